@@ -1,0 +1,345 @@
+/* Lanes on AVX2, FMA, F16C: two registers each, channels or tokens 0-7 and 8-15. Contract: arch/VEC.md. */
+#ifndef KVT_VEC_H
+#define KVT_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define KVT_LANES static inline __attribute__((always_inline, unused))
+
+typedef struct f32x16 {
+    __m256 v[2];
+} f32x16;
+typedef struct i32x16 {
+    __m256i v[2];
+} i32x16;
+typedef i32x16 u8x64;
+typedef i32x16 mask16; /* all ones or all zeros in each lane */
+
+#define KVT_BOTH(type, expression_0, expression_1) ((type){ { expression_0, expression_1 } })
+#define KVT_MAP1(type, f, a)                       KVT_BOTH(type, f((a).v[0]), f((a).v[1]))
+#define KVT_MAP2(type, f, a, b)                    KVT_BOTH(type, f((a).v[0], (b).v[0]), f((a).v[1], (b).v[1]))
+#define KVT_MAP3(type, f, a, b, c)                 KVT_BOTH(type, f((a).v[0], (b).v[0], (c).v[0]), f((a).v[1], (b).v[1], (c).v[1]))
+
+/* ---- reinterpret, load, store ---- */
+
+KVT_LANES f32x16 f32x16_from_bits(i32x16 a)
+{
+    return KVT_MAP1(f32x16, _mm256_castsi256_ps, a);
+}
+KVT_LANES i32x16 i32x16_from_f32_bits(f32x16 a)
+{
+    return KVT_MAP1(i32x16, _mm256_castps_si256, a);
+}
+KVT_LANES u8x64 u8x64_from_i32(i32x16 a)
+{
+    return a;
+}
+KVT_LANES i32x16 i32x16_from_u8(u8x64 a)
+{
+    return a;
+}
+KVT_LANES f32x16 f32x16_load(const void *p)
+{
+    const float *f = p;
+    return KVT_BOTH(f32x16, _mm256_loadu_ps(f), _mm256_loadu_ps(f + 8));
+}
+KVT_LANES void f32x16_store(void *p, f32x16 a)
+{
+    float *f = p;
+    _mm256_storeu_ps(f, a.v[0]);
+    _mm256_storeu_ps(f + 8, a.v[1]);
+}
+KVT_LANES i32x16 i32x16_load(const void *p)
+{
+    const __m256i *q = p;
+    return KVT_BOTH(i32x16, _mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
+}
+KVT_LANES void i32x16_store(void *p, i32x16 a)
+{
+    __m256i *q = p;
+    _mm256_storeu_si256(q, a.v[0]);
+    _mm256_storeu_si256(q + 1, a.v[1]);
+}
+KVT_LANES u8x64 u8x64_load(const void *p)
+{
+    return i32x16_load(p);
+}
+KVT_LANES void u8x64_store(void *p, u8x64 a)
+{
+    i32x16_store(p, a);
+}
+KVT_LANES i32x16 i32x16_load_u16(const void *p)
+{
+    const __m128i *q = p;
+    return KVT_BOTH(i32x16, _mm256_cvtepu16_epi32(_mm_loadu_si128(q)), _mm256_cvtepu16_epi32(_mm_loadu_si128(q + 1)));
+}
+KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
+{
+    const __m256i low = _mm256_set1_epi32(0xffff);
+    const __m256i packed = _mm256_packus_epi32(_mm256_and_si256(a.v[0], low), _mm256_and_si256(a.v[1], low));
+    _mm256_storeu_si256(p, _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
+/* ---- f32 ---- */
+
+KVT_LANES f32x16 f32x16_set1(float a)
+{
+    return KVT_BOTH(f32x16, _mm256_set1_ps(a), _mm256_set1_ps(a));
+}
+KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_add_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_mul_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_div(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_div_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
+{
+    return KVT_MAP3(f32x16, _mm256_fmadd_ps, a, b, c);
+}
+KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_min_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
+{
+    return KVT_MAP1(f32x16, _mm256_cvtepi32_ps, a);
+}
+KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
+{
+    return KVT_MAP1(i32x16, _mm256_cvtps_epi32, a);
+}
+KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
+{
+    return KVT_MAP1(i32x16, _mm256_cvttps_epi32, a);
+}
+
+/* ---- 32-bit integers ---- */
+
+KVT_LANES i32x16 i32x16_set1(uint32_t a)
+{
+    return KVT_BOTH(i32x16, _mm256_set1_epi32((int)a), _mm256_set1_epi32((int)a));
+}
+KVT_LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_add_epi32, a, b);
+}
+KVT_LANES i32x16 i32x16_sub(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_sub_epi32, a, b);
+}
+KVT_LANES i32x16 i32x16_and(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_and_si256, a, b);
+}
+KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_or_si256, a, b);
+}
+#define i32x16_shl(a, n) KVT_BOTH(i32x16, _mm256_slli_epi32((a).v[0], n), _mm256_slli_epi32((a).v[1], n))
+#define i32x16_shr(a, n) KVT_BOTH(i32x16, _mm256_srli_epi32((a).v[0], n), _mm256_srli_epi32((a).v[1], n))
+KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_max_epu32, a, b);
+}
+KVT_LANES i32x16 i32x16_min_u(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_min_epu32, a, b);
+}
+KVT_LANES mask16 i32x16_gt(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(mask16, _mm256_cmpgt_epi32, a, b);
+}
+KVT_LANES i32x16 i32x16_select(mask16 m, i32x16 a, i32x16 b)
+{
+    return KVT_MAP3(i32x16, _mm256_blendv_epi8, b, a, m);
+}
+KVT_LANES int mask16_any(mask16 m)
+{
+    return _mm256_movemask_epi8(_mm256_or_si256(m.v[0], m.v[1])) != 0;
+}
+
+/* ---- f16 ---- */
+
+KVT_LANES f32x16 f32x16_load_f16(const void *p)
+{
+    const __m128i *q = p;
+    return KVT_BOTH(f32x16, _mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1)));
+}
+KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
+{
+    __m128i *q = p;
+    _mm_storeu_si128(q, _mm256_cvtps_ph(a.v[0], _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(q + 1, _mm256_cvtps_ph(a.v[1], _MM_FROUND_TO_NEAREST_INT));
+}
+KVT_LANES __m256 kvt_widen_f16(__m256i a)
+{
+    const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm256_cvtph_ps(h);
+}
+KVT_LANES __m256i kvt_narrow_f16(__m256 a)
+{
+    return _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+KVT_LANES f32x16 f32x16_widen_f16(i32x16 a)
+{
+    return KVT_MAP1(f32x16, kvt_widen_f16, a);
+}
+KVT_LANES i32x16 i32x16_narrow_f16(f32x16 a)
+{
+    return KVT_MAP1(i32x16, kvt_narrow_f16, a);
+}
+
+/* ---- bytes of a line ---- */
+
+KVT_LANES __m256i kvt_low_nibbles(__m256i a)
+{
+    return _mm256_and_si256(a, _mm256_set1_epi8(15));
+}
+KVT_LANES __m256i kvt_high_nibbles(__m256i a)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(a, 4), _mm256_set1_epi8(15));
+}
+KVT_LANES __m256i kvt_join_nibbles(__m256i low, __m256i high)
+{
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+}
+KVT_LANES __m256i kvt_swap_cells(__m256i a)
+{
+    const __m128i order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(order));
+}
+KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_and_si256, a, b);
+}
+KVT_LANES u8x64 u8x64_or(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_or_si256, a, b);
+}
+KVT_LANES u8x64 u8x64_andnot(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_andnot_si256, b, a);
+}
+KVT_LANES u8x64 u8x64_low_nibbles(u8x64 a)
+{
+    return KVT_MAP1(u8x64, kvt_low_nibbles, a);
+}
+KVT_LANES u8x64 u8x64_high_nibbles(u8x64 a)
+{
+    return KVT_MAP1(u8x64, kvt_high_nibbles, a);
+}
+KVT_LANES u8x64 u8x64_join_nibbles(u8x64 low, u8x64 high)
+{
+    return KVT_MAP2(u8x64, kvt_join_nibbles, low, high);
+}
+KVT_LANES u8x64 u8x64_lookup16(u8x64 table, u8x64 index)
+{
+    return KVT_MAP2(u8x64, _mm256_shuffle_epi8, table, index);
+}
+KVT_LANES u8x64 u8x64_swap_cells(u8x64 a)
+{
+    return KVT_MAP1(u8x64, kvt_swap_cells, a);
+}
+KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
+{
+    u8x64 t[4];
+    for (int i = 0; i < 2; i++) {
+        t[2 * i].v[0] = _mm256_permute2x128_si256(a[0].v[i], a[1].v[i], 0x20);
+        t[2 * i].v[1] = _mm256_permute2x128_si256(a[2].v[i], a[3].v[i], 0x20);
+        t[2 * i + 1].v[0] = _mm256_permute2x128_si256(a[0].v[i], a[1].v[i], 0x31);
+        t[2 * i + 1].v[1] = _mm256_permute2x128_si256(a[2].v[i], a[3].v[i], 0x31);
+    }
+    for (int i = 0; i < 4; i++)
+        a[i] = t[i];
+}
+KVT_LANES __m256i kvt_dot_u7s8(__m256i sum, __m256i a, __m256i b)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+}
+KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
+{
+    return KVT_MAP3(i32x16, kvt_dot_u7s8, sum, a, b);
+}
+
+/* ---- quads: the packs work in quarters of 16 bytes, which is where the layout comes from ---- */
+
+KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+{
+    return KVT_MAP2(u8x64, _mm256_packs_epi16, KVT_MAP2(i32x16, _mm256_packs_epi32, row[0], row[1]),
+                    KVT_MAP2(i32x16, _mm256_packs_epi32, row[2], row[3]));
+}
+KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+{
+    return KVT_MAP2(u8x64, _mm256_packus_epi16, KVT_MAP2(i32x16, _mm256_packs_epi32, row[0], row[1]),
+                    KVT_MAP2(i32x16, _mm256_packs_epi32, row[2], row[3]));
+}
+KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
+{
+    const __m256i zero = _mm256_setzero_si256();
+    for (int i = 0; i < 2; i++) {
+        const __m256i low = _mm256_unpacklo_epi8(a.v[i], zero), high = _mm256_unpackhi_epi8(a.v[i], zero);
+        row[0].v[i] = _mm256_unpacklo_epi16(low, zero);
+        row[1].v[i] = _mm256_unpackhi_epi16(low, zero);
+        row[2].v[i] = _mm256_unpacklo_epi16(high, zero);
+        row[3].v[i] = _mm256_unpackhi_epi16(high, zero);
+    }
+}
+KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
+{
+    for (int k = 0; k < 4; k++) {
+        const char b = (char)(4 * k), z = -1;
+        const __m128i to_top = _mm_setr_epi8(z, z, z, b, z, z, z, (char)(b + 1), z, z, z, (char)(b + 2), z, z, z, (char)(b + 3));
+        for (int i = 0; i < 2; i++)
+            row[k].v[i] = _mm256_srai_epi32(_mm256_shuffle_epi8(a.v[i], _mm256_broadcastsi128_si256(to_top)), 24);
+    }
+}
+KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
+{
+    for (int i = 0; i < 2; i++) {
+        const __m256 ab = _mm256_castsi256_ps(_mm256_packus_epi32(row[0].v[i], row[1].v[i]));
+        const __m256 cd = _mm256_castsi256_ps(_mm256_packus_epi32(row[2].v[i], row[3].v[i]));
+        half[0].v[i] = _mm256_castps_si256(_mm256_shuffle_ps(ab, cd, 0x88));
+        half[1].v[i] = _mm256_castps_si256(_mm256_shuffle_ps(ab, cd, 0xdd));
+    }
+}
+KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
+{
+    const __m256i zero = _mm256_setzero_si256();
+    for (int i = 0; i < 2; i++) {
+        const __m256i ab = _mm256_unpacklo_epi32(half[0].v[i], half[1].v[i]), cd = _mm256_unpackhi_epi32(half[0].v[i], half[1].v[i]);
+        row[0].v[i] = _mm256_unpacklo_epi16(ab, zero);
+        row[1].v[i] = _mm256_unpackhi_epi16(ab, zero);
+        row[2].v[i] = _mm256_unpacklo_epi16(cd, zero);
+        row[3].v[i] = _mm256_unpackhi_epi16(cd, zero);
+    }
+}
+KVT_LANES void quad32_transpose(i32x16 row[4])
+{
+    for (int i = 0; i < 2; i++) {
+        const __m256i ab_low = _mm256_unpacklo_epi32(row[0].v[i], row[1].v[i]), ab_high = _mm256_unpackhi_epi32(row[0].v[i], row[1].v[i]);
+        const __m256i cd_low = _mm256_unpacklo_epi32(row[2].v[i], row[3].v[i]), cd_high = _mm256_unpackhi_epi32(row[2].v[i], row[3].v[i]);
+        row[0].v[i] = _mm256_unpacklo_epi64(ab_low, cd_low);
+        row[1].v[i] = _mm256_unpackhi_epi64(ab_low, cd_low);
+        row[2].v[i] = _mm256_unpacklo_epi64(ab_high, cd_high);
+        row[3].v[i] = _mm256_unpackhi_epi64(ab_high, cd_high);
+    }
+}
+KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
+{
+    __m256i m[4];
+    for (int k = 0; k < 4; k++)
+        m[k] = _mm256_max_epu32(row[k].v[0], row[k].v[1]);
+    const __m256i ab = _mm256_max_epu32(_mm256_unpacklo_epi32(m[0], m[1]), _mm256_unpackhi_epi32(m[0], m[1]));
+    const __m256i cd = _mm256_max_epu32(_mm256_unpacklo_epi32(m[2], m[3]), _mm256_unpackhi_epi32(m[2], m[3]));
+    const __m256i abcd = _mm256_max_epu32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1)));
+}
+
+#endif

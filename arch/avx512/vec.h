@@ -1,0 +1,277 @@
+/* Lanes on AVX-512 F, BW, DQ, VL: one register each. Contract: arch/VEC.md. */
+#ifndef KVT_VEC_H
+#define KVT_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define KVT_LANES static inline __attribute__((always_inline, unused))
+
+typedef __m512 f32x16;
+typedef __m512i i32x16;
+typedef __m512i u8x64;
+typedef __mmask16 mask16;
+
+/* ---- reinterpret, load, store ---- */
+
+KVT_LANES f32x16 f32x16_from_bits(i32x16 a)
+{
+    return _mm512_castsi512_ps(a);
+}
+KVT_LANES i32x16 i32x16_from_f32_bits(f32x16 a)
+{
+    return _mm512_castps_si512(a);
+}
+KVT_LANES u8x64 u8x64_from_i32(i32x16 a)
+{
+    return a;
+}
+KVT_LANES i32x16 i32x16_from_u8(u8x64 a)
+{
+    return a;
+}
+KVT_LANES f32x16 f32x16_load(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+KVT_LANES void f32x16_store(void *p, f32x16 a)
+{
+    _mm512_storeu_ps(p, a);
+}
+KVT_LANES i32x16 i32x16_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+KVT_LANES void i32x16_store(void *p, i32x16 a)
+{
+    _mm512_storeu_si512(p, a);
+}
+KVT_LANES u8x64 u8x64_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+KVT_LANES void u8x64_store(void *p, u8x64 a)
+{
+    _mm512_storeu_si512(p, a);
+}
+KVT_LANES i32x16 i32x16_load_u16(const void *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
+KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(a));
+}
+
+/* ---- f32 ---- */
+
+KVT_LANES f32x16 f32x16_set1(float a)
+{
+    return _mm512_set1_ps(a);
+}
+KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_div(f32x16 a, f32x16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
+{
+    return _mm512_cvtps_epi32(a);
+}
+KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
+{
+    return _mm512_cvttps_epi32(a);
+}
+
+/* ---- 32-bit integers ---- */
+
+KVT_LANES i32x16 i32x16_set1(uint32_t a)
+{
+    return _mm512_set1_epi32((int)a);
+}
+KVT_LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
+{
+    return _mm512_add_epi32(a, b);
+}
+KVT_LANES i32x16 i32x16_sub(i32x16 a, i32x16 b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+KVT_LANES i32x16 i32x16_and(i32x16 a, i32x16 b)
+{
+    return _mm512_and_si512(a, b);
+}
+KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
+{
+    return _mm512_or_si512(a, b);
+}
+#define i32x16_shl(a, n) _mm512_slli_epi32(a, n)
+#define i32x16_shr(a, n) _mm512_srli_epi32(a, n)
+KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
+{
+    return _mm512_max_epu32(a, b);
+}
+KVT_LANES i32x16 i32x16_min_u(i32x16 a, i32x16 b)
+{
+    return _mm512_min_epu32(a, b);
+}
+KVT_LANES mask16 i32x16_gt(i32x16 a, i32x16 b)
+{
+    return _mm512_cmpgt_epi32_mask(a, b);
+}
+KVT_LANES i32x16 i32x16_select(mask16 m, i32x16 a, i32x16 b)
+{
+    return _mm512_mask_mov_epi32(b, m, a);
+}
+KVT_LANES int mask16_any(mask16 m)
+{
+    return m != 0;
+}
+
+/* ---- f16 ---- */
+
+KVT_LANES f32x16 f32x16_widen_f16(i32x16 a)
+{
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
+}
+KVT_LANES i32x16 i32x16_narrow_f16(f32x16 a)
+{
+    return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+KVT_LANES f32x16 f32x16_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- bytes of a line ---- */
+
+KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)
+{
+    return _mm512_and_si512(a, b);
+}
+KVT_LANES u8x64 u8x64_or(u8x64 a, u8x64 b)
+{
+    return _mm512_or_si512(a, b);
+}
+KVT_LANES u8x64 u8x64_andnot(u8x64 a, u8x64 b)
+{
+    return _mm512_andnot_si512(b, a);
+}
+KVT_LANES u8x64 u8x64_low_nibbles(u8x64 a)
+{
+    return _mm512_and_si512(a, _mm512_set1_epi8(15));
+}
+KVT_LANES u8x64 u8x64_high_nibbles(u8x64 a)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15));
+}
+KVT_LANES u8x64 u8x64_join_nibbles(u8x64 low, u8x64 high)
+{
+    return _mm512_or_si512(low, _mm512_slli_epi16(high, 4));
+}
+KVT_LANES u8x64 u8x64_lookup16(u8x64 table, u8x64 index)
+{
+    return _mm512_shuffle_epi8(table, index);
+}
+KVT_LANES u8x64 u8x64_swap_cells(u8x64 a)
+{
+    return _mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+}
+KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
+{
+    const __m512i even01 = _mm512_shuffle_i32x4(a[0], a[1], 0x88), odd01 = _mm512_shuffle_i32x4(a[0], a[1], 0xdd);
+    const __m512i even23 = _mm512_shuffle_i32x4(a[2], a[3], 0x88), odd23 = _mm512_shuffle_i32x4(a[2], a[3], 0xdd);
+    a[0] = _mm512_shuffle_i32x4(even01, even23, 0x88);
+    a[1] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+    a[2] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
+    a[3] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
+}
+KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
+{
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+}
+
+/* ---- quads: the packs work in quarters of 16 bytes, which is where the layout comes from ---- */
+
+KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+{
+    return _mm512_packs_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3]));
+}
+KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+{
+    return _mm512_packus_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3]));
+}
+KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i low = _mm512_unpacklo_epi8(a, zero), high = _mm512_unpackhi_epi8(a, zero);
+    row[0] = _mm512_unpacklo_epi16(low, zero);
+    row[1] = _mm512_unpackhi_epi16(low, zero);
+    row[2] = _mm512_unpacklo_epi16(high, zero);
+    row[3] = _mm512_unpackhi_epi16(high, zero);
+}
+KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
+{
+    for (int k = 0; k < 4; k++) {
+        const char b = (char)(4 * k), z = -1;
+        const __m128i to_top = _mm_setr_epi8(z, z, z, b, z, z, z, (char)(b + 1), z, z, z, (char)(b + 2), z, z, z, (char)(b + 3));
+        row[k] = _mm512_srai_epi32(_mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(to_top)), 24);
+    }
+}
+KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
+{
+    const __m512 ab = _mm512_castsi512_ps(_mm512_packus_epi32(row[0], row[1])), cd = _mm512_castsi512_ps(_mm512_packus_epi32(row[2], row[3]));
+    half[0] = _mm512_castps_si512(_mm512_shuffle_ps(ab, cd, 0x88));
+    half[1] = _mm512_castps_si512(_mm512_shuffle_ps(ab, cd, 0xdd));
+}
+KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
+{
+    const __m512i zero = _mm512_setzero_si512();
+    const __m512i ab = _mm512_unpacklo_epi32(half[0], half[1]), cd = _mm512_unpackhi_epi32(half[0], half[1]);
+    row[0] = _mm512_unpacklo_epi16(ab, zero);
+    row[1] = _mm512_unpackhi_epi16(ab, zero);
+    row[2] = _mm512_unpacklo_epi16(cd, zero);
+    row[3] = _mm512_unpackhi_epi16(cd, zero);
+}
+KVT_LANES void quad32_transpose(i32x16 row[4])
+{
+    const __m512i ab_low = _mm512_unpacklo_epi32(row[0], row[1]), ab_high = _mm512_unpackhi_epi32(row[0], row[1]);
+    const __m512i cd_low = _mm512_unpacklo_epi32(row[2], row[3]), cd_high = _mm512_unpackhi_epi32(row[2], row[3]);
+    row[0] = _mm512_unpacklo_epi64(ab_low, cd_low);
+    row[1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+    row[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+    row[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+}
+KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
+{
+    i32x16 t[4] = { row[0], row[1], row[2], row[3] };
+    quad32_transpose(t);
+    const __m512i m = _mm512_max_epu32(_mm512_max_epu32(t[0], t[1]), _mm512_max_epu32(t[2], t[3]));
+    const __m256i m8 = _mm256_max_epu32(_mm512_castsi512_si256(m), _mm512_extracti64x4_epi64(m, 1));
+    _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(m8), _mm256_extracti128_si256(m8, 1)));
+}
+
+#endif

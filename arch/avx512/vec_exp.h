@@ -1,0 +1,14 @@
+/* exp on these lanes: SLEEF's deterministic one, the same bits on every tier. Contract: arch/VEC.md. */
+#ifndef KVT_VEC_EXP_H
+#define KVT_VEC_EXP_H
+
+#include "vec.h"
+
+#include <sleef.h>
+
+KVT_LANES f32x16 f32x16_exp(f32x16 a)
+{
+    return Sleef_finz_expf16_u10avx512f(a);
+}
+
+#endif

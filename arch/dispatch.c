@@ -1,0 +1,72 @@
+#include "arch/dispatch.h"
+
+#include "arch/cpu.h"
+
+#include <kvtile/kvtile.h>
+#include <string.h>
+
+#define KVT_TIER_ROW(name, id, folder, flags, needs) extern const struct kvt_kernels *const kvt_tier_##name[];
+#include "arch/isa.def"
+#undef KVT_TIER_ROW
+
+const kvt_tier kvt_tiers[] = {
+#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id, needs, kvt_tier_##name },
+#include "arch/isa.def"
+#undef KVT_TIER_ROW
+};
+const size_t kvt_tiers_count = sizeof kvt_tiers / sizeof *kvt_tiers;
+
+uint32_t kvt_tiers_usable(void)
+{
+    const uint32_t found = kvt_cpu_detect();
+    uint32_t mask = 0;
+    for (size_t i = 0; i < kvt_tiers_count; i++)
+        if ((found & kvt_tiers[i].needs) == kvt_tiers[i].needs)
+            mask |= UINT32_C(1) << kvt_tiers[i].id;
+    return mask;
+}
+
+const char *kvt_tier_name(unsigned id)
+{
+    for (size_t i = 0; i < kvt_tiers_count; i++)
+        if (kvt_tiers[i].id == id)
+            return kvt_tiers[i].name;
+    return NULL;
+}
+
+kvt_status kvt_tiers_parse(const char *text, uint32_t *mask)
+{
+    if (!text || !mask)
+        return KVT_ERR_NULL;
+    const uint32_t usable = kvt_tiers_usable();
+    uint32_t result = usable;
+    for (;;) {
+        const int forbid = *text == '-';
+        text += forbid;
+        const size_t length = strcspn(text, ",");
+        size_t i = 0;
+        while (i < kvt_tiers_count && (strlen(kvt_tiers[i].name) != length || strncmp(kvt_tiers[i].name, text, length) != 0))
+            i++;
+        if (i == kvt_tiers_count)
+            return KVT_ERR_TIER;
+        const uint32_t bit = UINT32_C(1) << kvt_tiers[i].id;
+        if (forbid) {
+            if (i == 0) /* scalar is what the others inherit from */
+                return KVT_ERR_TIER;
+            result &= ~bit;
+        } else {
+            if (!(usable & bit))
+                return KVT_ERR_TIER;
+            uint32_t lower = 0;
+            for (size_t j = 0; j <= i; j++)
+                lower |= UINT32_C(1) << kvt_tiers[j].id;
+            result &= lower;
+        }
+        text += length;
+        if (!*text)
+            break;
+        text++;
+    }
+    *mask = result;
+    return KVT_OK;
+}

@@ -1,0 +1,333 @@
+/* Lanes on Advanced SIMD: four registers each, so that a register is a quarter. With +dotprod, sdot. Contract: arch/VEC.md. */
+#ifndef KVT_VEC_H
+#define KVT_VEC_H
+
+#include <arm_neon.h>
+#include <stdint.h>
+
+#define KVT_LANES static inline __attribute__((always_inline, unused))
+
+typedef struct f32x16 {
+    float32x4_t v[4];
+} f32x16;
+typedef struct i32x16 {
+    uint32x4_t v[4];
+} i32x16;
+typedef struct u8x64 {
+    uint8x16_t v[4];
+} u8x64;
+typedef i32x16 mask16; /* all ones or all zeros in each lane */
+
+/* Written out and not as a loop, so that compilers keep the parts in registers from the start: left as loops, gcc 12 and clang 14 both spilled the
+ * accumulators of a four-query score loop. */
+#define KVT_PART(number, expression)                                                                                                                 \
+    {                                                                                                                                                \
+        enum { i = (number) };                                                                                                                       \
+        r.v[i] = (expression);                                                                                                                       \
+    }
+#define KVT_MAP(type, expression)                                                                                                                    \
+    type r;                                                                                                                                          \
+    KVT_PART(0, expression) KVT_PART(1, expression) KVT_PART(2, expression) KVT_PART(3, expression) return r
+
+/* ---- reinterpret, load, store ---- */
+
+KVT_LANES f32x16 f32x16_from_bits(i32x16 a)
+{
+    KVT_MAP(f32x16, vreinterpretq_f32_u32(a.v[i]));
+}
+KVT_LANES i32x16 i32x16_from_f32_bits(f32x16 a)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_f32(a.v[i]));
+}
+KVT_LANES u8x64 u8x64_from_i32(i32x16 a)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_u32(a.v[i]));
+}
+KVT_LANES i32x16 i32x16_from_u8(u8x64 a)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_u8(a.v[i]));
+}
+/* Byte loads and stores: the element types of wider ones would promise alignment. */
+KVT_LANES u8x64 u8x64_load(const void *p)
+{
+    KVT_MAP(u8x64, vld1q_u8((const uint8_t *)p + 16 * i));
+}
+KVT_LANES void u8x64_store(void *p, u8x64 a)
+{
+    for (int i = 0; i < 4; i++)
+        vst1q_u8((uint8_t *)p + 16 * i, a.v[i]);
+}
+KVT_LANES i32x16 i32x16_load(const void *p)
+{
+    return i32x16_from_u8(u8x64_load(p));
+}
+KVT_LANES void i32x16_store(void *p, i32x16 a)
+{
+    u8x64_store(p, u8x64_from_i32(a));
+}
+KVT_LANES f32x16 f32x16_load(const void *p)
+{
+    return f32x16_from_bits(i32x16_load(p));
+}
+KVT_LANES void f32x16_store(void *p, f32x16 a)
+{
+    i32x16_store(p, i32x16_from_f32_bits(a));
+}
+KVT_LANES i32x16 i32x16_load_u16(const void *p)
+{
+    KVT_MAP(i32x16, vmovl_u16(vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i))));
+}
+KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
+{
+    for (int i = 0; i < 4; i++)
+        vst1_u8((uint8_t *)p + 8 * i, vreinterpret_u8_u16(vmovn_u32(a.v[i])));
+}
+
+/* ---- f32 ---- */
+
+KVT_LANES f32x16 f32x16_set1(float a)
+{
+    KVT_MAP(f32x16, vdupq_n_f32(a));
+}
+KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vaddq_f32(a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vmulq_f32(a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_div(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vdivq_f32(a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
+{
+    KVT_MAP(f32x16, vfmaq_f32(c.v[i], a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vminnmq_f32(a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
+{
+    KVT_MAP(f32x16, vcvtq_f32_s32(vreinterpretq_s32_u32(a.v[i])));
+}
+KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(vcvtnq_s32_f32(a.v[i])));
+}
+KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(vcvtq_s32_f32(a.v[i])));
+}
+
+/* ---- 32-bit integers ---- */
+
+KVT_LANES i32x16 i32x16_set1(uint32_t a)
+{
+    KVT_MAP(i32x16, vdupq_n_u32(a));
+}
+KVT_LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vaddq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_sub(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vsubq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_and(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vandq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vorrq_u32(a.v[i], b.v[i]));
+}
+#define KVT_SHIFT(f, a, n) ((i32x16){ { f((a).v[0], n), f((a).v[1], n), f((a).v[2], n), f((a).v[3], n) } })
+#define i32x16_shl(a, n)   KVT_SHIFT(vshlq_n_u32, a, n)
+#define i32x16_shr(a, n)   KVT_SHIFT(vshrq_n_u32, a, n)
+KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vmaxq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_min_u(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vminq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES mask16 i32x16_gt(i32x16 a, i32x16 b)
+{
+    KVT_MAP(mask16, vcgtq_s32(vreinterpretq_s32_u32(a.v[i]), vreinterpretq_s32_u32(b.v[i])));
+}
+KVT_LANES i32x16 i32x16_select(mask16 m, i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vbslq_u32(m.v[i], a.v[i], b.v[i]));
+}
+KVT_LANES int mask16_any(mask16 m)
+{
+    return vmaxvq_u32(vorrq_u32(vorrq_u32(m.v[0], m.v[1]), vorrq_u32(m.v[2], m.v[3]))) != 0;
+}
+
+/* ---- f16 ---- */
+
+KVT_LANES f32x16 f32x16_widen_f16(i32x16 a)
+{
+    KVT_MAP(f32x16, vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(a.v[i]))));
+}
+KVT_LANES i32x16 i32x16_narrow_f16(f32x16 a)
+{
+    KVT_MAP(i32x16, vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32(a.v[i]))));
+}
+KVT_LANES f32x16 f32x16_load_f16(const void *p)
+{
+    KVT_MAP(f32x16, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t *)p + 8 * i))));
+}
+KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
+{
+    for (int i = 0; i < 4; i++)
+        vst1_u8((uint8_t *)p + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(a.v[i])));
+}
+
+/* ---- bytes of a line ---- */
+
+KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, vandq_u8(a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_or(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, vorrq_u8(a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_andnot(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, vbicq_u8(a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_low_nibbles(u8x64 a)
+{
+    KVT_MAP(u8x64, vandq_u8(a.v[i], vdupq_n_u8(15)));
+}
+KVT_LANES u8x64 u8x64_high_nibbles(u8x64 a)
+{
+    KVT_MAP(u8x64, vshrq_n_u8(a.v[i], 4));
+}
+KVT_LANES u8x64 u8x64_join_nibbles(u8x64 low, u8x64 high)
+{
+    KVT_MAP(u8x64, vsliq_n_u8(low.v[i], high.v[i], 4));
+}
+KVT_LANES u8x64 u8x64_lookup16(u8x64 table, u8x64 index)
+{
+    KVT_MAP(u8x64, vqtbl1q_u8(table.v[0], index.v[i]));
+}
+KVT_LANES u8x64 u8x64_swap_cells(u8x64 a)
+{
+    static const uint8_t order[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+    KVT_MAP(u8x64, vqtbl1q_u8(a.v[i], vld1q_u8(order)));
+}
+KVT_LANES void u8x64_swap_quarters(u8x64 a[4]) /* only renames registers */
+{
+    const u8x64 t[4] = { a[0], a[1], a[2], a[3] };
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            a[i].v[j] = t[j].v[i];
+}
+KVT_LANES int32x4_t kvt_dot_u7s8(int32x4_t sum, int8x16_t a, int8x16_t b)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, a, b);
+#else
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), high = vpaddlq_s16(vmull_high_s8(a, b));
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+#endif
+}
+KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(kvt_dot_u7s8(vreinterpretq_s32_u32(sum.v[i]), vreinterpretq_s8_u8(a.v[i]), vreinterpretq_s8_u8(b.v[i]))));
+}
+
+/* ---- quads ---- */
+
+KVT_LANES uint8x16_t kvt_low_bytes(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
+{
+    const uint16x8_t ab = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+    const uint16x8_t cd = vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d));
+    return vuzp1q_u8(vreinterpretq_u8_u16(ab), vreinterpretq_u8_u16(cd));
+}
+KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+{
+    KVT_MAP(u8x64, kvt_low_bytes(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+}
+KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+{
+    return quad8_pack_u8(row);
+}
+KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
+{
+    for (int i = 0; i < 4; i++) {
+        const uint16x8_t ab = vmovl_u8(vget_low_u8(a.v[i])), cd = vmovl_high_u8(a.v[i]);
+        row[0].v[i] = vmovl_u16(vget_low_u16(ab));
+        row[1].v[i] = vmovl_high_u16(ab);
+        row[2].v[i] = vmovl_u16(vget_low_u16(cd));
+        row[3].v[i] = vmovl_high_u16(cd);
+    }
+}
+KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
+{
+    for (int i = 0; i < 4; i++) {
+        const int8x16_t s = vreinterpretq_s8_u8(a.v[i]);
+        const int16x8_t ab = vmovl_s8(vget_low_s8(s)), cd = vmovl_high_s8(s);
+        row[0].v[i] = vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(ab)));
+        row[1].v[i] = vreinterpretq_u32_s32(vmovl_high_s16(ab));
+        row[2].v[i] = vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(cd)));
+        row[3].v[i] = vreinterpretq_u32_s32(vmovl_high_s16(cd));
+    }
+}
+KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
+{
+    for (int i = 0; i < 4; i++) {
+        const uint32x4_t ab = vreinterpretq_u32_u16(vuzp1q_u16(vreinterpretq_u16_u32(row[0].v[i]), vreinterpretq_u16_u32(row[1].v[i])));
+        const uint32x4_t cd = vreinterpretq_u32_u16(vuzp1q_u16(vreinterpretq_u16_u32(row[2].v[i]), vreinterpretq_u16_u32(row[3].v[i])));
+        half[0].v[i] = vreinterpretq_u8_u32(vuzp1q_u32(ab, cd));
+        half[1].v[i] = vreinterpretq_u8_u32(vuzp2q_u32(ab, cd));
+    }
+}
+KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
+{
+    for (int i = 0; i < 4; i++) {
+        const uint32x4_t even = vreinterpretq_u32_u8(half[0].v[i]), odd = vreinterpretq_u32_u8(half[1].v[i]);
+        const uint16x8_t ab = vreinterpretq_u16_u32(vzip1q_u32(even, odd)), cd = vreinterpretq_u16_u32(vzip2q_u32(even, odd));
+        row[0].v[i] = vmovl_u16(vget_low_u16(ab));
+        row[1].v[i] = vmovl_high_u16(ab);
+        row[2].v[i] = vmovl_u16(vget_low_u16(cd));
+        row[3].v[i] = vmovl_high_u16(cd);
+    }
+}
+KVT_LANES uint32x4_t kvt_low_pair(uint32x4_t a, uint32x4_t b)
+{
+    return vreinterpretq_u32_u64(vzip1q_u64(vreinterpretq_u64_u32(a), vreinterpretq_u64_u32(b)));
+}
+KVT_LANES uint32x4_t kvt_high_pair(uint32x4_t a, uint32x4_t b)
+{
+    return vreinterpretq_u32_u64(vzip2q_u64(vreinterpretq_u64_u32(a), vreinterpretq_u64_u32(b)));
+}
+KVT_LANES void quad32_transpose(i32x16 row[4])
+{
+    for (int i = 0; i < 4; i++) {
+        const uint32x4_t ab_even = vtrn1q_u32(row[0].v[i], row[1].v[i]), ab_odd = vtrn2q_u32(row[0].v[i], row[1].v[i]);
+        const uint32x4_t cd_even = vtrn1q_u32(row[2].v[i], row[3].v[i]), cd_odd = vtrn2q_u32(row[2].v[i], row[3].v[i]);
+        row[0].v[i] = kvt_low_pair(ab_even, cd_even);
+        row[1].v[i] = kvt_low_pair(ab_odd, cd_odd);
+        row[2].v[i] = kvt_high_pair(ab_even, cd_even);
+        row[3].v[i] = kvt_high_pair(ab_odd, cd_odd);
+    }
+}
+KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
+{
+    uint32x4_t m[4];
+    for (int k = 0; k < 4; k++)
+        m[k] = vmaxq_u32(vmaxq_u32(row[k].v[0], row[k].v[1]), vmaxq_u32(row[k].v[2], row[k].v[3]));
+    vst1q_u32(max, vpmaxq_u32(vpmaxq_u32(m[0], m[1]), vpmaxq_u32(m[2], m[3])));
+}
+
+#undef KVT_MAP
+#undef KVT_PART
+#endif

@@ -1,0 +1,412 @@
+/* Lanes on SVE compiled for a fixed length of 256 or 512 bits: two registers or one each. Contract: arch/VEC.md. */
+#ifndef KVT_VEC_H
+#define KVT_VEC_H
+
+#include <arm_sve.h>
+#include <stdint.h>
+
+#define KVT_LANES static inline __attribute__((always_inline, unused))
+
+enum { KVT_PARTS = 512 / __ARM_FEATURE_SVE_BITS, KVT_PART_BYTES = 64 / KVT_PARTS };
+
+typedef svfloat32_t kvt_f32 __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
+typedef svuint32_t kvt_u32 __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
+typedef svuint8_t kvt_u8 __attribute__((arm_sve_vector_bits(__ARM_FEATURE_SVE_BITS)));
+
+typedef struct f32x16 {
+    kvt_f32 v[KVT_PARTS];
+} f32x16;
+typedef struct i32x16 {
+    kvt_u32 v[KVT_PARTS];
+} i32x16;
+typedef struct u8x64 {
+    kvt_u8 v[KVT_PARTS];
+} u8x64;
+typedef i32x16 mask16; /* all ones or all zeros in each lane */
+
+#define KVT_ALL svptrue_b32()
+/* Written out and not as a loop, so that compilers keep the parts in registers from the start. */
+#define KVT_PART(number, expression)                                                                                                                 \
+    {                                                                                                                                                \
+        enum { i = (number) };                                                                                                                       \
+        r.v[i] = (expression);                                                                                                                       \
+    }
+#if __ARM_FEATURE_SVE_BITS == 256
+#define KVT_MAP(type, expression)                                                                                                                    \
+    type r;                                                                                                                                          \
+    KVT_PART(0, expression) KVT_PART(1, expression) return r
+#else
+#define KVT_MAP(type, expression)                                                                                                                    \
+    type r;                                                                                                                                          \
+    KVT_PART(0, expression) return r
+#endif
+
+/* ---- reinterpret, load, store ---- */
+
+KVT_LANES f32x16 f32x16_from_bits(i32x16 a)
+{
+    KVT_MAP(f32x16, svreinterpret_f32_u32(a.v[i]));
+}
+KVT_LANES i32x16 i32x16_from_f32_bits(f32x16 a)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_f32(a.v[i]));
+}
+KVT_LANES u8x64 u8x64_from_i32(i32x16 a)
+{
+    KVT_MAP(u8x64, svreinterpret_u8_u32(a.v[i]));
+}
+KVT_LANES i32x16 i32x16_from_u8(u8x64 a)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_u8(a.v[i]));
+}
+KVT_LANES u8x64 u8x64_load(const void *p)
+{
+    KVT_MAP(u8x64, svld1_u8(svptrue_b8(), (const uint8_t *)p + KVT_PART_BYTES * i));
+}
+KVT_LANES void u8x64_store(void *p, u8x64 a)
+{
+    for (int i = 0; i < KVT_PARTS; i++)
+        svst1_u8(svptrue_b8(), (uint8_t *)p + KVT_PART_BYTES * i, a.v[i]);
+}
+KVT_LANES i32x16 i32x16_load(const void *p)
+{
+    return i32x16_from_u8(u8x64_load(p));
+}
+KVT_LANES void i32x16_store(void *p, i32x16 a)
+{
+    u8x64_store(p, u8x64_from_i32(a));
+}
+KVT_LANES f32x16 f32x16_load(const void *p)
+{
+    return f32x16_from_bits(i32x16_load(p));
+}
+KVT_LANES void f32x16_store(void *p, f32x16 a)
+{
+    i32x16_store(p, i32x16_from_f32_bits(a));
+}
+/* Byte loads and stores here too: the element types of wider ones would promise alignment. */
+KVT_LANES i32x16 i32x16_load_u16(const void *p)
+{
+    KVT_MAP(i32x16, svunpklo_u32(svreinterpret_u16_u8(svld1_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), (const uint8_t *)p + KVT_PART_BYTES / 2 * i))));
+}
+KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svuint16_t low = svuzp1_u16(svreinterpret_u16_u32(a.v[i]), svreinterpret_u16_u32(a.v[i]));
+        svst1_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), (uint8_t *)p + KVT_PART_BYTES / 2 * i, svreinterpret_u8_u16(low));
+    }
+}
+
+/* ---- f32 ---- */
+
+KVT_LANES f32x16 f32x16_set1(float a)
+{
+    KVT_MAP(f32x16, svdup_f32(a));
+}
+KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svadd_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svmul_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_div(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svdiv_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
+{
+    KVT_MAP(f32x16, svmla_f32_x(KVT_ALL, c.v[i], a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svminnm_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
+{
+    KVT_MAP(f32x16, svcvt_f32_s32_x(KVT_ALL, svreinterpret_s32_u32(a.v[i])));
+}
+KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_s32(svcvt_s32_f32_x(KVT_ALL, a.v[i])));
+}
+KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_s32(svcvt_s32_f32_x(KVT_ALL, svrintn_f32_x(KVT_ALL, a.v[i]))));
+}
+
+/* ---- 32-bit integers ---- */
+
+KVT_LANES i32x16 i32x16_set1(uint32_t a)
+{
+    KVT_MAP(i32x16, svdup_u32(a));
+}
+KVT_LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svadd_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_sub(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svsub_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_and(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svand_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svorr_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+#define i32x16_shl(a, n) i32x16_shl_(a, n)
+#define i32x16_shr(a, n) i32x16_shr_(a, n)
+KVT_LANES i32x16 i32x16_shl_(i32x16 a, uint32_t n)
+{
+    KVT_MAP(i32x16, svlsl_n_u32_x(KVT_ALL, a.v[i], n));
+}
+KVT_LANES i32x16 i32x16_shr_(i32x16 a, uint32_t n)
+{
+    KVT_MAP(i32x16, svlsr_n_u32_x(KVT_ALL, a.v[i], n));
+}
+KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svmax_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES i32x16 i32x16_min_u(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svmin_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES mask16 i32x16_gt(i32x16 a, i32x16 b)
+{
+    KVT_MAP(mask16, svdup_u32_z(svcmpgt_s32(KVT_ALL, svreinterpret_s32_u32(a.v[i]), svreinterpret_s32_u32(b.v[i])), UINT32_MAX));
+}
+KVT_LANES i32x16 i32x16_select(mask16 m, i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svsel_u32(svcmpne_n_u32(KVT_ALL, m.v[i], 0), a.v[i], b.v[i]));
+}
+KVT_LANES int mask16_any(mask16 m)
+{
+    int any = 0;
+    for (int i = 0; i < KVT_PARTS; i++)
+        any |= svptest_any(KVT_ALL, svcmpne_n_u32(KVT_ALL, m.v[i], 0));
+    return any;
+}
+
+/* ---- f16: an f16 sits in the low half of its lane, the upper half is zero ---- */
+
+KVT_LANES f32x16 f32x16_widen_f16(i32x16 a)
+{
+    KVT_MAP(f32x16, svcvt_f32_f16_x(KVT_ALL, svreinterpret_f16_u32(a.v[i])));
+}
+KVT_LANES i32x16 i32x16_narrow_f16(f32x16 a)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_f16(svcvt_f16_f32_x(KVT_ALL, a.v[i])));
+}
+KVT_LANES f32x16 f32x16_load_f16(const void *p)
+{
+    return f32x16_widen_f16(i32x16_load_u16(p));
+}
+KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
+{
+    i32x16_store_u16(p, i32x16_narrow_f16(a));
+}
+
+/* ---- bytes of a line ---- */
+
+KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, svand_u8_x(svptrue_b8(), a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_or(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, svorr_u8_x(svptrue_b8(), a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_andnot(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, svbic_u8_x(svptrue_b8(), a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_low_nibbles(u8x64 a)
+{
+    KVT_MAP(u8x64, svand_n_u8_x(svptrue_b8(), a.v[i], 15));
+}
+KVT_LANES u8x64 u8x64_high_nibbles(u8x64 a)
+{
+    KVT_MAP(u8x64, svlsr_n_u8_x(svptrue_b8(), a.v[i], 4));
+}
+KVT_LANES u8x64 u8x64_join_nibbles(u8x64 low, u8x64 high)
+{
+    KVT_MAP(u8x64, svorr_u8_x(svptrue_b8(), low.v[i], svlsl_n_u8_x(svptrue_b8(), high.v[i], 4)));
+}
+KVT_LANES u8x64 u8x64_lookup16(u8x64 table, u8x64 index)
+{
+    KVT_MAP(u8x64, svtbl_u8(table.v[0], index.v[i]));
+}
+KVT_LANES u8x64 u8x64_swap_cells(u8x64 a)
+{
+    static const uint8_t order[64] = { 0,  4,  8,  12, 1,  5,  9,  13, 2,  6,  10, 14, 3,  7,  11, 15, 16, 20, 24, 28, 17, 21,
+                                       25, 29, 18, 22, 26, 30, 19, 23, 27, 31, 32, 36, 40, 44, 33, 37, 41, 45, 34, 38, 42, 46,
+                                       35, 39, 43, 47, 48, 52, 56, 60, 49, 53, 57, 61, 50, 54, 58, 62, 51, 55, 59, 63 };
+    KVT_MAP(u8x64, svtbl_u8(a.v[i], svld1_u8(svptrue_b8(), order)));
+}
+/* The lower halves of two registers, and the upper halves. */
+KVT_LANES svuint8_t kvt_low_halves(svuint8_t a, svuint8_t b)
+{
+    return svsplice_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), a, b);
+}
+KVT_LANES svuint8_t kvt_high_halves(svuint8_t a, svuint8_t b)
+{
+    return svsel_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), svext_u8(a, a, KVT_PART_BYTES / 2), b);
+}
+KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    u8x64 t[4];
+    for (int i = 0; i < 2; i++) {
+        t[2 * i].v[0] = kvt_low_halves(a[0].v[i], a[1].v[i]);
+        t[2 * i].v[1] = kvt_low_halves(a[2].v[i], a[3].v[i]);
+        t[2 * i + 1].v[0] = kvt_high_halves(a[0].v[i], a[1].v[i]);
+        t[2 * i + 1].v[1] = kvt_high_halves(a[2].v[i], a[3].v[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        a[i] = t[i];
+#else
+    /* Base SVE has no permutation of 128-bit elements: select between rotated registers. */
+    const svbool_t first = svwhilelt_b8(0, 16), three = svwhilelt_b8(0, 48), two = svwhilelt_b8(0, 32);
+    const svbool_t even = svorr_b_z(svptrue_b8(), first, svbic_b_z(svptrue_b8(), three, two));
+    kvt_u8 t[2][2]; /* [pair][even or odd quarters] */
+    t[0][0] = svsel_u8(even, a[0].v[0], svext_u8(a[1].v[0], a[1].v[0], 48));
+    t[0][1] = svsel_u8(even, svext_u8(a[0].v[0], a[0].v[0], 16), a[1].v[0]);
+    t[1][0] = svsel_u8(even, a[2].v[0], svext_u8(a[3].v[0], a[3].v[0], 48));
+    t[1][1] = svsel_u8(even, svext_u8(a[2].v[0], a[2].v[0], 16), a[3].v[0]);
+    for (int k = 0; k < 2; k++) {
+        a[k].v[0] = kvt_low_halves(t[0][k], t[1][k]);
+        a[2 + k].v[0] = kvt_high_halves(t[0][k], t[1][k]);
+    }
+#endif
+}
+KVT_LANES svint32_t kvt_dot_s8(svuint32_t sum, svuint8_t a, svuint8_t b)
+{
+    return svdot_s32(svreinterpret_s32_u32(sum), svreinterpret_s8_u8(a), svreinterpret_s8_u8(b));
+}
+KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_s32(kvt_dot_s8(sum.v[i], a.v[i], b.v[i])));
+}
+
+/* ---- quads: unzipping gives whole rows one after the other; a table lookup of cells brings them into quarters, and back ---- */
+
+KVT_LANES svuint32_t kvt_rows_to_quarters(svuint32_t a)
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    static const uint32_t order[] = { 0, 2, 4, 6, 1, 3, 5, 7 };
+#else
+    static const uint32_t order[] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+#endif
+    return svtbl_u32(a, svld1_u32(KVT_ALL, order));
+}
+KVT_LANES svuint32_t kvt_quarters_to_rows(svuint32_t a)
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    static const uint32_t order[] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+#else
+    static const uint32_t order[] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+#endif
+    return svtbl_u32(a, svld1_u32(KVT_ALL, order));
+}
+KVT_LANES svuint16_t kvt_low_u16(svuint32_t a, svuint32_t b)
+{
+    return svuzp1_u16(svreinterpret_u16_u32(a), svreinterpret_u16_u32(b));
+}
+KVT_LANES svuint8_t kvt_low_u8(svuint32_t a, svuint32_t b, svuint32_t c, svuint32_t d)
+{
+    const svuint8_t rows = svuzp1_u8(svreinterpret_u8_u16(kvt_low_u16(a, b)), svreinterpret_u8_u16(kvt_low_u16(c, d)));
+    return svreinterpret_u8_u32(kvt_rows_to_quarters(svreinterpret_u32_u8(rows)));
+}
+KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+{
+    KVT_MAP(u8x64, kvt_low_u8(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+}
+KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+{
+    return quad8_pack_u8(row);
+}
+KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svuint8_t rows = svreinterpret_u8_u32(kvt_quarters_to_rows(svreinterpret_u32_u8(a.v[i])));
+        const svuint16_t ab = svunpklo_u16(rows), cd = svunpkhi_u16(rows);
+        row[0].v[i] = svunpklo_u32(ab);
+        row[1].v[i] = svunpkhi_u32(ab);
+        row[2].v[i] = svunpklo_u32(cd);
+        row[3].v[i] = svunpkhi_u32(cd);
+    }
+}
+KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svint8_t rows = svreinterpret_s8_u32(kvt_quarters_to_rows(svreinterpret_u32_u8(a.v[i])));
+        const svint16_t ab = svunpklo_s16(rows), cd = svunpkhi_s16(rows);
+        row[0].v[i] = svreinterpret_u32_s32(svunpklo_s32(ab));
+        row[1].v[i] = svreinterpret_u32_s32(svunpkhi_s32(ab));
+        row[2].v[i] = svreinterpret_u32_s32(svunpklo_s32(cd));
+        row[3].v[i] = svreinterpret_u32_s32(svunpkhi_s32(cd));
+    }
+}
+KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svuint32_t ab = svreinterpret_u32_u16(kvt_low_u16(row[0].v[i], row[1].v[i]));
+        const svuint32_t cd = svreinterpret_u32_u16(kvt_low_u16(row[2].v[i], row[3].v[i]));
+        half[0].v[i] = svreinterpret_u8_u32(kvt_rows_to_quarters(svuzp1_u32(ab, cd)));
+        half[1].v[i] = svreinterpret_u8_u32(kvt_rows_to_quarters(svuzp2_u32(ab, cd)));
+    }
+}
+KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svuint32_t even = kvt_quarters_to_rows(svreinterpret_u32_u8(half[0].v[i]));
+        const svuint32_t odd = kvt_quarters_to_rows(svreinterpret_u32_u8(half[1].v[i]));
+        const svuint16_t ab = svreinterpret_u16_u32(svzip1_u32(even, odd)), cd = svreinterpret_u16_u32(svzip2_u32(even, odd));
+        row[0].v[i] = svunpklo_u32(ab);
+        row[1].v[i] = svunpkhi_u32(ab);
+        row[2].v[i] = svunpklo_u32(cd);
+        row[3].v[i] = svunpkhi_u32(cd);
+    }
+}
+KVT_LANES svuint32_t kvt_even_pairs(svuint32_t a, svuint32_t b)
+{
+    return svreinterpret_u32_u64(svtrn1_u64(svreinterpret_u64_u32(a), svreinterpret_u64_u32(b)));
+}
+KVT_LANES svuint32_t kvt_odd_pairs(svuint32_t a, svuint32_t b)
+{
+    return svreinterpret_u32_u64(svtrn2_u64(svreinterpret_u64_u32(a), svreinterpret_u64_u32(b)));
+}
+KVT_LANES void quad32_transpose(i32x16 row[4])
+{
+    for (int i = 0; i < KVT_PARTS; i++) {
+        const svuint32_t ab_even = svtrn1_u32(row[0].v[i], row[1].v[i]), ab_odd = svtrn2_u32(row[0].v[i], row[1].v[i]);
+        const svuint32_t cd_even = svtrn1_u32(row[2].v[i], row[3].v[i]), cd_odd = svtrn2_u32(row[2].v[i], row[3].v[i]);
+        row[0].v[i] = kvt_even_pairs(ab_even, cd_even);
+        row[1].v[i] = kvt_even_pairs(ab_odd, cd_odd);
+        row[2].v[i] = kvt_odd_pairs(ab_even, cd_even);
+        row[3].v[i] = kvt_odd_pairs(ab_odd, cd_odd);
+    }
+}
+KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
+{
+    i32x16 t[4] = { row[0], row[1], row[2], row[3] };
+    quad32_transpose(t);
+    const i32x16 m = i32x16_max_u(i32x16_max_u(t[0], t[1]), i32x16_max_u(t[2], t[3]));
+    svuint32_t q = m.v[0];
+    for (int i = 1; i < KVT_PARTS; i++)
+        q = svmax_u32_x(KVT_ALL, q, m.v[i]);
+#if __ARM_FEATURE_SVE_BITS == 512
+    q = svmax_u32_x(KVT_ALL, q, svext_u32(q, q, 8));
+#endif
+    q = svmax_u32_x(KVT_ALL, q, svext_u32(q, q, 4));
+    svst1_u32(svwhilelt_b32(0, 4), max, q);
+}
+
+#undef KVT_MAP
+#undef KVT_PART
+#endif

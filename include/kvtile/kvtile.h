@@ -1,0 +1,198 @@
+/* kvtile: a language model's KV cache in fewer bytes, the same bytes on every CPU.
+ *
+ * A *row* is the vector of one token in one KV head. Rows are stored by a *scheme* (schemes.def) in *tiles* of 16 tokens; four tiles, keys and
+ * values of 64 tokens of one KV head, are a *page*, the unit of allocation. docs/formats.md gives every byte of a page.
+ *
+ * Rules that hold for every function here:
+ *   - Memory and threads belong to the caller. Nothing allocates, locks, prints, reads files or the environment, or keeps state, except that
+ *     the CPU is looked at once (idempotent and thread-safe).
+ *   - Bad arguments give a status, never undefined behaviour; nothing was written then.
+ *   - Calls may run at the same time as long as no two of them write to the same page and none reads a page that another writes.
+ *   - Results are the same bits on every CPU and tier, given the C default floating-point environment (round to nearest). FTZ and DAZ do not
+ *     change them.
+ *   - Strides and sizes are bytes unless said otherwise.
+ */
+#ifndef KVTILE_KVTILE_H
+#define KVTILE_KVTILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define KVT_VERSION_MAJOR 0
+#define KVT_VERSION_MINOR 1
+#define KVT_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define KVT_API        __attribute__((visibility("default")))
+#define KVT_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define KVT_API
+#define KVT_MUST_CHECK
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "major.minor.patch" of the library that was linked. */
+KVT_API const char *kvt_version(void);
+
+/* ---- status ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef enum kvt_status {
+    KVT_OK = 0,
+    KVT_ERR_NULL = 1,        /* a pointer that must not be NULL is NULL */
+    KVT_ERR_STRUCT_SIZE = 2, /* a struct's `size` field is not one that this version knows: set it to sizeof the struct */
+    KVT_ERR_SCHEME = 3,      /* no such scheme */
+    KVT_ERR_DIM = 4,         /* a row width outside 1..KVT_MAX_DIM (v_dim may be 0: no values) */
+    KVT_ERR_HEADS = 5,       /* kv_heads outside 1..KVT_MAX_HEADS */
+    KVT_ERR_TIER = 6,        /* a tier that is unknown, not built in, or not supported by this CPU */
+    KVT_ERR_DTYPE = 7,       /* no such number format of rows */
+    KVT_ERR_SIDE = 8,        /* neither KVT_K nor KVT_V, or KVT_V of a layout without values */
+    KVT_ERR_STRIDE = 9,      /* rows would overlap: |row_stride| is less than a row */
+    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, or a head beyond the layout */
+    KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
+    KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
+    KVT_ERR_NOT_FOUND = 13   /* no entry of that name */
+} kvt_status;
+
+/* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */
+KVT_API const char *kvt_status_text(kvt_status status);
+
+/* ---- schemes --------------------------------------------------------------------------------------------------------------------- */
+
+#define KVT_BLOCK_ROW UINT32_MAX
+
+typedef enum kvt_scheme {
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) KVT_SCHEME_##name = (id),
+#include <kvtile/schemes.def>
+#undef KVT_SCHEME_ROW
+    KVT_SCHEME_NONE = 0
+} kvt_scheme;
+
+typedef struct kvt_scheme_info {
+    kvt_scheme scheme;
+    const char *name;
+    const char *title;
+    uint32_t bits;        /* of one code */
+    uint32_t block;       /* channels that share a scale: 0 = no scale, KVT_BLOCK_ROW = the whole row */
+    uint32_t scale_bytes; /* of one scale */
+} kvt_scheme_info;
+
+/* The rows of schemes.def in order; NULL past the end. The result is static. */
+KVT_API const kvt_scheme_info *kvt_scheme_at(size_t index);
+
+/* NULL when there is no such scheme. The result is static. */
+KVT_API const kvt_scheme_info *kvt_scheme_find(const char *name);
+KVT_API const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme);
+
+/* ---- tiers ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A *tier* is one compiled set of kernels (arch/isa.def). Masks have bit n for the tier with id n; tier 0, "scalar", is always usable.
+ * All tiers give the same bytes, so a mask is only ever needed to test or to measure. */
+
+/* The tiers that are built in and that this CPU and operating system support. */
+KVT_API uint32_t kvt_tiers_usable(void);
+
+/* NULL when no tier built into this library has that id. Ids are below 32. */
+KVT_API const char *kvt_tier_name(unsigned id);
+
+/* Makes a mask from text: "avx2" = avx2 and all that it inherits from, "-avx512" = all usable tiers but that one, several words separated by
+ * commas are applied in order. KVT_ERR_TIER when a named tier is unknown or, without a minus, not usable here; *mask is then unchanged. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_tiers_parse(const char *text, uint32_t *mask);
+
+/* The name of the tier whose kernels serve `scheme` under `tiers` (0 = all usable). NULL when there is no such scheme. */
+KVT_API const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers);
+
+/* The CPU features that some tier asks for and this CPU has, in order; NULL past the end. The result is static. */
+KVT_API const char *kvt_cpu_feature(size_t index);
+
+/* ---- layout ---------------------------------------------------------------------------------------------------------------------- */
+
+#define KVT_TILE_TOKENS 16
+#define KVT_PAGE_TOKENS 64
+#define KVT_MAX_DIM     1024
+#define KVT_MAX_HEADS   65536
+
+typedef enum kvt_side { KVT_K = 0, KVT_V = 1 } kvt_side;
+
+/* What is to be stored. Zero it, then fill it. */
+typedef struct kvt_spec {
+    size_t size; /* sizeof(kvt_spec) */
+    kvt_scheme k_scheme;
+    kvt_scheme v_scheme; /* ignored when v_dim is 0 */
+    uint32_t k_dim;      /* channels of a key row */
+    uint32_t v_dim;      /* channels of a value row; 0: the latent of MLA, which is stored once, as keys */
+    uint32_t kv_heads;
+    uint32_t tiers; /* tiers that may run, a subset of kvt_tiers_usable(); 0 = all of them */
+} kvt_spec;
+
+/* One side, keys or values, of a page. Rows are padded with zero channels to a multiple of 16. */
+typedef struct kvt_side_layout {
+    kvt_scheme scheme;
+    uint32_t dim;         /* channels that callers see */
+    uint32_t padded_dim;  /* channels that are stored */
+    uint32_t row_bytes;   /* stored for one token: codes and scales, no rounding */
+    uint32_t code_bytes;  /* of a tile: its lines of 64 bytes */
+    uint32_t scale_bytes; /* of a tile: [block][16 tokens] */
+    size_t codes_offset;  /* in the page: tile i's codes begin at codes_offset + i * code_bytes */
+    size_t scales_offset; /* in the page: tile i's scales begin at scales_offset + i * scale_bytes */
+} kvt_side_layout;
+
+/* Sizes and places, made by kvt_layout_init and only read afterwards. It holds no pointers: it may be copied. */
+typedef struct kvt_layout {
+    size_t size; /* sizeof(kvt_layout) */
+    kvt_spec spec;
+    kvt_side_layout k;
+    kvt_side_layout v;  /* all zero when v_dim is 0 */
+    size_t page_bytes;  /* of one KV head: a multiple of 64, every byte used */
+    size_t token_bytes; /* k.row_bytes + v.row_bytes: one token in one KV head */
+} kvt_layout;
+
+/* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec);
+
+/* Bytes of all KV heads' pages for `tokens` tokens of one sequence in one layer: kv_heads * ceil(tokens / 64) * page_bytes.
+ * An allocation of exactly that size is used to its last byte and never overrun. Errors: NULL, STRUCT_SIZE, OVERFLOW. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_layout_bytes(const kvt_layout *layout, size_t tokens, size_t *bytes);
+
+/* Where the pages of one KV head are. Page p holds tokens 64p .. 64p+63 of the sequence. It begins at table[p], or where `table` is NULL at
+ * base + p * stride. No alignment is required; 64 is advised. A page needs no initialisation: writing a token changes that token's bits and
+ * no others, and whatever is read is what was there. */
+typedef struct kvt_pages {
+    void *base;
+    void *const *table;
+    size_t stride; /* of `base`: at least page_bytes; ignored with a table */
+    size_t count;  /* pages */
+} kvt_pages;
+
+/* The pages of KV head `head` in one contiguous allocation of kvt_layout_bytes(layout, tokens), ordered [kv_head][page].
+ * Errors: NULL, STRUCT_SIZE, RANGE, OVERFLOW. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_head_pages(const kvt_layout *layout, void *base, size_t tokens, uint32_t head, kvt_pages *pages);
+
+/* ---- rows in and out ------------------------------------------------------------------------------------------------------------- */
+
+typedef enum kvt_dtype { KVT_F32 = 1, KVT_F16 = 2, KVT_BF16 = 3 } kvt_dtype;
+
+/* Bytes of one element; 0 when there is no such dtype. */
+KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
+
+/* Stores rows: token first_token + i of one KV head becomes the row at rows + i * row_stride, for i in 0 .. n_tokens-1.
+ *   rows        dim elements each, contiguous; no alignment required; must not overlap the pages
+ *   row_stride  bytes from one row to the next, may be negative; |row_stride| >= the bytes of a row unless n_tokens is 1
+ *   n_tokens    0 is allowed and does nothing
+ * Writing tokens one by one, in any order, gives the same bytes as writing them at once. NaN and infinity: docs/formats.md, each scheme.
+ * Errors: NULL, STRUCT_SIZE, SIDE, DTYPE, STRIDE, RANGE (nothing is written then). */
+KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
+                                            const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
+
+/* Reads rows back: the inverse of kvt_write, with the same arguments, rules and errors. Exactly dim elements of each row are written.
+ * f16 and bf16 rows are rounded to nearest even from the f32 value. Any bytes in the pages are safe to read. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
+                                           void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

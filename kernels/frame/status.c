@@ -1,0 +1,44 @@
+#include <kvtile/kvtile.h>
+
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+
+const char *kvt_version(void)
+{
+    return TEXT(KVT_VERSION_MAJOR) "." TEXT(KVT_VERSION_MINOR) "." TEXT(KVT_VERSION_PATCH);
+}
+
+const char *kvt_status_text(kvt_status status)
+{
+    switch (status) {
+    case KVT_OK:
+        return "success";
+    case KVT_ERR_NULL:
+        return "a pointer that must not be NULL is NULL";
+    case KVT_ERR_STRUCT_SIZE:
+        return "a struct's size field is not one that this version knows; set it to sizeof the struct";
+    case KVT_ERR_SCHEME:
+        return "no such scheme; kvt_scheme_at lists them";
+    case KVT_ERR_DIM:
+        return "a row width is outside 1.." TEXT(KVT_MAX_DIM) " (v_dim may be 0: no values)";
+    case KVT_ERR_HEADS:
+        return "kv_heads is outside 1.." TEXT(KVT_MAX_HEADS);
+    case KVT_ERR_TIER:
+        return "a tier is unknown, not built in, or not supported by this CPU; kvt_tiers_usable tells which are";
+    case KVT_ERR_DTYPE:
+        return "no such number format of rows; KVT_F32, KVT_F16 and KVT_BF16 are known";
+    case KVT_ERR_SIDE:
+        return "side is neither KVT_K nor KVT_V, or it is KVT_V of a layout without values";
+    case KVT_ERR_STRIDE:
+        return "a stride is too small: rows or pages would overlap";
+    case KVT_ERR_RANGE:
+        return "a number is out of range: tokens beyond the pages, a head beyond the layout, an unknown engine, or no sequences";
+    case KVT_ERR_OVERFLOW:
+        return "the number of bytes does not fit the type that would hold it";
+    case KVT_ERR_MODEL:
+        return "a layer group lacks a field that its kind needs, or has one that its kind does not use";
+    case KVT_ERR_NOT_FOUND:
+        return "no entry of that name";
+    }
+    return "unknown status";
+}

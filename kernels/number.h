@@ -1,0 +1,44 @@
+/* Number formats that need no lanes of their own: the same integer and float steps on every tier. */
+#ifndef KVT_NUMBER_H
+#define KVT_NUMBER_H
+
+#include "vec.h"
+
+KVT_LANES i32x16 widen_bf16(i32x16 half)
+{
+    return i32x16_shl(half, 16);
+}
+
+/* f32 bits to bf16, round to nearest even; a NaN becomes quiet and keeps the upper bits of its payload. */
+KVT_LANES i32x16 narrow_bf16(i32x16 bits)
+{
+    const i32x16 high = i32x16_shr(bits, 16);
+    const i32x16 half_up = i32x16_add(i32x16_set1(0x7fff), i32x16_and(high, i32x16_set1(1)));
+    const i32x16 rounded = i32x16_shr(i32x16_add(bits, half_up), 16);
+    const mask16 is_nan = i32x16_gt(i32x16_and(bits, i32x16_set1(0x7fffffff)), i32x16_set1(0x7f800000));
+    return i32x16_select(is_nan, i32x16_or(high, i32x16_set1(0x40)), rounded);
+}
+
+/* |x| to the magnitude of its e4m3 code, 0..0x7e: round to nearest even, saturating at 448. What is NaN comes out as 448. */
+KVT_LANES i32x16 narrow_e4m3_magnitude(f32x16 magnitude)
+{
+    const f32x16 limited = f32x16_min_num(magnitude, f32x16_set1(448.0f));
+    const i32x16 bits = i32x16_from_f32_bits(limited);
+    /* Normal codes: round the mantissa to 3 bits, then move the exponent from bias 127 to bias 7. */
+    const i32x16 odd = i32x16_and(i32x16_shr(bits, 20), i32x16_set1(1));
+    const i32x16 rounded = i32x16_shr(i32x16_add(bits, i32x16_add(i32x16_set1(0x7ffff), odd)), 20);
+    const i32x16 normal = i32x16_sub(rounded, i32x16_set1((127 - 7) << 3));
+    /* Below 2^-6 codes count steps of 2^-9, the last place of a float between 2^14 and 2^15. */
+    const i32x16 steps = i32x16_sub(i32x16_from_f32_bits(f32x16_add(limited, f32x16_set1(0x1p14f))), i32x16_set1(0x46800000));
+    return i32x16_select(i32x16_gt(i32x16_set1(0x3c800000), bits), steps, normal);
+}
+
+/* The magnitude of an e4m3 code, 0..0x7f, to f32. 0x7f gives 480: the caller knows it as NaN. */
+KVT_LANES f32x16 widen_e4m3_magnitude(i32x16 magnitude)
+{
+    const f32x16 f = f32x16_from_bits(i32x16_add(i32x16_shl(magnitude, 20), i32x16_set1((127 - 7) << 23)));
+    /* With exponent 0 the value is m / 8 * 2^-6 but f is (1 + m / 8) * 2^-7, so 2f - 2^-6 is right there, and nowhere else is it below f. */
+    return f32x16_min_num(f, f32x16_add(f32x16_add(f, f), f32x16_set1(-0x1p-6f)));
+}
+
+#endif

@@ -1,0 +1,37 @@
+/* What every scheme_*.c starts from: the lanes of its tier and its own row of schemes.def as constants.
+ *
+ * A scheme file defines SCHEME (its name) before including this, then the functions that op_tile.h asks for, then includes that. */
+#ifndef KVT_SCHEME_H
+#define KVT_SCHEME_H
+
+#include "kernels/kernels.h"
+#include "kernels/number.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#define KVT_JOIN_(a, b)              a##b
+#define KVT_JOIN(a, b)               KVT_JOIN_(a, b)
+#define KVT_JOIN4_(a, b, c, d)       a##b##c##d
+#define KVT_JOIN4(a, b, c, d)        KVT_JOIN4_(a, b, c, d)
+#define KVT_KERNELS_OF(scheme, tier) KVT_JOIN4(kvt_kernels_, scheme, _, tier)
+
+enum { KVT_SCALE_none = 0, KVT_SCALE_f16 = 2, KVT_SCALE_f32 = 4 }; /* bytes */
+
+enum {
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title)                                                                                          \
+    KVT_BITS_##name = (bits), KVT_SCALE_BYTES_##name = KVT_SCALE_##scale,                                                                            \
+    KVT_BLOCK_GROUPS_##name = (block) == 0 || (block) == KVT_BLOCK_ROW ? KVT_MAX_DIM / 16 : (block) / 16,
+#include <kvtile/schemes.def>
+#undef KVT_SCHEME_ROW
+};
+
+/* The scales of a block for 16 tokens. */
+typedef struct block_scale {
+    f32x16 scale; /* as it is stored, before narrowing */
+    f32x16 r;     /* what encode multiplies by */
+    bool has_unrepresentable;
+    uint32_t unrepresentable[16]; /* tokens to be encoded as zeros, because their block holds numbers that no code stands for */
+} block_scale;
+
+#endif

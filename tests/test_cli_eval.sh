@@ -1,0 +1,198 @@
+#!/bin/sh
+# kvtile eval, kvtile info and kvtile-engine as people call them.
+# Usage: test_cli_eval.sh JQ SHARED DEMO ENGINE KVTILE [EMULATOR...]
+set -eu
+jq=$1
+shared=$2
+demo=$3
+engine=$4
+kvtile=$5
+shift 5
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, and nothing on stdout.
+expect_error() {
+    code=$1
+    text=$2
+    shift 2
+    got=0
+    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
+    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
+    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
+}
+
+# expect_json FILTER: true of the last output.
+expect_json() {
+    "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1"
+}
+
+run() {
+    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
+}
+
+# ---- real keys and values
+run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" \
+    --tokens 100 --out "$work/cap"
+[ "$(find "$work/cap" -type f | wc -l)" -eq 8 ] || fail "not 8 files"
+[ "$(wc -c <"$work/cap/layer3_values.qvkt")" -eq $((20 + 2 * 100 * 64 * 4)) ] || fail "size of a captured file"
+
+both="$work/cap/layer0_keys.qvkt $work/cap/layer0_values.qvkt"
+six=f32,f16,bf16,q8_0,e4m3,q4_0
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval $both --schemes $six --json
+[ ! -s "$work/stderr" ] || fail "stderr: $(cat "$work/stderr")"
+expect_json 'length == 12 and all(.[]; .heads == 2 and .tokens == 100 and .dim == 64 and .padded_dim == 64 and .nonfinite == 0 and .lost == 0)'
+expect_json 'all(.[]; .rotation == "none" and .centring == "none" and .write_gbps > 0 and .read_gbps > 0)'
+expect_json '[.[].side] == [range(12) | if . < 6 then "k" else "v" end]'
+expect_json 'map(select(.side == "k")) | map({(.scheme): .bytes_per_token}) | add == {f32: 512, f16: 256, bf16: 256, q8_0: 136, e4m3: 136, q4_0: 72}'
+expect_json 'map(select(.side == "v")) | map({(.scheme): .bits_per_element}) | add == {f32: 32, f16: 16, bf16: 16, q8_0: 8.5, e4m3: 8.5, q4_0: 4.5}'
+expect_json 'all(.[] | select(.scheme == "f32"); .snr_db == null and .centred_snr_db == null and .max_abs_error == 0)'
+expect_json 'all(.[] | select(.scheme != "f32"); .snr_db >= .centred_snr_db and .max_abs_error > 0)'
+# About 6 dB per bit: what rounding to each grid costs, within what the distribution of the rows can change.
+expect_json 'all(.[] | select(.scheme == "f16"); .snr_db > 70 and .snr_db < 80)'
+expect_json 'all(.[] | select(.scheme == "bf16"); .snr_db > 50 and .snr_db < 60)'
+expect_json 'all(.[] | select(.scheme == "q8_0"); .snr_db > 38 and .snr_db < 50)'
+expect_json 'all(.[] | select(.scheme == "e4m3"); .snr_db > 28 and .snr_db < 36)'
+expect_json 'all(.[] | select(.scheme == "q4_0"); .snr_db > 15 and .snr_db < 26)'
+cp "$work/stdout" "$work/all.json"
+
+# All tiers give the same numbers.
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval $both --schemes $six --json --tier scalar
+timeless='[.[] | del(.write_gbps, .read_gbps)]'
+[ "$("$jq" -cS "$timeless" "$work/stdout")" = "$("$jq" -cS "$timeless" "$work/all.json")" ] || fail "--tier scalar differs"
+
+# All schemes, the largest first.
+run "$@" "$kvtile" info --json
+"$jq" -c '.tiers | keys' "$work/stdout" >"$work/schemes"
+run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json
+expect_json '[.[].bits_per_element] | . == (sort | reverse)'
+[ "$("$jq" -c '[.[].scheme] | sort' "$work/stdout")" = "$(cat "$work/schemes")" ] || fail "not all schemes by default"
+
+run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes q4_0,f32 --side v --json
+expect_json '[.[].scheme] == ["q4_0", "f32"] and all(.[]; .side == "v")'
+
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval $both
+grep -q 'exact' "$work/stdout" || fail "no exact row in the table"
+grep -q 'stored as values' "$work/stdout" || fail "no values in the table"
+# The names of files are as long as they are.
+if sed "s|$work||" "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi
+
+# ---- small .npy and .safetensors files: header, then numbers
+npy() { # npy FILE SHAPE DESCR ORDER
+    header="{'descr': '$3', 'fortran_order': $4, 'shape': $2, }"
+    printf '\223NUMPY\001\000' >"$1"
+    # shellcheck disable=SC2059
+    printf "\\$(printf %03o ${#header})\\000%s" "$header" >>"$1"
+}
+zeros() { head -c "$1" /dev/zero; }
+
+npy "$work/padded_v.npy" "(5, 20)" "<f4" False
+{ zeros 396; printf '\000\000\200\077'; } >>"$work/padded_v.npy"
+run "$@" "$kvtile" eval "$work/padded_v.npy" --json --schemes q8_0,f16
+expect_json 'all(.[]; .side == "v" and .heads == 1 and .tokens == 5 and .dim == 20 and .padded_dim == 32)'
+expect_json '.[0].bits_per_element == 8 * 34 / 20 and .[1].snr_db == null and .[1].max_abs_error == 0'
+
+# A NaN: its token is left out. 1e30: f16 cannot hold it.
+npy "$work/nan.npy" "(2, 16)" "<f4" False
+{ zeros 60; printf '\000\000\300\177'; zeros 60; printf '\000\000\200\077'; } >>"$work/nan.npy"
+run "$@" "$kvtile" eval "$work/nan.npy" --json --schemes f32
+expect_json '.[0].nonfinite == 1 and .[0].lost == 0 and .[0].max_abs_error == 0'
+npy "$work/large.npy" "(2, 16)" "<f4" False
+{ zeros 124; printf '\312\362\111\161'; } >>"$work/large.npy"
+run "$@" "$kvtile" eval "$work/large.npy" --json --schemes f16
+expect_json '.[0].nonfinite == 0 and .[0].lost == 1 and .[0].snr_db == null and .[0].max_abs_error == null'
+run "$@" "$kvtile" eval "$work/large.npy" "$work/nan.npy"
+grep -q 'lost' "$work/stdout" || fail "no lost row in the table"
+grep -q '1 numbers are not finite; 1 rows' "$work/stdout" || fail "no word about the NaN"
+
+tensors='{"a.k":{"dtype":"F32","shape":[2,16],"data_offsets":[0,128]},"a.value":{"dtype":"BF16","shape":[1,2,16],"data_offsets":[128,192]},"n":{"dtype":"F32","shape":[1],"data_offsets":[192,196]}}'
+# shellcheck disable=SC2059
+{ printf "\\$(printf %03o ${#tensors})\\000\\000\\000\\000\\000\\000\\000%s" "$tensors"; zeros 196; } >"$work/two.safetensors"
+run "$@" "$kvtile" eval "$work/two.safetensors" --json --schemes f32
+expect_json 'length == 2 and (.[0].input | endswith("two.safetensors:a.k")) and .[0].side == "k" and .[1].side == "v" and .[1].dtype == "bf16"'
+grep -q '1 of 3 tensors skipped' "$work/stderr" || fail "no note about the skipped tensor"
+
+# ---- errors
+npy "$work/shape.npy" "(5,)" "<f4" False
+zeros 20 >>"$work/shape.npy"
+npy "$work/wide.npy" "(1, 2048)" "<f4" False
+zeros 8192 >>"$work/wide.npy"
+npy "$work/order.npy" "(2, 16)" "<f4" True
+zeros 128 >>"$work/order.npy"
+npy "$work/double.npy" "(2, 16)" "<f8" False
+zeros 256 >>"$work/double.npy"
+: >"$work/empty.npy"
+head -c 100 "$work/two.safetensors" >"$work/header.safetensors"
+head -c 300 "$work/two.safetensors" >"$work/data.safetensors"
+head -c 1000 "$work/cap/layer0_keys.qvkt" >"$work/short.qvkt"
+expect_error 1 "shape has 1 dimensions" "$@" "$kvtile" eval "$work/shape.npy"
+expect_error 1 "dim is 2048" "$@" "$kvtile" eval "$work/wide.npy"
+expect_error 1 "fortran_order is True" "$@" "$kvtile" eval "$work/order.npy"
+expect_error 1 "float64" "$@" "$kvtile" eval "$work/double.npy"
+expect_error 1 "is empty" "$@" "$kvtile" eval "$work/empty.npy" --json
+expect_error 1 "cannot be opened" "$@" "$kvtile" eval "$work/missing.npy"
+expect_error 1 "is a directory" "$@" "$kvtile" eval "$work"
+expect_error 1 "header length is" "$@" "$kvtile" eval "$work/header.safetensors"
+expect_error 1 "data_offsets end at" "$@" "$kvtile" eval "$work/data.safetensors"
+expect_error 1 "rows take 980 bytes" "$@" "$kvtile" eval "$work/short.qvkt"
+expect_error 1 "cannot be opened" "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" "$(printf 'two\nlines')" --json
+expect_error 2 "no input" "$@" "$kvtile" eval
+expect_error 2 '"q9" is no scheme' "$@" "$kvtile" eval --schemes q8_0,q9 "$work/nan.npy"
+expect_error 2 '"" is no scheme' "$@" "$kvtile" eval --schemes "" "$work/nan.npy"
+expect_error 2 "k, v or auto" "$@" "$kvtile" eval --side x "$work/nan.npy"
+expect_error 2 "nosuch" "$@" "$kvtile" eval --tier nosuch "$work/nan.npy"
+expect_error 2 "--nosuch" "$@" "$kvtile" eval --nosuch "$work/nan.npy"
+expect_error 2 "--schemes" "$@" "$kvtile" eval "$work/nan.npy" --schemes
+expect_error 2 "did you mean eval?" "$@" "$kvtile" evil
+expect_error 2 "did you mean info?" "$@" "$kvtile" inof
+expect_error 2 "no command" "$@" "$kvtile"
+expect_error 2 "nosuch" "$@" "$kvtile" info --tier nosuch
+expect_error 2 "surplus" "$@" "$kvtile" info surplus
+expect_error 2 "no such command" "$@" "$engine" nosuch
+expect_error 2 "--out: is missing" "$@" "$engine" export --model "$demo/gutenberg-3.5M.f16.bin"
+expect_error 1 "cannot be opened" "$@" "$engine" export --model "$work/missing.bin" --out "$work/x.bin"
+expect_error 1 "the text has only" "$@" "$engine" perplexity --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" \
+    --text "$work/nan.npy" --tokens 1000
+expect_error 1 "1 to 1024, the model's context" "$@" "$engine" perplexity --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" \
+    --text "$demo/chesterton-brown.txt" --tokens 1025
+expect_error 1 "tokens, as the model has" "$@" "$engine" perplexity --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$work/nan.npy" \
+    --text "$demo/chesterton-brown.txt"
+
+# ---- what helps people
+for command in "" size eval info; do
+    # shellcheck disable=SC2086
+    run "$@" "$kvtile" $command --help
+    [ -s "$work/stdout" ] || fail "no help for '$command'"
+done
+run "$@" "$engine" --help
+run "$@" "$kvtile" --version
+grep -q '^kvtile [0-9]*\.[0-9]*\.[0-9]*$' "$work/stdout" || fail "--version"
+run "$@" "$kvtile" info
+run "$@" "$kvtile" info --tier scalar --json
+expect_json '(.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")) and (.cpu_features | type == "array") and .tiers.q8_0 == "scalar"'
+run "$@" "$engine" export --model "$demo/gutenberg-3.5M.f16.bin" --out "$work/again.bin"
+cmp "$work/again.bin" "$demo/gutenberg-3.5M.f16.bin" || fail "export does not give the shipped file again"
+
+# ---- the dumps of a larger model
+if [ -d "$shared/data/qwen3.5-0.8b-kv" ]; then
+    run "$@" "$kvtile" eval "$shared"/data/qwen3.5-0.8b-kv/*.bin --schemes bf16 --json
+    expect_json 'length == 4 and all(.[]; .heads == 2 and .tokens == 99 and .dim == 256 and .max_abs_error == 0)'
+    expect_json '[.[] | select(.side == "v") | .input] | unique | all(.[]; test("values")) and length == 2'
+else
+    echo "dumps of Qwen3.5: skipped, no shared data"
+fi
+
+[ "$failures" -eq 0 ] || exit 1
+echo "all passed"

@@ -1,0 +1,138 @@
+#include "vec_words.h"
+
+#include "kernels/number.h"
+#include "vec_exp.h"
+
+#include <string.h>
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b)  JOIN_(a, b)
+
+#define F(n) f32x16_load(in + 64 * (n))
+#define I(n) i32x16_load(in + 64 * (n))
+#define B(n) u8x64_load(in + 64 * (n))
+
+#define COMMA ,
+#define WORD(name, ...)                                                                                                                              \
+    static void run_##name(const uint8_t in[256], uint8_t out[256])                                                                                  \
+    {                                                                                                                                                \
+        (void)in;                                                                                                                                    \
+        __VA_ARGS__;                                                                                                                                 \
+    }
+#define OUT_F(name, expression) WORD(name, f32x16_store(out, expression))
+#define OUT_I(name, expression) WORD(name, i32x16_store(out, expression))
+#define OUT_B(name, expression) WORD(name, u8x64_store(out, expression))
+
+OUT_F(f32x16_add, f32x16_add(F(0), F(1)))
+OUT_F(f32x16_mul, f32x16_mul(F(0), F(1)))
+OUT_F(f32x16_div, f32x16_div(F(0), F(1)))
+OUT_F(f32x16_fma, f32x16_fma(F(0), F(1), F(2)))
+OUT_F(f32x16_min_num, f32x16_min_num(F(0), F(1)))
+OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
+OUT_F(f32x16_set1, f32x16_set1(1.5f))
+OUT_F(f32x16_exp, f32x16_exp(F(0)))
+OUT_I(i32x16_from_f32_rne, i32x16_from_f32_rne(F(0)))
+OUT_I(i32x16_from_f32_trunc, i32x16_from_f32_trunc(F(0)))
+OUT_I(i32x16_set1, i32x16_set1(0x80c0ffee))
+OUT_I(i32x16_add, i32x16_add(I(0), I(1)))
+OUT_I(i32x16_sub, i32x16_sub(I(0), I(1)))
+OUT_I(i32x16_and, i32x16_and(I(0), I(1)))
+OUT_I(i32x16_or, i32x16_or(I(0), I(1)))
+OUT_I(i32x16_shl, i32x16_shl(I(0), 7))
+OUT_I(i32x16_shr, i32x16_shr(I(0), 24))
+OUT_I(i32x16_min_u, i32x16_min_u(I(0), I(1)))
+OUT_I(i32x16_max_u, i32x16_max_u(I(0), I(1)))
+OUT_I(i32x16_gt, i32x16_select(i32x16_gt(I(0), I(1)), I(2), I(3)))
+OUT_I(mask16_any, i32x16_set1((uint32_t)mask16_any(i32x16_gt(I(0), i32x16_set1(0x7f000000)))))
+OUT_I(i32x16_load_u16, i32x16_load_u16(in + 2))
+WORD(i32x16_store_u16, i32x16_store_u16(out + 2, I(0)))
+OUT_F(f32x16_load_f16, f32x16_load_f16(in))
+OUT_F(f32x16_widen_f16, f32x16_widen_f16(I(0)))
+OUT_I(i32x16_narrow_f16, i32x16_narrow_f16(F(0)))
+WORD(f32x16_store_f16, f32x16_store_f16(out + 2, F(0)))
+OUT_B(u8x64_and, u8x64_and(B(0), B(1)))
+OUT_B(u8x64_or, u8x64_or(B(0), B(1)))
+OUT_B(u8x64_andnot, u8x64_andnot(B(0), B(1)))
+OUT_B(u8x64_low_nibbles, u8x64_low_nibbles(B(0)))
+OUT_B(u8x64_high_nibbles, u8x64_high_nibbles(B(0)))
+OUT_B(u8x64_join_nibbles, u8x64_join_nibbles(B(0), B(1)))
+OUT_B(u8x64_lookup16, u8x64_lookup16(B(0), B(1)))
+OUT_B(u8x64_swap_cells, u8x64_swap_cells(B(0)))
+OUT_I(i32x16_dot_u7s8, i32x16_dot_u7s8(I(2), B(0), B(1)))
+OUT_I(narrow_bf16, narrow_bf16(I(0)))
+OUT_I(narrow_e4m3_magnitude, narrow_e4m3_magnitude(f32x16_from_bits(i32x16_and(I(0), i32x16_set1(0x7fffffff)))))
+OUT_F(widen_e4m3_magnitude, widen_e4m3_magnitude(i32x16_and(I(0), i32x16_set1(0x7f))))
+
+static void store_quad(uint8_t out[256], const i32x16 row[4])
+{
+    for (int k = 0; k < 4; k++)
+        i32x16_store(out + 64 * k, row[k]);
+}
+#define LOAD_QUAD i32x16 row[4] = { I(0), I(1), I(2), I(3) }
+WORD(u8x64_swap_quarters, u8x64 a[4] = { B(0), B(1), B(2), B(3) }; u8x64_swap_quarters(a);
+     for (int i = 0; i < 4; i++) u8x64_store(out + 64 * i, a[i]))
+WORD(quad8_pack_u8, LOAD_QUAD; u8x64_store(out, quad8_pack_u8(row)))
+WORD(quad8_pack_s8, LOAD_QUAD; u8x64_store(out, quad8_pack_s8(row)))
+WORD(quad8_unpack_u8, i32x16 row[4]; quad8_unpack_u8(B(0), row); store_quad(out, row))
+WORD(quad8_unpack_s8, i32x16 row[4]; quad8_unpack_s8(B(0), row); store_quad(out, row))
+WORD(quad16_pack, LOAD_QUAD; u8x64 half[2]; quad16_pack(row, half); u8x64_store(out, half[0]); u8x64_store(out + 64, half[1]))
+WORD(quad16_unpack, const u8x64 half[2] = { B(0), B(1) }; i32x16 row[4]; quad16_unpack(half, row); store_quad(out, row))
+WORD(quad32_transpose, LOAD_QUAD; quad32_transpose(row); store_quad(out, row))
+WORD(quad_max_u, LOAD_QUAD; uint32_t max[4]; quad_max_u(row, max); memcpy(out, max, sizeof max))
+
+extern const vec_word JOIN(vec_words_, KVT_TIER)[];
+const vec_word JOIN(vec_words_, KVT_TIER)[] = {
+#define ROW(name, input)                                                                                                                             \
+    {                                                                                                                                                \
+#name, input, run_##name                                                                                                                     \
+    }
+    ROW(f32x16_add, INPUT_FLOATS),
+    ROW(f32x16_mul, INPUT_SMALL),
+    ROW(f32x16_div, INPUT_SMALL),
+    ROW(f32x16_fma, INPUT_SMALL),
+    ROW(f32x16_min_num, INPUT_FLOATS),
+    ROW(f32x16_from_i32, INPUT_BYTES),
+    ROW(f32x16_set1, INPUT_BYTES),
+    ROW(f32x16_exp, INPUT_EXP),
+    ROW(i32x16_from_f32_rne, INPUT_SMALL),
+    ROW(i32x16_from_f32_trunc, INPUT_SMALL),
+    ROW(i32x16_set1, INPUT_BYTES),
+    ROW(i32x16_add, INPUT_BYTES),
+    ROW(i32x16_sub, INPUT_BYTES),
+    ROW(i32x16_and, INPUT_BYTES),
+    ROW(i32x16_or, INPUT_BYTES),
+    ROW(i32x16_shl, INPUT_BYTES),
+    ROW(i32x16_shr, INPUT_BYTES),
+    ROW(i32x16_min_u, INPUT_BYTES),
+    ROW(i32x16_max_u, INPUT_BYTES),
+    ROW(i32x16_gt, INPUT_BYTES),
+    ROW(mask16_any, INPUT_BYTES),
+    ROW(i32x16_load_u16, INPUT_BYTES),
+    ROW(i32x16_store_u16, INPUT_BYTES),
+    ROW(f32x16_load_f16, INPUT_BYTES),
+    ROW(f32x16_widen_f16, INPUT_U16),
+    ROW(i32x16_narrow_f16, INPUT_BYTES),
+    ROW(f32x16_store_f16, INPUT_BYTES),
+    ROW(u8x64_and, INPUT_BYTES),
+    ROW(u8x64_or, INPUT_BYTES),
+    ROW(u8x64_andnot, INPUT_BYTES),
+    ROW(u8x64_low_nibbles, INPUT_BYTES),
+    ROW(u8x64_high_nibbles, INPUT_BYTES),
+    ROW(u8x64_join_nibbles, INPUT_NIBBLES),
+    ROW(u8x64_lookup16, INPUT_TABLE),
+    ROW(u8x64_swap_cells, INPUT_BYTES),
+    ROW(i32x16_dot_u7s8, INPUT_DOT),
+    ROW(narrow_bf16, INPUT_BYTES),
+    ROW(narrow_e4m3_magnitude, INPUT_QUIET),
+    ROW(widen_e4m3_magnitude, INPUT_BYTES),
+    ROW(u8x64_swap_quarters, INPUT_BYTES),
+    ROW(quad8_pack_u8, INPUT_U8),
+    ROW(quad8_pack_s8, INPUT_S8),
+    ROW(quad8_unpack_u8, INPUT_BYTES),
+    ROW(quad8_unpack_s8, INPUT_BYTES),
+    ROW(quad16_pack, INPUT_U16),
+    ROW(quad16_unpack, INPUT_BYTES),
+    ROW(quad32_transpose, INPUT_BYTES),
+    ROW(quad_max_u, INPUT_BYTES),
+    { NULL, 0, NULL },
+};

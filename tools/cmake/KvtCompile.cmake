@@ -1,0 +1,18 @@
+# Compiler settings of everything that is ours.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
+set(CMAKE_C_VISIBILITY_PRESET hidden)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+add_library(kvt_compile INTERFACE)
+target_include_directories(kvt_compile INTERFACE ${PROJECT_SOURCE_DIR})
+# Fused or contracted float operations would make the bits depend on the compiler.
+target_compile_options(kvt_compile INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wvla -Wstrict-prototypes
+                                             -Wmissing-prototypes -Wcast-qual -ffp-contract=off -fno-math-errno)
+if(KVT_WERROR)
+  target_compile_options(kvt_compile INTERFACE -Werror)
+endif()

@@ -1,0 +1,41 @@
+# Reads arch/isa.def and include/kvtile/schemes.def, so that a new row needs no change here.
+
+# The C preprocessor cuts away the rows of other architectures.
+set(preprocess ${CMAKE_C_COMPILER})
+if(CMAKE_C_COMPILER_ID MATCHES Clang AND CMAKE_C_COMPILER_TARGET)
+  list(APPEND preprocess --target=${CMAKE_C_COMPILER_TARGET})
+endif()
+execute_process(COMMAND ${preprocess} -E -P -x c ${PROJECT_SOURCE_DIR}/arch/isa.def OUTPUT_VARIABLE rows COMMAND_ERROR_IS_FATAL ANY)
+set(KVT_TIERS "")
+string(REGEX MATCHALL "KVT_TIER_ROW\\([a-z0-9]+, *[0-9]+, *[a-z0-9]+, *\"[^\"]*\"" rows "${rows}")
+foreach(row IN LISTS rows)
+  string(REGEX MATCH "\\(([a-z0-9]+), *[0-9]+, *([a-z0-9]+), *\"([^\"]*)\"" _ "${row}")
+  list(APPEND KVT_TIERS ${CMAKE_MATCH_1})
+  set(KVT_TIER_${CMAKE_MATCH_1}_FOLDER ${CMAKE_MATCH_2})
+  separate_arguments(KVT_TIER_${CMAKE_MATCH_1}_FLAGS UNIX_COMMAND "${CMAKE_MATCH_3}")
+endforeach()
+
+set(KVT_SCHEMES "")
+file(STRINGS ${PROJECT_SOURCE_DIR}/include/kvtile/schemes.def rows REGEX "^KVT_SCHEME_ROW")
+foreach(row IN LISTS rows)
+  string(REGEX MATCH "\\(([a-z0-9_]+)," _ "${row}")
+  list(APPEND KVT_SCHEMES ${CMAKE_MATCH_1})
+endforeach()
+if(NOT KVT_TIERS OR NOT KVT_SCHEMES)
+  message(FATAL_ERROR "arch/isa.def has no tier, or schemes.def no scheme, for ${CMAKE_SYSTEM_PROCESSOR}")
+endif()
+set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS arch/isa.def include/kvtile/schemes.def)
+message(STATUS "Tiers: ${KVT_TIERS}; schemes: ${KVT_SCHEMES}")
+
+# kvt_add_tier_objects(PREFIX SOURCE...): one object library PREFIX_<tier> per tier, with that tier's lanes and flags.
+# No link-time optimisation: it could move wide instructions into code that runs on every CPU.
+function(kvt_add_tier_objects prefix)
+  foreach(tier IN LISTS KVT_TIERS)
+    add_library(${prefix}_${tier} OBJECT ${ARGN})
+    target_link_libraries(${prefix}_${tier} PRIVATE kvt_compile)
+    target_include_directories(${prefix}_${tier} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/arch/${KVT_TIER_${tier}_FOLDER})
+    target_compile_options(${prefix}_${tier} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> ${KVT_TIER_${tier}_FLAGS})
+    target_compile_definitions(${prefix}_${tier} PRIVATE KVT_TIER=${tier})
+    set_target_properties(${prefix}_${tier} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
+  endforeach()
+endfunction()

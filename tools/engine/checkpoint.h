@@ -1,0 +1,45 @@
+/* A Llama-style model in one file. Two forms, which the size of the file tells apart:
+ *
+ *   f32  llama2.c's checkpoint: 7 int32 (dim, ffn, layers, heads, kv heads, vocabulary, context), then the tensors in the order of the struct
+ *        below, with RoPE cosines and sines [context][head_dim / 2] before the classifier. A negative vocabulary says that the classifier is a
+ *        tensor of its own; otherwise it is the embedding.
+ *   f16  the same header and tensors as binary16, without the RoPE tables, which follow from the positions.
+ */
+#ifndef KVT_ENGINE_CHECKPOINT_H
+#define KVT_ENGINE_CHECKPOINT_H
+
+#include "tools/io/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct checkpoint {
+    uint32_t dim, ffn, layers, heads, kv_heads, vocabulary, context;
+    bool own_classifier;
+    uint32_t head_dim; /* dim / heads */
+    uint32_t kv_dim;   /* kv_heads * head_dim */
+    float *weights;    /* all that follow; matrices are [out][in] */
+    size_t n_weights;
+    const float *embedding;  /* [vocabulary][dim] */
+    const float *rms_att;    /* [layer][dim] */
+    const float *wq;         /* [layer][dim][dim] */
+    const float *wk;         /* [layer][kv_dim][dim] */
+    const float *wv;         /* [layer][kv_dim][dim] */
+    const float *wo;         /* [layer][dim][dim] */
+    const float *rms_ffn;    /* [layer][dim] */
+    const float *w1;         /* [layer][ffn][dim] */
+    const float *w2;         /* [layer][dim][ffn] */
+    const float *w3;         /* [layer][ffn][dim] */
+    const float *rms_final;  /* [dim] */
+    const float *classifier; /* [vocabulary][dim], or the embedding */
+} checkpoint;
+
+/* 0, or -1 with the error; `model` then holds nothing. */
+int checkpoint_open(checkpoint *model, const char *path, error_text *error);
+void checkpoint_close(checkpoint *model);
+
+/* Writes the f16 form. */
+int checkpoint_export_f16(const checkpoint *model, const char *path, error_text *error);
+
+#endif

@@ -1,0 +1,25 @@
+/* One reader per file format, called by rows.c, and what they share. */
+#ifndef KVT_TOOLS_FORMATS_H
+#define KVT_TOOLS_FORMATS_H
+
+#include "tools/io/rows.h"
+
+#include <stdbool.h>
+
+/* Each looks at file->map and adds tensors to `file`; 0, or -1 with the error (rows_close is then still due). */
+int qvkt_read(rows_file *file, error_text *error);
+int npy_read(rows_file *file, error_text *error);
+int safetensors_read(rows_file *file, error_text *error);
+
+/* Writes [head][token][dim] f32 rows as QVKT; head h begins at rows + h * head_stride (in elements). */
+int qvkt_write(const char *path, uint32_t layer, uint32_t heads, size_t tokens, uint32_t dim, const float *rows, size_t head_stride,
+               error_text *error);
+
+/* Fills the shape of `tensor` from a file's [token][dim] or [head][token][dim] and gives the bytes of its rows, its dtype being set; -1 with
+ * the error when the library could not store such rows. */
+int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error);
+
+/* Takes a copy of `name`, which may be NULL. */
+int rows_add(rows_file *file, const rows_tensor *tensor, const char *name, error_text *error);
+
+#endif

@@ -1,0 +1,127 @@
+#define _POSIX_C_SOURCE 200809L
+#include "tools/io/rows.h"
+
+#include "tools/io/formats.h"
+#include "tools/io/number.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error)
+{
+    if (n_sizes != 2 && n_sizes != 3)
+        return error_set(error, "shape has %zu dimensions: 2 ([token][dim]) or 3 ([head][token][dim]) would be right", n_sizes);
+    const uint64_t heads = n_sizes == 3 ? sizes[0] : 1;
+    const uint64_t tokens = sizes[n_sizes - 2];
+    const uint64_t dim = sizes[n_sizes - 1];
+    if (heads < 1 || heads > KVT_MAX_HEADS)
+        return error_set(error, "heads is %" PRIu64 ": 1 to %d would be right", heads, KVT_MAX_HEADS);
+    if (tokens < 1)
+        return error_set(error, "tokens is 0: at least 1 would be right");
+    if (dim < 1 || dim > KVT_MAX_DIM)
+        return error_set(error, "dim is %" PRIu64 ": 1 to %d would be right", dim, KVT_MAX_DIM);
+    const uint64_t token_bytes = heads * dim * kvt_dtype_bytes(tensor->dtype);
+    if (__builtin_mul_overflow(token_bytes, tokens, bytes) || *bytes > SIZE_MAX)
+        return error_set(error, "tokens is %" PRIu64 ": more than fits memory", tokens);
+    tensor->heads = (uint32_t)heads;
+    tensor->tokens = (size_t)tokens;
+    tensor->dim = (uint32_t)dim;
+    return 0;
+}
+
+int rows_add(rows_file *file, const rows_tensor *tensor, const char *name, error_text *error)
+{
+    rows_tensor *tensors = realloc(file->tensors, (file->n_tensors + 1) * sizeof *tensors);
+    if (tensors == NULL)
+        return error_set(error, "cannot be read: out of memory");
+    file->tensors = tensors;
+    rows_tensor *added = &tensors[file->n_tensors];
+    *added = *tensor;
+    added->name = NULL;
+    if (name != NULL) {
+        added->name = strdup(name);
+        if (added->name == NULL)
+            return error_set(error, "cannot be read: out of memory");
+    }
+    file->n_tensors++;
+    return 0;
+}
+
+static bool begins_with(const file_map *map, const char *magic)
+{
+    const size_t length = strlen(magic);
+    return map->size >= length && memcmp(map->data, magic, length) == 0;
+}
+
+static bool ends_with(const char *path, const char *ending)
+{
+    const size_t path_length = strlen(path);
+    const size_t length = strlen(ending);
+    return path_length >= length && strcmp(path + path_length - length, ending) == 0;
+}
+
+static int read_any(rows_file *file, const char *path, error_text *error)
+{
+    if (begins_with(&file->map, "QVKT") || ends_with(path, ".qvkt"))
+        return qvkt_read(file, error);
+    if (begins_with(&file->map, "\x93NUMPY") || ends_with(path, ".npy"))
+        return npy_read(file, error);
+    if (ends_with(path, ".safetensors"))
+        return safetensors_read(file, error);
+    return error_set(error, "begins neither with QVKT nor as .npy does, nor is it named .safetensors: one of these would be right");
+}
+
+int rows_open(rows_file *file, const char *path, error_text *error)
+{
+    *file = (rows_file){ 0 };
+    if (file_map_open(&file->map, path, error) != 0)
+        return -1;
+    if (read_any(file, path, error) != 0) {
+        rows_close(file);
+        return -1;
+    }
+    return 0;
+}
+
+void rows_close(rows_file *file)
+{
+    for (size_t i = 0; i < file->n_tensors; i++)
+        free(file->tensors[i].name);
+    free(file->tensors);
+    free(file->note);
+    file_map_close(&file->map);
+    *file = (rows_file){ 0 };
+}
+
+void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out)
+{
+    const size_t n = tensor->tokens * tensor->dim;
+    const uint8_t *in = tensor->data + head * n * kvt_dtype_bytes(tensor->dtype);
+    switch (tensor->dtype) {
+    case KVT_F32:
+        memcpy(out, in, n * sizeof *out);
+        break;
+    case KVT_F16:
+        for (size_t i = 0; i < n; i++)
+            out[i] = f16_to_f32(load_u16(in + 2 * i));
+        break;
+    case KVT_BF16:
+        for (size_t i = 0; i < n; i++)
+            out[i] = bf16_to_f32(load_u16(in + 2 * i));
+        break;
+    }
+}
+
+const char *rows_dtype_name(kvt_dtype dtype)
+{
+    switch (dtype) {
+    case KVT_F32:
+        return "f32";
+    case KVT_F16:
+        return "f16";
+    case KVT_BF16:
+        return "bf16";
+    }
+    return "?";
+}

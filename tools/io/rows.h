@@ -1,0 +1,35 @@
+/* Rows of keys or values in a file: QVKT, .npy or .safetensors, told apart by their first bytes and, for safetensors, by the name's ending. */
+#ifndef KVT_TOOLS_ROWS_H
+#define KVT_TOOLS_ROWS_H
+
+#include "tools/io/file.h"
+
+#include <kvtile/kvtile.h>
+
+/* Rows of all KV heads, in the order [head][token][dim]. A two-dimensional array is one head. */
+typedef struct rows_tensor {
+    char *name; /* NULL when the format has no names */
+    kvt_dtype dtype;
+    uint32_t heads;
+    size_t tokens;
+    uint32_t dim;
+    const uint8_t *data; /* in the file, at any alignment; heads * tokens * dim elements were checked to be there */
+} rows_tensor;
+
+typedef struct rows_file {
+    file_map map;
+    size_t n_tensors; /* at least 1 */
+    rows_tensor *tensors;
+    char *note; /* one line about what was skipped, or NULL */
+} rows_file;
+
+/* 0, or -1 with the error; `file` then holds nothing. */
+int rows_open(rows_file *file, const char *path, error_text *error);
+void rows_close(rows_file *file);
+
+/* The tokens * dim numbers of one head. */
+void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out);
+
+const char *rows_dtype_name(kvt_dtype dtype);
+
+#endif

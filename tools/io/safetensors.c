@@ -1,0 +1,158 @@
+/* safetensors: u64 length of a JSON header, the header {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, the numbers. */
+#include "tools/io/formats.h"
+#include "tools/io/number.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+
+enum { MAX_DIMENSIONS = 8 };
+
+/* The longest header that the format allows. */
+static const uint64_t MAX_HEADER_BYTES = 100000000;
+
+static const struct dtype {
+    const char *name;
+    unsigned bits;
+    kvt_dtype dtype; /* 0: not rows */
+} DTYPES[] = {
+    { "F32", 32, KVT_F32 }, { "F16", 16, KVT_F16 }, { "BF16", 16, KVT_BF16 }, { "F64", 64, 0 },    { "I64", 64, 0 }, { "I32", 32, 0 },
+    { "I16", 16, 0 },       { "I8", 8, 0 },         { "U64", 64, 0 },         { "U32", 32, 0 },    { "U16", 16, 0 }, { "U8", 8, 0 },
+    { "BOOL", 8, 0 },       { "F8_E4M3", 8, 0 },    { "F8_E5M2", 8, 0 },      { "F8_E8M0", 8, 0 }, { "C64", 64, 0 },
+};
+
+static const struct dtype *find_dtype(const char *name)
+{
+    for (size_t i = 0; i < sizeof DTYPES / sizeof *DTYPES; i++) {
+        if (strcmp(DTYPES[i].name, name) == 0)
+            return &DTYPES[i];
+    }
+    return NULL;
+}
+
+typedef struct entry {
+    const char *dtype;
+    size_t n_sizes;
+    uint64_t sizes[MAX_DIMENSIONS]; /* the first ones, of any number */
+    uint64_t elements;
+    uint64_t begin, end;
+} entry;
+
+static bool natural(const json_t *value, uint64_t *number)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return false;
+    *number = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static int parse_entry(const char *name, const json_t *value, entry *tensor, error_text *error)
+{
+    const json_t *dtype = json_object_get(value, "dtype");
+    const json_t *shape = json_object_get(value, "shape");
+    const json_t *offsets = json_object_get(value, "data_offsets");
+    if (!json_is_string(dtype))
+        return error_set(error, "tensor %.120s: dtype is missing or no text: \"F32\", \"F16\" or \"BF16\" would be right", name);
+    if (!json_is_array(shape))
+        return error_set(error, "tensor %.120s: shape is missing or no array: [heads, tokens, dim] would be right", name);
+    *tensor = (entry){ .dtype = json_string_value(dtype), .n_sizes = json_array_size(shape), .elements = 1 };
+    for (size_t i = 0; i < tensor->n_sizes; i++) {
+        uint64_t size;
+        if (!natural(json_array_get(shape, i), &size))
+            return error_set(error, "tensor %.120s: shape[%zu] is not a natural number", name, i);
+        if (__builtin_mul_overflow(tensor->elements, size, &tensor->elements))
+            return error_set(error, "tensor %.120s: shape is too large for 64 bits", name);
+        if (i < MAX_DIMENSIONS)
+            tensor->sizes[i] = size;
+    }
+    if (json_array_size(offsets) != 2 || !natural(json_array_get(offsets, 0), &tensor->begin) || !natural(json_array_get(offsets, 1), &tensor->end) ||
+        tensor->begin > tensor->end)
+        return error_set(error, "tensor %.120s: data_offsets is not two natural numbers, the first not above the second", name);
+    return 0;
+}
+
+/* The offsets must lie in the file and fit the shape. */
+static int check_entry(const char *name, const entry *tensor, uint64_t data_bytes, error_text *error)
+{
+    if (tensor->end > data_bytes)
+        return error_set(error, "tensor %.120s: data_offsets end at %" PRIu64 ": the file has only %" PRIu64 " bytes of data", name, tensor->end,
+                         data_bytes);
+    const struct dtype *dtype = find_dtype(tensor->dtype);
+    uint64_t bytes;
+    if (dtype != NULL && (__builtin_mul_overflow(tensor->elements, (uint64_t)dtype->bits / 8, &bytes) || tensor->end - tensor->begin != bytes))
+        return error_set(error, "tensor %.120s: data_offsets span %" PRIu64 " bytes, which its shape and dtype %s do not take", name,
+                         tensor->end - tensor->begin, tensor->dtype);
+    return 0;
+}
+
+/* Adds the tensor if its rows can be stored. Otherwise returns -1, and `reason` says why not. */
+static int use_entry(rows_file *file, const char *name, const entry *tensor, const uint8_t *data, error_text *reason)
+{
+    const struct dtype *dtype = find_dtype(tensor->dtype);
+    if (dtype == NULL || dtype->dtype == 0)
+        return error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", name, tensor->dtype);
+    rows_tensor rows = { .dtype = dtype->dtype, .data = data + tensor->begin };
+    uint64_t bytes;
+    error_text why;
+    if (rows_set_shape(&rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0)
+        return error_set(reason, "tensor %.120s: %.200s", name, why.text);
+    return rows_add(file, &rows, name, reason);
+}
+
+static int use_header(rows_file *file, json_t *header, const uint8_t *data, uint64_t data_bytes, error_text *error)
+{
+    uint64_t data_end = 0;
+    size_t n_skipped = 0;
+    error_text first_reason = { "" };
+    const char *name;
+    json_t *value;
+    json_object_foreach(header, name, value)
+    {
+        if (strcmp(name, "__metadata__") == 0)
+            continue;
+        entry tensor;
+        error_text reason;
+        if (parse_entry(name, value, &tensor, error) != 0 || check_entry(name, &tensor, data_bytes, error) != 0)
+            return -1;
+        if (tensor.end > data_end)
+            data_end = tensor.end;
+        if (use_entry(file, name, &tensor, data, &reason) != 0 && n_skipped++ == 0)
+            first_reason = reason;
+    }
+    if (data_end != data_bytes)
+        return error_set(error, "data_offsets end at %" PRIu64 ": the file has %" PRIu64 " bytes of data", data_end, data_bytes);
+    if (file->n_tensors == 0 && n_skipped == 0)
+        return error_set(error, "header names no tensor: at least one of F32, F16 or BF16 would be right");
+    if (file->n_tensors == 0)
+        return error_set(error, "no tensor holds rows; %.300s", first_reason.text);
+    if (n_skipped > 0) {
+        const size_t room = sizeof first_reason.text + 80;
+        file->note = malloc(room);
+        if (file->note == NULL)
+            return error_set(error, "cannot be read: out of memory");
+        snprintf(file->note, room, "%zu of %zu tensors skipped: %s", n_skipped, n_skipped + file->n_tensors, first_reason.text);
+    }
+    return 0;
+}
+
+int safetensors_read(rows_file *file, error_text *error)
+{
+    const file_map *map = &file->map;
+    if (map->size < 8)
+        return error_set(error, "file is %zu bytes: a safetensors header length alone has 8", map->size);
+    const uint64_t length = load_u64(map->data);
+    if (length > MAX_HEADER_BYTES || length > map->size - 8)
+        return error_set(error, "header length is %" PRIu64 ": the file has %zu bytes after it, and the format allows %" PRIu64, length,
+                         map->size - 8, MAX_HEADER_BYTES);
+    json_error_t where;
+    json_t *header = json_loadb((const char *)map->data + 8, (size_t)length, JSON_REJECT_DUPLICATES, &where);
+    if (header == NULL)
+        return error_set(error, "header is not JSON: %s (byte %d)", where.text, where.position);
+    int result;
+    if (json_is_object(header))
+        result = use_header(file, header, map->data + 8 + length, map->size - 8 - length, error);
+    else
+        result = error_set(error, "header is not a JSON object: {\"name\": {\"dtype\", \"shape\", \"data_offsets\"}} would be right");
+    json_decref(header);
+    return result;
+}

@@ -1,0 +1,94 @@
+/* kvtile: the command line. Each subcommand has its own file, cmd_<name>.c. */
+#include "tools/kvtile/commands.h"
+
+#include "tools/io/error.h"
+
+#include <kvtile/kvtile.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, const char **argv);
+    const char *title;
+} COMMANDS[] = {
+    { "size", kvt_cmd_size, "bytes of a model's KV cache, per token and at a context" },
+    { "eval", kvt_cmd_eval, "store real keys or values in each scheme: bytes, accuracy, speed" },
+    { "info", kvt_cmd_info, "version, CPU features, and the kernels that serve each scheme" },
+};
+static const size_t N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS;
+
+static void print_help(void)
+{
+    printf("Usage: kvtile COMMAND [ARGUMENTS]\n"
+           "A language model's KV cache in fewer bytes, the same bits on every CPU.\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-6s %s\n", COMMANDS[i].name, COMMANDS[i].title);
+    printf("\n`kvtile COMMAND --help` explains a command; `kvtile --version` prints the version.\n");
+}
+
+static size_t smallest(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to insert, delete or replace to make one word of the other. `b` has at most 31 letters. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t row[32];
+    const size_t length = strlen(b);
+    for (size_t j = 0; j <= length; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < length; j++) {
+            const size_t replaced = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = smallest(replaced, smallest(row[j], row[j + 1]) + 1);
+        }
+    }
+    return row[length];
+}
+
+static const char *nearest_command(const char *word)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < N_COMMANDS; i++) {
+        if (edit_distance(word, COMMANDS[i].name) < edit_distance(word, COMMANDS[best].name))
+            best = i;
+    }
+    return COMMANDS[best].name;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        error_print("kvtile", "no command", "size, eval or info would be right; see kvtile --help");
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help();
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("kvtile %s\n", kvt_version());
+        return 0;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], COMMANDS[i].name) == 0) {
+            void *arguments = argv + 1; /* commands take const char **, which C does not convert to */
+            int code = COMMANDS[i].run(argc - 1, arguments);
+            if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+                error_print("kvtile", argv[1], "the results cannot be written to the standard output");
+                code = 1;
+            }
+            return code;
+        }
+    }
+    char text[64];
+    snprintf(text, sizeof text, "no such command; did you mean %s?", nearest_command(argv[1]));
+    error_print("kvtile", argv[1], text);
+    return 2;
+}

@@ -1,0 +1,33 @@
+# Debian packages that the project needs: sourced by demo.sh, test.sh and CI.
+# shellcheck shell=sh disable=SC2034
+
+KVT_PACKAGES_BUILD="cmake ninja-build gcc libc6-dev pkg-config libpopt-dev libjansson-dev"
+KVT_PACKAGES_TEST="binutils check jq libsleef-dev"
+KVT_PACKAGES_LINT="clang clang-format libclang-rt-14-dev g++ shellcheck"
+KVT_PACKAGES_ARM64="gcc-aarch64-linux-gnu qemu-user-static libc6-dev:arm64 libpopt-dev:arm64 libjansson-dev:arm64 check:arm64 libsleef-dev:arm64"
+
+# kvt_install_packages PACKAGE...: installs those that are missing, and calls apt-get only then.
+kvt_install_packages() {
+    kvt_missing=""
+    for kvt_package in "$@"; do
+        case "$(dpkg-query -W -f '${Status}' "$kvt_package" 2>/dev/null || true)" in
+        *" installed") ;;
+        *) kvt_missing="$kvt_missing $kvt_package" ;;
+        esac
+    done
+    if [ -z "$kvt_missing" ]; then
+        return 0
+    fi
+    echo "Installing:$kvt_missing" >&2
+    kvt_sudo=""
+    if [ "$(id -u)" -ne 0 ]; then
+        kvt_sudo=sudo
+    fi
+    case "$kvt_missing" in
+    *:arm64*) $kvt_sudo dpkg --add-architecture arm64 ;;
+    esac
+    # Word splitting is wanted: a list of packages, and no word at all without sudo.
+    # shellcheck disable=SC2086
+    $kvt_sudo apt-get update -q >&2 &&
+        $kvt_sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $kvt_missing >&2
+}
