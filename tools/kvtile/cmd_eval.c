@@ -3,6 +3,7 @@
 #include "tools/kvtile/commands.h"
 
 #include "tools/io/rows.h"
+#include "tools/kvtile/nearest.h"
 
 #include <kvtile/kvtile.h>
 
@@ -549,8 +550,12 @@ static int choose_schemes(options *chosen, const char *list)
         snprintf(name, sizeof name, "%.*s", length < sizeof name ? (int)length : (int)sizeof name, word);
         const kvt_scheme_info *info = kvt_scheme_find(name);
         if (info == NULL) {
-            char text[128];
-            snprintf(text, sizeof text, "\"%s\" is no scheme; kvtile info lists them", name);
+            nearest best = { .typed = name };
+            for (size_t i = 0; i < n_all; i++)
+                nearest_consider(&best, kvt_scheme_at(i)->name);
+            char text[160];
+            snprintf(text, sizeof text, "\"%s\" is no scheme: %s%skvtile info lists them", name, best.name ? best.name : "",
+                     best.name ? " would be right, " : "");
             error_print(WHO, "--schemes", text);
             return -1;
         }

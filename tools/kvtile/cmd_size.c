@@ -1,6 +1,6 @@
 /* `kvtile size`: how many bytes the KV cache of a model takes. */
 #define _POSIX_C_SOURCE 200809L
-#include "commands.h"
+#include "tools/kvtile/commands.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,13 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <kvtile/size.h>
 
 #include "tools/io/error.h"
+#include "tools/kvtile/nearest.h"
 #include "tools/model/config_json.h"
 
 #define EXIT_ARGUMENTS 2
@@ -88,48 +88,6 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-/* Characters to insert, delete or replace to make b from a, letter case ignored; large when either is too long to be a name. */
-static size_t distance(const char *a, const char *b)
-{
-    enum { LONGEST = 63 };
-    size_t row[LONGEST + 1];
-    const size_t n = strlen(b);
-    if (n > LONGEST || strlen(a) > LONGEST)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            const size_t replaced = diagonal + (lower(a[i - 1]) != lower(b[j - 1]));
-            const size_t shorter = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = replaced < shorter ? replaced : shorter;
-        }
-    }
-    return row[n];
-}
-
-/* The best match so far of what was typed. */
-typedef struct nearest {
-    const char *typed;
-    const char *name;
-    size_t distance;
-} nearest;
-
-static void consider(nearest *best, const char *name)
-{
-    const size_t length = strlen(best->typed);
-    const size_t allowed = length < 6 ? 2 : length / 3;
-    /* The beginning of a name is close to it, however much is missing. */
-    const size_t d = length > 1 && strncasecmp(best->typed, name, length) == 0 ? 1 : distance(best->typed, name);
-    if (d <= allowed && d < length && (!best->name || d < best->distance)) {
-        best->name = name;
-        best->distance = d;
-    }
-}
-
 static int unknown_name(const char *argument, const char *what, const nearest *best)
 {
     if (best->name)
@@ -148,7 +106,7 @@ static int parse_scheme(const char *text, kvt_scheme *scheme)
     }
     nearest best = { .typed = text };
     for (size_t i = 0; (info = kvt_scheme_at(i)) != NULL; i++)
-        consider(&best, info->name);
+        nearest_consider(&best, info->name);
     if (strcmp(text, "fp8") == 0)
         best.name = "e4m3";
     return unknown_name(text, "scheme", &best);
@@ -164,7 +122,7 @@ static int parse_engine(const char *text, kvt_engine *engine)
             *engine = engines[i];
             return 0;
         }
-        consider(&best, kvt_engine_name(engines[i]));
+        nearest_consider(&best, kvt_engine_name(engines[i]));
     }
     return unknown_name(text, "engine", &best);
 }
@@ -328,7 +286,7 @@ static int find_model(const char *text, entry *e)
     nearest best = { .typed = slash ? slash + 1 : text };
     const kvt_model *model;
     for (size_t i = 0; (model = kvt_catalogue_at(i)) != NULL; i++)
-        consider(&best, model->name);
+        nearest_consider(&best, model->name);
     return unknown_name(text, "file and no built-in model", &best);
 }
 

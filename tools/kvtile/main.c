@@ -2,6 +2,7 @@
 #include "tools/kvtile/commands.h"
 
 #include "tools/io/error.h"
+#include "tools/kvtile/nearest.h"
 
 #include <kvtile/kvtile.h>
 
@@ -26,40 +27,6 @@ static void print_help(void)
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-6s %s\n", COMMANDS[i].name, COMMANDS[i].title);
     printf("\n`kvtile COMMAND --help` explains a command; `kvtile --version` prints the version.\n");
-}
-
-static size_t smallest(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Letters to insert, delete or replace to make one word of the other. `b` has at most 31 letters. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t row[32];
-    const size_t length = strlen(b);
-    for (size_t j = 0; j <= length; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < length; j++) {
-            const size_t replaced = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = smallest(replaced, smallest(row[j], row[j + 1]) + 1);
-        }
-    }
-    return row[length];
-}
-
-static const char *nearest_command(const char *word)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < N_COMMANDS; i++) {
-        if (edit_distance(word, COMMANDS[i].name) < edit_distance(word, COMMANDS[best].name))
-            best = i;
-    }
-    return COMMANDS[best].name;
 }
 
 int main(int argc, char **argv)
@@ -87,8 +54,12 @@ int main(int argc, char **argv)
             return code;
         }
     }
-    char text[64];
-    snprintf(text, sizeof text, "no such command; did you mean %s?", nearest_command(argv[1]));
+    nearest best = { .typed = argv[1] };
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        nearest_consider(&best, COMMANDS[i].name);
+    char text[64] = "no such command; see kvtile --help";
+    if (best.name)
+        snprintf(text, sizeof text, "no such command; did you mean %s?", best.name);
     error_print("kvtile", argv[1], text);
     return 2;
 }

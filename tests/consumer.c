@@ -1,0 +1,24 @@
+/* Built against the installed library, once by pkg-config and once by find_package: tests/check_install.sh. */
+#include <kvtile/kvtile.h>
+#include <kvtile/size.h>
+
+#include <stdio.h>
+#include <string.h>
+
+int main(void)
+{
+    const kvt_model *model = kvt_catalogue_find("gemma-4-E2B");
+    const kvt_size_request request = {
+        .size = sizeof request,
+        .engine = KVT_ENGINE_LOGICAL,
+        .k_scheme = KVT_SCHEME_f16,
+        .v_scheme = KVT_SCHEME_f16,
+        .context = 32768,
+        .sequences = 1,
+    };
+    kvt_size_report report;
+    if (!model || kvt_size(model, &request, &report, NULL) != KVT_OK || report.total_bytes != 207618048)
+        return 1;
+    printf("kvtile %s\n", kvt_version());
+    return strcmp(kvt_scheme_tier(KVT_SCHEME_q8_0, 1), "scalar") != 0;
+}
