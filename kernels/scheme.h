@@ -1,6 +1,6 @@
-/* What every scheme_*.c starts from: the lanes of its tier and its own row of schemes.def as constants.
+/* What every scheme_*.c starts from: the lanes of its tier, and the rows of schemes.def as constants.
  *
- * A scheme file defines SCHEME (its name) before including this, then the functions that op_tile.h asks for, then includes that. */
+ * A scheme file defines SCHEME (its name), includes this, defines the functions that op_tile.h asks for, and includes that last. */
 #ifndef KVT_SCHEME_H
 #define KVT_SCHEME_H
 
@@ -15,8 +15,6 @@
 #define KVT_JOIN4_(a, b, c, d)       a##b##c##d
 #define KVT_JOIN4(a, b, c, d)        KVT_JOIN4_(a, b, c, d)
 #define KVT_KERNELS_OF(scheme, tier) KVT_JOIN4(kvt_kernels_, scheme, _, tier)
-
-enum { KVT_SCALE_none = 0, KVT_SCALE_f16 = 2, KVT_SCALE_f32 = 4 }; /* bytes */
 
 enum {
 #define KVT_SCHEME_ROW(name, id, bits, block, scale, title)                                                                                          \

@@ -13,6 +13,6 @@ preset=${1:-dev}
 if [ $# -gt 0 ]; then
     shift
 fi
-cmake --preset "$preset" "$@"
+cmake --preset "$preset" -DKVT_BUILD_TESTS=ON "$@"
 cmake --build --preset "$preset"
 ctest --preset "$preset"

@@ -49,11 +49,10 @@ typedef enum kvt_status {
     KVT_ERR_TIER = 6,        /* a tier that is unknown, not built in, or not supported by this CPU */
     KVT_ERR_DTYPE = 7,       /* no such number format of rows */
     KVT_ERR_SIDE = 8,        /* neither KVT_K nor KVT_V, or KVT_V of a layout without values */
-    KVT_ERR_STRIDE = 9,      /* rows would overlap: |row_stride| is less than a row */
+    KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
     KVT_ERR_RANGE = 10,      /* tokens beyond the pages, or a head beyond the layout */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
-    KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
-    KVT_ERR_NOT_FOUND = 13   /* no entry of that name */
+    KVT_ERR_MODEL = 12       /* a model description that contradicts itself */
 } kvt_status;
 
 /* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */
@@ -98,7 +97,8 @@ KVT_API uint32_t kvt_tiers_usable(void);
 KVT_API const char *kvt_tier_name(unsigned id);
 
 /* Makes a mask from text: "avx2" = avx2 and all that it inherits from, "-avx512" = all usable tiers but that one, several words separated by
- * commas are applied in order. KVT_ERR_TIER when a named tier is unknown or, without a minus, not usable here; *mask is then unchanged. */
+ * commas are applied in order. Errors: NULL; TIER when a named tier is unknown or, without a minus, not usable here, or when "-scalar" is asked
+ * for. *mask is then unchanged. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_tiers_parse(const char *text, uint32_t *mask);
 
 /* The name of the tier whose kernels serve `scheme` under `tiers` (0 = all usable). NULL when there is no such scheme. */
@@ -124,7 +124,7 @@ typedef struct kvt_spec {
     uint32_t k_dim;      /* channels of a key row */
     uint32_t v_dim;      /* channels of a value row; 0: the latent of MLA, which is stored once, as keys */
     uint32_t kv_heads;
-    uint32_t tiers; /* tiers that may run, a subset of kvt_tiers_usable(); 0 = all of them */
+    uint32_t tiers; /* tiers that may run, a subset of kvt_tiers_usable(), with scalar always among them; 0 = all */
 } kvt_spec;
 
 /* One side, keys or values, of a page. Rows are padded with zero channels to a multiple of 16. */

@@ -11,11 +11,15 @@ size_t kvt_scheme_row(kvt_scheme scheme);
 extern const kvt_scheme_info kvt_schemes[];
 extern const size_t kvt_schemes_count;
 
-/* A layout's own word on its sizes is not taken: these follow from scheme and dim alone, so that a layout that was changed after
- * kvt_layout_init cannot lead outside the pages that its spec describes. */
-kvt_side_layout kvt_side_of(const kvt_scheme_info *scheme, uint32_t dim);
+/* The kernels of the scheme in that row in tier `tier` (an index of kvt_tiers): NULL when the tier is neither in `tiers` nor the lowest, or brings
+ * none. */
+const kvt_kernels *kvt_kernels_of(size_t tier, uint32_t tiers, size_t row);
 
-/* Both sides' places in a page. */
+/* A tier mask of the API, where 0 means all, as one that this CPU can run. */
+uint32_t kvt_runnable(uint32_t tiers);
+
+/* Both sides' places in a page. They follow from the spec alone: a layout's own word on its sizes is not taken, so that a layout that was changed
+ * after kvt_layout_init cannot lead outside the pages that its spec describes. */
 typedef struct kvt_page_shape {
     kvt_side_layout k;
     kvt_side_layout v;

@@ -4,7 +4,7 @@
 
 enum { GROUP_CHANNELS = 16 }; /* what kernels work on at once: docs/formats.md, section 1 */
 
-kvt_side_layout kvt_side_of(const kvt_scheme_info *scheme, uint32_t dim)
+static kvt_side_layout side_of(const kvt_scheme_info *scheme, uint32_t dim)
 {
     const uint32_t padded = (dim + GROUP_CHANNELS - 1) / GROUP_CHANNELS * GROUP_CHANNELS;
     uint32_t blocks = 0;
@@ -42,10 +42,10 @@ kvt_status kvt_page_shape_of(const kvt_spec *spec, kvt_page_shape *shape)
     if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
         return KVT_ERR_HEADS;
     memset(shape, 0, sizeof *shape);
-    shape->k = kvt_side_of(k, spec->k_dim);
+    shape->k = side_of(k, spec->k_dim);
     shape->page_bytes = place(&shape->k, 0);
     if (spec->v_dim) {
-        shape->v = kvt_side_of(v, spec->v_dim);
+        shape->v = side_of(v, spec->v_dim);
         shape->page_bytes = place(&shape->v, shape->page_bytes);
     }
     return KVT_OK;

@@ -58,21 +58,30 @@ static kvt_status check(const kvt_layout *layout, kvt_side side, const kvt_pages
             if (!pages->table[p])
                 return KVT_ERR_NULL;
     t->row = kvt_scheme_row(t->side->scheme);
-    const uint32_t usable = kvt_tiers_usable();
-    t->tiers = layout->spec.tiers ? layout->spec.tiers & usable : usable;
+    t->tiers = kvt_runnable(layout->spec.tiers);
     return KVT_OK;
 }
 
-/* The kernel of a side in the highest tier that is allowed and brings one: tier 0 brings all. */
-#define KVT_FIND_KERNEL(slot, side, t, found)                                                                                                        \
-    do {                                                                                                                                             \
-        for (size_t i = kvt_tiers_count; !(found);) {                                                                                                \
-            i--;                                                                                                                                     \
-            const kvt_kernels *kernels = kvt_tiers[i].kernels[(t)->row];                                                                             \
-            if (i == 0 || ((t)->tiers >> kvt_tiers[i].id & 1 && kernels))                                                                            \
-                (found) = kernels->slot[side];                                                                                                       \
-        }                                                                                                                                            \
-    } while (0)
+/* The kernel of the highest tier that is allowed and brings one; the lowest brings all. */
+static kvt_write_tile_fn *find_write(const transfer *t, kvt_side side)
+{
+    kvt_write_tile_fn *found = NULL;
+    for (size_t tier = kvt_tiers_count; !found && tier-- > 0;) {
+        const kvt_kernels *kernels = kvt_kernels_of(tier, t->tiers, t->row);
+        found = kernels ? kernels->write[side] : NULL;
+    }
+    return found;
+}
+
+static kvt_read_tile_fn *find_read(const transfer *t, kvt_side side)
+{
+    kvt_read_tile_fn *found = NULL;
+    for (size_t tier = kvt_tiers_count; !found && tier-- > 0;) {
+        const kvt_kernels *kernels = kvt_kernels_of(tier, t->tiers, t->row);
+        found = kernels ? kernels->read[side] : NULL;
+    }
+    return found;
+}
 
 /* The tile that `token` is in, and how many of `n_tokens` tokens from there on are. */
 typedef struct tile {
@@ -102,8 +111,7 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_write_tile_fn *write = NULL;
-    KVT_FIND_KERNEL(write, side, &t, write);
+    kvt_write_tile_fn *write = find_write(&t, side);
     const uint8_t *row = rows;
     for (size_t done = 0; done < n_tokens;) {
         const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);
@@ -120,8 +128,7 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_read_tile_fn *read = NULL;
-    KVT_FIND_KERNEL(read, side, &t, read);
+    kvt_read_tile_fn *read = find_read(&t, side);
     uint8_t *row = rows;
     for (size_t done = 0; done < n_tokens;) {
         const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);

@@ -4,10 +4,8 @@
 
 #include <string.h>
 
-enum { SCALE_none = 0, SCALE_f16 = 2, SCALE_f32 = 4 }; /* bytes */
-
 const kvt_scheme_info kvt_schemes[] = {
-#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) { KVT_SCHEME_##name, #name, title, bits, block, SCALE_##scale },
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) { KVT_SCHEME_##name, #name, title, bits, block, KVT_SCALE_##scale },
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
 };
@@ -39,15 +37,24 @@ const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme)
     return kvt_scheme_at(kvt_scheme_row(scheme));
 }
 
+uint32_t kvt_runnable(uint32_t tiers)
+{
+    const uint32_t usable = kvt_tiers_usable();
+    return tiers ? tiers & usable : usable;
+}
+
+const kvt_kernels *kvt_kernels_of(size_t tier, uint32_t tiers, size_t row)
+{
+    return tier == 0 || tiers >> kvt_tiers[tier].id & 1 ? kvt_tiers[tier].kernels[row] : NULL;
+}
+
 const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
 {
     const size_t row = kvt_scheme_row(scheme);
     if (row == kvt_schemes_count)
         return NULL;
-    const uint32_t usable = kvt_tiers_usable();
-    const uint32_t mask = tiers ? tiers & usable : usable;
-    for (size_t i = kvt_tiers_count; i-- > 1;)
-        if (mask >> kvt_tiers[i].id & 1 && kvt_tiers[i].kernels[row])
-            return kvt_tiers[i].name;
-    return kvt_tiers[0].name;
+    size_t tier = kvt_tiers_count - 1;
+    while (tier > 0 && !kvt_kernels_of(tier, kvt_runnable(tiers), row))
+        tier--;
+    return kvt_tiers[tier].name;
 }

@@ -37,8 +37,6 @@ const char *kvt_status_text(kvt_status status)
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:
         return "a layer group lacks a field that its kind needs, or has one that its kind does not use";
-    case KVT_ERR_NOT_FOUND:
-        return "no entry of that name";
     }
     return "unknown status";
 }
