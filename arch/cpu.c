@@ -74,6 +74,22 @@ static uint32_t look(void)
     return found;
 }
 
+#elif defined(__aarch64__)
+/* No portable way to ask: what every 64-bit ARM has, and what the compiler was told to take for granted. */
+static const struct feature {
+    const char *name;
+    uint32_t bit;
+} features[] = { { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD } };
+
+static uint32_t look(void)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+    return CPU_ASIMD | CPU_DOTPROD;
+#else
+    return CPU_ASIMD;
+#endif
+}
+
 #else
 static const struct feature {
     const char *name;

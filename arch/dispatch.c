@@ -39,7 +39,7 @@ kvt_status kvt_tiers_parse(const char *text, uint32_t *mask)
     if (!text || !mask)
         return KVT_ERR_NULL;
     const uint32_t usable = kvt_tiers_usable();
-    uint32_t result = usable;
+    uint32_t result = usable, named = 0;
     for (;;) {
         const int forbid = *text == '-';
         text += forbid;
@@ -55,8 +55,7 @@ kvt_status kvt_tiers_parse(const char *text, uint32_t *mask)
                 return KVT_ERR_TIER;
             result &= ~bit;
         } else {
-            if (!(usable & bit))
-                return KVT_ERR_TIER;
+            named |= bit;
             uint32_t lower = 0;
             for (size_t j = 0; j <= i; j++)
                 lower |= UINT32_C(1) << kvt_tiers[j].id;
@@ -67,6 +66,8 @@ kvt_status kvt_tiers_parse(const char *text, uint32_t *mask)
             break;
         text++;
     }
+    if (named & ~result)
+        return KVT_ERR_TIER;
     *mask = result;
     return KVT_OK;
 }

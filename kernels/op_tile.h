@@ -61,7 +61,9 @@ KVT_LANES uint32_t element_bytes(kvt_dtype dtype)
 /* ---- codes of a quad to lines and back: lines[c][q], c-th of the quad's lines ----
  *
  * K: each line has the quad's four tokens in every quarter of 16 bytes, so that swapping quarters between the four quads of a tile makes K lines.
- * V: the lines are V lines already. */
+ * V: the lines are V lines already.
+ *
+ * (c % QUAD_LINES is c wherever the code runs; it keeps indices in range in branches that are dead for this BITS.) */
 
 KVT_LANES void lines_from_quad(kvt_side side, i32x16 code[4], u8x64 lines[QUAD_LINES][4], uint32_t q)
 {

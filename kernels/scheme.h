@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "kernels/number.h"
 
+#include <float.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -23,6 +24,9 @@ enum {
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
 };
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pages are little-endian, and kernels load and store them as they are");
+_Static_assert(FLT_EVAL_METHOD == 0, "float operations are rounded to float, each of them");
 
 /* The scales of a block for 16 tokens. */
 typedef struct block_scale {

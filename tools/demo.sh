@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # shellcheck disable=SC2086
 kvt_install_packages $KVT_PACKAGES_BUILD
 
-cmake --preset release -DKVT_BUILD_TESTS=OFF >&2
+cmake --preset release >&2
 cmake --build --preset release >&2
 
 bin=build/release/bin

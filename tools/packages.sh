@@ -3,7 +3,7 @@
 
 KVT_PACKAGES_BUILD="cmake ninja-build gcc libc6-dev pkg-config libpopt-dev libjansson-dev"
 KVT_PACKAGES_TEST="binutils check jq libsleef-dev"
-KVT_PACKAGES_LINT="clang clang-format libclang-rt-14-dev g++ shellcheck"
+KVT_PACKAGES_LINT="git clang clang-format libclang-rt-14-dev g++ shellcheck"
 KVT_PACKAGES_ARM64="gcc-aarch64-linux-gnu qemu-user-static libc6-dev:arm64 libpopt-dev:arm64 libjansson-dev:arm64 check:arm64 libsleef-dev:arm64"
 
 # kvt_install_packages PACKAGE...: installs those that are missing, and calls apt-get only then.

@@ -9,7 +9,7 @@
  *   - Bad arguments give a status, never undefined behaviour; nothing was written then.
  *   - Calls may run at the same time as long as no two of them write to the same page and none reads a page that another writes.
  *   - Results are the same bits on every CPU and tier, given the C default floating-point environment (round to nearest). FTZ and DAZ do not
- *     change them.
+ *     change them. On ARM with SVE, all threads that call must have the vector length of the first that did.
  *   - Strides and sizes are bytes unless said otherwise.
  */
 #ifndef KVTILE_KVTILE_H
@@ -34,7 +34,8 @@
 extern "C" {
 #endif
 
-/* "major.minor.patch" of the library that was linked. */
+/* "major.minor.patch" of the library that was linked. Before 1.0 the binary interface may change with every minor version, and the soname with it;
+ * from then on structs grow only at their end, told by their `size`. */
 KVT_API const char *kvt_version(void);
 
 /* ---- status ---------------------------------------------------------------------------------------------------------------------- */
@@ -50,7 +51,7 @@ typedef enum kvt_status {
     KVT_ERR_DTYPE = 7,       /* no such number format of rows */
     KVT_ERR_SIDE = 8,        /* neither KVT_K nor KVT_V, or KVT_V of a layout without values */
     KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
-    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, or a head beyond the layout */
+    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, a head beyond the layout, an unknown engine, or no sequences */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
     KVT_ERR_MODEL = 12       /* a model description that contradicts itself */
 } kvt_status;
@@ -96,12 +97,12 @@ KVT_API uint32_t kvt_tiers_usable(void);
 /* NULL when no tier built into this library has that id. Ids are below 32. */
 KVT_API const char *kvt_tier_name(unsigned id);
 
-/* Makes a mask from text: "avx2" = avx2 and all that it inherits from, "-avx512" = all usable tiers but that one, several words separated by
- * commas are applied in order. Errors: NULL; TIER when a named tier is unknown or, without a minus, not usable here, or when "-scalar" is asked
- * for. *mask is then unchanged. */
+/* Makes a mask from words separated by commas, what all of them allow: "avx2" = avx2 and all that it inherits from, "-avx512" = all usable tiers
+ * but that one. Errors: NULL; TIER when a word names no tier that is built in, or "-scalar", or when a tier named without a minus is not in the
+ * result, because this CPU or another word forbids it. *mask is then unchanged. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_tiers_parse(const char *text, uint32_t *mask);
 
-/* The name of the tier whose kernels serve `scheme` under `tiers` (0 = all usable). NULL when there is no such scheme. */
+/* The name of the highest tier whose kernels serve `scheme` under `tiers` (0 = all usable). NULL when there is no such scheme. */
 KVT_API const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers);
 
 /* The CPU features that some tier asks for and this CPU has, in order; NULL past the end. The result is static. */
@@ -167,7 +168,7 @@ typedef struct kvt_pages {
 } kvt_pages;
 
 /* The pages of KV head `head` in one contiguous allocation of kvt_layout_bytes(layout, tokens), ordered [kv_head][page].
- * Errors: NULL, STRUCT_SIZE, RANGE, OVERFLOW. */
+ * `base` is not NULL, even for 0 tokens. Errors: NULL, STRUCT_SIZE, RANGE, OVERFLOW. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_head_pages(const kvt_layout *layout, void *base, size_t tokens, uint32_t head, kvt_pages *pages);
 
 /* ---- rows in and out ------------------------------------------------------------------------------------------------------------- */
@@ -182,7 +183,8 @@ KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
  *   row_stride  bytes from one row to the next, may be negative; |row_stride| >= the bytes of a row unless n_tokens is 1
  *   n_tokens    0 is allowed and does nothing
  * Writing tokens one by one, in any order, gives the same bytes as writing them at once. NaN and infinity: docs/formats.md, each scheme.
- * Errors: NULL, STRUCT_SIZE, SIDE, DTYPE, STRIDE, RANGE (nothing is written then). */
+ * Errors: NULL, STRUCT_SIZE, SIDE, DTYPE, STRIDE, RANGE; SCHEME, DIM, HEADS when the layout was not made by kvt_layout_init. Nothing is written then.
+ */
 KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                             const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
 

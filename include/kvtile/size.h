@@ -43,7 +43,7 @@ typedef struct kvt_model {
 } kvt_model;
 
 typedef enum kvt_engine {
-    KVT_ENGINE_LOGICAL = 1, /* payload: no page rounding, sliding layers at exactly their window */
+    KVT_ENGINE_LOGICAL = 1, /* payload: rows as they are stored (padded to 16 channels), no page rounding, sliding layers at exactly their window */
     KVT_ENGINE_KVTILE = 2   /* what kvtile's pages allocate; docs/sizing.md has the rule for sliding layers */
 } kvt_engine;
 

@@ -11,9 +11,11 @@ size_t kvt_scheme_row(kvt_scheme scheme);
 extern const kvt_scheme_info kvt_schemes[];
 extern const size_t kvt_schemes_count;
 
-/* The kernels of the scheme in that row in tier `tier` (an index of kvt_tiers): NULL when the tier is neither in `tiers` nor the lowest, or brings
- * none. */
-const kvt_kernels *kvt_kernels_of(size_t tier, uint32_t tiers, size_t row);
+typedef enum kvt_op { KVT_OP_WRITE, KVT_OP_READ } kvt_op;
+
+/* The tier (an index of kvt_tiers) that serves an operation on the scheme in that row: the highest that `tiers` allows and that brings a kernel for
+ * it. The lowest brings all. */
+size_t kvt_serving_tier(uint32_t tiers, size_t row, kvt_op op, kvt_side side);
 
 /* A tier mask of the API, where 0 means all, as one that this CPU can run. */
 uint32_t kvt_runnable(uint32_t tiers);

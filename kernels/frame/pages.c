@@ -39,13 +39,13 @@ static kvt_status check(const kvt_layout *layout, kvt_side side, const kvt_pages
         return KVT_ERR_DTYPE;
     t->side = side == KVT_K ? &t->shape.k : &t->shape.v;
 
+    if (n_tokens == 0)
+        return KVT_OK;
     size_t capacity, end;
     if (__builtin_mul_overflow(pages->count, (size_t)KVT_PAGE_TOKENS, &capacity))
         capacity = SIZE_MAX;
     if (__builtin_add_overflow(first_token, n_tokens, &end) || end > capacity)
         return KVT_ERR_RANGE;
-    if (n_tokens == 0)
-        return KVT_OK;
     if (!rows || (!pages->table && !pages->base))
         return KVT_ERR_NULL;
     if (!pages->table && pages->stride < t->shape.page_bytes)
@@ -60,27 +60,6 @@ static kvt_status check(const kvt_layout *layout, kvt_side side, const kvt_pages
     t->row = kvt_scheme_row(t->side->scheme);
     t->tiers = kvt_runnable(layout->spec.tiers);
     return KVT_OK;
-}
-
-/* The kernel of the highest tier that is allowed and brings one; the lowest brings all. */
-static kvt_write_tile_fn *find_write(const transfer *t, kvt_side side)
-{
-    kvt_write_tile_fn *found = NULL;
-    for (size_t tier = kvt_tiers_count; !found && tier-- > 0;) {
-        const kvt_kernels *kernels = kvt_kernels_of(tier, t->tiers, t->row);
-        found = kernels ? kernels->write[side] : NULL;
-    }
-    return found;
-}
-
-static kvt_read_tile_fn *find_read(const transfer *t, kvt_side side)
-{
-    kvt_read_tile_fn *found = NULL;
-    for (size_t tier = kvt_tiers_count; !found && tier-- > 0;) {
-        const kvt_kernels *kernels = kvt_kernels_of(tier, t->tiers, t->row);
-        found = kernels ? kernels->read[side] : NULL;
-    }
-    return found;
 }
 
 /* The tile that `token` is in, and how many of `n_tokens` tokens from there on are. */
@@ -111,7 +90,7 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_write_tile_fn *write = find_write(&t, side);
+    kvt_write_tile_fn *write = kvt_tiers[kvt_serving_tier(t.tiers, t.row, KVT_OP_WRITE, side)].kernels[t.row]->write[side];
     const uint8_t *row = rows;
     for (size_t done = 0; done < n_tokens;) {
         const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);
@@ -128,7 +107,7 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_read_tile_fn *read = find_read(&t, side);
+    kvt_read_tile_fn *read = kvt_tiers[kvt_serving_tier(t.tiers, t.row, KVT_OP_READ, side)].kernels[t.row]->read[side];
     uint8_t *row = rows;
     for (size_t done = 0; done < n_tokens;) {
         const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);

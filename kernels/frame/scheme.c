@@ -43,9 +43,17 @@ uint32_t kvt_runnable(uint32_t tiers)
     return tiers ? tiers & usable : usable;
 }
 
-const kvt_kernels *kvt_kernels_of(size_t tier, uint32_t tiers, size_t row)
+static bool brings(const kvt_kernels *kernels, kvt_op op, kvt_side side)
 {
-    return tier == 0 || tiers >> kvt_tiers[tier].id & 1 ? kvt_tiers[tier].kernels[row] : NULL;
+    return op == KVT_OP_WRITE ? kernels->write[side] != NULL : kernels->read[side] != NULL;
+}
+
+size_t kvt_serving_tier(uint32_t tiers, size_t row, kvt_op op, kvt_side side)
+{
+    size_t tier = kvt_tiers_count - 1;
+    while (tier > 0 && !(tiers >> kvt_tiers[tier].id & 1 && brings(kvt_tiers[tier].kernels[row], op, side)))
+        tier--;
+    return tier;
 }
 
 const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
@@ -53,8 +61,11 @@ const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
     const size_t row = kvt_scheme_row(scheme);
     if (row == kvt_schemes_count)
         return NULL;
-    size_t tier = kvt_tiers_count - 1;
-    while (tier > 0 && !kvt_kernels_of(tier, kvt_runnable(tiers), row))
-        tier--;
-    return kvt_tiers[tier].name;
+    size_t best = 0;
+    for (int op = KVT_OP_WRITE; op <= KVT_OP_READ; op++)
+        for (int side = KVT_K; side <= KVT_V; side++) {
+            const size_t tier = kvt_serving_tier(kvt_runnable(tiers), row, (kvt_op)op, (kvt_side)side);
+            best = tier > best ? tier : best;
+        }
+    return kvt_tiers[best].name;
 }

@@ -36,7 +36,7 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_OVERFLOW:
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:
-        return "a layer group lacks a field that its kind needs, or has one that its kind does not use";
+        return "a model has no layer groups, or one that lacks a field its kind needs or has one its kind does not use";
     }
     return "unknown status";
 }

@@ -10,9 +10,9 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 add_library(kvt_compile INTERFACE)
 target_include_directories(kvt_compile INTERFACE ${PROJECT_SOURCE_DIR})
-# Fused or contracted float operations would make the bits depend on the compiler.
+# Contracted or reordered float operations would make the bits depend on the compiler.
 target_compile_options(kvt_compile INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wvla -Wstrict-prototypes
-                                             -Wmissing-prototypes -Wcast-qual -ffp-contract=off -fno-math-errno)
+                                             -Wmissing-prototypes -Wcast-qual -ffp-contract=off -fno-fast-math -fno-math-errno)
 if(KVT_WERROR)
   target_compile_options(kvt_compile INTERFACE -Werror)
 endif()

@@ -1,4 +1,4 @@
-# Debian's cross compiler and arm64 packages; programs run under user-mode qemu. KVT_QEMU_CPU chooses the CPU that the tests see.
+# Debian's cross compiler and arm64 packages; programs run under user-mode qemu. QEMU_CPU in the environment chooses the CPU that they see.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 if(NOT CMAKE_C_COMPILER)

@@ -85,17 +85,21 @@ static int check_entry(const char *name, const entry *tensor, uint64_t data_byte
     return 0;
 }
 
-/* Adds the tensor if its rows can be stored. Otherwise returns -1, and `reason` says why not. */
+/* Adds the tensor if its rows can be stored, and returns 0. Otherwise 1, or -1 for want of memory; `reason` says why. */
 static int use_entry(rows_file *file, const char *name, const entry *tensor, const uint8_t *data, error_text *reason)
 {
     const struct dtype *dtype = find_dtype(tensor->dtype);
-    if (dtype == NULL || dtype->dtype == 0)
-        return error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", name, tensor->dtype);
+    if (dtype == NULL || dtype->dtype == 0) {
+        error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", name, tensor->dtype);
+        return 1;
+    }
     rows_tensor rows = { .dtype = dtype->dtype, .data = data + tensor->begin };
     uint64_t bytes;
     error_text why;
-    if (rows_set_shape(&rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0)
-        return error_set(reason, "tensor %.120s: %.200s", name, why.text);
+    if (rows_set_shape(&rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0) {
+        error_set(reason, "tensor %.120s: %.200s", name, why.text);
+        return 1;
+    }
     return rows_add(file, &rows, name, reason);
 }
 
@@ -116,7 +120,12 @@ static int use_header(rows_file *file, json_t *header, const uint8_t *data, uint
             return -1;
         if (tensor.end > data_end)
             data_end = tensor.end;
-        if (use_entry(file, name, &tensor, data, &reason) != 0 && n_skipped++ == 0)
+        const int used = use_entry(file, name, &tensor, data, &reason);
+        if (used < 0) {
+            *error = reason;
+            return -1;
+        }
+        if (used > 0 && n_skipped++ == 0)
             first_reason = reason;
     }
     if (data_end != data_bytes)

@@ -590,13 +590,20 @@ int kvt_cmd_eval(int argc, const char **argv)
     char *schemes = NULL;
     char *side = NULL;
     char *tiers = NULL;
-    const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, &schemes, 0, NULL, NULL }, { "side", 0, POPT_ARG_STRING, &side, 0, NULL, NULL },
-        { "tier", 0, POPT_ARG_STRING, &tiers, 0, NULL, NULL },      { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },       POPT_TABLEEND
-    };
+    const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL }, { "side", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+                                        { "tier", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },    { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+                                        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },   POPT_TABLEEND };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
-    const int parsed = poptGetNextOpt(context);
+    if (context == NULL) {
+        error_print(WHO, "arguments", "cannot be read: out of memory");
+        return 1;
+    }
+    char **const values[] = { &schemes, &side, &tiers };
+    int parsed;
+    while ((parsed = poptGetNextOpt(context)) > 0) { /* of several the last counts */
+        free(*values[parsed - 1]);
+        *values[parsed - 1] = poptGetOptArg(context);
+    }
     options chosen = { .json = json != 0 };
     int code;
     if (parsed < -1) {

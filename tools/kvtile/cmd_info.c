@@ -60,12 +60,20 @@ int kvt_cmd_info(int argc, const char **argv)
     int help = 0;
     int json = 0;
     char *tier_list = NULL;
-    const struct poptOption table[] = { { "tier", 0, POPT_ARG_STRING, &tier_list, 0, NULL, NULL },
+    const struct poptOption table[] = { { "tier", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
                                         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
                                         POPT_TABLEEND };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
-    const int parsed = poptGetNextOpt(context);
+    if (context == NULL) {
+        error_print(who, "arguments", "cannot be read: out of memory");
+        return 1;
+    }
+    int parsed;
+    while ((parsed = poptGetNextOpt(context)) > 0) { /* the last one counts */
+        free(tier_list);
+        tier_list = poptGetOptArg(context);
+    }
     int code = 0;
     uint32_t tiers = 0;
     if (parsed < -1) {

@@ -1,3 +1,4 @@
+#define _XOPEN_SOURCE 700
 #include "config_json.h"
 
 #include <jansson.h>
@@ -490,22 +491,40 @@ static bool read_model(reader *r, kvt_config *config)
 
 /* ---- the file -------------------------------------------------------------------------------------------------------------------- */
 
+/* The last part of a folder's path, "" when it has none. */
+static void last_part(const char *folder, char *name, size_t size)
+{
+    const char *end = folder + strlen(folder);
+    while (end > folder && end[-1] == '/')
+        end--;
+    const char *begin = end;
+    while (begin > folder && begin[-1] != '/')
+        begin--;
+    snprintf(name, size, "%.*s", (int)(end - begin > 1000 ? 1000 : end - begin), begin);
+}
+
 /* "gemma-4-E2B" from ".../gemma-4-E2B/config.json" or ".../gemma-4-E2B.json". */
 static void make_name(const char *path, char *name, size_t size)
 {
     static const char standard[] = "config.json", suffix[] = ".json";
-    const char *end = path + strlen(path);
-    const char *begin = strrchr(path, '/');
-    begin = begin ? begin + 1 : path;
-    if (strcmp(begin, standard) == 0 && begin - path > 1) {
-        end = begin - 1;
-        begin = end;
-        while (begin > path && begin[-1] != '/')
-            begin--;
-    } else if ((size_t)(end - begin) >= sizeof suffix && strcmp(end - (sizeof suffix - 1), suffix) == 0) {
-        end -= sizeof suffix - 1;
+    const char *file = strrchr(path, '/');
+    file = file ? file + 1 : path;
+    const size_t length = strlen(file);
+    if (strcmp(file, standard) == 0) {
+        char *folder = file > path ? strndup(path, (size_t)(file - path)) : strdup(".");
+        last_part(folder ? folder : "", name, size);
+        if (folder && (strcmp(name, "") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)) {
+            char *full = realpath(folder, NULL);
+            last_part(full ? full : "", name, size);
+            free(full);
+        }
+        free(folder);
+    } else {
+        const bool ends = length > sizeof suffix - 1 && strcmp(file + length - (sizeof suffix - 1), suffix) == 0;
+        snprintf(name, size, "%.*s", (int)(ends ? length - (sizeof suffix - 1) : length), file);
     }
-    snprintf(name, size, "%.*s", (int)(end - begin > 1000 ? 1000 : end - begin), begin);
+    if (!*name)
+        snprintf(name, size, "config");
 
     for (char *c = name; *c; c++) {
         if ((unsigned char)*c < ' ' || *c == 0x7f)
