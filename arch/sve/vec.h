@@ -41,6 +41,14 @@ typedef i32x16 mask16; /* all ones or all zeros in each lane */
     KVT_PART(0, expression) return r
 #endif
 
+/* clang 14's optimiser takes an SVE load or store for one of 16 bytes, and drops or moves what it should not of the memory beyond (its "Invalid size
+ * request on a scalable vector" is about that). So it is told that something reads and writes there. */
+#if defined(__clang__)
+#define KVT_TOUCH(p) __asm__ volatile("" : : "r"(p) : "memory")
+#else
+#define KVT_TOUCH(p) (void)0
+#endif
+
 /* ---- reinterpret, load, store ---- */
 
 KVT_LANES f32x16 f32x16_from_bits(i32x16 a)
@@ -61,12 +69,14 @@ KVT_LANES i32x16 i32x16_from_u8(u8x64 a)
 }
 KVT_LANES u8x64 u8x64_load(const void *p)
 {
+    KVT_TOUCH(p);
     KVT_MAP(u8x64, svld1_u8(svptrue_b8(), (const uint8_t *)p + KVT_PART_BYTES * i));
 }
 KVT_LANES void u8x64_store(void *p, u8x64 a)
 {
     for (int i = 0; i < KVT_PARTS; i++)
         svst1_u8(svptrue_b8(), (uint8_t *)p + KVT_PART_BYTES * i, a.v[i]);
+    KVT_TOUCH(p);
 }
 KVT_LANES i32x16 i32x16_load(const void *p)
 {
@@ -87,6 +97,7 @@ KVT_LANES void f32x16_store(void *p, f32x16 a)
 /* Byte loads and stores here too: the element types of wider ones would promise alignment. */
 KVT_LANES i32x16 i32x16_load_u16(const void *p)
 {
+    KVT_TOUCH(p);
     KVT_MAP(i32x16, svunpklo_u32(svreinterpret_u16_u8(svld1_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), (const uint8_t *)p + KVT_PART_BYTES / 2 * i))));
 }
 KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
@@ -95,6 +106,7 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
         const svuint16_t low = svuzp1_u16(svreinterpret_u16_u32(a.v[i]), svreinterpret_u16_u32(a.v[i]));
         svst1_u8(svwhilelt_b8(0, KVT_PART_BYTES / 2), (uint8_t *)p + KVT_PART_BYTES / 2 * i, svreinterpret_u8_u16(low));
     }
+    KVT_TOUCH(p);
 }
 
 /* ---- f32 ---- */
@@ -405,8 +417,10 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 #endif
     q = svmax_u32_x(KVT_ALL, q, svext_u32(q, q, 4));
     svst1_u32(svwhilelt_b32(0, 4), max, q);
+    KVT_TOUCH(max);
 }
 
 #undef KVT_MAP
+#undef KVT_TOUCH
 #undef KVT_PART
 #endif
