@@ -1,12 +1,13 @@
 #!/bin/sh
 # What was built can be installed, moved, and linked by pkg-config and by find_package.
-#   check_install.sh CMAKE BUILD_DIRECTORY CONSUMER_SOURCE C_COMPILER
+#   check_install.sh CMAKE GENERATOR BUILD_DIRECTORY CONSUMER_SOURCE C_COMPILER
 set -eu
 
 cmake=$1
-build=$2
-source=$3
-compiler=$4
+generator=$2
+build=$3
+source=$4
+compiler=$5
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -27,6 +28,6 @@ find_package(kvtile REQUIRED)
 add_executable(consumer $source)
 target_link_libraries(consumer PRIVATE kvtile::kvtile)
 EOF
-"$cmake" -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_C_COMPILER="$compiler" >>"$work/log"
+"$cmake" -G "$generator" -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_C_COMPILER="$compiler" >>"$work/log"
 "$cmake" --build "$work/project/build" >>"$work/log"
 "$work/project/build/consumer"
