@@ -1,9 +1,9 @@
 /* The loops of a scheme: rows in and out of one tile. Included at the end of a scheme_*.c, which has defined SCHEME and
  *
- *   i32x16 encode(f32x16 x, f32x16 r)     codes of 16 channels of one row; r is what block_scale gave for the row's block
+ *   i32x16 encode(f32x16 x, f32x16 r)     codes of 16 channels of one row; r is what scale_of gave for the row's block
  *   f32x16 decode(i32x16 code, f32x16 s)  and back; codes arrive zero-extended, or sign-extended where CODES_SIGNED is defined
  *
- * for a scheme with scales also
+ * for a scheme with scales also SCHEME_HAS_SCALES and
  *
  *   i32x16 magnitude(f32x16 x)            what the largest of a block is looked for by, as unsigned integers
  *   block_scale scale_of(i32x16 largest)  16 blocks at once, lane = token
@@ -15,21 +15,23 @@
  * A tile is worked on in pieces of four tokens (a quad) times 16 channels (a group), lane = channel. docs/formats.md says where every code goes;
  * arch/VEC.md how the quad functions get it there. */
 
-#ifndef CODES_SIGNED
-#define quad8_pack   quad8_pack_u8
-#define quad8_unpack quad8_unpack_u8
-#else
+#ifdef CODES_SIGNED
 #define quad8_pack   quad8_pack_s8
 #define quad8_unpack quad8_unpack_s8
+#else
+#define quad8_pack   quad8_pack_u8
+#define quad8_unpack quad8_unpack_u8
 #endif
+
+#ifndef SCHEME_DTYPE
+#define SCHEME_DTYPE 0 /* no dtype */
+#endif
+
 /* Four copies of a quad's code gain nothing and cost the instruction cache. */
 #if defined(__clang__)
 #define KVT_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define KVT_ROLLED _Pragma("GCC unroll 1")
-#endif
-#ifndef SCHEME_DTYPE
-#define SCHEME_DTYPE 0
 #endif
 
 enum {
@@ -42,7 +44,7 @@ enum {
 };
 
 /* A scheme without scales has these two only so that the compiler can see them not being used. */
-#if !defined(SCHEME_HAS_SCALES)
+#ifndef SCHEME_HAS_SCALES
 KVT_LANES i32x16 magnitude(f32x16 x)
 {
     return i32x16_from_f32_bits(x);
