@@ -61,10 +61,11 @@ const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
     const size_t row = kvt_scheme_row(scheme);
     if (row == kvt_schemes_count)
         return NULL;
+    const uint32_t runnable = kvt_runnable(tiers);
     size_t best = 0;
     for (int op = KVT_OP_WRITE; op <= KVT_OP_READ; op++)
         for (int side = KVT_K; side <= KVT_V; side++) {
-            const size_t tier = kvt_serving_tier(kvt_runnable(tiers), row, (kvt_op)op, (kvt_side)side);
+            const size_t tier = kvt_serving_tier(runnable, row, (kvt_op)op, (kvt_side)side);
             best = tier > best ? tier : best;
         }
     return kvt_tiers[best].name;

@@ -3,11 +3,11 @@
 #include "tools/engine/forward.h"
 #include "tools/engine/tokenizer.h"
 #include "tools/io/formats.h"
+#include "tools/options.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <popt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -211,14 +211,19 @@ int main(int argc, char **argv)
     options chosen = { 0 };
     int help = 0;
     const struct poptOption table[] = {
-        { "model", 0, POPT_ARG_STRING, &chosen.model, 0, NULL, NULL }, { "tokenizer", 0, POPT_ARG_STRING, &chosen.tokenizer, 0, NULL, NULL },
-        { "text", 0, POPT_ARG_STRING, &chosen.text, 0, NULL, NULL },   { "out", 0, POPT_ARG_STRING, &chosen.out, 0, NULL, NULL },
+        { "model", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },          { "tokenizer", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "text", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },           { "out", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
         { "tokens", 0, POPT_ARG_LONG, &chosen.tokens, 0, NULL, NULL }, { "bos", 0, POPT_ARG_NONE, &chosen.bos, 0, NULL, NULL },
         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },          POPT_TABLEEND
     };
     void *arguments = argv; /* popt wants const char **, which C does not convert to */
     poptContext context = poptGetContext("kvtile-engine", argc, arguments, table, 0);
-    const int parsed = poptGetNextOpt(context);
+    if (context == NULL) {
+        error_print("kvtile-engine", "arguments", "cannot be read: out of memory");
+        return 1;
+    }
+    char **const values[] = { &chosen.model, &chosen.tokenizer, &chosen.text, &chosen.out };
+    const int parsed = options_take(context, values);
     const char *name = poptGetArg(context);
     int code;
     if (parsed < -1) {

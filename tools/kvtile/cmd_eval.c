@@ -4,13 +4,13 @@
 
 #include "tools/io/rows.h"
 #include "tools/kvtile/nearest.h"
+#include "tools/options.h"
 
 #include <kvtile/kvtile.h>
 
 #include <ctype.h>
 #include <jansson.h>
 #include <math.h>
-#include <popt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -599,11 +599,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         return 1;
     }
     char **const values[] = { &schemes, &side, &tiers };
-    int parsed;
-    while ((parsed = poptGetNextOpt(context)) > 0) { /* of several the last counts */
-        free(*values[parsed - 1]);
-        *values[parsed - 1] = poptGetOptArg(context);
-    }
+    const int parsed = options_take(context, values);
     options chosen = { .json = json != 0 };
     int code;
     if (parsed < -1) {

@@ -2,11 +2,11 @@
 #include "tools/kvtile/commands.h"
 
 #include "tools/io/error.h"
+#include "tools/options.h"
 
 #include <kvtile/kvtile.h>
 
 #include <jansson.h>
-#include <popt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -69,11 +69,7 @@ int kvt_cmd_info(int argc, const char **argv)
         error_print(who, "arguments", "cannot be read: out of memory");
         return 1;
     }
-    int parsed;
-    while ((parsed = poptGetNextOpt(context)) > 0) { /* the last one counts */
-        free(tier_list);
-        tier_list = poptGetOptArg(context);
-    }
+    const int parsed = options_take(context, (char **const[]){ &tier_list });
     int code = 0;
     uint32_t tiers = 0;
     if (parsed < -1) {

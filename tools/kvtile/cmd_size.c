@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/commands.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -83,11 +84,6 @@ __attribute__((format(printf, 2, 3))) static void say(const char *argument, cons
 
 /* ---- names ----------------------------------------------------------------------------------------------------------------------- */
 
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
 static int unknown_name(const char *argument, const char *what, const nearest *best)
 {
     if (best->name)
@@ -137,7 +133,7 @@ static int parse_count(const char *option, const char *text, uint64_t low, uint6
     const char *c = text;
     for (; *c >= '0' && *c <= '9' && good; c++)
         good = !__builtin_mul_overflow(value, (uint64_t)10, &value) && !__builtin_add_overflow(value, (uint64_t)(*c - '0'), &value);
-    const char unit = lower(*c);
+    const int unit = tolower((unsigned char)*c);
     if (unit == 'k' || unit == 'm') {
         good = good && !__builtin_mul_overflow(value, unit == 'k' ? UINT64_C(1024) : UINT64_C(1024) * 1024, &value);
         c++;

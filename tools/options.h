@@ -1,0 +1,11 @@
+/* What the programs share in reading their arguments with popt. */
+#ifndef KVT_TOOLS_OPTIONS_H
+#define KVT_TOOLS_OPTIONS_H
+
+#include <popt.h>
+
+/* Takes all options. The text of one whose `val` is i (1, 2 ...) goes to *values[i - 1]: NULL or malloc'ed before and after, the caller frees it. Of
+ * several the last counts, where popt by itself would leak the others. Returns what popt ended with: -1, or less for an error. */
+int options_take(poptContext context, char **const values[]);
+
+#endif
