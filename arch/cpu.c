@@ -10,8 +10,15 @@ static const struct feature {
     const char *name;
     uint32_t bit;
 } features[] = {
-    { "avx2", CPU_AVX2 },         { "fma", CPU_FMA },           { "f16c", CPU_F16C },         { "avx512f", CPU_AVX512F },
-    { "avx512bw", CPU_AVX512BW }, { "avx512dq", CPU_AVX512DQ }, { "avx512vl", CPU_AVX512VL },
+    { "avx2", CPU_AVX2 },
+    { "fma", CPU_FMA },
+    { "f16c", CPU_F16C },
+    { "avx512f", CPU_AVX512F },
+    { "avx512bw", CPU_AVX512BW },
+    { "avx512dq", CPU_AVX512DQ },
+    { "avx512vl", CPU_AVX512VL },
+    { "avx512vbmi", CPU_AVX512VBMI },
+    { "avx512vnni", CPU_AVX512VNNI },
 };
 
 /* Register state that the operating system saves on a task switch (XCR0). */
@@ -42,6 +49,8 @@ static uint32_t look(void)
         found |= ebx & bit_AVX512BW ? CPU_AVX512BW : 0;
         found |= ebx & bit_AVX512DQ ? CPU_AVX512DQ : 0;
         found |= ebx & bit_AVX512VL ? CPU_AVX512VL : 0;
+        found |= ecx & bit_AVX512VBMI ? CPU_AVX512VBMI : 0;
+        found |= ecx & bit_AVX512VNNI ? CPU_AVX512VNNI : 0;
     }
     return found;
 }

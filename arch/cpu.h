@@ -14,6 +14,8 @@ enum {
     CPU_AVX512BW = 1 << 4,
     CPU_AVX512DQ = 1 << 5,
     CPU_AVX512VL = 1 << 6,
+    CPU_AVX512VBMI = 1 << 7,
+    CPU_AVX512VNNI = 1 << 8,
 #elif defined(__aarch64__)
     CPU_ASIMD = 1 << 0,
     CPU_DOTPROD = 1 << 1,

@@ -3,14 +3,15 @@
 #include "arch/cpu.h"
 
 #include <kvtile/kvtile.h>
+#include <stdatomic.h>
 #include <string.h>
 
-#define KVT_TIER_ROW(name, id, folder, flags, needs) extern const struct kvt_kernels *const kvt_tier_##name[];
+#define KVT_TIER_ROW(name, id, folder, flags, needs) extern const struct kvt_tier_kernels kvt_tier_##name;
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 
 const kvt_tier kvt_tiers[] = {
-#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id, needs, kvt_tier_##name },
+#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id, needs, &kvt_tier_##name },
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 };
@@ -18,11 +19,15 @@ const size_t kvt_tiers_count = sizeof kvt_tiers / sizeof *kvt_tiers;
 
 uint32_t kvt_tiers_usable(void)
 {
-    const uint32_t found = kvt_cpu_detect();
-    uint32_t mask = 0;
-    for (size_t i = 0; i < kvt_tiers_count; i++)
-        if ((found & kvt_tiers[i].needs) == kvt_tiers[i].needs)
-            mask |= UINT32_C(1) << kvt_tiers[i].id;
+    static _Atomic uint32_t cached; /* 0 is no result: scalar is always usable */
+    uint32_t mask = atomic_load_explicit(&cached, memory_order_relaxed);
+    if (!mask) {
+        const uint32_t found = kvt_cpu_detect();
+        for (size_t i = 0; i < kvt_tiers_count; i++)
+            if ((found & kvt_tiers[i].needs) == kvt_tiers[i].needs)
+                mask |= UINT32_C(1) << kvt_tiers[i].id;
+        atomic_store_explicit(&cached, mask, memory_order_relaxed);
+    }
     return mask;
 }
 

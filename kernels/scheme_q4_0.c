@@ -4,15 +4,14 @@
 
 #define SCHEME_HAS_SCALES
 
-/* Bits rotated left by one: the magnitude decides, and of +a and -a the negative one is larger. */
 KVT_LANES i32x16 magnitude(f32x16 x)
 {
-    const i32x16 bits = i32x16_from_f32_bits(x);
-    return i32x16_or(i32x16_shl(bits, 1), i32x16_shr(bits, 31));
+    return signed_magnitude(x);
 }
 
-KVT_LANES block_scale scale_of(i32x16 largest)
+KVT_LANES block_scale scale_of(i32x16 largest, const kvt_tile_spec *spec)
 {
+    (void)spec;
     const i32x16 bits = i32x16_or(i32x16_shr(largest, 1), i32x16_shl(largest, 31));
     return ggml_scale(f32x16_div(f32x16_from_bits(bits), f32x16_set1(-8.0f)));
 }

@@ -1,13 +1,33 @@
-/* Compiled once per tier: that tier's kernels of every scheme, in the order of schemes.def. */
+/* Compiled once per tier: all that the tier brings. */
+#include "kernels/row_codec.h"
 #include "kernels/scheme.h"
 
 #define KVT_SCHEME_ROW(name, id, bits, block, scale, title) extern const kvt_kernels KVT_KERNELS_OF(name, KVT_TIER);
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
 
-extern const kvt_kernels *const KVT_JOIN(kvt_tier_, KVT_TIER)[];
-const kvt_kernels *const KVT_JOIN(kvt_tier_, KVT_TIER)[] = {
+static const kvt_kernels *const schemes[] = {
 #define KVT_SCHEME_ROW(name, id, bits, block, scale, title) &KVT_KERNELS_OF(name, KVT_TIER),
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
+};
+
+#define KVT_ROW_FAMILY(family) extern const kvt_row_codec KVT_ROW_CODECS(family, KVT_TIER)[];
+#include "kernels/row_families.def"
+#undef KVT_ROW_FAMILY
+
+static const kvt_row_codec *const row_families[] = {
+#define KVT_ROW_FAMILY(family) KVT_ROW_CODECS(family, KVT_TIER),
+#include "kernels/row_families.def"
+#undef KVT_ROW_FAMILY
+    NULL,
+};
+
+extern const kvt_stage KVT_JOIN(kvt_stage_, KVT_TIER);
+
+extern const kvt_tier_kernels KVT_JOIN(kvt_tier_, KVT_TIER);
+const kvt_tier_kernels KVT_JOIN(kvt_tier_, KVT_TIER) = {
+    .schemes = schemes,
+    .stage = &KVT_JOIN(kvt_stage_, KVT_TIER),
+    .row_families = row_families,
 };

@@ -24,11 +24,16 @@ size_t test_tiers(test_tier tiers[32])
     return n;
 }
 
+kvt_spec test_spec(kvt_scheme k_scheme, kvt_scheme v_scheme, uint32_t k_dim, uint32_t v_dim)
+{
+    return (kvt_spec){ .size = sizeof(kvt_spec), .k_scheme = k_scheme, .v_scheme = v_scheme, .k_dim = k_dim, .v_dim = v_dim, .kv_heads = 1 };
+}
+
 kvt_layout test_layout(kvt_scheme k_scheme, kvt_scheme v_scheme, uint32_t k_dim, uint32_t v_dim, uint32_t kv_heads, uint32_t tiers)
 {
-    kvt_spec spec = {
-        .size = sizeof spec, .k_scheme = k_scheme, .v_scheme = v_scheme, .k_dim = k_dim, .v_dim = v_dim, .kv_heads = kv_heads, .tiers = tiers
-    };
+    kvt_spec spec = test_spec(k_scheme, v_scheme, k_dim, v_dim);
+    spec.kv_heads = kv_heads;
+    spec.tiers = tiers;
     kvt_layout layout;
     kvt_status status = kvt_layout_init(&layout, &spec);
     TEST_REQUIRE(status == KVT_OK, "schemes %d %d, dims %u %u, tiers %x: %s", (int)k_scheme, (int)v_scheme, k_dim, v_dim, tiers,

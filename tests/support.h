@@ -23,6 +23,9 @@ typedef struct test_tier {
 /* The usable tiers, lowest first; returns their number. */
 size_t test_tiers(test_tier tiers[32]);
 
+/* One KV head, all tiers, no options. */
+kvt_spec test_spec(kvt_scheme k_scheme, kvt_scheme v_scheme, uint32_t k_dim, uint32_t v_dim);
+
 /* kvt_layout_init that must succeed. */
 kvt_layout test_layout(kvt_scheme k_scheme, kvt_scheme v_scheme, uint32_t k_dim, uint32_t v_dim, uint32_t kv_heads, uint32_t tiers);
 

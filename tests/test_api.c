@@ -15,7 +15,8 @@ START_TEST(scheme_table)
         const kvt_scheme_info *info = kvt_scheme_at(i);
         ck_assert_msg(oracle_knows(info->scheme), "the oracle does not know %s", info->name);
         oracle_layout o;
-        oracle_layout_init(&o, info->scheme, info->scheme, 64, 64);
+        kvt_spec spec = test_spec(info->scheme, info->scheme, 64, 64);
+        oracle_layout_init(&o, &spec);
         const oracle_side *side = &o.side[KVT_K];
         ck_assert_ptr_eq(kvt_scheme_find(info->name), info);
         ck_assert_ptr_eq(kvt_scheme_get(info->scheme), info);
@@ -71,6 +72,8 @@ static void check_side(const kvt_side_layout *got, const oracle_side *want)
     TEST_REQUIRE(got->scale_bytes == want->tile_scale_bytes, "dim %u", dim);
     TEST_REQUIRE(got->codes_offset == want->codes_offset, "dim %u", dim);
     TEST_REQUIRE(got->scales_offset == want->scales_offset, "dim %u", dim);
+    TEST_REQUIRE(got->centre_bytes == want->centre_bytes, "dim %u", dim);
+    TEST_REQUIRE(want->centre_bytes == 0 || got->centre_offset == want->centre_offset, "dim %u", dim);
 }
 
 START_TEST(layout_sizes)
@@ -82,7 +85,8 @@ START_TEST(layout_sizes)
         for (uint32_t dim = 1; dim <= KVT_MAX_DIM; dim++) {
             uint32_t v_dim = (uint32_t)(dim * 37 + v) % (KVT_MAX_DIM + 1); /* 0 included */
             oracle_layout o;
-            oracle_layout_init(&o, k_scheme, v_scheme, dim, v_dim);
+            kvt_spec spec = test_spec(k_scheme, v_scheme, dim, v_dim);
+            oracle_layout_init(&o, &spec);
             kvt_layout layout = test_layout(k_scheme, v_scheme, dim, v_dim, 8, 0);
             check_side(&layout.k, &o.side[KVT_K]);
             if (v_dim != 0) {

@@ -36,6 +36,8 @@ expect_json() {
     "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1"
 }
 
+zeros() { head -c "$1" /dev/zero; }
+
 run() {
     "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
 }
@@ -49,15 +51,16 @@ run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$
 both="$work/cap/layer0_keys.qvkt $work/cap/layer0_values.qvkt"
 six=f32,f16,bf16,q8_0,e4m3,q4_0
 # shellcheck disable=SC2086
-run "$@" "$kvtile" eval $both --schemes $six --json
+run "$@" "$kvtile" eval $both --schemes $six --rotation none --json
 [ ! -s "$work/stderr" ] || fail "stderr: $(cat "$work/stderr")"
 expect_json 'length == 12 and all(.[]; .heads == 2 and .tokens == 100 and .dim == 64 and .padded_dim == 64 and .nonfinite == 0 and .lost == 0)'
 expect_json 'all(.[]; .rotation == "none" and .centring == "none" and .write_gbps > 0 and .read_gbps > 0)'
 expect_json '[.[].side] == [range(12) | if . < 6 then "k" else "v" end]'
 expect_json 'map(select(.side == "k")) | map({(.scheme): .bytes_per_token}) | add == {f32: 512, f16: 256, bf16: 256, q8_0: 136, e4m3: 136, q4_0: 72}'
+expect_json 'all(.[]; .page_bytes * .heads == 64 * .bytes_per_token and .pair_bits_per_element == .bits_per_element)'
 expect_json 'map(select(.side == "v")) | map({(.scheme): .bits_per_element}) | add == {f32: 32, f16: 16, bf16: 16, q8_0: 8.5, e4m3: 8.5, q4_0: 4.5}'
 expect_json 'all(.[] | select(.scheme == "f32"); .snr_db == null and .centred_snr_db == null and .max_abs_error == 0)'
-expect_json 'all(.[] | select(.scheme != "f32"); .snr_db >= .centred_snr_db and .max_abs_error > 0)'
+expect_json 'all(.[] | select(.scheme != "f32"); .snr_db > .centred_snr_db and .max_abs_error > 0)'
 # About 6 dB per bit: what rounding to each grid costs, within what the distribution of the rows can change.
 expect_json 'all(.[] | select(.scheme == "f16"); .snr_db > 70 and .snr_db < 80)'
 expect_json 'all(.[] | select(.scheme == "bf16"); .snr_db > 50 and .snr_db < 60)'
@@ -68,19 +71,97 @@ cp "$work/stdout" "$work/all.json"
 
 # All tiers give the same numbers.
 # shellcheck disable=SC2086
-run "$@" "$kvtile" eval $both --schemes $six --json --tier scalar
+run "$@" "$kvtile" eval $both --schemes $six --rotation none --json --no-speed --tier scalar
 timeless='[.[] | del(.write_gbps, .read_gbps)]'
 [ "$("$jq" -cS "$timeless" "$work/stdout")" = "$("$jq" -cS "$timeless" "$work/all.json")" ] || fail "--tier scalar differs"
 
-# All schemes, the largest first.
+# Every scheme, plain and with both rotation and centring; the largest first, of equal size the most accurate ("exact" is the most).
 run "$@" "$kvtile" info --json
 "$jq" -c '.tiers | keys' "$work/stdout" >"$work/schemes"
-run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json
-expect_json '[.[].bits_per_element] | . == (sort | reverse)'
-[ "$("$jq" -c '[.[].scheme] | sort' "$work/stdout")" = "$(cat "$work/schemes")" ] || fail "not all schemes by default"
+keys="$work/cap/layer0_keys.qvkt"
+run "$@" "$kvtile" eval "$keys" --json --no-speed
+sorted='map([-.bits_per_element, if .max_abs_error == 0 then -1000 else -.snr_db end]) | . == sort'
+expect_json "$sorted"
+expect_json 'all(.[]; .write_gbps == null and .read_gbps == null)'
+for pair in '"none" and .centring == "none"' '"64" and .centring == "page"'; do
+    [ "$("$jq" -c "map(select(.rotation == $pair) | .scheme) | sort" "$work/stdout")" = "$(cat "$work/schemes")" ] || fail "not all schemes: $pair"
+done
+expect_json 'length == 28 and all(.[]; (.effort == "default") == (.scheme | test("^kv[2-6]")) and (.fp8_block == "row") == (.scheme | test("^e.m")))'
+# docs/formats.md: rows, and a centre of 64 + 2 * 2 bytes that takes two lines in a page of its own, and with another one three.
+expect_json 'map(select(.rotation == "none") | {(.scheme): .bits_per_element}) | add | .kv8 == 8.25 and .kv6 == 6.25 and .kv5 == 5.25 and .kv4 == 4.25
+    and .kv4h == 4.5 and .kv3 == 3.25 and .kv2 == 2.25'
+expect_json 'map(select(.rotation == "64") | {(.scheme): [.bits_per_element, .pair_bits_per_element, .page_bytes]}) | add
+    | .kv4 == [4.5, 4.4375, 2304] and .q8_0 == [8.75, 8.6875, 4480]'
+# What each scheme costs: about 6 dB per bit, and the kv schemes give more for as many bits.
+expect_json 'map(select(.rotation == "64") | {(.scheme): .snr_db}) | add
+    | .kv8 > .kv6 + 6 and .kv6 > .kv5 + 4 and .kv5 > .kv4 + 4 and .kv4h > .kv4 and .kv4 > .q4_0 and .kv4 > .kv3 + 4 and .kv3 > .kv2 + 4 and .kv6 > .e4m3
+    and .e4m3 > .e5m2 + 4'
+cp "$work/stdout" "$work/plain.json"
 
-run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes q4_0,f32 --side v --json
-expect_json '[.[].scheme] == ["q4_0", "f32"] and all(.[]; .side == "v")'
+# Lists, in any order, with words given twice: every combination once.
+run "$@" "$kvtile" eval "$keys" --json --no-speed --schemes kv4,q4_0,kv4 --rotation 64,none --centring all --effort best,all
+expect_json "$sorted"
+expect_json 'length == 2 * 3 * (3 + 1) and (map([.scheme, .rotation, .centring, .effort]) | unique | length) == length'
+expect_json 'map(select(.rotation == "64" and .centring == "page" and .scheme == "kv4") | {(.effort): .snr_db}) | add
+    | .best > .default and .default > .fast + 0.3'
+expect_json 'map(select(.effort == "default") | {(.rotation + .centring): .snr_db}) | add
+    | .none64 != .nonenone and .["64none"] != .nonenone and .nonepage > .nonenone and .["64page"] > .["64none"]'
+# 100 tokens are two pages: the first has no centre, and the second that of the first, page by page or of the sequence.
+expect_json 'group_by([.scheme, .rotation, .effort]) | all(.[]; map({(.centring): .snr_db}) | add | .sequence == .page and .none != .page)'
+"$jq" -S 'map(select(.scheme == "kv4" and .rotation == "64" and .centring == "page" and .effort == "default"))' "$work/stdout" >"$work/a"
+"$jq" -S 'map(select(.scheme == "kv4" and .rotation == "64"))' "$work/plain.json" >"$work/b"
+cmp "$work/a" "$work/b" || fail "one combination differs in other company"
+# Of 64 channels, blocks of 128 are blocks of 64, which are the row.
+run "$@" "$kvtile" eval "$keys" --json --no-speed --schemes e4m3,kv5 --rotation 64,128 --fp8-block all --fp8-scale f32,e8m0
+expect_json 'map(select(.scheme == "kv5")) | length == 1 and .[0].rotation == "64" and .[0].centring == "none"'
+expect_json 'map(select(.scheme == "e4m3") | {("\(.fp8_block) \(.fp8_scale)"): .bits_per_element}) | add
+    == {"row f32": 8.5, "row e8m0": 8.125, "32 f32": 9, "32 e8m0": 8.25}'
+run "$@" "$kvtile" eval "$keys" --json --no-speed --schemes e4m3,kv5 --rotation 128 --fp8-block 128
+expect_json '[.[] | [.scheme, .rotation, .fp8_block]] == [["e4m3", "128", "128"], ["kv5", "128", null]]'
+
+# Tokens that are measured; the others are stored all the same. The second page has a centre.
+run "$@" "$kvtile" eval "$keys" --json --no-speed --schemes kv4 --rotation 64 --centring none,page --from 64
+expect_json 'map({(.centring): .snr_db}) | add | .page > .none'
+expect_json 'all(.[]; .from == 64)'
+# Token 0 has no part in what is centred: without it, the same.
+{
+    head -c 20 "$keys"
+    for head in 0 1; do
+        zeros 256
+        tail -c +$((21 + head * 25600 + 256)) "$keys" | head -c $((25600 - 256))
+    done
+} >"$work/first_k.qvkt"
+run "$@" "$kvtile" eval "$work/first_k.qvkt" "$keys" --json --no-speed --schemes kv4 --rotation none --side k
+expect_json '.[0].snr_db != .[1].snr_db and .[0].centred_snr_db == .[1].centred_snr_db'
+expect_error 1 "--from 100 leaves none" "$@" "$kvtile" eval "$keys" --from 100
+expect_error 2 "for --from" "$@" "$kvtile" eval "$keys" --from -1
+
+# The sums of several inputs: keys and values, means of the heads' dB. Heads one by one, then their mean.
+run "$@" "$kvtile" eval "$work"/cap/layer*_keys.qvkt "$work/cap/layer1_values.qvkt" --mean --json --no-speed --schemes kv4,f32 --rotation 64,none
+expect_json 'length == 8 and all(.[]; if .side == "k" then .tensors == 4 and .heads == 8 else .tensors == 1 and .heads == 2 end)'
+expect_json "map(select(.side == \"k\")) | $sorted"
+expect_json 'map(select(.scheme == "f32" and .rotation == "none")) | all(.[]; .snr_db == null and .centred_snr_db == null and .max_abs_error == 0)'
+cp "$work/stdout" "$work/mean.json"
+: >"$work/heads.json"
+for layer in 0 1 2 3; do
+    for head in 0 1; do
+        { printf 'QVKT'; printf '\0\0\0\0\001\0\0\0\144\0\0\0\100\0\0\0'; } >"$work/head_k.qvkt"
+        tail -c +$((21 + head * 25600)) "$work/cap/layer${layer}_keys.qvkt" | head -c 25600 >>"$work/head_k.qvkt"
+        run "$@" "$kvtile" eval "$work/head_k.qvkt" --json --no-speed --schemes kv4 --rotation 64
+        cat "$work/stdout" >>"$work/heads.json"
+    done
+done
+# shellcheck disable=SC2016
+"$jq" -e -n --slurpfile mean "$work/mean.json" --slurpfile heads "$work/heads.json" '
+    ($mean[0] | map(select(.side == "k" and .scheme == "kv4" and .rotation == "64"))[0]) as $m
+    | ($heads | map(.[0])) as $h | ["snr_db", "centred_snr_db"] | all(. as $key | ($h | map(.[$key]) | add / length) - $m[$key] | fabs < 1e-6)' \
+    >"$work/stdout" || fail "--mean is not the mean of the heads"
+run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" "$work/cap/layer1_keys.qvkt" "$work/cap/layer1_values.qvkt" --no-speed --schemes kv4,q4_0
+[ "$(grep -c 'all keys: the mean of dB over 4 heads of 2 tensors' "$work/stdout")" -eq 1 ] || fail "no sum of the keys in the table"
+if grep -q 'all values' "$work/stdout"; then fail "a sum of one tensor in the table"; fi
+
+run "$@" "$kvtile" eval "$keys" --schemes q4_0,f32 --side v --json --rotation none
+expect_json '[.[].scheme] == ["f32", "q4_0"] and all(.[]; .side == "v" and .write_gbps > 0 and .read_gbps > 0)'
 
 # shellcheck disable=SC2086
 run "$@" "$kvtile" eval $both
@@ -96,31 +177,30 @@ npy() { # npy FILE SHAPE DESCR ORDER
     # shellcheck disable=SC2059
     printf "\\$(printf %03o ${#header})\\000%s" "$header" >>"$1"
 }
-zeros() { head -c "$1" /dev/zero; }
 
 npy "$work/padded_v.npy" "(5, 20)" "<f4" False
 { zeros 396; printf '\000\000\200\077'; } >>"$work/padded_v.npy"
-run "$@" "$kvtile" eval "$work/padded_v.npy" --json --schemes q8_0,f16
+run "$@" "$kvtile" eval "$work/padded_v.npy" --json --schemes q8_0,f16 --rotation none
 expect_json 'all(.[]; .side == "v" and .heads == 1 and .tokens == 5 and .dim == 20 and .padded_dim == 32)'
-expect_json '.[0].bits_per_element == 8 * 34 / 20 and .[1].snr_db == null and .[1].max_abs_error == 0'
+expect_json '.[1].bits_per_element == 8 * 34 / 20 and .[0].snr_db == null and .[0].max_abs_error == 0'
 
 # A NaN: its token is left out. 1e30: f16 cannot hold it.
 npy "$work/nan.npy" "(2, 16)" "<f4" False
 { zeros 60; printf '\000\000\300\177'; zeros 60; printf '\000\000\200\077'; } >>"$work/nan.npy"
-run "$@" "$kvtile" eval "$work/nan.npy" --json --schemes f32
+run "$@" "$kvtile" eval "$work/nan.npy" --json --schemes f32 --rotation none
 expect_json '.[0].nonfinite == 1 and .[0].lost == 0 and .[0].max_abs_error == 0'
 npy "$work/large.npy" "(2, 16)" "<f4" False
 { zeros 124; printf '\312\362\111\161'; } >>"$work/large.npy"
-run "$@" "$kvtile" eval "$work/large.npy" --json --schemes f16
+run "$@" "$kvtile" eval "$work/large.npy" --json --schemes f16 --rotation none
 expect_json '.[0].nonfinite == 0 and .[0].lost == 1 and .[0].snr_db == null and .[0].max_abs_error == null'
-run "$@" "$kvtile" eval "$work/large.npy" "$work/nan.npy"
+run "$@" "$kvtile" eval "$work/large.npy" "$work/nan.npy" --no-speed
 grep -q 'lost' "$work/stdout" || fail "no lost row in the table"
 grep -q '1 numbers are not finite; 1 rows' "$work/stdout" || fail "no word about the NaN"
 
 tensors='{"a.k":{"dtype":"F32","shape":[2,16],"data_offsets":[0,128]},"a.value":{"dtype":"BF16","shape":[1,2,16],"data_offsets":[128,192]},"n":{"dtype":"F32","shape":[1],"data_offsets":[192,196]}}'
 # shellcheck disable=SC2059
 { printf "\\$(printf %03o ${#tensors})\\000\\000\\000\\000\\000\\000\\000%s" "$tensors"; zeros 196; } >"$work/two.safetensors"
-run "$@" "$kvtile" eval "$work/two.safetensors" --json --schemes f32
+run "$@" "$kvtile" eval "$work/two.safetensors" --json --schemes f32 --rotation none
 expect_json 'length == 2 and (.[0].input | endswith("two.safetensors:a.k")) and .[0].side == "k" and .[1].side == "v" and .[1].dtype == "bf16"'
 grep -q '1 of 3 tensors skipped' "$work/stderr" || fail "no note about the skipped tensor"
 
@@ -151,6 +231,14 @@ expect_error 1 "cannot be opened" "$@" "$kvtile" eval "$work/cap/layer0_keys.qvk
 expect_error 2 "no input" "$@" "$kvtile" eval
 expect_error 2 '"q9" is no scheme' "$@" "$kvtile" eval --schemes q8_0,q9 "$work/nan.npy"
 expect_error 2 '"" is no scheme' "$@" "$kvtile" eval --schemes "" "$work/nan.npy"
+expect_error 2 'did you mean kv4?' "$@" "$kvtile" eval --schemes kv4x "$work/nan.npy"
+expect_error 2 'did you mean e4m3?' "$@" "$kvtile" eval --schemes fp8 "$work/nan.npy"
+expect_error 2 '"65" is no rotation: did you mean 64? none, 64, 128 or all would be right' "$@" "$kvtile" eval --rotation none,65 "$work/nan.npy"
+expect_error 2 'did you mean sequence?' "$@" "$kvtile" eval --centring seq "$work/nan.npy"
+expect_error 2 'did you mean best?' "$@" "$kvtile" eval --effort bset "$work/nan.npy"
+expect_error 2 '"16" is no block' "$@" "$kvtile" eval --fp8-block 16 "$work/nan.npy"
+expect_error 2 'did you mean e8m0?' "$@" "$kvtile" eval --fp8-scale e8m1 "$work/nan.npy"
+expect_error 2 '"" is no effort' "$@" "$kvtile" eval --effort best, "$work/nan.npy"
 expect_error 2 "k, v or auto" "$@" "$kvtile" eval --side x "$work/nan.npy"
 expect_error 2 "nosuch" "$@" "$kvtile" eval --tier nosuch "$work/nan.npy"
 expect_error 2 "--nosuch" "$@" "$kvtile" eval --nosuch "$work/nan.npy"
@@ -187,7 +275,7 @@ cmp "$work/again.bin" "$demo/gutenberg-3.5M.f16.bin" || fail "export does not gi
 
 # ---- the dumps of a larger model
 if [ -d "$shared/data/qwen3.5-0.8b-kv" ]; then
-    run "$@" "$kvtile" eval "$shared"/data/qwen3.5-0.8b-kv/*.bin --schemes bf16 --json
+    run "$@" "$kvtile" eval "$shared"/data/qwen3.5-0.8b-kv/*.bin --schemes bf16 --rotation none --json
     expect_json 'length == 4 and all(.[]; .heads == 2 and .tokens == 99 and .dim == 256 and .max_abs_error == 0)'
     expect_json '[.[] | select(.side == "v") | .input] | unique | all(.[]; test("values")) and length == 2'
 else

@@ -65,6 +65,10 @@ schemes Qwen3-30B-A3B-Instruct-2507 98304 52224 27648 "$@"
 numbers 6144 207618048 "$@" size gemma-4-E2B --k f16 --v f16 --ctx 32768 --engine logical --json
 numbers 6144 208404480 "$@" size gemma-4-E2B --json
 numbers 2496 - "$@" size gemma-4-E2B --k q8_0 --v q4_0 --json
+numbers 1824 - "$@" size gemma-4-E2B --k kv5 --v kv4 --json
+for scheme in kv8:3084 kv6:2400 kv5:2016 kv4:1632 kv4h:1728 kv3:1248 kv2:864 e4m3:3096 e5m2:3096; do
+    numbers "${scheme#*:}" - "$@" size gemma-4-E2B --scheme "${scheme%:*}" --json
+done
 numbers 6144 98164736 "$@" size Nemotron-3-Nano-30B-A3B --ctx 0 --seqs 2 --json
 
 # ---- config.json files
@@ -135,6 +139,7 @@ refuses 2 'MODEL: is missing' "$@" size
 refuses 2 'nosuch: there is no file and no built-in model' "$@" size nosuch
 refuses 2 'did you mean gemma-4-E2B?' "$@" size gemma-4-E2
 refuses 2 'did you mean e4m3?' "$@" size gemma-4-E2B --scheme fp8
+refuses 2 'did you mean kv4?' "$@" size gemma-4-E2B --v kv44
 refuses 2 'did you mean q8_0?' "$@" size gemma-4-E2B --k q8_1
 refuses 2 'did you mean logical?' "$@" size gemma-4-E2B --engine logic
 for count in '' -5 +5 x 12x 1.5k 1kk ' 5' 0x10 18446744073709551616 99999999999999m; do

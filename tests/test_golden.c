@@ -173,7 +173,8 @@ static void hashes(const golden *g, const test_tier *tier, uint64_t *pages_hash,
     kvt_side side = strcmp(g->side, "K") == 0 ? KVT_K : KVT_V;
     kvt_scheme other = KVT_SCHEME_f16;
     oracle_layout o;
-    oracle_layout_init(&o, side == KVT_K ? scheme : other, side == KVT_K ? other : scheme, side == KVT_K ? g->dim : 16, side == KVT_K ? 16 : g->dim);
+    kvt_spec spec = side == KVT_K ? test_spec(scheme, other, g->dim, 16) : test_spec(other, scheme, 16, g->dim);
+    oracle_layout_init(&o, &spec);
     size_t bytes = PAGES * o.page_bytes, in_stride = g->dim * oracle_element_bytes(g->dtype), out_stride = g->dim * 4;
     unsigned char *memory = malloc(bytes), *rows = malloc(TOKENS * in_stride), *back = malloc(TOKENS * out_stride);
     if (memory == NULL || rows == NULL || back == NULL)

@@ -29,6 +29,15 @@ static uint32_t float_within(uint64_t *state, int low_exponent, int high_exponen
     return (uint32_t)(test_random(state) & 0x807fffff) | exponent << 23;
 }
 
+/* Often at one of the limits that matter. */
+static int32_t s16_of_any_size(uint64_t *state)
+{
+    static const int32_t limits[] = { -32768, 32767, -129, -128, 127, 128 };
+    if (test_below(state, 8) == 0)
+        return limits[test_below(state, sizeof limits / sizeof *limits)];
+    return ((int32_t)test_below(state, 65536) - 32768) / (1 << test_below(state, 16));
+}
+
 static void make_input(int input, uint64_t *state, uint8_t in[256])
 {
     test_fill(state, in, 256);
@@ -41,12 +50,20 @@ static void make_input(int input, uint64_t *state, uint8_t in[256])
             lane = float_within(state, -126, 127);
         if (input == INPUT_SMALL)
             lane = float_within(state, -20, 30);
+        if (input == INPUT_ALIKE) {
+            const uint32_t kind = test_below(state, 4);
+            lane = float_within(state, -20, 30);
+            if (kind < 2)
+                lane = (lane & 0x80000000) | (kind == 0 ? 0 : 0x40490fdb);
+        }
         if (input == INPUT_EXP)
             lane = test_bits(-100.0 * test_uniform(state));
         if (input == INPUT_U8)
             lane &= 0xff;
         if (input == INPUT_S8)
             lane = (lane & 0xff) - 128;
+        if (input == INPUT_S16)
+            lane = (uint32_t)s16_of_any_size(state);
         if (input == INPUT_U16)
             lane &= 0xffff;
         put32(in + 4 * i, lane);
@@ -54,12 +71,29 @@ static void make_input(int input, uint64_t *state, uint8_t in[256])
     for (int i = 0; i < 256; i++) {
         if (input == INPUT_NIBBLES || (input == INPUT_TABLE && i >= 64))
             in[i] &= 15;
+        if (input == INPUT_INDEX32 && i >= 64)
+            in[i] &= 31;
+        if (input == INPUT_INDEX64 && i >= 64)
+            in[i] &= 63;
+        if (input == INPUT_ABS && in[i] == 0x80)
+            in[i] = 0x7f;
         if (input == INPUT_DOT && i < 64)
             in[i] &= 127;
     }
     if (input == INPUT_TABLE)
         for (int i = 16; i < 64; i++)
             in[i] = in[i - 16];
+    for (int i = 0; i < 128 && (input == INPUT_HALVES || input == INPUT_MULHRS || input == INPUT_DOT16); i++) {
+        int32_t x = s16_of_any_size(state);
+        if (input == INPUT_MULHRS && i >= 32 && x == -32768)
+            x = -32767;
+        if (input == INPUT_DOT16 && i >= 32)
+            x /= 2;
+        const uint16_t half = (uint16_t)x;
+        memcpy(in + 2 * i, &half, 2);
+    }
+    for (int i = 0; i < 16 && input == INPUT_DOT16; i++)
+        put32(in + 128 + 4 * i, ((uint32_t)test_random(state) & 0x7fffffff) - 0x40000000);
     /* The extremes that the dot product's contract is about. */
     if (input == INPUT_DOT && test_below(state, 4) == 0) {
         memset(in, 127, 64);
@@ -100,15 +134,23 @@ static const vec_word *scalar_word(const char *name)
     return word;
 }
 
+/* When the elements of the input, `from` bytes each, are 0, 1, 2 ..., element i of the output, of `to` bytes, is want(i). */
+static void require_elements(const char *name, int from, int to, int count, int (*want)(int))
+{
+    uint8_t in[256] = { 0 }, out[256];
+    for (int i = 0; i < 256 / from; i++)
+        in[from * i] = (uint8_t)i;
+    scalar_word(name)->run(in, out);
+    for (int i = 0; i < count; i++) {
+        uint32_t got = 0;
+        memcpy(&got, out + to * i, (size_t)to);
+        TEST_REQUIRE(got == (uint32_t)want(i), "%s: element %d is %u, not %d", name, i, got, want(i));
+    }
+}
 /* Byte i of the output is byte source(i) of the input. */
 static void require_permutation(const char *name, int lines, int (*source)(int))
 {
-    uint8_t in[256], out[256];
-    for (int i = 0; i < 256; i++)
-        in[i] = (uint8_t)i;
-    scalar_word(name)->run(in, out);
-    for (int i = 0; i < 64 * lines; i++)
-        TEST_REQUIRE(out[i] == source(i), "%s: byte %d comes from %d, not %d", name, i, out[i], source(i));
+    require_elements(name, 1, 1, 64 * lines, source);
 }
 
 static int swapped_cells(int i)
@@ -124,6 +166,10 @@ static int packed8(int i)
 {
     return i / 4 % 4 * 64 + (i / 16 * 4 + i % 4) * 4;
 }
+static int packed8_lanes(int i)
+{
+    return packed8(i) / 4;
+}
 static int packed16(int i)
 {
     return i / 4 % 4 * 64 + (i / 16 % 4 * 4 + i / 64 * 2 + i / 2 % 2) * 4 + i % 2;
@@ -131,6 +177,44 @@ static int packed16(int i)
 static int transposed32(int i)
 {
     return i / 4 % 4 * 64 + (i / 16 % 4 * 4 + i / 64) * 4 + i % 4;
+}
+/* Halfword i: half h, quarter l, row 2h or 2h + 1, channel 4l + j. */
+static int words16(int i)
+{
+    return (i / 32 * 2 + i / 4 % 2) * 16 + i / 8 % 4 * 4 + i % 4;
+}
+static int quarter_at_3(int i)
+{
+    return 3 + i % 16;
+}
+static int eighth_at_5(int i)
+{
+    return 5 + i % 8;
+}
+static int byte_at_1(int i)
+{
+    return 1 + i;
+}
+/* Byte i: quarter l, the eight of a or of b; source: halfword 8l + j of line a or b. */
+static int packed_halfwords(int i)
+{
+    return i / 8 % 2 * 32 + i / 16 * 8 + i % 8;
+}
+/* Halfword i: half h, quarter l; source: byte 16l + 8h + j. */
+static int widened_high(int i)
+{
+    return (i / 8 % 4 * 16 + i / 32 * 8 + i % 8) << 8;
+}
+/* Lane i: quarter l, pair j of a or b. */
+static int paired_sums(int i)
+{
+    const int first = i / 2 % 2 * 16 + i / 4 * 4 + i % 2 * 2;
+    return first + (first + 1);
+}
+/* Lane i: half h, quarter l. */
+static int twice(int i)
+{
+    return i / 4 % 4 * 4 + i / 16 * 2 + i / 2 % 2;
 }
 
 START_TEST(permutations_as_documented)
@@ -140,6 +224,31 @@ START_TEST(permutations_as_documented)
     require_permutation("quad8_pack_u8", 1, packed8);
     require_permutation("quad16_pack", 2, packed16);
     require_permutation("quad32_transpose", 4, transposed32);
+    require_permutation("u8x64_load_quarter", 1, quarter_at_3);
+    require_permutation("u8x64_load_eighth", 1, eighth_at_5);
+    require_elements("i32x16_load_u8", 1, 4, 16, byte_at_1);
+    require_elements("quad8_pack_sat_s8", 4, 1, 64, packed8_lanes);
+    require_elements("quad16_words", 4, 2, 64, words16);
+    require_elements("i16x32_pack_s8", 2, 1, 64, packed_halfwords);
+    require_elements("u8x64_widen_high_s8", 1, 2, 64, widened_high);
+    require_elements("i32x16_add_pairs", 4, 4, 16, paired_sums);
+    require_elements("i32x16_twice", 4, 4, 32, twice);
+}
+END_TEST
+
+/* Line 0 is the table, line 1 has the indices. */
+START_TEST(lookups_as_documented)
+{
+    static const char *const names[] = { "u8x64_lookup16", "u8x64_lookup32", "u8x64_lookup64" };
+    for (int n = 0; n < 3; n++) {
+        const vec_word *word = scalar_word(names[n]);
+        uint64_t state = 1;
+        uint8_t in[256], out[256];
+        make_input(word->input, &state, in);
+        word->run(in, out);
+        for (int i = 0; i < 64; i++)
+            TEST_REQUIRE(out[i] == in[in[64 + i]], "%s: byte %d is %02x, not %02x", names[n], i, out[i], in[in[64 + i]]);
+    }
 }
 END_TEST
 
@@ -150,6 +259,7 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, same_on_every_tier);
     tcase_add_test(tc, permutations_as_documented);
+    tcase_add_test(tc, lookups_as_documented);
     suite_add_tcase(suite, tc);
     return test_run(suite);
 }

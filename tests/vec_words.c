@@ -24,10 +24,13 @@
 #define OUT_B(name, expression) WORD(name, u8x64_store(out, expression))
 
 OUT_F(f32x16_add, f32x16_add(F(0), F(1)))
+OUT_F(f32x16_sub, f32x16_sub(F(0), F(1)))
 OUT_F(f32x16_mul, f32x16_mul(F(0), F(1)))
 OUT_F(f32x16_div, f32x16_div(F(0), F(1)))
 OUT_F(f32x16_fma, f32x16_fma(F(0), F(1), F(2)))
 OUT_F(f32x16_min_num, f32x16_min_num(F(0), F(1)))
+OUT_I(f32x16_gt, i32x16_select(f32x16_gt(F(0), F(1)), I(2), I(3)))
+OUT_F(f32x16_hadamard, f32x16_hadamard(F(0)))
 OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
 OUT_F(f32x16_set1, f32x16_set1(1.5f))
 OUT_F(f32x16_exp, f32x16_exp(F(0)))
@@ -38,12 +41,17 @@ OUT_I(i32x16_add, i32x16_add(I(0), I(1)))
 OUT_I(i32x16_sub, i32x16_sub(I(0), I(1)))
 OUT_I(i32x16_and, i32x16_and(I(0), I(1)))
 OUT_I(i32x16_or, i32x16_or(I(0), I(1)))
+OUT_I(i32x16_xor, i32x16_xor(I(0), I(1)))
 OUT_I(i32x16_shl, i32x16_shl(I(0), 7))
 OUT_I(i32x16_shr, i32x16_shr(I(0), 24))
 OUT_I(i32x16_min_u, i32x16_min_u(I(0), I(1)))
 OUT_I(i32x16_max_u, i32x16_max_u(I(0), I(1)))
+OUT_I(i32x16_min_s, i32x16_min_s(I(0), I(1)))
+OUT_I(i32x16_max_s, i32x16_max_s(I(0), I(1)))
 OUT_I(i32x16_gt, i32x16_select(i32x16_gt(I(0), I(1)), I(2), I(3)))
 OUT_I(mask16_any, i32x16_set1((uint32_t)mask16_any(i32x16_gt(I(0), i32x16_set1(0x7f000000)))))
+OUT_I(i32x16_load_u8, i32x16_load_u8(in + 1))
+WORD(i32x16_store_u8, i32x16_store_u8(out + 1, I(0)))
 OUT_I(i32x16_load_u16, i32x16_load_u16(in + 2))
 WORD(i32x16_store_u16, i32x16_store_u16(out + 2, I(0)))
 OUT_F(f32x16_load_f16, f32x16_load_f16(in))
@@ -53,10 +61,23 @@ WORD(f32x16_store_f16, f32x16_store_f16(out + 2, F(0)))
 OUT_B(u8x64_and, u8x64_and(B(0), B(1)))
 OUT_B(u8x64_or, u8x64_or(B(0), B(1)))
 OUT_B(u8x64_andnot, u8x64_andnot(B(0), B(1)))
+OUT_B(u8x64_load_quarter, u8x64_load_quarter(in + 3))
+OUT_B(u8x64_load_eighth, u8x64_load_eighth(in + 5))
 OUT_B(u8x64_low_nibbles, u8x64_low_nibbles(B(0)))
 OUT_B(u8x64_high_nibbles, u8x64_high_nibbles(B(0)))
 OUT_B(u8x64_join_nibbles, u8x64_join_nibbles(B(0), B(1)))
 OUT_B(u8x64_lookup16, u8x64_lookup16(B(0), B(1)))
+#define TABLE(i) u8x64_load_quarter(in + 16 * (i))
+OUT_B(u8x64_lookup32, u8x64_lookup32((const u8x64[]){ TABLE(0), TABLE(1) }, B(1)))
+OUT_B(u8x64_lookup64, u8x64_lookup64((const u8x64[]){ TABLE(0), TABLE(1), TABLE(2), TABLE(3) }, B(1)))
+OUT_B(u8x64_add, u8x64_add(B(0), B(1)))
+OUT_B(u8x64_count_gt_s8, u8x64_count_gt_s8(B(0), B(1), B(2)))
+OUT_B(u8x64_abs_s8, u8x64_abs_s8(B(0)))
+OUT_B(u8x64_neg_s8, u8x64_neg_s8(B(0)))
+OUT_B(i16x32_mulhrs, i16x32_mulhrs(B(0), B(1)))
+OUT_B(i16x32_pack_s8, i16x32_pack_s8(B(0), B(1)))
+OUT_I(i32x16_dot_s16, i32x16_dot_s16(I(2), B(0), B(1)))
+OUT_I(i32x16_add_pairs, i32x16_add_pairs(I(0), I(1)))
 OUT_B(u8x64_swap_cells, u8x64_swap_cells(B(0)))
 OUT_I(i32x16_dot_u7s8, i32x16_dot_u7s8(I(2), B(0), B(1)))
 OUT_I(narrow_bf16, narrow_bf16(I(0)))
@@ -68,15 +89,24 @@ static void store_quad(uint8_t out[256], const i32x16 row[4])
     for (int k = 0; k < 4; k++)
         i32x16_store(out + 64 * k, row[k]);
 }
+static void store_halves(uint8_t out[256], const u8x64 half[2])
+{
+    u8x64_store(out, half[0]);
+    u8x64_store(out + 64, half[1]);
+}
 #define LOAD_QUAD i32x16 row[4] = { I(0), I(1), I(2), I(3) }
+WORD(u8x64_widen_high_s8, u8x64 half[2]; u8x64_widen_high_s8(B(0), half); store_halves(out, half))
+WORD(i32x16_twice, u8x64 half[2]; i32x16_twice(I(0), half); store_halves(out, half))
 WORD(u8x64_swap_quarters, u8x64 a[4] = { B(0), B(1), B(2), B(3) }; u8x64_swap_quarters(a);
      for (int i = 0; i < 4; i++) u8x64_store(out + 64 * i, a[i]))
 WORD(quad8_pack_u8, LOAD_QUAD; u8x64_store(out, quad8_pack_u8(row)))
 WORD(quad8_pack_s8, LOAD_QUAD; u8x64_store(out, quad8_pack_s8(row)))
+WORD(quad8_pack_sat_s8, LOAD_QUAD; u8x64_store(out, quad8_pack_sat_s8(row)))
 WORD(quad8_unpack_u8, i32x16 row[4]; quad8_unpack_u8(B(0), row); store_quad(out, row))
 WORD(quad8_unpack_s8, i32x16 row[4]; quad8_unpack_s8(B(0), row); store_quad(out, row))
-WORD(quad16_pack, LOAD_QUAD; u8x64 half[2]; quad16_pack(row, half); u8x64_store(out, half[0]); u8x64_store(out + 64, half[1]))
+WORD(quad16_pack, LOAD_QUAD; u8x64 half[2]; quad16_pack(row, half); store_halves(out, half))
 WORD(quad16_unpack, const u8x64 half[2] = { B(0), B(1) }; i32x16 row[4]; quad16_unpack(half, row); store_quad(out, row))
+WORD(quad16_words, LOAD_QUAD; u8x64 half[2]; quad16_words(row, half); store_halves(out, half))
 WORD(quad32_transpose, LOAD_QUAD; quad32_transpose(row); store_quad(out, row))
 WORD(quad_max_u, LOAD_QUAD; uint32_t max[4]; quad_max_u(row, max); memcpy(out, max, sizeof max))
 
@@ -87,10 +117,13 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
 #name, input, run_##name                                                                                                                     \
     }
     ROW(f32x16_add, INPUT_FLOATS),
+    ROW(f32x16_sub, INPUT_FLOATS),
     ROW(f32x16_mul, INPUT_SMALL),
     ROW(f32x16_div, INPUT_SMALL),
     ROW(f32x16_fma, INPUT_SMALL),
     ROW(f32x16_min_num, INPUT_FLOATS),
+    ROW(f32x16_gt, INPUT_ALIKE),
+    ROW(f32x16_hadamard, INPUT_ALIKE),
     ROW(f32x16_from_i32, INPUT_BYTES),
     ROW(f32x16_set1, INPUT_BYTES),
     ROW(f32x16_exp, INPUT_EXP),
@@ -101,12 +134,17 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(i32x16_sub, INPUT_BYTES),
     ROW(i32x16_and, INPUT_BYTES),
     ROW(i32x16_or, INPUT_BYTES),
+    ROW(i32x16_xor, INPUT_BYTES),
     ROW(i32x16_shl, INPUT_BYTES),
     ROW(i32x16_shr, INPUT_BYTES),
     ROW(i32x16_min_u, INPUT_BYTES),
     ROW(i32x16_max_u, INPUT_BYTES),
+    ROW(i32x16_min_s, INPUT_BYTES),
+    ROW(i32x16_max_s, INPUT_BYTES),
     ROW(i32x16_gt, INPUT_BYTES),
     ROW(mask16_any, INPUT_BYTES),
+    ROW(i32x16_load_u8, INPUT_BYTES),
+    ROW(i32x16_store_u8, INPUT_BYTES),
     ROW(i32x16_load_u16, INPUT_BYTES),
     ROW(i32x16_store_u16, INPUT_BYTES),
     ROW(f32x16_load_f16, INPUT_BYTES),
@@ -116,10 +154,24 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(u8x64_and, INPUT_BYTES),
     ROW(u8x64_or, INPUT_BYTES),
     ROW(u8x64_andnot, INPUT_BYTES),
+    ROW(u8x64_load_quarter, INPUT_BYTES),
+    ROW(u8x64_load_eighth, INPUT_BYTES),
     ROW(u8x64_low_nibbles, INPUT_BYTES),
     ROW(u8x64_high_nibbles, INPUT_BYTES),
     ROW(u8x64_join_nibbles, INPUT_NIBBLES),
     ROW(u8x64_lookup16, INPUT_TABLE),
+    ROW(u8x64_lookup32, INPUT_INDEX32),
+    ROW(u8x64_lookup64, INPUT_INDEX64),
+    ROW(u8x64_add, INPUT_BYTES),
+    ROW(u8x64_count_gt_s8, INPUT_BYTES),
+    ROW(u8x64_abs_s8, INPUT_ABS),
+    ROW(u8x64_neg_s8, INPUT_BYTES),
+    ROW(i16x32_mulhrs, INPUT_MULHRS),
+    ROW(i16x32_pack_s8, INPUT_HALVES),
+    ROW(u8x64_widen_high_s8, INPUT_BYTES),
+    ROW(i32x16_dot_s16, INPUT_DOT16),
+    ROW(i32x16_add_pairs, INPUT_BYTES),
+    ROW(i32x16_twice, INPUT_BYTES),
     ROW(u8x64_swap_cells, INPUT_BYTES),
     ROW(i32x16_dot_u7s8, INPUT_DOT),
     ROW(narrow_bf16, INPUT_BYTES),
@@ -128,10 +180,12 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(u8x64_swap_quarters, INPUT_BYTES),
     ROW(quad8_pack_u8, INPUT_U8),
     ROW(quad8_pack_s8, INPUT_S8),
+    ROW(quad8_pack_sat_s8, INPUT_S16),
     ROW(quad8_unpack_u8, INPUT_BYTES),
     ROW(quad8_unpack_s8, INPUT_BYTES),
     ROW(quad16_pack, INPUT_U16),
     ROW(quad16_unpack, INPUT_BYTES),
+    ROW(quad16_words, INPUT_S16),
     ROW(quad32_transpose, INPUT_BYTES),
     ROW(quad_max_u, INPUT_BYTES),
     { NULL, 0, NULL },

@@ -80,6 +80,18 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
     const __m256i packed = _mm256_packus_epi32(_mm256_and_si256(a.v[0], low), _mm256_and_si256(a.v[1], low));
     _mm256_storeu_si256(p, _mm256_permute4x64_epi64(packed, 0xd8));
 }
+KVT_LANES i32x16 i32x16_load_u8(const void *p)
+{
+    const uint8_t *q = p;
+    return KVT_BOTH(i32x16, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)q)),
+                    _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q + 8))));
+}
+KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
+{
+    const __m256i order = _mm256_set1_epi32(0x0c080400); /* a quarter's low bytes, in all its cells */
+    const __m256i bytes = _mm256_blend_epi32(_mm256_shuffle_epi8(a.v[0], order), _mm256_shuffle_epi8(a.v[1], order), 0x22);
+    _mm_storeu_si128(p, _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+}
 
 /* ---- f32 ---- */
 
@@ -90,6 +102,10 @@ KVT_LANES f32x16 f32x16_set1(float a)
 KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
 {
     return KVT_MAP2(f32x16, _mm256_add_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_sub(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_sub_ps, a, b);
 }
 KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
 {
@@ -119,6 +135,28 @@ KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
 {
     return KVT_MAP1(i32x16, _mm256_cvttps_epi32, a);
 }
+KVT_LANES __m256i kvt_gt_f32(__m256 a, __m256 b)
+{
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(mask16, kvt_gt_f32, a, b);
+}
+/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
+KVT_LANES __m256 kvt_hadamard8(__m256 a)
+{
+    const __m256 n1 = _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), n2 = _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1);
+    const __m256 n4 = _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1);
+    a = _mm256_fmadd_ps(a, n1, _mm256_permute_ps(a, 0xb1));
+    a = _mm256_fmadd_ps(a, n2, _mm256_permute_ps(a, 0x4e));
+    return _mm256_fmadd_ps(a, n4, _mm256_permute2f128_ps(a, a, 0x01));
+}
+KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+{
+    const __m256 low = kvt_hadamard8(a.v[0]), high = kvt_hadamard8(a.v[1]);
+    return KVT_BOTH(f32x16, _mm256_add_ps(low, high), _mm256_sub_ps(low, high));
+}
 
 /* ---- 32-bit integers ---- */
 
@@ -142,8 +180,20 @@ KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
 {
     return KVT_MAP2(i32x16, _mm256_or_si256, a, b);
 }
+KVT_LANES i32x16 i32x16_xor(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_xor_si256, a, b);
+}
 #define i32x16_shl(a, n) KVT_BOTH(i32x16, _mm256_slli_epi32((a).v[0], n), _mm256_slli_epi32((a).v[1], n))
 #define i32x16_shr(a, n) KVT_BOTH(i32x16, _mm256_srli_epi32((a).v[0], n), _mm256_srli_epi32((a).v[1], n))
+KVT_LANES i32x16 i32x16_max_s(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_max_epi32, a, b);
+}
+KVT_LANES i32x16 i32x16_min_s(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_min_epi32, a, b);
+}
 KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
 {
     return KVT_MAP2(i32x16, _mm256_max_epu32, a, b);
@@ -259,6 +309,88 @@ KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
     for (int i = 0; i < 4; i++)
         a[i] = t[i];
 }
+KVT_LANES u8x64 u8x64_load_quarter(const void *p)
+{
+    const __m256i q = _mm256_broadcastsi128_si256(_mm_loadu_si128(p));
+    return KVT_BOTH(u8x64, q, q);
+}
+KVT_LANES u8x64 u8x64_load_eighth(const void *p)
+{
+    const __m256i e = _mm256_broadcastq_epi64(_mm_loadl_epi64(p));
+    return KVT_BOTH(u8x64, e, e);
+}
+/* A table against the one before it: where index is 16 or more, turns what the earlier lookup gave into what this table has. A shuffle gives 0 for
+ * negative bytes and looks at the low four bits of others. Cheaper than blending with blendv, and callers' loops keep the difference of the tables.
+ */
+KVT_LANES __m256i kvt_next_lookup(__m256i result, __m256i before, __m256i table, __m256i index_less_16)
+{
+    return _mm256_xor_si256(result, _mm256_shuffle_epi8(_mm256_xor_si256(before, table), index_less_16));
+}
+KVT_LANES __m256i kvt_lookup32(__m256i t0, __m256i t1, __m256i index)
+{
+    return kvt_next_lookup(_mm256_shuffle_epi8(t0, index), t0, t1, _mm256_sub_epi8(index, _mm256_set1_epi8(16)));
+}
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    return KVT_MAP3(u8x64, kvt_lookup32, table[0], table[1], index);
+}
+KVT_LANES __m256i kvt_lookup64(__m256i t0, __m256i t1, __m256i t2, __m256i t3, __m256i index)
+{
+    const __m256i r = kvt_next_lookup(kvt_lookup32(t0, t1, index), t1, t2, _mm256_sub_epi8(index, _mm256_set1_epi8(32)));
+    return kvt_next_lookup(r, t2, t3, _mm256_sub_epi8(index, _mm256_set1_epi8(48)));
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    return KVT_BOTH(u8x64, kvt_lookup64(table[0].v[0], table[1].v[0], table[2].v[0], table[3].v[0], index.v[0]),
+                    kvt_lookup64(table[0].v[1], table[1].v[1], table[2].v[1], table[3].v[1], index.v[1]));
+}
+KVT_LANES u8x64 u8x64_add(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_add_epi8, a, b);
+}
+KVT_LANES u8x64 u8x64_count_gt_s8(u8x64 count, u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_sub_epi8, count, KVT_MAP2(u8x64, _mm256_cmpgt_epi8, a, b));
+}
+KVT_LANES u8x64 u8x64_abs_s8(u8x64 a)
+{
+    return KVT_MAP1(u8x64, _mm256_abs_epi8, a);
+}
+KVT_LANES __m256i kvt_neg_s8(__m256i a)
+{
+    return _mm256_subs_epi8(_mm256_setzero_si256(), a);
+}
+KVT_LANES u8x64 u8x64_neg_s8(u8x64 a)
+{
+    return KVT_MAP1(u8x64, kvt_neg_s8, a);
+}
+KVT_LANES u8x64 i16x32_mulhrs(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_mulhrs_epi16, a, b);
+}
+KVT_LANES u8x64 i16x32_pack_s8(u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(u8x64, _mm256_packs_epi16, a, b);
+}
+KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
+{
+    const u8x64 zero = KVT_BOTH(u8x64, _mm256_setzero_si256(), _mm256_setzero_si256());
+    half[0] = KVT_MAP2(u8x64, _mm256_unpacklo_epi8, zero, a);
+    half[1] = KVT_MAP2(u8x64, _mm256_unpackhi_epi8, zero, a);
+}
+KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
+{
+    return KVT_MAP2(i32x16, _mm256_add_epi32, sum, KVT_MAP2(i32x16, _mm256_madd_epi16, a, b));
+}
+KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
+{
+    return KVT_MAP2(i32x16, _mm256_hadd_epi32, a, b);
+}
+KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
+{
+    half[0] = KVT_MAP2(u8x64, _mm256_unpacklo_epi32, a, a);
+    half[1] = KVT_MAP2(u8x64, _mm256_unpackhi_epi32, a, a);
+}
 KVT_LANES __m256i kvt_dot_u7s8(__m256i sum, __m256i a, __m256i b)
 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
@@ -279,6 +411,15 @@ KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 {
     return KVT_MAP2(u8x64, _mm256_packus_epi16, KVT_MAP2(i32x16, _mm256_packs_epi32, row[0], row[1]),
                     KVT_MAP2(i32x16, _mm256_packs_epi32, row[2], row[3]));
+}
+KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+{
+    return quad8_pack_s8(row);
+}
+KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
+{
+    half[0] = KVT_MAP2(u8x64, _mm256_packs_epi32, row[0], row[1]);
+    half[1] = KVT_MAP2(u8x64, _mm256_packs_epi32, row[2], row[3]);
 }
 KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
 {

@@ -1,4 +1,4 @@
-/* Lanes on AVX-512 F, BW, DQ, VL: one register each. Contract: arch/VEC.md. */
+/* Lanes on AVX-512 F, BW, DQ, VL, with VBMI and VNNI where the compiler may use them: one register each. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H
 
@@ -63,6 +63,15 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
     _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(a));
 }
 
+KVT_LANES i32x16 i32x16_load_u8(const void *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
+}
+
 /* ---- f32 ---- */
 
 KVT_LANES f32x16 f32x16_set1(float a)
@@ -72,6 +81,10 @@ KVT_LANES f32x16 f32x16_set1(float a)
 KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
 {
     return _mm512_add_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_sub(f32x16 a, f32x16 b)
+{
+    return _mm512_sub_ps(a, b);
 }
 KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
 {
@@ -102,6 +115,20 @@ KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
     return _mm512_cvttps_epi32(a);
 }
 
+KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
+KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+{
+    const __m512 p = _mm512_set1_ps(1), n = _mm512_set1_ps(-1);
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xaaaa, n), _mm512_permute_ps(a, 0xb1));
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xcccc, n), _mm512_permute_ps(a, 0x4e));
+    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xf0f0, n), _mm512_shuffle_f32x4(a, a, 0xb1));
+    return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xff00, n), _mm512_shuffle_f32x4(a, a, 0x4e));
+}
+
 /* ---- 32-bit integers ---- */
 
 KVT_LANES i32x16 i32x16_set1(uint32_t a)
@@ -124,8 +151,20 @@ KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
 {
     return _mm512_or_si512(a, b);
 }
+KVT_LANES i32x16 i32x16_xor(i32x16 a, i32x16 b)
+{
+    return _mm512_xor_si512(a, b);
+}
 #define i32x16_shl(a, n) _mm512_slli_epi32(a, n)
 #define i32x16_shr(a, n) _mm512_srli_epi32(a, n)
+KVT_LANES i32x16 i32x16_max_s(i32x16 a, i32x16 b)
+{
+    return _mm512_max_epi32(a, b);
+}
+KVT_LANES i32x16 i32x16_min_s(i32x16 a, i32x16 b)
+{
+    return _mm512_min_epi32(a, b);
+}
 KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
 {
     return _mm512_max_epu32(a, b);
@@ -209,9 +248,98 @@ KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
     a[2] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
     a[3] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
 }
+KVT_LANES u8x64 u8x64_load_quarter(const void *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+KVT_LANES u8x64 u8x64_load_eighth(const void *p)
+{
+    return _mm512_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)p));
+}
+#if defined(__AVX512VBMI__)
+#define KVT_HAS_LOOKUP256
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    return _mm512_permutexvar_epi8(index, _mm512_inserti64x4(table[1], _mm512_castsi512_si256(_mm512_mask_blend_epi64(0x0c, table[0], table[1])), 0));
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    const __m512i low = _mm512_mask_mov_epi64(table[0], 0x0c, table[1]), high = _mm512_mask_mov_epi64(table[2], 0xc0, table[3]);
+    return _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi64(low, 0xf0, high));
+}
+KVT_LANES u8x64 u8x64_lookup256(const u8x64 table[4], u8x64 index)
+{
+    const __m512i low = _mm512_permutex2var_epi8(table[0], index, table[1]);
+    return _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index), _mm512_permutex2var_epi8(table[2], index, table[3]));
+}
+#else
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    const __mmask64 high = _mm512_test_epi8_mask(index, _mm512_set1_epi8(16));
+    return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[0], index), high, table[1], index);
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    const __mmask64 bit4 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(16)), bit5 = _mm512_test_epi8_mask(index, _mm512_set1_epi8(32));
+    const __m512i low = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[0], index), bit4, table[1], index);
+    const __m512i high = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[2], index), bit4, table[3], index);
+    return _mm512_mask_mov_epi8(low, bit5, high);
+}
+#endif
+KVT_LANES u8x64 u8x64_count_gt_s8(u8x64 count, u8x64 a, u8x64 b)
+{
+    return _mm512_mask_sub_epi8(count, _mm512_cmpgt_epi8_mask(a, b), count, _mm512_set1_epi8(-1));
+}
+KVT_LANES u8x64 u8x64_add(u8x64 a, u8x64 b)
+{
+    return _mm512_add_epi8(a, b);
+}
+KVT_LANES u8x64 u8x64_abs_s8(u8x64 a)
+{
+    return _mm512_abs_epi8(a);
+}
+KVT_LANES u8x64 u8x64_neg_s8(u8x64 a)
+{
+    return _mm512_subs_epi8(_mm512_setzero_si512(), a);
+}
+KVT_LANES u8x64 i16x32_mulhrs(u8x64 a, u8x64 b)
+{
+    return _mm512_mulhrs_epi16(a, b);
+}
+KVT_LANES u8x64 i16x32_pack_s8(u8x64 a, u8x64 b)
+{
+    return _mm512_packs_epi16(a, b);
+}
+KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
+{
+    half[0] = _mm512_unpacklo_epi8(_mm512_setzero_si512(), a);
+    half[1] = _mm512_unpackhi_epi8(_mm512_setzero_si512(), a);
+}
+KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
+{
+#if defined(__AVX512VNNI__)
+    return _mm512_dpwssd_epi32(sum, a, b);
+#else
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#endif
+}
+KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
+{
+    const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
+}
+KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
+{
+    half[0] = _mm512_unpacklo_epi32(a, a);
+    half[1] = _mm512_unpackhi_epi32(a, a);
+}
 KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 {
+#if defined(__AVX512VNNI__)
+    return _mm512_dpbusd_epi32(sum, a, b);
+#else
     return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+#endif
 }
 
 /* ---- quads: the packs work in quarters of 16 bytes, which is where the layout comes from ---- */
@@ -223,6 +351,15 @@ KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
 KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 {
     return _mm512_packus_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3]));
+}
+KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+{
+    return quad8_pack_s8(row);
+}
+KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
+{
+    half[0] = _mm512_packs_epi32(row[0], row[1]);
+    half[1] = _mm512_packs_epi32(row[2], row[3]);
 }
 KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
 {

@@ -82,6 +82,22 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
     for (int i = 0; i < 4; i++)
         vst1_u8((uint8_t *)p + 8 * i, vreinterpret_u8_u16(vmovn_u32(a.v[i])));
 }
+KVT_LANES i32x16 i32x16_load_u8(const void *p)
+{
+    const uint8x16_t b = vld1q_u8((const uint8_t *)p);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_high_u8(b);
+    return (i32x16){ { vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high) } };
+}
+KVT_LANES uint8x16_t kvt_low_bytes(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
+{
+    const uint16x8_t ab = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+    const uint16x8_t cd = vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d));
+    return vuzp1q_u8(vreinterpretq_u8_u16(ab), vreinterpretq_u8_u16(cd));
+}
+KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
+{
+    vst1q_u8((uint8_t *)p, kvt_low_bytes(a.v[0], a.v[1], a.v[2], a.v[3]));
+}
 
 /* ---- f32 ---- */
 
@@ -92,6 +108,10 @@ KVT_LANES f32x16 f32x16_set1(float a)
 KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, vaddq_f32(a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_sub(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vsubq_f32(a.v[i], b.v[i]));
 }
 KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
 {
@@ -121,6 +141,23 @@ KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
 {
     KVT_MAP(i32x16, vreinterpretq_u32_s32(vcvtq_s32_f32(a.v[i])));
 }
+KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
+{
+    KVT_MAP(mask16, vcgtq_f32(a.v[i], b.v[i]));
+}
+/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
+KVT_LANES float32x4_t kvt_hadamard4(float32x4_t a)
+{
+    static const float n1[4] = { 1, -1, 1, -1 }, n2[4] = { 1, 1, -1, -1 };
+    a = vfmaq_f32(vrev64q_f32(a), a, vld1q_f32(n1));
+    return vfmaq_f32(vextq_f32(a, a, 2), a, vld1q_f32(n2));
+}
+KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+{
+    const float32x4_t q0 = kvt_hadamard4(a.v[0]), q1 = kvt_hadamard4(a.v[1]), q2 = kvt_hadamard4(a.v[2]), q3 = kvt_hadamard4(a.v[3]);
+    const float32x4_t s01 = vaddq_f32(q0, q1), d01 = vsubq_f32(q0, q1), s23 = vaddq_f32(q2, q3), d23 = vsubq_f32(q2, q3);
+    return (f32x16){ { vaddq_f32(s01, s23), vaddq_f32(d01, d23), vsubq_f32(s01, s23), vsubq_f32(d01, d23) } };
+}
 
 /* ---- 32-bit integers ---- */
 
@@ -144,9 +181,21 @@ KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
 {
     KVT_MAP(i32x16, vorrq_u32(a.v[i], b.v[i]));
 }
+KVT_LANES i32x16 i32x16_xor(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, veorq_u32(a.v[i], b.v[i]));
+}
 #define KVT_SHIFT(f, a, n) ((i32x16){ { f((a).v[0], n), f((a).v[1], n), f((a).v[2], n), f((a).v[3], n) } })
 #define i32x16_shl(a, n)   KVT_SHIFT(vshlq_n_u32, a, n)
 #define i32x16_shr(a, n)   KVT_SHIFT(vshrq_n_u32, a, n)
+KVT_LANES i32x16 i32x16_max_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(vmaxq_s32(vreinterpretq_s32_u32(a.v[i]), vreinterpretq_s32_u32(b.v[i]))));
+}
+KVT_LANES i32x16 i32x16_min_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(vminq_s32(vreinterpretq_s32_u32(a.v[i]), vreinterpretq_s32_u32(b.v[i]))));
+}
 KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
 {
     KVT_MAP(i32x16, vmaxq_u32(a.v[i], b.v[i]));
@@ -230,6 +279,115 @@ KVT_LANES void u8x64_swap_quarters(u8x64 a[4]) /* only renames registers */
         for (int j = 0; j < 4; j++)
             a[i].v[j] = t[j].v[i];
 }
+KVT_LANES u8x64 u8x64_load_quarter(const void *p)
+{
+    const uint8x16_t q = vld1q_u8((const uint8_t *)p);
+    KVT_MAP(u8x64, q);
+}
+KVT_LANES u8x64 u8x64_load_eighth(const void *p)
+{
+    const uint8x8_t e = vld1_u8((const uint8_t *)p);
+    KVT_MAP(u8x64, vcombine_u8(e, e));
+}
+/* gcc 12 copies all the registers of a table for every vqtbl2q and vqtbl4q (its intrinsics take them as an argument by value), so 16 copies where
+ * none may be needed. `last` is the modifier that names the table's last register. */
+#if defined(__clang__)
+#define KVT_LOOKUP(intrinsic, last) KVT_MAP(u8x64, intrinsic(t, index.v[i]))
+#else
+#define KVT_TBL(i, last) __asm__("tbl %0.16b, {%S1.16b - %" last "1.16b}, %2.16b" : "=w"(r.v[i]) : "w"(t), "w"(index.v[i]))
+#define KVT_LOOKUP(intrinsic, last)                                                                                                                  \
+    u8x64 r;                                                                                                                                         \
+    KVT_TBL(0, last);                                                                                                                                \
+    KVT_TBL(1, last);                                                                                                                                \
+    KVT_TBL(2, last);                                                                                                                                \
+    KVT_TBL(3, last);                                                                                                                                \
+    return r
+#endif
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    const uint8x16x2_t t = { { table[0].v[0], table[1].v[0] } };
+    KVT_LOOKUP(vqtbl2q_u8, "T");
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    const uint8x16x4_t t = { { table[0].v[0], table[1].v[0], table[2].v[0], table[3].v[0] } };
+    KVT_LOOKUP(vqtbl4q_u8, "V");
+}
+KVT_LANES u8x64 u8x64_add(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, vaddq_u8(a.v[i], b.v[i]));
+}
+KVT_LANES uint8x16_t kvt_count_gt_s8(uint8x16_t count, int8x16_t a, int8x16_t b)
+{
+    uint8x16_t greater = vcgtq_s8(a, b);
+#if defined(__clang__)
+    __asm__("" : "+w"(greater)); /* clang 14 would add (greater & 1) instead: one instruction more */
+#endif
+    return vsubq_u8(count, greater);
+}
+KVT_LANES u8x64 u8x64_count_gt_s8(u8x64 count, u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, kvt_count_gt_s8(count.v[i], vreinterpretq_s8_u8(a.v[i]), vreinterpretq_s8_u8(b.v[i])));
+}
+KVT_LANES u8x64 u8x64_abs_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_s8(vabsq_s8(vreinterpretq_s8_u8(a.v[i]))));
+}
+KVT_LANES u8x64 u8x64_neg_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_s8(vqnegq_s8(vreinterpretq_s8_u8(a.v[i]))));
+}
+KVT_LANES u8x64 i16x32_mulhrs(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_s16(vqrdmulhq_s16(vreinterpretq_s16_u8(a.v[i]), vreinterpretq_s16_u8(b.v[i]))));
+}
+KVT_LANES uint8x16_t kvt_pack_s8(int16x8_t a, int16x8_t b)
+{
+    return vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(a), b));
+}
+KVT_LANES u8x64 i16x32_pack_s8(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, kvt_pack_s8(vreinterpretq_s16_u8(a.v[i]), vreinterpretq_s16_u8(b.v[i])));
+}
+KVT_LANES u8x64 kvt_widen_low_half(u8x64 a)
+{
+    KVT_MAP(u8x64, vzip1q_u8(vdupq_n_u8(0), a.v[i]));
+}
+KVT_LANES u8x64 kvt_widen_high_half(u8x64 a)
+{
+    KVT_MAP(u8x64, vzip2q_u8(vdupq_n_u8(0), a.v[i]));
+}
+KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
+{
+    half[0] = kvt_widen_low_half(a);
+    half[1] = kvt_widen_high_half(a);
+}
+KVT_LANES uint32x4_t kvt_dot_s16(uint32x4_t sum, int16x8_t a, int16x8_t b)
+{
+    const int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
+    return vaddq_u32(sum, vreinterpretq_u32_s32(vpaddq_s32(low, high)));
+}
+KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
+{
+    KVT_MAP(i32x16, kvt_dot_s16(sum.v[i], vreinterpretq_s16_u8(a.v[i]), vreinterpretq_s16_u8(b.v[i])));
+}
+KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, vpaddq_u32(a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 kvt_twice_low(i32x16 a)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_u32(vzip1q_u32(a.v[i], a.v[i])));
+}
+KVT_LANES u8x64 kvt_twice_high(i32x16 a)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_u32(vzip2q_u32(a.v[i], a.v[i])));
+}
+KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
+{
+    half[0] = kvt_twice_low(a);
+    half[1] = kvt_twice_high(a);
+}
 KVT_LANES int32x4_t kvt_dot_u7s8(int32x4_t sum, int8x16_t a, int8x16_t b)
 {
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -246,12 +404,6 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 
 /* ---- quads ---- */
 
-KVT_LANES uint8x16_t kvt_low_bytes(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
-{
-    const uint16x8_t ab = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
-    const uint16x8_t cd = vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d));
-    return vuzp1q_u8(vreinterpretq_u8_u16(ab), vreinterpretq_u8_u16(cd));
-}
 KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 {
     KVT_MAP(u8x64, kvt_low_bytes(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
@@ -259,6 +411,19 @@ KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
 {
     return quad8_pack_u8(row);
+}
+KVT_LANES u8x64 kvt_words(i32x16 a, i32x16 b)
+{
+    KVT_MAP(u8x64, vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_u32(a.v[i]), vreinterpretq_u16_u32(b.v[i]))));
+}
+KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
+{
+    half[0] = kvt_words(row[0], row[1]);
+    half[1] = kvt_words(row[2], row[3]);
+}
+KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+{
+    return i16x32_pack_s8(kvt_words(row[0], row[1]), kvt_words(row[2], row[3]));
 }
 KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
 {
@@ -328,6 +493,8 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     vst1q_u32(max, vpmaxq_u32(vpmaxq_u32(m[0], m[1]), vpmaxq_u32(m[2], m[3])));
 }
 
+#undef KVT_LOOKUP
+#undef KVT_TBL
 #undef KVT_MAP
 #undef KVT_PART
 #endif

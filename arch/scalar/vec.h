@@ -96,6 +96,20 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
     memcpy(p, h, 32);
 }
 
+KVT_LANES i32x16 i32x16_load_u8(const void *p)
+{
+    uint8_t b[16];
+    memcpy(b, p, 16);
+    KVT_MAP(i32x16, 16, b[i]);
+}
+KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
+{
+    uint8_t b[16];
+    for (int i = 0; i < 16; i++)
+        b[i] = (uint8_t)a.v[i];
+    memcpy(p, b, 16);
+}
+
 /* ---- f32 ---- */
 
 KVT_LANES f32x16 f32x16_set1(float a)
@@ -105,6 +119,10 @@ KVT_LANES f32x16 f32x16_set1(float a)
 KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, 16, a.v[i] + b.v[i]);
+}
+KVT_LANES f32x16 f32x16_sub(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, 16, a.v[i] - b.v[i]);
 }
 KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
 {
@@ -133,6 +151,21 @@ KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
 KVT_LANES i32x16 i32x16_from_f32_trunc(f32x16 a)
 {
     KVT_MAP(i32x16, 16, (uint32_t)(int32_t)a.v[i]);
+}
+
+KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
+{
+    KVT_MAP(mask16, 16, a.v[i] > b.v[i] ? UINT32_MAX : 0);
+}
+KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+{
+    for (int h = 1; h < 16; h *= 2) {
+        f32x16 r;
+        for (int i = 0; i < 16; i++)
+            r.v[i] = i & h ? a.v[i - h] - a.v[i] : a.v[i] + a.v[i + h];
+        a = r;
+    }
+    return a;
 }
 
 /* ---- 32-bit integers ---- */
@@ -166,6 +199,18 @@ KVT_LANES i32x16 i32x16_shl_(i32x16 a, int n)
 KVT_LANES i32x16 i32x16_shr_(i32x16 a, int n)
 {
     KVT_MAP(i32x16, 16, a.v[i] >> n);
+}
+KVT_LANES i32x16 i32x16_xor(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, 16, a.v[i] ^ b.v[i]);
+}
+KVT_LANES i32x16 i32x16_max_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, 16, (int32_t)a.v[i] > (int32_t)b.v[i] ? a.v[i] : b.v[i]);
+}
+KVT_LANES i32x16 i32x16_min_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, 16, (int32_t)a.v[i] < (int32_t)b.v[i] ? a.v[i] : b.v[i]);
 }
 KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
 {
@@ -292,7 +337,121 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
     return sum;
 }
 
+KVT_LANES u8x64 u8x64_load_quarter(const void *p)
+{
+    u8x64 r;
+    for (int i = 0; i < 4; i++)
+        memcpy(r.v + 16 * i, p, 16);
+    return r;
+}
+KVT_LANES u8x64 u8x64_load_eighth(const void *p)
+{
+    u8x64 r;
+    for (int i = 0; i < 8; i++)
+        memcpy(r.v + 8 * i, p, 8);
+    return r;
+}
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    KVT_MAP(u8x64, 64, table[index.v[i] >> 4].v[(i & 48) + (index.v[i] & 15)]);
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    KVT_MAP(u8x64, 64, table[index.v[i] >> 4].v[(i & 48) + (index.v[i] & 15)]);
+}
+KVT_LANES u8x64 u8x64_count_gt_s8(u8x64 count, u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, 64, (uint8_t)(count.v[i] + ((int8_t)a.v[i] > (int8_t)b.v[i])));
+}
+KVT_LANES u8x64 u8x64_add(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, 64, (uint8_t)(a.v[i] + b.v[i]));
+}
+KVT_LANES u8x64 u8x64_abs_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, 64, (uint8_t)((int8_t)a.v[i] < 0 ? -(int8_t)a.v[i] : (int8_t)a.v[i]));
+}
+KVT_LANES u8x64 u8x64_neg_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, 64, a.v[i] == 0x80 ? 0x7f : (uint8_t)-a.v[i]);
+}
+
+/* ---- 32 halfwords in a line ---- */
+
+KVT_LANES int16_t s16_at(u8x64 a, int i)
+{
+    int16_t h;
+    memcpy(&h, a.v + 2 * i, 2);
+    return h;
+}
+KVT_LANES u8x64 i16x32_mulhrs(u8x64 a, u8x64 b)
+{
+    u8x64 r;
+    for (int i = 0; i < 32; i++) {
+        const int16_t h = (int16_t)((s16_at(a, i) * s16_at(b, i) + (1 << 14)) >> 15);
+        memcpy(r.v + 2 * i, &h, 2);
+    }
+    return r;
+}
+KVT_LANES u8x64 i16x32_pack_s8(u8x64 a, u8x64 b)
+{
+    u8x64 r;
+    for (int i = 0; i < 64; i++) {
+        const int16_t h = s16_at(i & 8 ? b : a, i / 16 * 8 + i % 8);
+        r.v[i] = (uint8_t)(h < -128 ? -128 : h > 127 ? 127 : h);
+    }
+    return r;
+}
+KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
+{
+    for (int i = 0; i < 64; i++) {
+        uint8_t *to = half[i >> 3 & 1].v + i / 16 * 16 + i % 8 * 2;
+        to[0] = 0;
+        to[1] = a.v[i];
+    }
+}
+KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
+{
+    for (int i = 0; i < 32; i++)
+        sum.v[i / 2] += (uint32_t)(s16_at(a, i) * s16_at(b, i));
+    return sum;
+}
+KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
+{
+    i32x16 r;
+    for (int i = 0; i < 16; i++) {
+        const uint32_t *from = (i & 2 ? b : a).v + i / 4 * 4 + i % 2 * 2;
+        r.v[i] = from[0] + from[1];
+    }
+    return r;
+}
+KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
+{
+    i32x16 r[2];
+    for (int i = 0; i < 16; i++)
+        r[i >> 1 & 1].v[i / 4 * 4 + i % 2 * 2] = r[i >> 1 & 1].v[i / 4 * 4 + i % 2 * 2 + 1] = a.v[i];
+    half[0] = u8x64_from_i32(r[0]);
+    half[1] = u8x64_from_i32(r[1]);
+}
+
 /* ---- quads ---- */
+
+KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+{
+    u8x64 r;
+    for (int i = 0; i < 64; i++) {
+        const int32_t x = (int32_t)row[i / 4 % 4].v[i / 16 * 4 + i % 4];
+        r.v[i] = (uint8_t)(x < -128 ? -128 : x > 127 ? 127 : x);
+    }
+    return r;
+}
+KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
+{
+    for (int i = 0; i < 64; i++) {
+        const uint16_t h = (uint16_t)row[i / 16].v[i % 16];
+        memcpy(half[i / 32].v + i % 16 / 4 * 16 + i / 16 % 2 * 8 + i % 4 * 2, &h, 2);
+    }
+}
 
 KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 {

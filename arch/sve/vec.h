@@ -4,6 +4,7 @@
 
 #include <arm_sve.h>
 #include <stdint.h>
+#include <string.h>
 
 #define KVT_LANES static inline __attribute__((always_inline, unused))
 
@@ -108,6 +109,17 @@ KVT_LANES void i32x16_store_u16(void *p, i32x16 a)
     }
     KVT_TOUCH(p);
 }
+KVT_LANES i32x16 i32x16_load_u8(const void *p)
+{
+    KVT_TOUCH(p);
+    KVT_MAP(i32x16, svld1ub_u32(KVT_ALL, (const uint8_t *)p + KVT_PART_BYTES / 4 * i));
+}
+KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
+{
+    for (int i = 0; i < KVT_PARTS; i++)
+        svst1b_u32(KVT_ALL, (uint8_t *)p + KVT_PART_BYTES / 4 * i, a.v[i]);
+    KVT_TOUCH(p);
+}
 
 /* ---- f32 ---- */
 
@@ -118,6 +130,10 @@ KVT_LANES f32x16 f32x16_set1(float a)
 KVT_LANES f32x16 f32x16_add(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, svadd_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
+KVT_LANES f32x16 f32x16_sub(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svsub_f32_x(KVT_ALL, a.v[i], b.v[i]));
 }
 KVT_LANES f32x16 f32x16_mul(f32x16 a, f32x16 b)
 {
@@ -147,6 +163,28 @@ KVT_LANES i32x16 i32x16_from_f32_rne(f32x16 a)
 {
     KVT_MAP(i32x16, svreinterpret_u32_s32(svcvt_s32_f32_x(KVT_ALL, svrintn_f32_x(KVT_ALL, a.v[i]))));
 }
+KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
+{
+    KVT_MAP(mask16, svdup_u32_z(svcmpgt_f32(KVT_ALL, a.v[i], b.v[i]), UINT32_MAX));
+}
+/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
+KVT_LANES svfloat32_t kvt_butterfly(svfloat32_t a, uint32_t h)
+{
+    const svuint32_t lane = svindex_u32(0, 1);
+    const svbool_t upper = svcmpne_n_u32(KVT_ALL, svand_n_u32_x(KVT_ALL, lane, h), 0);
+    const svfloat32_t sign = svdup_n_f32_m(svdup_f32(1), upper, -1);
+    return svmla_f32_x(KVT_ALL, svtbl_f32(a, sveor_n_u32_x(KVT_ALL, lane, h)), a, sign);
+}
+KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    const svfloat32_t low = kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[0], 1), 2), 4);
+    const svfloat32_t high = kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[1], 1), 2), 4);
+    return (f32x16){ { svadd_f32_x(KVT_ALL, low, high), svsub_f32_x(KVT_ALL, low, high) } };
+#else
+    return (f32x16){ { kvt_butterfly(kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[0], 1), 2), 4), 8) } };
+#endif
+}
 
 /* ---- 32-bit integers ---- */
 
@@ -170,6 +208,10 @@ KVT_LANES i32x16 i32x16_or(i32x16 a, i32x16 b)
 {
     KVT_MAP(i32x16, svorr_u32_x(KVT_ALL, a.v[i], b.v[i]));
 }
+KVT_LANES i32x16 i32x16_xor(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, sveor_u32_x(KVT_ALL, a.v[i], b.v[i]));
+}
 #define i32x16_shl(a, n) i32x16_shl_(a, n)
 #define i32x16_shr(a, n) i32x16_shr_(a, n)
 KVT_LANES i32x16 i32x16_shl_(i32x16 a, uint32_t n)
@@ -179,6 +221,14 @@ KVT_LANES i32x16 i32x16_shl_(i32x16 a, uint32_t n)
 KVT_LANES i32x16 i32x16_shr_(i32x16 a, uint32_t n)
 {
     KVT_MAP(i32x16, svlsr_n_u32_x(KVT_ALL, a.v[i], n));
+}
+KVT_LANES i32x16 i32x16_max_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_s32(svmax_s32_x(KVT_ALL, svreinterpret_s32_u32(a.v[i]), svreinterpret_s32_u32(b.v[i]))));
+}
+KVT_LANES i32x16 i32x16_min_s(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, svreinterpret_u32_s32(svmin_s32_x(KVT_ALL, svreinterpret_s32_u32(a.v[i]), svreinterpret_s32_u32(b.v[i]))));
 }
 KVT_LANES i32x16 i32x16_max_u(i32x16 a, i32x16 b)
 {
@@ -296,6 +346,137 @@ KVT_LANES void u8x64_swap_quarters(u8x64 a[4])
     }
 #endif
 }
+KVT_LANES u8x64 u8x64_load_quarter(const void *p)
+{
+    KVT_TOUCH(p);
+    const svuint8_t q = svld1rq_u8(svptrue_b8(), (const uint8_t *)p);
+    KVT_MAP(u8x64, q);
+}
+KVT_LANES u8x64 u8x64_load_eighth(const void *p)
+{
+    uint64_t e;
+    memcpy(&e, p, 8);
+    KVT_MAP(u8x64, svreinterpret_u8_u64(svdup_u64(e)));
+}
+/* Tables whose quarters are alike make a longer one: from `before` quarters of a, then those of b. */
+KVT_LANES svuint8_t kvt_then(int before, svuint8_t a, svuint8_t b)
+{
+    return svsel_u8(svwhilelt_b8(0, 16 * before), a, b);
+}
+KVT_LANES u8x64 u8x64_lookup32(const u8x64 table[2], u8x64 index)
+{
+    const svuint8_t t = kvt_then(1, table[0].v[0], table[1].v[0]);
+    KVT_MAP(u8x64, svtbl_u8(t, index.v[i]));
+}
+KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
+{
+    const svuint8_t low = kvt_then(1, table[0].v[0], table[1].v[0]);
+#if __ARM_FEATURE_SVE_BITS == 256
+    /* tbl gives 0 for indices beyond the register: one of the two results is. */
+    const svuint8_t high = kvt_then(1, table[2].v[0], table[3].v[0]);
+    KVT_MAP(u8x64, svorr_u8_x(svptrue_b8(), svtbl_u8(low, index.v[i]), svtbl_u8(high, svsub_n_u8_x(svptrue_b8(), index.v[i], 32))));
+#else
+    const svuint8_t t = kvt_then(2, low, kvt_then(3, table[2].v[0], table[3].v[0]));
+    KVT_MAP(u8x64, svtbl_u8(t, index.v[i]));
+#endif
+}
+KVT_LANES u8x64 u8x64_add(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, svadd_u8_x(svptrue_b8(), a.v[i], b.v[i]));
+}
+KVT_LANES u8x64 u8x64_count_gt_s8(u8x64 count, u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, svadd_n_u8_m(svcmpgt_s8(svptrue_b8(), svreinterpret_s8_u8(a.v[i]), svreinterpret_s8_u8(b.v[i])), count.v[i], 1));
+}
+KVT_LANES u8x64 u8x64_abs_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, svreinterpret_u8_s8(svabs_s8_x(svptrue_b8(), svreinterpret_s8_u8(a.v[i]))));
+}
+KVT_LANES u8x64 u8x64_neg_s8(u8x64 a)
+{
+    KVT_MAP(u8x64, svreinterpret_u8_s8(svqsub_s8(svdup_s8(0), svreinterpret_s8_u8(a.v[i]))));
+}
+/* The product shifted right by 15 is its upper half doubled and bit 15 of the lower; rounding adds bit 14. Base SVE has no sqrdmulh. */
+KVT_LANES svuint8_t kvt_mulhrs(svint16_t a, svint16_t b)
+{
+    const svuint16_t high = svreinterpret_u16_s16(svmulh_s16_x(svptrue_b16(), a, b));
+    const svuint16_t low = svreinterpret_u16_s16(svmul_s16_x(svptrue_b16(), a, b));
+    const svuint16_t bits = svcnt_u16_x(svptrue_b16(), svand_n_u16_x(svptrue_b16(), low, 0xc000));
+    return svreinterpret_u8_u16(svadd_u16_x(svptrue_b16(), svadd_u16_x(svptrue_b16(), high, high), bits));
+}
+KVT_LANES u8x64 i16x32_mulhrs(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, kvt_mulhrs(svreinterpret_s16_u8(a.v[i]), svreinterpret_s16_u8(b.v[i])));
+}
+/* What lies in the halves of a register to the halves of every quarter. */
+KVT_LANES svuint8_t kvt_halves_to_quarters(svuint8_t a)
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    static const uint64_t order[] = { 0, 2, 1, 3 };
+#else
+    static const uint64_t order[] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+#endif
+    return svreinterpret_u8_u64(svtbl_u64(svreinterpret_u64_u8(a), svld1_u64(svptrue_b64(), order)));
+}
+KVT_LANES svuint8_t kvt_limit_s8(svuint8_t a)
+{
+    return svreinterpret_u8_s16(svmax_n_s16_x(svptrue_b16(), svmin_n_s16_x(svptrue_b16(), svreinterpret_s16_u8(a), 127), -128));
+}
+KVT_LANES u8x64 i16x32_pack_s8(u8x64 a, u8x64 b)
+{
+    KVT_MAP(u8x64, kvt_halves_to_quarters(svuzp1_u8(kvt_limit_s8(a.v[i]), kvt_limit_s8(b.v[i]))));
+}
+/* Out-of-range indices give the zeros. */
+KVT_LANES svuint8_t kvt_widen_high_order(void)
+{
+    static const uint8_t order[64] = { 255, 0,  255, 1,  255, 2,  255, 3,  255, 4,  255, 5,  255, 6,  255, 7,  255, 16, 255, 17, 255, 18,
+                                       255, 19, 255, 20, 255, 21, 255, 22, 255, 23, 255, 32, 255, 33, 255, 34, 255, 35, 255, 36, 255, 37,
+                                       255, 38, 255, 39, 255, 48, 255, 49, 255, 50, 255, 51, 255, 52, 255, 53, 255, 54, 255, 55 };
+    return svld1_u8(svptrue_b8(), order);
+}
+KVT_LANES u8x64 kvt_bytes_at(u8x64 a, svuint8_t order)
+{
+    KVT_MAP(u8x64, svtbl_u8(a.v[i], order));
+}
+KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
+{
+    half[0] = kvt_bytes_at(a, kvt_widen_high_order());
+    half[1] = kvt_bytes_at(a, svorr_n_u8_x(svptrue_b8(), kvt_widen_high_order(), 8));
+}
+/* Base SVE multiplies 16-bit elements into 64 bits or not at all: so as 32-bit ones, first the even and then the odd. */
+KVT_LANES svuint32_t kvt_dot_s16(svuint32_t sum, svint32_t a, svint32_t b)
+{
+    svint32_t r = svreinterpret_s32_u32(sum);
+    r = svmla_s32_x(KVT_ALL, r, svexth_s32_x(KVT_ALL, a), svexth_s32_x(KVT_ALL, b));
+    return svreinterpret_u32_s32(svmla_s32_x(KVT_ALL, r, svasr_n_s32_x(KVT_ALL, a, 16), svasr_n_s32_x(KVT_ALL, b, 16)));
+}
+KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
+{
+    KVT_MAP(i32x16, kvt_dot_s16(sum.v[i], svreinterpret_s32_u8(a.v[i]), svreinterpret_s32_u8(b.v[i])));
+}
+KVT_LANES svuint32_t kvt_add_pairs(svuint32_t a, svuint32_t b)
+{
+    const svuint32_t sums = svadd_u32_x(KVT_ALL, svuzp1_u32(a, b), svuzp2_u32(a, b));
+    return svreinterpret_u32_u8(kvt_halves_to_quarters(svreinterpret_u8_u32(sums)));
+}
+KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
+{
+    KVT_MAP(i32x16, kvt_add_pairs(a.v[i], b.v[i]));
+}
+KVT_LANES svuint32_t kvt_twice_order(void)
+{
+    static const uint32_t order[16] = { 0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13 };
+    return svld1_u32(KVT_ALL, order);
+}
+KVT_LANES u8x64 kvt_lanes_at(i32x16 a, svuint32_t order)
+{
+    KVT_MAP(u8x64, svreinterpret_u8_u32(svtbl_u32(a.v[i], order)));
+}
+KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
+{
+    half[0] = kvt_lanes_at(a, kvt_twice_order());
+    half[1] = kvt_lanes_at(a, svorr_n_u32_x(KVT_ALL, kvt_twice_order(), 2));
+}
 KVT_LANES svint32_t kvt_dot_s8(svuint32_t sum, svuint8_t a, svuint8_t b)
 {
     return svdot_s32(svreinterpret_s32_u32(sum), svreinterpret_s8_u8(a), svreinterpret_s8_u8(b));
@@ -341,6 +522,25 @@ KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
 KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
 {
     return quad8_pack_u8(row);
+}
+KVT_LANES svuint8_t kvt_pack_sat_s8(svuint32_t a, svuint32_t b, svuint32_t c, svuint32_t d)
+{
+    const svuint8_t ab = svreinterpret_u8_u16(kvt_low_u16(a, b)), cd = svreinterpret_u8_u16(kvt_low_u16(c, d));
+    const svuint8_t rows = svuzp1_u8(kvt_limit_s8(ab), kvt_limit_s8(cd));
+    return svreinterpret_u8_u32(kvt_rows_to_quarters(svreinterpret_u32_u8(rows)));
+}
+KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+{
+    KVT_MAP(u8x64, kvt_pack_sat_s8(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+}
+KVT_LANES u8x64 kvt_words(i32x16 a, i32x16 b)
+{
+    KVT_MAP(u8x64, kvt_halves_to_quarters(svreinterpret_u8_u16(kvt_low_u16(a.v[i], b.v[i]))));
+}
+KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
+{
+    half[0] = kvt_words(row[0], row[1]);
+    half[1] = kvt_words(row[2], row[3]);
 }
 KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
 {

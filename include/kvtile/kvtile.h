@@ -53,7 +53,11 @@ typedef enum kvt_status {
     KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
     KVT_ERR_RANGE = 10,      /* tokens beyond the pages, a head beyond the layout, an unknown engine, or no sequences */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
-    KVT_ERR_MODEL = 12       /* a model description that contradicts itself */
+    KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
+    KVT_ERR_OPTIONS =
+        13, /* a rotation, centring, effort, FP8 scale, rounding or global scale that does not exist or that the scheme or format lacks */
+    KVT_ERR_FORMAT = 14, /* no such row format */
+    KVT_ERR_LAYOUT = 15  /* a layout that was not made by kvt_layout_init, or was changed afterwards */
 } kvt_status;
 
 /* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */
@@ -77,6 +81,7 @@ typedef struct kvt_scheme_info {
     uint32_t bits;        /* of one code */
     uint32_t block;       /* channels that share a scale: 0 = no scale, KVT_BLOCK_ROW = the whole row */
     uint32_t scale_bytes; /* of one scale */
+    int is_fp8;           /* block and scale_bytes are what they are unless kvt_side_options says otherwise */
 } kvt_scheme_info;
 
 /* The rows of schemes.def in order; NULL past the end. The result is static. */
@@ -117,6 +122,32 @@ KVT_API const char *kvt_cpu_feature(size_t index);
 
 typedef enum kvt_side { KVT_K = 0, KVT_V = 1 } kvt_side;
 
+/* An orthonormal transform of rows before they are encoded, undone when they are read: it spreads outlier channels over a block of 64 or 128. */
+typedef enum kvt_rotation { KVT_ROTATION_NONE = 0, KVT_ROTATION_64 = 64, KVT_ROTATION_128 = 128 } kvt_rotation;
+
+/* A row that is subtracted before encoding and added when reading; every page stores its own. It is estimated from tokens that are stored
+ * already: of the page before (PAGE), or once, of the first page (SEQUENCE). Then the first token of a page must be written before its others, and
+ * after all tokens of the page before it. */
+typedef enum kvt_centring { KVT_CENTRING_NONE = 0, KVT_CENTRING_SEQUENCE = 1, KVT_CENTRING_PAGE = 2 } kvt_centring;
+
+/* How long the kv schemes' encoder searches for scales. Reading does not depend on it, nor do sizes. */
+typedef enum kvt_effort { KVT_EFFORT_DEFAULT = 0, KVT_EFFORT_FAST = 1, KVT_EFFORT_BEST = 2 } kvt_effort;
+
+typedef enum kvt_fp8_scale { KVT_FP8_SCALE_F32 = 0, KVT_FP8_SCALE_E8M0 = 1 } kvt_fp8_scale;
+
+#define KVT_BLOCK_TENSOR (UINT32_MAX - 1)
+
+/* How one side is stored, beyond its scheme. All zero is plain. */
+typedef struct kvt_side_options {
+    kvt_rotation rotation;
+    kvt_centring centring;
+    kvt_effort effort;
+    /* e4m3 and e5m2 only, zero elsewhere: */
+    uint32_t fp8_block;      /* channels that share a scale: 0 = the row, 32, 64, 128, or KVT_BLOCK_TENSOR: nothing is stored */
+    kvt_fp8_scale fp8_scale; /* number format of the scales that are stored */
+    float fp8_tensor_scale;  /* with KVT_BLOCK_TENSOR: 2^-64 .. 2^64; otherwise 0 */
+} kvt_side_options;
+
 /* What is to be stored. Zero it, then fill it. */
 typedef struct kvt_spec {
     size_t size; /* sizeof(kvt_spec) */
@@ -126,18 +157,22 @@ typedef struct kvt_spec {
     uint32_t v_dim;      /* channels of a value row; 0: the latent of MLA, which is stored once, as keys */
     uint32_t kv_heads;
     uint32_t tiers; /* tiers that may run, a subset of kvt_tiers_usable(), with scalar always among them; 0 = all */
+    kvt_side_options k_options;
+    kvt_side_options v_options; /* ignored when v_dim is 0 */
 } kvt_spec;
 
 /* One side, keys or values, of a page. Rows are padded with zero channels to a multiple of 16. */
 typedef struct kvt_side_layout {
     kvt_scheme scheme;
-    uint32_t dim;         /* channels that callers see */
-    uint32_t padded_dim;  /* channels that are stored */
-    uint32_t row_bytes;   /* stored for one token: codes and scales, no rounding */
-    uint32_t code_bytes;  /* of a tile: its lines of 64 bytes */
-    uint32_t scale_bytes; /* of a tile: [block][16 tokens] */
-    size_t codes_offset;  /* in the page: tile i's codes begin at codes_offset + i * code_bytes */
-    size_t scales_offset; /* in the page: tile i's scales begin at scales_offset + i * scale_bytes */
+    uint32_t dim;          /* channels that callers see */
+    uint32_t padded_dim;   /* channels that are stored */
+    uint32_t row_bytes;    /* stored for one token: codes and scales */
+    uint32_t code_bytes;   /* of a tile: its lines of 64 bytes */
+    uint32_t scale_bytes;  /* of a tile: [block][16 tokens] */
+    uint32_t centre_bytes; /* of a page: the centre, 0 without centring */
+    size_t codes_offset;   /* in the page: tile i's codes begin at codes_offset + i * code_bytes */
+    size_t scales_offset;  /* in the page: tile i's scales begin at scales_offset + i * scale_bytes */
+    size_t centre_offset;  /* in the page */
 } kvt_side_layout;
 
 /* Sizes and places, made by kvt_layout_init and only read afterwards. It holds no pointers: it may be copied. */
@@ -146,11 +181,12 @@ typedef struct kvt_layout {
     kvt_spec spec;
     kvt_side_layout k;
     kvt_side_layout v;  /* all zero when v_dim is 0 */
-    size_t page_bytes;  /* of one KV head: a multiple of 64, every byte used */
+    size_t page_bytes;  /* of one KV head: a multiple of 64 */
     size_t token_bytes; /* k.row_bytes + v.row_bytes: one token in one KV head */
+    uint64_t seal;      /* tells a layout that was changed after kvt_layout_init */
 } kvt_layout;
 
-/* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER. */
+/* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER, OPTIONS. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec);
 
 /* Bytes of all KV heads' pages for `tokens` tokens of one sequence in one layer: kv_heads * ceil(tokens / 64) * page_bytes.
@@ -159,7 +195,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_layout_bytes(const kvt_layout *layout, siz
 
 /* Where the pages of one KV head are. Page p holds tokens 64p .. 64p+63 of the sequence. It begins at table[p], or where `table` is NULL at
  * base + p * stride. No alignment is required; 64 is advised. A page needs no initialisation: writing a token changes that token's bits and
- * no others, and whatever is read is what was there. */
+ * no others (with centring, the first token of a page also the page's centre), and whatever is read is what was there. */
 typedef struct kvt_pages {
     void *base;
     void *const *table;
@@ -182,9 +218,9 @@ KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
  *   rows        dim elements each, contiguous; no alignment required; must not overlap the pages
  *   row_stride  bytes from one row to the next, may be negative; |row_stride| >= the bytes of a row unless n_tokens is 1
  *   n_tokens    0 is allowed and does nothing
- * Writing tokens one by one, in any order, gives the same bytes as writing them at once. NaN and infinity: docs/formats.md, each scheme.
- * Errors: NULL, STRUCT_SIZE, SIDE, DTYPE, STRIDE, RANGE; SCHEME, DIM, HEADS when the layout was not made by kvt_layout_init. Nothing is written then.
- */
+ * Writing tokens one by one, in any order, gives the same bytes as writing them at once. With centring the order
+ * matters (kvt_centring), and writing the first token of page p > 0 reads page p - 1. NaN and infinity: docs/formats.md, each scheme.
+ * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE, DTYPE, STRIDE, RANGE. Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                             const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
 

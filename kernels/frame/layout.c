@@ -4,23 +4,60 @@
 
 enum { GROUP_CHANNELS = 16 }; /* what kernels work on at once: docs/formats.md, section 1 */
 
-static kvt_side_layout side_of(const kvt_scheme_info *scheme, uint32_t dim)
+/* A plane of 1-bit codes is made of lines of 32 channels, and half a line cannot be had (docs/formats.md, section 2). */
+static uint32_t row_code_bytes(uint32_t bits, uint32_t padded_dim)
 {
-    const uint32_t padded = (dim + GROUP_CHANNELS - 1) / GROUP_CHANNELS * GROUP_CHANNELS;
-    uint32_t blocks = 0;
-    if (scheme->block == KVT_BLOCK_ROW)
-        blocks = 1;
-    else if (scheme->block)
-        blocks = (padded + scheme->block - 1) / scheme->block;
-    const uint32_t row_code_bytes = padded * scheme->bits / 8, row_scale_bytes = blocks * scheme->scale_bytes;
-    return (kvt_side_layout){
-        .scheme = scheme->scheme,
-        .dim = dim,
-        .padded_dim = padded,
-        .row_bytes = row_code_bytes + row_scale_bytes,
-        .code_bytes = KVT_TILE_TOKENS * row_code_bytes,
-        .scale_bytes = KVT_TILE_TOKENS * row_scale_bytes,
-    };
+    const bool has_bit_plane = bits == 5 || bits == 3;
+    return has_bit_plane ? padded_dim * (bits - 1) / 8 + (padded_dim + 31) / 32 * 4 : padded_dim * bits / 8;
+}
+
+static uint32_t ceil_div(uint32_t a, uint32_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static kvt_status side_of(const kvt_scheme_info *scheme, uint32_t dim, const kvt_side_options *options, kvt_side_layout *side)
+{
+    const uint32_t padded = ceil_div(dim, GROUP_CHANNELS) * GROUP_CHANNELS;
+    uint32_t block = scheme->block, scale_bytes = scheme->scale_bytes;
+    if (scheme->is_fp8) {
+        switch (options->fp8_block) {
+        case 0:
+            break;
+        case 32:
+        case 64:
+        case 128:
+            block = options->fp8_block;
+            break;
+        case KVT_BLOCK_TENSOR:
+            block = 0;
+            break;
+        default:
+            return KVT_ERR_OPTIONS;
+        }
+        if (options->fp8_scale != KVT_FP8_SCALE_F32 && options->fp8_scale != KVT_FP8_SCALE_E8M0)
+            return KVT_ERR_OPTIONS;
+        if (block == 0 ? !(options->fp8_tensor_scale >= 0x1p-64f && options->fp8_tensor_scale <= 0x1p64f) : options->fp8_tensor_scale != 0)
+            return KVT_ERR_OPTIONS;
+        scale_bytes = block == 0 ? 0 : options->fp8_scale == KVT_FP8_SCALE_E8M0 ? 1 : scale_bytes;
+    } else if (options->fp8_block || options->fp8_scale || options->fp8_tensor_scale != 0) {
+        return KVT_ERR_OPTIONS;
+    }
+    if (options->rotation != KVT_ROTATION_NONE && options->rotation != KVT_ROTATION_64 && options->rotation != KVT_ROTATION_128)
+        return KVT_ERR_OPTIONS;
+    if ((unsigned)options->centring > KVT_CENTRING_PAGE || (unsigned)options->effort > KVT_EFFORT_BEST)
+        return KVT_ERR_OPTIONS;
+
+    const uint32_t blocks = block == 0 ? 0 : block == KVT_BLOCK_ROW ? 1 : ceil_div(padded, block);
+    const uint32_t code_bytes = row_code_bytes(scheme->bits, padded);
+    side->scheme = scheme->scheme;
+    side->dim = dim;
+    side->padded_dim = padded;
+    side->row_bytes = code_bytes + blocks * scale_bytes;
+    side->code_bytes = KVT_TILE_TOKENS * code_bytes;
+    side->scale_bytes = KVT_TILE_TOKENS * blocks * scale_bytes;
+    side->centre_bytes = options->centring ? padded + 2 * ceil_div(padded, KVT_CENTRE_BLOCK) : 0;
+    return KVT_OK;
 }
 
 /* Gives a side its place after `offset` bytes of the page, and returns where it ends. */
@@ -32,23 +69,30 @@ static size_t place(kvt_side_layout *side, size_t offset)
     return side->scales_offset + tiles * side->scale_bytes;
 }
 
-kvt_status kvt_page_shape_of(const kvt_spec *spec, kvt_page_shape *shape)
+kvt_tile_spec kvt_tile_spec_of(const kvt_side_layout *side, const kvt_side_options *options)
 {
-    const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme);
-    if (!k || (!v && spec->v_dim))
-        return KVT_ERR_SCHEME;
-    if (spec->k_dim < 1 || spec->k_dim > KVT_MAX_DIM || spec->v_dim > KVT_MAX_DIM)
-        return KVT_ERR_DIM;
-    if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
-        return KVT_ERR_HEADS;
-    memset(shape, 0, sizeof *shape);
-    shape->k = side_of(k, spec->k_dim);
-    shape->page_bytes = place(&shape->k, 0);
-    if (spec->v_dim) {
-        shape->v = side_of(v, spec->v_dim);
-        shape->page_bytes = place(&shape->v, shape->page_bytes);
-    }
-    return KVT_OK;
+    const bool is_row = options->fp8_block == 0, is_tensor = options->fp8_block == KVT_BLOCK_TENSOR;
+    return (kvt_tile_spec){
+        .dim = side->padded_dim,
+        .effort = options->effort,
+        .block_groups = is_row || is_tensor ? KVT_MAX_DIM / GROUP_CHANNELS : options->fp8_block / GROUP_CHANNELS,
+        .scale_bytes = is_tensor                                  ? 0
+                       : options->fp8_scale == KVT_FP8_SCALE_E8M0 ? 1
+                                                                  : KVT_SCALE_fp8,
+        .tensor_scale = options->fp8_tensor_scale,
+    };
+}
+
+/* The fields before it, as words, each rotated by another count: no change of one of them goes unseen. */
+uint64_t kvt_layout_seal(const kvt_layout *layout)
+{
+    enum { WORDS = offsetof(kvt_layout, seal) / sizeof(uint64_t) };
+    _Static_assert(offsetof(kvt_layout, seal) % sizeof(uint64_t) == 0, "whole words");
+    uint64_t words[WORDS], seal = 0x6b7674696c650001; /* "kvtile", 1 */
+    memcpy(words, layout, sizeof words);
+    for (unsigned i = 0; i < WORDS; i++)
+        seal ^= words[i] << (i % 63 + 1) | words[i] >> (63 - i % 63);
+    return seal;
 }
 
 kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
@@ -57,20 +101,35 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
         return KVT_ERR_NULL;
     if (spec->size != sizeof *spec)
         return KVT_ERR_STRUCT_SIZE;
-    kvt_page_shape shape;
-    const kvt_status status = kvt_page_shape_of(spec, &shape);
+    const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme);
+    if (!k || (!v && spec->v_dim))
+        return KVT_ERR_SCHEME;
+    if (spec->k_dim < 1 || spec->k_dim > KVT_MAX_DIM || spec->v_dim > KVT_MAX_DIM)
+        return KVT_ERR_DIM;
+    if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
+        return KVT_ERR_HEADS;
+    kvt_layout made;
+    memset(&made, 0, sizeof made); /* padding too: it is sealed */
+    made.size = sizeof made;
+    memcpy(&made.spec, spec, sizeof made.spec);
+    kvt_status status = side_of(k, spec->k_dim, &spec->k_options, &made.k);
+    if (!status && spec->v_dim)
+        status = side_of(v, spec->v_dim, &spec->v_options, &made.v);
     if (status)
         return status;
     if (spec->tiers & ~kvt_tiers_usable())
         return KVT_ERR_TIER;
-    *layout = (kvt_layout){
-        .size = sizeof *layout,
-        .spec = *spec,
-        .k = shape.k,
-        .v = shape.v,
-        .page_bytes = shape.page_bytes,
-        .token_bytes = shape.k.row_bytes + shape.v.row_bytes,
-    };
+    made.page_bytes = place(&made.k, 0);
+    if (spec->v_dim)
+        made.page_bytes = place(&made.v, made.page_bytes);
+    if (made.k.centre_bytes)
+        made.k.centre_offset = made.page_bytes;
+    if (made.v.centre_bytes)
+        made.v.centre_offset = made.page_bytes + made.k.centre_bytes;
+    made.page_bytes += ceil_div(made.k.centre_bytes + made.v.centre_bytes, 64) * 64;
+    made.token_bytes = made.k.row_bytes + made.v.row_bytes;
+    made.seal = kvt_layout_seal(&made);
+    memcpy(layout, &made, sizeof made);
     return KVT_OK;
 }
 

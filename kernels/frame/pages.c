@@ -1,6 +1,7 @@
 /* Rows in and out of pages: checks the arguments, then hands tile by tile to the kernels. */
-#include "arch/dispatch.h"
-#include "kernels/frame/frame.h"
+#include "kernels/frame/transfer.h"
+
+#include <string.h>
 
 size_t kvt_dtype_bytes(kvt_dtype dtype)
 {
@@ -16,71 +17,74 @@ size_t kvt_dtype_bytes(kvt_dtype dtype)
 
 /* One checked call. */
 typedef struct transfer {
-    kvt_page_shape shape;
-    const kvt_side_layout *side; /* in shape */
-    size_t row;                  /* of schemes.def */
-    uint32_t tiers;
+    kvt_transfer at;
+    kvt_tile_spec tile;
+    bool is_staged; /* rows pass through the tier's stage */
+    bool is_padded; /* or through a buffer, because kernels work on whole groups of channels */
 } transfer;
 
 static kvt_status check(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
                         kvt_dtype dtype, ptrdiff_t row_stride, transfer *t)
 {
-    if (!layout || !pages)
-        return KVT_ERR_NULL;
-    if (layout->size != sizeof *layout)
-        return KVT_ERR_STRUCT_SIZE;
-    const kvt_status status = kvt_page_shape_of(&layout->spec, &t->shape);
+    kvt_status status = kvt_transfer_begin(&t->at, layout, side, pages);
     if (status)
         return status;
-    if ((side != KVT_K && side != KVT_V) || (side == KVT_V && layout->spec.v_dim == 0))
-        return KVT_ERR_SIDE;
     const size_t element = kvt_dtype_bytes(dtype);
     if (!element)
         return KVT_ERR_DTYPE;
-    t->side = side == KVT_K ? &t->shape.k : &t->shape.v;
-
     if (n_tokens == 0)
         return KVT_OK;
-    size_t capacity, end;
-    if (__builtin_mul_overflow(pages->count, (size_t)KVT_PAGE_TOKENS, &capacity))
-        capacity = SIZE_MAX;
-    if (__builtin_add_overflow(first_token, n_tokens, &end) || end > capacity)
-        return KVT_ERR_RANGE;
-    if (!rows || (!pages->table && !pages->base))
-        return KVT_ERR_NULL;
-    if (!pages->table && pages->stride < t->shape.page_bytes)
-        return KVT_ERR_STRIDE;
-    const size_t distance = row_stride < 0 ? 0 - (size_t)row_stride : (size_t)row_stride;
-    if (n_tokens > 1 && distance < t->side->dim * element)
-        return KVT_ERR_STRIDE;
-    if (pages->table)
-        for (size_t p = first_token / KVT_PAGE_TOKENS; p <= (end - 1) / KVT_PAGE_TOKENS; p++)
-            if (!pages->table[p])
-                return KVT_ERR_NULL;
-    t->row = kvt_scheme_row(t->side->scheme);
-    t->tiers = kvt_runnable(layout->spec.tiers);
+    status = kvt_transfer_check(&t->at, first_token, n_tokens, rows, t->at.side->dim * element, row_stride);
+    if (status)
+        return status;
+    const kvt_side_options *options = t->at.options;
+    t->tile = kvt_tile_spec_of(t->at.side, options);
+    t->is_staged = options->rotation || options->centring || (t->at.kernels->f32_only && dtype != KVT_F32);
+    t->is_padded = !t->is_staged && t->at.side->dim != t->at.side->padded_dim;
     return KVT_OK;
 }
 
-/* The tile that `token` is in, and how many of `n_tokens` tokens from there on are. */
-typedef struct tile {
-    uint8_t *codes;
-    uint8_t *scales;
-    uint32_t first;
-    uint32_t count;
-} tile;
-
-static tile tile_of(const transfer *t, const kvt_pages *pages, size_t token, size_t n_tokens)
+/* The centre of the page that `token` is in, or NULL. */
+static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_DIM])
 {
-    const size_t p = token / KVT_PAGE_TOKENS, i = token % KVT_PAGE_TOKENS / KVT_TILE_TOKENS;
-    const uint32_t first = (uint32_t)(token % KVT_TILE_TOKENS), room = KVT_TILE_TOKENS - first;
-    uint8_t *page = pages->table ? pages->table[p] : (uint8_t *)pages->base + p * pages->stride;
-    return (tile){
-        .codes = page + t->side->codes_offset + i * t->side->code_bytes,
-        .scales = page + t->side->scales_offset + i * t->side->scale_bytes,
-        .first = first,
-        .count = n_tokens < room ? (uint32_t)n_tokens : room,
-    };
+    if (!t->at.side->centre_bytes)
+        return NULL;
+    t->at.tier->stage->load_centre(mu, kvt_page_at(&t->at, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
+    return mu;
+}
+
+/* Writes the centre of page p, whose first token comes next. `staged` is for use in between. */
+static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KVT_MAX_DIM])
+{
+    uint8_t *centre = kvt_page_at(&t->at, p) + t->at.side->centre_offset;
+    if (p == 0) {
+        memset(centre, 0, t->at.side->centre_bytes);
+        return;
+    }
+    if (p > 1 && t->at.options->centring == KVT_CENTRING_SEQUENCE) {
+        memmove(centre, kvt_page_at(&t->at, p - 1) + t->at.side->centre_offset, t->at.side->centre_bytes);
+        return;
+    }
+    float sum[KVT_MAX_DIM] = { 0 };
+    for (size_t token = (p - 1) * KVT_PAGE_TOKENS; token < p * KVT_PAGE_TOKENS; token += KVT_TILE_TOKENS) {
+        const kvt_tile at = kvt_tile_of(&t->at, token, KVT_TILE_TOKENS);
+        t->at.kernels->read[t->at.which](at.codes, at.scales, &t->tile, (uint8_t *)staged, (ptrdiff_t)(t->tile.dim * sizeof *staged), KVT_F32, 0,
+                                         KVT_TILE_TOKENS);
+        t->at.tier->stage->add(sum, staged, KVT_TILE_TOKENS, t->tile.dim);
+    }
+    centre_of(t, (p - 1) * KVT_PAGE_TOKENS, mu);
+    for (uint32_t c = 0; c < t->tile.dim; c++)
+        mu[c] += sum[c] * (1.0f / KVT_PAGE_TOKENS);
+    t->at.tier->stage->store_centre(centre, mu, t->tile.dim);
+}
+
+static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype)
+{
+    if (at->count == KVT_TILE_TOKENS)
+        t->at.kernels->write[t->at.which](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
+    else
+        for (uint32_t i = 0; i < at->count; i++)
+            t->at.kernels->write_row[t->at.which](at->codes, at->scales, &t->tile, rows + (ptrdiff_t)i * row_stride, dtype, at->first + i);
 }
 
 kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
@@ -90,11 +94,34 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_write_tile_fn *write = kvt_tiers[kvt_serving_tier(t.tiers, t.row, KVT_OP_WRITE, side)].kernels[t.row]->write[side];
+    if (t.at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && pages->table &&
+        !pages->table[first_token / KVT_PAGE_TOKENS - 1])
+        return KVT_ERR_NULL; /* its tokens make the centre */
     const uint8_t *row = rows;
+    if (!t.is_staged && !t.is_padded) {
+        for (size_t done = 0; done < n_tokens;) {
+            const kvt_tile at = kvt_tile_of(&t.at, first_token + done, n_tokens - done);
+            write_rows(&t, &at, row + (ptrdiff_t)done * row_stride, row_stride, dtype);
+            done += at.count;
+        }
+        return KVT_OK;
+    }
+    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    const size_t element = t.is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype), stride = t.tile.dim * element;
+    if (t.is_padded)
+        memset(buffer, 0, KVT_TILE_TOKENS * stride);
     for (size_t done = 0; done < n_tokens;) {
-        const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);
-        write(at.codes, at.scales, t.side->dim, row + (ptrdiff_t)done * row_stride, row_stride, dtype, at.first, at.count);
+        const size_t token = first_token + done;
+        const kvt_tile at = kvt_tile_of(&t.at, token, n_tokens - done);
+        const uint8_t *from = row + (ptrdiff_t)done * row_stride;
+        if (t.at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
+            renew_centre(&t, token / KVT_PAGE_TOKENS, buffer, mu);
+        if (t.is_staged)
+            t.at.tier->stage->prepare(buffer, from, row_stride, dtype, at.count, t.at.side->dim, t.at.options->rotation, centre_of(&t, token, mu));
+        else
+            for (uint32_t i = 0; i < at.count; i++)
+                memcpy((uint8_t *)buffer + i * stride, from + (ptrdiff_t)i * row_stride, t.at.side->dim * element);
+        write_rows(&t, &at, (const uint8_t *)buffer, (ptrdiff_t)stride, t.is_staged ? KVT_F32 : dtype);
         done += at.count;
     }
     return KVT_OK;
@@ -107,11 +134,21 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
     const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
     if (status || n_tokens == 0)
         return status;
-    kvt_read_tile_fn *read = kvt_tiers[kvt_serving_tier(t.tiers, t.row, KVT_OP_READ, side)].kernels[t.row]->read[side];
     uint8_t *row = rows;
+    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    const bool is_direct = !t.is_staged && !t.is_padded;
+    const size_t element = t.is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype);
+    const ptrdiff_t stride = is_direct ? row_stride : (ptrdiff_t)(t.tile.dim * element);
     for (size_t done = 0; done < n_tokens;) {
-        const tile at = tile_of(&t, pages, first_token + done, n_tokens - done);
-        read(at.codes, at.scales, t.side->dim, row + (ptrdiff_t)done * row_stride, row_stride, dtype, at.first, at.count);
+        const size_t token = first_token + done;
+        const kvt_tile at = kvt_tile_of(&t.at, token, n_tokens - done);
+        uint8_t *to = row + (ptrdiff_t)done * row_stride, *decoded = is_direct ? to : (uint8_t *)buffer;
+        t.at.kernels->read[side](at.codes, at.scales, &t.tile, decoded, stride, t.is_staged ? KVT_F32 : dtype, at.first, at.count);
+        if (t.is_staged)
+            t.at.tier->stage->restore(buffer, to, row_stride, dtype, at.count, t.at.side->dim, t.at.options->rotation, centre_of(&t, token, mu));
+        else if (t.is_padded)
+            for (uint32_t i = 0; i < at.count; i++)
+                memcpy(to + (ptrdiff_t)i * row_stride, decoded + (ptrdiff_t)i * stride, t.at.side->dim * element);
         done += at.count;
     }
     return KVT_OK;

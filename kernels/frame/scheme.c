@@ -5,7 +5,8 @@
 #include <string.h>
 
 const kvt_scheme_info kvt_schemes[] = {
-#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) { KVT_SCHEME_##name, #name, title, bits, block, KVT_SCALE_##scale },
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title)                                                                                          \
+    { KVT_SCHEME_##name, #name, title, bits, block, KVT_SCALE_##scale, KVT_IS_FP8_SCALE_##scale },
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
 };
@@ -24,12 +25,23 @@ const kvt_scheme_info *kvt_scheme_find(const char *name)
     return NULL;
 }
 
+/* Row + 1 of each id, 0 where there is none. */
+enum {
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) ROW_##name,
+#include <kvtile/schemes.def>
+#undef KVT_SCHEME_ROW
+    ROW_COUNT
+};
+static const uint8_t row_of[] = {
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) [id] = ROW_##name + 1,
+#include <kvtile/schemes.def>
+#undef KVT_SCHEME_ROW
+};
+
 size_t kvt_scheme_row(kvt_scheme scheme)
 {
-    size_t i = 0;
-    while (i < kvt_schemes_count && kvt_schemes[i].scheme != scheme)
-        i++;
-    return i;
+    const size_t id = (size_t)scheme;
+    return id < sizeof row_of && row_of[id] ? row_of[id] - 1u : (size_t)ROW_COUNT;
 }
 
 const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme)
@@ -40,33 +52,19 @@ const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme)
 uint32_t kvt_runnable(uint32_t tiers)
 {
     const uint32_t usable = kvt_tiers_usable();
-    return tiers ? tiers & usable : usable;
+    return tiers ? (tiers & usable) | 1 : usable; /* tier 0 is scalar */
 }
 
-static bool brings(const kvt_kernels *kernels, kvt_op op, kvt_side side)
+const kvt_tier *kvt_serving_tier(uint32_t tiers)
 {
-    return op == KVT_OP_WRITE ? kernels->write[side] != NULL : kernels->read[side] != NULL;
-}
-
-size_t kvt_serving_tier(uint32_t tiers, size_t row, kvt_op op, kvt_side side)
-{
-    size_t tier = kvt_tiers_count - 1;
-    while (tier > 0 && !(tiers >> kvt_tiers[tier].id & 1 && brings(kvt_tiers[tier].kernels[row], op, side)))
+    const uint32_t runnable = kvt_runnable(tiers);
+    const kvt_tier *tier = kvt_tiers + kvt_tiers_count - 1;
+    while (tier > kvt_tiers && !(runnable >> tier->id & 1))
         tier--;
     return tier;
 }
 
 const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
 {
-    const size_t row = kvt_scheme_row(scheme);
-    if (row == kvt_schemes_count)
-        return NULL;
-    const uint32_t runnable = kvt_runnable(tiers);
-    size_t best = 0;
-    for (int op = KVT_OP_WRITE; op <= KVT_OP_READ; op++)
-        for (int side = KVT_K; side <= KVT_V; side++) {
-            const size_t tier = kvt_serving_tier(runnable, row, (kvt_op)op, (kvt_side)side);
-            best = tier > best ? tier : best;
-        }
-    return kvt_tiers[best].name;
+    return kvt_scheme_get(scheme) ? kvt_serving_tier(tiers)->name : NULL;
 }

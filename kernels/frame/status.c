@@ -37,6 +37,13 @@ const char *kvt_status_text(kvt_status status)
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:
         return "a model has no layer groups, or one that lacks a field its kind needs or has one its kind does not use";
+    case KVT_ERR_LAYOUT:
+        return "a layout was not made by kvt_layout_init, or was changed afterwards";
+    case KVT_ERR_OPTIONS:
+        return "a side's options have a rotation other than 0, 64 and 128, a centring or effort that does not exist, or an FP8 scale that the scheme "
+               "does not have; or a row's options a rounding or global scale that the format does not have";
+    case KVT_ERR_FORMAT:
+        return "no such row format; kvt_row_format_at lists them";
     }
     return "unknown status";
 }

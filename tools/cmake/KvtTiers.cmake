@@ -1,4 +1,4 @@
-# Reads arch/isa.def and include/kvtile/schemes.def, so that a new row needs no change here.
+# Reads arch/isa.def, include/kvtile/schemes.def and kernels/row_families.def, so that a new row needs no change here.
 
 # The C preprocessor cuts away the rows of other architectures.
 set(preprocess ${CMAKE_C_COMPILER})
@@ -21,20 +21,32 @@ foreach(row IN LISTS rows)
   string(REGEX MATCH "\\(([a-z0-9_]+)," _ "${row}")
   list(APPEND KVT_SCHEMES ${CMAKE_MATCH_1})
 endforeach()
-if(NOT KVT_TIERS OR NOT KVT_SCHEMES)
-  message(FATAL_ERROR "arch/isa.def has no tier, or schemes.def no scheme, for ${CMAKE_SYSTEM_PROCESSOR}")
+set(KVT_ROW_FAMILIES "")
+file(STRINGS ${PROJECT_SOURCE_DIR}/kernels/row_families.def rows REGEX "^KVT_ROW_FAMILY")
+foreach(row IN LISTS rows)
+  string(REGEX MATCH "\\(([a-z0-9_]+)\\)" _ "${row}")
+  list(APPEND KVT_ROW_FAMILIES ${CMAKE_MATCH_1})
+endforeach()
+if(NOT KVT_TIERS OR NOT KVT_SCHEMES OR NOT KVT_ROW_FAMILIES)
+  message(FATAL_ERROR "arch/isa.def has no tier, schemes.def no scheme, or row_families.def no family, for ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
-set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS arch/isa.def include/kvtile/schemes.def)
+set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS arch/isa.def include/kvtile/schemes.def
+             kernels/row_families.def)
 message(STATUS "Tiers: ${KVT_TIERS}; schemes: ${KVT_SCHEMES}")
 
 # kvt_add_tier_objects(PREFIX SOURCE...): one object library PREFIX_<tier> per tier, with that tier's lanes and flags.
 # No link-time optimisation: it could move wide instructions into code that runs on every CPU.
+# Sanitizers instrument every inlined lane; optimising that takes minutes a file.
 function(kvt_add_tier_objects prefix)
+  set(last_flags "")
+  if(CMAKE_C_FLAGS MATCHES "-fsanitize")
+    set(last_flags -O1)
+  endif()
   foreach(tier IN LISTS KVT_TIERS)
     add_library(${prefix}_${tier} OBJECT ${ARGN})
     target_link_libraries(${prefix}_${tier} PRIVATE kvt_compile)
     target_include_directories(${prefix}_${tier} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/arch/${KVT_TIER_${tier}_FOLDER})
-    target_compile_options(${prefix}_${tier} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto ${KVT_TIER_${tier}_FLAGS})
+    target_compile_options(${prefix}_${tier} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto ${KVT_TIER_${tier}_FLAGS} ${last_flags})
     target_compile_definitions(${prefix}_${tier} PRIVATE KVT_TIER=${tier})
   endforeach()
 endfunction()

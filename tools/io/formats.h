@@ -15,6 +15,10 @@ int safetensors_read(rows_file *file, error_text *error);
 int qvkt_write(const char *path, uint32_t layer, uint32_t heads, size_t tokens, uint32_t dim, const float *rows, size_t head_stride,
                error_text *error);
 
+/* Writes what stands before the numbers of an .npy file of f32 or f16: shape [head][token][dim], or [token][dim] with heads = 0. Failures show in
+ * ferror(stream). */
+void npy_write_header(FILE *stream, kvt_dtype dtype, uint32_t heads, size_t tokens, uint32_t dim);
+
 /* Fills the shape of `tensor` from a file's [token][dim] or [head][token][dim] and gives the bytes of its rows, its dtype being set; -1 with
  * the error when the library could not store such rows. */
 int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error);

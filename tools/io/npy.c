@@ -165,3 +165,18 @@ int npy_read(rows_file *file, error_text *error)
         return error_set(error, "numbers take %zu bytes: %" PRIu64 " would be right for this shape", rest, bytes);
     return rows_add(file, &tensor, NULL, error);
 }
+
+void npy_write_header(FILE *stream, kvt_dtype dtype, uint32_t heads, size_t tokens, uint32_t dim)
+{
+    char heads_text[16] = "", text[128];
+    if (heads != 0)
+        snprintf(heads_text, sizeof heads_text, "%" PRIu32 ", ", heads);
+    const int length = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%zu, %" PRIu32 "), }",
+                                dtype == KVT_F32 ? "<f4" : "<f2", heads_text, tokens, dim);
+    /* 10 bytes before the header; spaces and a newline fill it to a multiple of 64. */
+    const int padded = (10 + length + 1 + 63) / 64 * 64 - 10;
+    fwrite("\x93NUMPY\x01\x00", 1, 8, stream);
+    fputc(padded & 0xff, stream);
+    fputc(padded >> 8, stream);
+    fprintf(stream, "%-*s\n", padded - 1, text);
+}

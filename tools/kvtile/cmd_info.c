@@ -48,10 +48,10 @@ static void print_text(uint32_t tiers)
         if ((kvt_tiers_usable() & UINT32_C(1) << id) != 0)
             printf(" %s", kvt_tier_name(id));
     }
-    printf("\n\n  %-8s  %-8s  %s\n", "scheme", "tier", "what");
+    printf("\n\n  %-6s  %-10s  %s\n", "scheme", "tier", "what");
     const kvt_scheme_info *info;
     for (size_t i = 0; (info = kvt_scheme_at(i)) != NULL; i++)
-        printf("  %-8s  %-8s  %s\n", info->name, kvt_scheme_tier(info->scheme, tiers), info->title);
+        printf("  %-6s  %-10s  %s\n", info->name, kvt_scheme_tier(info->scheme, tiers), info->title);
 }
 
 int kvt_cmd_info(int argc, const char **argv)

@@ -48,7 +48,7 @@ static const char help[] = "Usage: kvtile size MODEL [options]       one model, 
                            "Examples:\n"
                            "  kvtile size gemma-4-E2B\n"
                            "  kvtile size Qwen3.5-35B-A3B --scheme q8_0 --ctx 128k --seqs 4\n"
-                           "  kvtile size ~/models/gemma-4-31B/config.json --k q8_0 --v q4_0 --json\n"
+                           "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
                            "  kvtile size --table --ctx 64k\n";
 
 static const char *const well_known[] = { "gemma-4-E2B",   "gemma-4-26B-A4B",         "Qwen3.5-35B-A3B",

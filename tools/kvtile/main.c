@@ -16,6 +16,8 @@ static const struct command {
 } COMMANDS[] = {
     { "size", kvt_cmd_size, "bytes of a model's KV cache, per token and at a context" },
     { "eval", kvt_cmd_eval, "store real keys or values in each scheme: bytes, accuracy, speed" },
+    { "convert", kvt_cmd_convert, "rows in and out of the formats of other engines" },
+    { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside a plain loop and memcpy" },
     { "info", kvt_cmd_info, "version, CPU features, and the kernels that serve each scheme" },
 };
 static const size_t N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS;
@@ -25,14 +27,14 @@ static void print_help(void)
     printf("Usage: kvtile COMMAND [ARGUMENTS]\n"
            "A language model's KV cache in fewer bytes, the same bits on every CPU.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-6s %s\n", COMMANDS[i].name, COMMANDS[i].title);
+        printf("  %-7s %s\n", COMMANDS[i].name, COMMANDS[i].title);
     printf("\n`kvtile COMMAND --help` explains a command; `kvtile --version` prints the version.\n");
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        error_print("kvtile", "no command", "size, eval or info would be right; see kvtile --help");
+        error_print("kvtile", "no command", "size, eval, convert, bench or info would be right; see kvtile --help");
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

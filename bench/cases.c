@@ -1,0 +1,135 @@
+#include "bench/cases.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const BENCH_OP_NAMES[BENCH_N_OPS] = { "write", "read", "append" };
+const char *const BENCH_WHERE_NAMES[BENCH_N_WHERE] = { "l2", "memory" };
+
+kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout)
+{
+    kvt_spec spec = { .size = sizeof spec, .k_scheme = one->scheme->scheme, .k_dim = one->dim, .kv_heads = 1 };
+    const kvt_status status = kvt_tiers_parse(kvt_tier_name(one->tier), &spec.tiers);
+    if (status != KVT_OK)
+        return status;
+    if (one->side == KVT_K) {
+        spec.k_options = one->options;
+    } else {
+        spec.k_scheme = KVT_SCHEME_q4_0;
+        spec.k_dim = 1;
+        spec.v_scheme = one->scheme->scheme;
+        spec.v_dim = one->dim;
+        spec.v_options = one->options;
+    }
+    return kvt_layout_init(layout, &spec);
+}
+
+const char *bench_dtype_name(kvt_dtype dtype)
+{
+    return dtype == KVT_F32 ? "f32" : dtype == KVT_F16 ? "f16" : "bf16";
+}
+
+static void join(char *text, size_t room, const char *word)
+{
+    const size_t length = strlen(text);
+    snprintf(text + length, room - length, "%s%s", length > 0 ? "+" : "", word);
+}
+
+void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM])
+{
+    char options[32] = "";
+    if (one->options.rotation != KVT_ROTATION_NONE)
+        join(options, sizeof options, one->options.rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
+    if (one->options.centring != KVT_CENTRING_NONE)
+        join(options, sizeof options, one->options.centring == KVT_CENTRING_PAGE ? "page" : "sequence");
+    if (one->options.effort != KVT_EFFORT_DEFAULT)
+        join(options, sizeof options, one->options.effort == KVT_EFFORT_FAST ? "fast" : "best");
+    snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", BENCH_OP_NAMES[one->op], one->scheme->name, one->side == KVT_K ? "k" : "v",
+             kvt_tier_name(one->tier), one->dim, bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", BENCH_WHERE_NAMES[one->where]);
+}
+
+static int add_one(bench_cases *list, const bench_case *one)
+{
+    kvt_layout layout;
+    const bool searches = one->scheme->scale_bytes == 1 && !one->scheme->is_fp8; /* the others' encoders make no effort */
+    if (bench_case_layout(one, &layout) != KVT_OK || (one->options.effort != KVT_EFFORT_DEFAULT && !searches))
+        return 0;
+    if ((list->n & (list->n - 1)) == 0) { /* room for a power of two of them */
+        bench_case *larger = realloc(list->cases, (list->n > 0 ? list->n * 2 : 1) * sizeof *larger);
+        if (larger == NULL)
+            return -1;
+        list->cases = larger;
+    }
+    list->cases[list->n++] = *one;
+    return 0;
+}
+
+/* Sides, tiers, widths and places of one operation in one scheme. */
+static int add_scheme(bench_cases *list, const bench_selection *selection, bench_op op, const kvt_scheme_info *scheme)
+{
+    bench_case one = { .op = op, .scheme = scheme, .dtype = selection->dtype, .options = selection->options };
+    int status = 0;
+    for (int side = KVT_K; side <= (int)KVT_V; side++) {
+        one.side = side == KVT_K ? KVT_K : KVT_V;
+        for (one.tier = 0; (selection->sides >> side & 1) != 0 && one.tier < 32; one.tier++) {
+            for (size_t d = 0; (selection->tiers >> one.tier & 1) != 0 && d < selection->n_dims; d++) {
+                one.dim = selection->dims[d];
+                for (int where = 0; status == 0 && where < BENCH_N_WHERE; where++) {
+                    one.where = where == BENCH_L2 ? BENCH_L2 : BENCH_MEMORY;
+                    if ((selection->wheres >> where & 1) != 0)
+                        status = add_one(list, &one);
+                }
+            }
+        }
+    }
+    return status;
+}
+
+int bench_cases_add(bench_cases *list, const bench_selection *selection)
+{
+    static const bench_op ops[] = { BENCH_WRITE, BENCH_READ, BENCH_APPEND };
+    int status = 0;
+    for (size_t i = 0; i < BENCH_N_OPS; i++) {
+        for (size_t s = 0; (selection->ops >> ops[i] & 1) != 0; s++) {
+            if (selection->schemes != NULL && s >= selection->n_schemes)
+                break;
+            const kvt_scheme_info *scheme = selection->schemes != NULL ? selection->schemes[s] : kvt_scheme_at(s);
+            if (scheme == NULL)
+                break;
+            status |= add_scheme(list, selection, ops[i], scheme);
+        }
+    }
+    return status;
+}
+
+int bench_cases_add_all(bench_cases *list)
+{
+    static const uint32_t dims[] = { 64, 128, 256 };
+    static const struct variant {
+        kvt_dtype dtype;
+        kvt_side_options options;
+    } variants[] = {
+        { .dtype = KVT_F32 },
+        { .dtype = KVT_F16 },
+        { .dtype = KVT_BF16 },
+        { .dtype = KVT_F32, .options = { .rotation = KVT_ROTATION_64 } },
+        { .dtype = KVT_F32, .options = { .centring = KVT_CENTRING_PAGE } },
+        { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_FAST } },
+        { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_BEST } },
+    };
+    int status = 0;
+    for (size_t i = 0; status == 0 && i < sizeof variants / sizeof *variants; i++) {
+        const unsigned every_op = (1U << BENCH_N_OPS) - 1;
+        const bench_selection all = { .ops = variants[i].options.effort != KVT_EFFORT_DEFAULT ? every_op & ~(1U << BENCH_READ) : every_op,
+                                      .sides = 3,
+                                      .wheres = (1U << BENCH_N_WHERE) - 1,
+                                      .tiers = kvt_tiers_usable(),
+                                      .n_dims = sizeof dims / sizeof *dims,
+                                      .dims = dims,
+                                      .dtype = variants[i].dtype,
+                                      .options = variants[i].options };
+        status = bench_cases_add(list, &all);
+    }
+    return status;
+}

@@ -1,0 +1,77 @@
+/* kvtile-bench: all cases as Google Benchmark's own program. */
+#include "bench/ggml.h"
+#include "bench/measure.h"
+
+#include <kvtile/kvtile.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char HELP[] = "Usage: kvtile-bench [--benchmark_filter=REGEX] [GOOGLE BENCHMARK'S FLAGS]\n"
+                           "Times kvtile's kernels beside the simplest loop that moves the same bytes, and beside memcpy, in turns.\n"
+                           "\n"
+                           "Names are op/scheme/side/tier/head_dim/dtype/options/where:\n"
+                           "  op       write, read: whole heads; append: one token per call\n"
+                           "  options  plain, rot64, page (centring), fast, best (effort)\n"
+                           "  where    l2: the data stay in the L2 cache; memory: at least three times the last level is walked\n"
+                           "Counters: docs/performance.md. Ratios are our time over the other's.\n"
+                           "Without a filter the plain cases of f32 rows run. `kvtile bench` prints the same as a table.\n"
+                           "\n"
+                           "Examples:\n"
+                           "  kvtile-bench --benchmark_filter='write/q8_0/k/.*/128/f32/plain'\n"
+                           "  kvtile-bench --benchmark_filter='read/kv.*/rot64/l2' --benchmark_min_time=0.5 --benchmark_out=kv.json\n"
+                           "  kvtile-bench --benchmark_list_tests --benchmark_filter=.\n"
+                           "\n";
+
+static void add_context(const machine *here)
+{
+    char caches[120];
+    snprintf(caches, sizeof caches, "L1 %zu KiB, L2 %zu KiB, last level %zu KiB (%s)", here->l1_bytes >> 10, here->l2_bytes >> 10,
+             here->llc_bytes >> 10, here->cache_source);
+    shim_add_context("kvtile", kvt_version());
+    shim_add_context("cpu", here->cpu);
+    shim_add_context("tiers", here->tiers);
+    shim_add_context("caches", caches);
+    if (ggml_report() != NULL)
+        shim_add_context("ggml", ggml_report());
+}
+
+int main(int argc, char **argv)
+{
+    static char filter[] = "--benchmark_filter=/f32/plain/";
+    static char min_time[] = "--benchmark_min_time=0.05";
+    static char tabular[] = "--benchmark_counters_tabular=true";
+    char **arguments = calloc((size_t)argc + 4, sizeof *arguments);
+    if (arguments == NULL) {
+        fputs("kvtile-bench: arguments: cannot be read: out of memory\n", stderr);
+        return 1;
+    }
+    /* Ours first: of the same flag twice the last counts. */
+    arguments[0] = argv[0];
+    arguments[1] = filter;
+    arguments[2] = min_time;
+    arguments[3] = tabular;
+    if (argc > 1)
+        memcpy(arguments + 4, argv + 1, (size_t)(argc - 1) * sizeof *argv);
+    int n_arguments = argc + 3;
+
+    int code = 0;
+    static measure_plan plan;
+    if (shim_initialize(&n_arguments, arguments, HELP) != 0) {
+        code = 2;
+    } else {
+        machine_look(&plan.machine);
+        add_context(&plan.machine);
+        if (bench_cases_add_all(&plan.list) != 0 || measure_register(&plan) != 0) {
+            fputs("kvtile-bench: cases: out of memory\n", stderr);
+            code = 1;
+        } else if (shim_run() == 0) {
+            fputs("kvtile-bench: --benchmark_filter: fits no case; --benchmark_list_tests --benchmark_filter=. lists them\n", stderr);
+            code = 1;
+        }
+    }
+    measure_free(&plan);
+    free(arguments);
+    return code;
+}

@@ -1,0 +1,35 @@
+/* Cases through Google Benchmark: it decides how many samples are taken, and reports. */
+#ifndef KVT_BENCH_MEASURE_H
+#define KVT_BENCH_MEASURE_H
+
+#include "bench/cases.h"
+#include "bench/gbench_shim.h"
+#include "bench/machine.h"
+#include "bench/workload.h"
+
+/* What a sample's times come to. Medians over the samples; a ratio is the median of the samples' ratios, our time over the other's. */
+#define MEASURE_ELEMENTS "elements_per_ns"
+#define MEASURE_IN       "gbps_in"
+#define MEASURE_OUT      "gbps_out"
+#define MEASURE_FLOOR    "floor_ratio"
+#define MEASURE_MEMCPY   "memcpy_ratio"
+#define MEASURE_GGML     "ggml_ratio" /* only where ggml has the format */
+#define MEASURE_BYTES    "working_set"
+#define MEASURE_SAMPLES  "samples"
+
+typedef struct measure_plan {
+    machine machine;
+    workload_size size;
+    bench_cases list;
+    struct measure_entry *entries;
+    workload work;
+    const bench_case *open; /* the case that `work` has */
+} measure_plan;
+
+/* Registers the plan's cases under their names. The plan stays until measure_free. Returns 0, or -1 when memory is out. */
+int measure_register(measure_plan *plan);
+
+/* Shuts Google Benchmark down too. */
+void measure_free(measure_plan *plan);
+
+#endif

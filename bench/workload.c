@@ -1,0 +1,392 @@
+#define _GNU_SOURCE
+#include "bench/workload.h"
+
+#include "bench/floor.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HUGE_PAGE = 2 << 20, LINE = 64 };
+
+/* ---- memory ---- */
+
+static void arena_free(arena *one)
+{
+    if (one->mapped != NULL)
+        munmap(one->mapped, one->mapped_bytes);
+    *one = (arena){ 0 };
+}
+
+/* Makes `bytes` usable: in huge pages where the system has them, and touched (unless time does not matter). Alike for all buffers. */
+static int arena_need(arena *one, size_t bytes, bool touch)
+{
+    if (one->bytes >= bytes)
+        return 0;
+    arena_free(one);
+    const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *mapped = mmap(NULL, whole + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
+        return -1;
+    const size_t beyond = (size_t)((uintptr_t)mapped % HUGE_PAGE);
+    *one = (arena){ .mapped = mapped, .mapped_bytes = whole + HUGE_PAGE, .bytes = whole };
+    one->base = (unsigned char *)mapped + (beyond > 0 ? HUGE_PAGE - beyond : 0);
+#ifdef MADV_HUGEPAGE
+    (void)madvise(one->base, whole, MADV_HUGEPAGE);
+#endif
+    if (touch)
+        memset(one->base, 1, whole);
+    return 0;
+}
+
+/* ---- how much ---- */
+
+static size_t at_least_1(size_t n)
+{
+    return n > 0 ? n : 1;
+}
+
+static size_t divide_up(size_t a, size_t b)
+{
+    return at_least_1((a + b - 1) / b);
+}
+
+static void choose_geometry(workload *state, const machine *here, workload_size size)
+{
+    enum { MOST_PAGES = 8, SAMPLE_L2 = 1 << 20, SAMPLE_MEMORY = 4 << 20 };
+    const bool append = state->one.op == BENCH_APPEND;
+    const size_t token = state->row_bytes + state->stored_bytes;
+    const size_t page = KVT_PAGE_TOKENS * token;
+    /* An appended token's centre costs what a page has of them, so there has to be a second page. */
+    const size_t append_pages = state->one.options.centring != KVT_CENTRING_NONE ? 2 : 1;
+    size_t rounds = 0; /* tokens of each head that are appended */
+    if (size == WORKLOAD_TINY) {
+        state->head_pages = 1;
+        state->heads = 1;
+    } else if (state->one.where == BENCH_L2) {
+        /* Half of it, as memcpy's buffers are as large again. */
+        const size_t budget = here->l2_bytes / 2;
+        const size_t pages = at_least_1(budget / page);
+        state->head_pages = append ? append_pages : pages < MOST_PAGES ? pages : MOST_PAGES;
+        state->heads = at_least_1(pages / state->head_pages);
+    } else {
+        const size_t budget = 3 * here->llc_bytes;
+        state->head_pages = append ? append_pages : MOST_PAGES;
+        if (append) {
+            /* Each token touches all lines of its tile, whose 16 tokens share them. */
+            state->heads = divide_up(budget, state->row_bytes + KVT_TILE_TOKENS * state->stored_bytes);
+            rounds = divide_up(budget, state->heads * token);
+        } else {
+            state->heads = divide_up(budget, state->head_pages * page);
+        }
+    }
+    state->head_tokens = state->head_pages * KVT_PAGE_TOKENS;
+    state->step_tokens = append ? 1 : state->head_tokens;
+    state->steps = append ? state->heads * (rounds > 0 ? rounds : state->head_tokens) : state->heads;
+    state->working_set = state->steps * state->step_tokens * token;
+    if (rounds > 0)
+        state->working_set = state->heads * (state->row_bytes + KVT_TILE_TOKENS * state->stored_bytes);
+
+    const size_t step_bytes = state->step_tokens * token;
+    state->sample_steps = state->steps;
+    state->sample_passes = 1;
+    if (size == WORKLOAD_TINY)
+        return;
+    if (state->one.where == BENCH_MEMORY) {
+        const size_t steps = at_least_1((size == WORKLOAD_QUICK ? SAMPLE_L2 : SAMPLE_MEMORY) / step_bytes);
+        state->sample_steps = steps < state->steps ? steps : state->steps;
+    } else if (size == WORKLOAD_FULL) {
+        state->sample_passes = divide_up(SAMPLE_L2, state->steps * step_bytes);
+    }
+}
+
+/* ---- what is in the buffers ---- */
+
+static uint16_t f16_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t magnitude = bits & 0x7fffffff;
+    const uint32_t narrow = magnitude >= UINT32_C(113) << 23 ? (magnitude - (UINT32_C(112) << 23)) >> 13 : 0; /* cut off; smaller ones are 0 */
+    return (uint16_t)(bits >> 16 & 0x8000) | (uint16_t)narrow;
+}
+
+/* Numbers as keys have them: a bell curve, with a few channels much wider than others. */
+static void fill_rows(workload *state, size_t n_rows)
+{
+    uint32_t random = 1;
+    for (size_t i = 0; i < n_rows * state->one.dim; i++) {
+        int32_t sum = 0;
+        for (int part = 0; part < 4; part++) {
+            random = random * 1664525 + 1013904223;
+            sum += (int32_t)(random >> 16) - 32768;
+        }
+        const float value = (float)sum * (i % state->one.dim % 29 == 3 ? 1e-3F : 5e-5F);
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        const uint16_t half = state->one.dtype == KVT_F16 ? f16_of(value) : (uint16_t)(bits >> 16);
+        if (state->one.dtype == KVT_F32)
+            memcpy(state->rows.base + i * sizeof value, &value, sizeof value);
+        else
+            memcpy(state->rows.base + i * sizeof half, &half, sizeof half);
+    }
+}
+
+/* base[0 .. part-1] again and again. */
+static void repeat(unsigned char *base, size_t part, size_t total)
+{
+    for (size_t done = part; done < total;) {
+        const size_t n = done < total - done ? done : total - done;
+        memcpy(base + done, base, n);
+        done += n;
+    }
+}
+
+static kvt_pages pages_of(const workload *state, size_t head)
+{
+    return (kvt_pages){ .base = state->pages.base + head * state->head_pages * state->layout.page_bytes,
+                        .stride = state->layout.page_bytes,
+                        .count = state->head_pages };
+}
+
+static size_t ggml_row_bytes(const workload *state)
+{
+    return state->ggml != NULL ? state->one.dim / state->ggml->channels * state->ggml->block_bytes : 0;
+}
+
+static int fill(workload *state, workload_size size)
+{
+    const size_t different = size == WORKLOAD_TINY ? 4 : state->head_tokens; /* rows */
+    fill_rows(state, different);
+    repeat(state->rows.base, different * state->row_bytes, state->steps * state->step_tokens * state->row_bytes);
+
+    const kvt_pages first = pages_of(state, 0);
+    const kvt_status status =
+        kvt_write(&state->layout, state->one.side, &first, 0, state->head_tokens, state->rows.base, state->one.dtype, (ptrdiff_t)state->row_bytes);
+    if (status != KVT_OK) {
+        snprintf(state->error, sizeof state->error, "kvt_write: %s", kvt_status_text(status));
+        return -1;
+    }
+    const size_t head_bytes = state->head_pages * state->layout.page_bytes;
+    repeat(state->pages.base, head_bytes, state->heads * head_bytes);
+    if (state->ggml != NULL) {
+        const size_t stored = ggml_row_bytes(state);
+        for (size_t t = 0; t < state->head_tokens; t++) {
+            const void *row = state->rows.base + t * state->row_bytes;
+            state->ggml->quantize(row, state->foreign.base + t * stored, (int64_t)state->one.dim);
+        }
+        repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_tokens * stored);
+    }
+    return 0;
+}
+
+int workload_open(workload *state, const bench_case *one, const machine *here, workload_size size)
+{
+    state->one = *one;
+    state->error[0] = '\0';
+    state->status = bench_case_layout(one, &state->layout);
+    if (state->status != KVT_OK) {
+        snprintf(state->error, sizeof state->error, "%s", kvt_status_text(state->status));
+        return -1;
+    }
+    state->ggml = size != WORKLOAD_TINY ? ggml_format_find(one) : NULL;
+    state->row_bytes = one->dim * kvt_dtype_bytes(one->dtype);
+    state->stored_bytes = one->side == KVT_K ? state->layout.k.row_bytes : state->layout.v.row_bytes;
+    choose_geometry(state, here, size);
+    for (size_t i = 0; i < N_CONTENDERS; i++)
+        state->cursor[i] = state->steps / N_CONTENDERS * i; /* far apart: none finds in the cache what another has just walked */
+
+    const size_t tokens = state->steps * state->step_tokens;
+    const size_t filled = tokens > state->head_tokens ? tokens : state->head_tokens;
+    const size_t moved = tokens * (state->row_bytes + state->stored_bytes);
+    const size_t needs[] = { filled * state->row_bytes, state->heads * state->head_pages * state->layout.page_bytes,
+                             moved + HUGE_PAGE, /* the halves of memcpy apart from each other */
+                             filled * ggml_row_bytes(state) };
+    arena *const arenas[] = { &state->rows, &state->pages, &state->scratch, &state->foreign };
+    size_t total = 0;
+    for (size_t i = 0; i < 4; i++)
+        total += needs[i];
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const long page = sysconf(_SC_PAGESIZE);
+    int status = pages > 0 && page > 0 && total / 2 > (size_t)pages / 4 * (size_t)page ? -1 : 0;
+    for (size_t i = 0; status == 0 && i < 4; i++)
+        status = arena_need(arenas[i], needs[i], size != WORKLOAD_TINY);
+    if (status != 0) {
+        snprintf(state->error, sizeof state->error, "needs %zu MiB: more than half of this machine's memory, or than it gives", total >> 20);
+        return -1;
+    }
+    return fill(state, size);
+}
+
+/* ---- the contenders: steps first .. first + n - 1 ---- */
+
+static void run_write(workload *state, size_t first, size_t n)
+{
+    const size_t step_rows = state->step_tokens * state->row_bytes;
+    for (size_t s = first; s < first + n; s++) {
+        const kvt_pages pages = pages_of(state, s);
+        const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, 0, state->step_tokens, state->rows.base + s * step_rows,
+                                            state->one.dtype, (ptrdiff_t)state->row_bytes);
+        state->status = status != KVT_OK ? status : state->status;
+    }
+}
+
+static void run_read(workload *state, size_t first, size_t n)
+{
+    const size_t step_rows = state->step_tokens * state->row_bytes;
+    for (size_t s = first; s < first + n; s++) {
+        const kvt_pages pages = pages_of(state, s);
+        const kvt_status status = kvt_read(&state->layout, state->one.side, &pages, 0, state->step_tokens, state->rows.base + s * step_rows,
+                                           state->one.dtype, (ptrdiff_t)state->row_bytes);
+        state->status = status != KVT_OK ? status : state->status;
+    }
+}
+
+static void run_append(workload *state, size_t first, size_t n)
+{
+    enum { STAGGER = 29 }; /* sequences are not all at the same token of their pages */
+    const unsigned char *row = state->rows.base + first * state->row_bytes;
+    size_t head = first % state->heads;
+    size_t start = first / state->heads;
+    for (size_t s = 0; s < n; s++) {
+        const kvt_pages pages = pages_of(state, head);
+        const size_t token = (start + head * STAGGER) % KVT_PAGE_TOKENS + (state->head_pages - 1) * KVT_PAGE_TOKENS;
+        const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, token, 1, row, state->one.dtype, (ptrdiff_t)state->row_bytes);
+        state->status = status != KVT_OK ? status : state->status;
+        row += state->row_bytes;
+        if (++head == state->heads) {
+            head = 0;
+            start++;
+        }
+    }
+}
+
+static void run_ours(workload *state, size_t first, size_t n)
+{
+    switch (state->one.op) {
+    case BENCH_WRITE:
+        run_write(state, first, n);
+        break;
+    case BENCH_READ:
+        run_read(state, first, n);
+        break;
+    default:
+        run_append(state, first, n);
+    }
+}
+
+static size_t whole_lines(size_t bytes)
+{
+    return bytes / LINE * LINE;
+}
+
+static void run_floor(workload *state, size_t first, size_t n)
+{
+    const size_t rows = state->step_tokens * state->row_bytes;
+    const size_t stored = state->step_tokens * state->stored_bytes;
+    unsigned char *row = state->rows.base + whole_lines(first * rows);
+    if (state->one.op == BENCH_READ)
+        floor_move(state->pages.base + whole_lines(first * stored), n * stored, row, n * rows);
+    else
+        floor_move(row, n * rows, state->scratch.base + whole_lines(first * stored), n * stored);
+}
+
+static void run_memcpy(workload *state, size_t first, size_t n)
+{
+    enum { APART = 17 * LINE }; /* the halves do not begin at the same place of a small page */
+    const size_t half = state->step_tokens * (state->row_bytes + state->stored_bytes) / 2;
+    unsigned char *to = state->scratch.base + state->steps * half / LINE * LINE + APART;
+    for (size_t s = first; s < first + n; s++)
+        memcpy(to + s * half, state->scratch.base + s * half, half);
+    __asm__ volatile("" : : "r"(to) : "memory");
+}
+
+static void run_ggml(workload *state, size_t first, size_t n)
+{
+    const size_t rows = state->step_tokens * state->row_bytes;
+    const size_t stored = state->step_tokens * ggml_row_bytes(state);
+    const int64_t elements = (int64_t)(state->step_tokens * state->one.dim);
+    for (size_t s = first; s < first + n; s++) {
+        void *row = state->rows.base + s * rows;
+        if (state->one.op == BENCH_READ)
+            state->ggml->dequantize(state->foreign.base + s * stored, row, elements);
+        else
+            state->ggml->quantize(row, state->foreign.base + s * stored, elements);
+    }
+}
+
+/* ---- samples ---- */
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static double sample_one(workload *state, contender who)
+{
+    static void (*const run[N_CONTENDERS])(workload *, size_t, size_t) = { run_ours, run_floor, run_memcpy, run_ggml };
+    size_t *cursor = &state->cursor[who];
+    if (state->one.where == BENCH_L2) {
+        *cursor = 0;
+        run[who](state, 0, state->steps); /* brings it into the cache */
+    } else if (*cursor + state->sample_steps > state->steps) {
+        *cursor = 0;
+    }
+    const double start = now();
+    for (size_t pass = 0; pass < state->sample_passes; pass++)
+        run[who](state, *cursor, state->sample_steps);
+    const double taken = now() - start;
+    *cursor += state->sample_steps;
+    return taken;
+}
+
+int workload_sample(workload *state, double seconds[N_CONTENDERS])
+{
+    seconds[CONTENDER_OURS] = sample_one(state, CONTENDER_OURS);
+    seconds[CONTENDER_FLOOR] = sample_one(state, CONTENDER_FLOOR);
+    seconds[CONTENDER_MEMCPY] = sample_one(state, CONTENDER_MEMCPY);
+    seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
+    if (state->status == KVT_OK)
+        return 0;
+    snprintf(state->error, sizeof state->error, "%s: %s", state->one.op == BENCH_READ ? "kvt_read" : "kvt_write", kvt_status_text(state->status));
+    return -1;
+}
+
+kvt_status workload_run_ours(workload *state)
+{
+    run_ours(state, 0, state->sample_steps);
+    return state->status;
+}
+
+static size_t sample_tokens(const workload *state)
+{
+    return state->sample_passes * state->sample_steps * state->step_tokens;
+}
+
+size_t workload_elements(const workload *state)
+{
+    return sample_tokens(state) * state->one.dim;
+}
+
+size_t workload_bytes_in(const workload *state)
+{
+    return sample_tokens(state) * (state->one.op == BENCH_READ ? state->stored_bytes : state->row_bytes);
+}
+
+size_t workload_bytes_out(const workload *state)
+{
+    return sample_tokens(state) * (state->one.op == BENCH_READ ? state->row_bytes : state->stored_bytes);
+}
+
+void workload_close(workload *state)
+{
+    arena_free(&state->rows);
+    arena_free(&state->pages);
+    arena_free(&state->scratch);
+    arena_free(&state->foreign);
+}

@@ -1,0 +1,72 @@
+/* The buffers of a case, and the contenders that are timed on them. */
+#ifndef KVT_BENCH_WORKLOAD_H
+#define KVT_BENCH_WORKLOAD_H
+
+#include "bench/cases.h"
+#include "bench/ggml.h"
+#include "bench/machine.h"
+
+typedef enum contender {
+    CONTENDER_OURS,
+    CONTENDER_FLOOR,  /* floor.h, the same bytes in and out */
+    CONTENDER_MEMCPY, /* as many bytes together, half in, half out */
+    CONTENDER_GGML,
+    N_CONTENDERS
+} contender;
+
+typedef enum workload_size {
+    WORKLOAD_FULL,
+    WORKLOAD_QUICK, /* shorter samples */
+    WORKLOAD_TINY   /* one page, whatever the case's `where` says */
+} workload_size;
+
+typedef struct arena {
+    void *mapped;
+    size_t mapped_bytes;
+    unsigned char *base; /* on a huge page's boundary */
+    size_t bytes;
+} arena;
+
+/* Work is counted in steps: a head (write, read) or a token of a head (append). */
+typedef struct workload {
+    /* memory, kept from case to case */
+    arena rows;
+    arena pages;
+    arena scratch; /* memcpy's, and what the floor of a write stores */
+    arena foreign; /* ggml's */
+    /* the case */
+    bench_case one;
+    kvt_layout layout;
+    const ggml_format *ggml; /* NULL: none */
+    size_t row_bytes;        /* outside */
+    size_t stored_bytes;     /* of a row */
+    size_t heads;
+    size_t head_pages;
+    size_t head_tokens;
+    size_t steps;       /* the working set has */
+    size_t step_tokens; /* of a step */
+    size_t sample_steps;
+    size_t sample_passes; /* of sample_steps */
+    size_t cursor[N_CONTENDERS];
+    size_t working_set; /* bytes: rows and what is stored of them that are walked before any is seen again */
+    kvt_status status;  /* of the calls */
+    char error[200];
+} workload;
+
+/* Takes up another case. `state` was zeroed, or had one. Returns 0, or -1 with state->error set. */
+int workload_open(workload *state, const bench_case *one, const machine *here, workload_size size);
+
+/* Times all contenders, one right after the other: seconds of a sample; NAN for ggml where there is none. Returns as workload_open. */
+int workload_sample(workload *state, double seconds[N_CONTENDERS]);
+
+/* One sample of ours, not timed. */
+kvt_status workload_run_ours(workload *state);
+
+/* Of one sample: */
+size_t workload_elements(const workload *state);
+size_t workload_bytes_in(const workload *state);
+size_t workload_bytes_out(const workload *state);
+
+void workload_close(workload *state);
+
+#endif

@@ -1,0 +1,380 @@
+/* The scales of table schemes: read from their bytes, and searched for by the encoder. docs/formats.md, section 4, has every step; numbers of steps
+ * below are its. All of it works on 16 rows or candidates at once, lane by lane.
+ *
+ * A scale is handled as a grid index: the upper bits of its float, bits >> 20 for a row's first scale (3 bits of mantissa) and bits >> 19 for the
+ * others (4). */
+
+enum {
+    FIRST_SHIFT = 20,
+    OTHER_SHIFT = 19,
+    FIRST_BIAS = 105, /* exponent of a float - exponent of the first scale: 127 - 22 */
+    OTHER_BIAS = 101  /* the same of other scales relative to the first: 127 - 22 - 4 */
+};
+
+/* 0x35800000 = 2^-20: what is smaller is zero. 0x47800000 = 2^16: what is not smaller cannot be represented. */
+#define TINY_BITS 0x35800000u
+#define HUGE_BITS 0x47800000u
+
+KVT_LANES f32x16 load_block_scales(const uint8_t *scales, uint32_t b, const kvt_tile_spec *spec)
+{
+    (void)spec;
+    const i32x16 zero = i32x16_set1(0), first = i32x16_load_u8(scales);
+    const mask16 is_zero = i32x16_gt(i32x16_set1(1), first), is_nan = i32x16_gt(first, i32x16_set1(254));
+    i32x16 bits = i32x16_shl(i32x16_add(first, i32x16_set1(FIRST_BIAS << 3)), FIRST_SHIFT);
+    if (b > 0) {
+        const i32x16 u = i32x16_load_u8(scales + (size_t)b * KVT_TILE_TOKENS), m = i32x16_and(u, i32x16_set1(127));
+        const i32x16 exponent = i32x16_shl(i32x16_add(i32x16_shr(first, 3), i32x16_set1(OTHER_BIAS)), 23);
+        const i32x16 magnitude_of = i32x16_add(i32x16_shl(m, OTHER_SHIFT), exponent), sign = i32x16_shl(i32x16_shr(u, 7), 31);
+        bits = i32x16_select(i32x16_gt(i32x16_set1(1), m), zero, i32x16_or(magnitude_of, sign));
+    }
+    return f32x16_from_bits(i32x16_select(is_zero, zero, i32x16_select(is_nan, i32x16_set1(0x7fc00000), bits)));
+}
+
+/* ---- one block of 16 rows, or of one row with 16 candidates (step 5) ---- */
+
+enum { BLOCK_QUADS = BLOCK_GROUPS * 4 };
+
+/* X(c), scaled to 12 bits, as halfwords. words[i][h] has channels 4i .. 4i+3 of a lane's row one after the other; h = 0 has lanes 0 and 1 of each
+ * quarter, h = 1 lanes 2 and 3. */
+typedef struct block_words {
+    u8x64 words[BLOCK_QUADS][2];
+} block_words;
+
+/* Sums over the block for both signs of a candidate: A as 256 A, and N. */
+typedef struct block_sums {
+    i32x16 a, n, a_neg, n_neg;
+} block_sums;
+
+KVT_LANES void sum_up(const nearest *near, u8x64 y, const u8x64 x[2], i32x16 a[2], i32x16 *n)
+{
+    const u8x64 v = nearest_level(near, y), magnitude_of = u8x64_abs_s8(v);
+    u8x64 half[2];
+    u8x64_widen_high_s8(v, half);
+    a[0] = i32x16_dot_s16(a[0], x[0], half[0]);
+    a[1] = i32x16_dot_s16(a[1], x[1], half[1]);
+    *n = i32x16_dot_u7s8(*n, magnitude_of, magnitude_of);
+}
+
+KVT_LANES block_sums sums_of(const nearest *near, const block_words *x, uint32_t quads, i32x16 m)
+{
+    const i32x16 zero = i32x16_set1(0);
+    i32x16 a[2] = { zero, zero }, a_neg[2] = { zero, zero }, n = zero, n_neg = zero;
+    u8x64 factor[2];
+    i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
+    KVT_ROLLED
+    for (uint32_t i = 0; i < quads; i++) {
+        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
+        sum_up(near, y, x->words[i], a, &n);
+        sum_up(near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
+    }
+    return (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
+}
+
+/* g (2A - g N); 2A is exact: 256 A has no more than 24 bits that count. */
+KVT_LANES f32x16 gain_of(f32x16 g, i32x16 a256, i32x16 n)
+{
+    const f32x16 twice_a = f32x16_mul(f32x16_from_i32(a256), f32x16_set1(0x1p-7f));
+    return f32x16_mul(g, f32x16_sub(twice_a, f32x16_mul(g, f32x16_from_i32(n))));
+}
+
+KVT_LANES f32x16 scale_at(bool is_first, i32x16 index)
+{
+    return f32x16_from_bits(is_first ? i32x16_shl(index, FIRST_SHIFT) : i32x16_shl(index, OTHER_SHIFT));
+}
+
+/* M = 32768 / g in halfwords. */
+KVT_LANES i32x16 factor_of(f32x16 g)
+{
+    return i32x16_min_s(i32x16_from_f32_rne(f32x16_div(f32x16_set1(32768.0f), g)), i32x16_set1(32767));
+}
+
+KVT_LANES i32x16 limited(i32x16 x, i32x16 low, i32x16 high)
+{
+    return i32x16_min_s(i32x16_max_s(x, low), high);
+}
+
+/* Where a block's candidates lie, lane by lane. */
+typedef struct block_grid {
+    i32x16 index;       /* of the block's largest number / 127, rounded down */
+    i32x16 low, high;   /* what can be stored */
+    i32x16 is_negative; /* 0x80 where effort fast takes the negative scale */
+    f32x16 p;           /* 2047 / the largest number */
+} block_grid;
+
+/* A choice: the index, with 0x80000000 where the scale is negative. */
+enum { NEGATIVE = -0x7fffffff - 1 };
+
+KVT_LANES i32x16 search(const nearest *near, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
+{
+    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? BEST_FIRST : SEARCH_FIRST,
+              step = effort == KVT_EFFORT_BEST ? 1 : SEARCH_STEP;
+    i32x16 chosen = i32x16_set1(0);
+    f32x16 best = f32x16_set1(-INFINITY);
+    KVT_ROLLED
+    for (int i = 0; i < count; i++) {
+        const i32x16 index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
+        const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
+        const block_sums s = sums_of(near, x, quads, factor_of(g));
+        const f32x16 gain = gain_of(g, s.a, s.n), gain_neg = gain_of(g, s.a_neg, s.n_neg);
+        const mask16 better = f32x16_gt(gain, best);
+        chosen = i32x16_select(better, index, chosen);
+        best = f32x16_from_bits(i32x16_select(better, i32x16_from_f32_bits(gain), i32x16_from_f32_bits(best)));
+        if (!is_first) {
+            const mask16 better_neg = f32x16_gt(gain_neg, best);
+            chosen = i32x16_select(better_neg, i32x16_or(index, i32x16_set1((uint32_t)NEGATIVE)), chosen);
+            best = f32x16_from_bits(i32x16_select(better_neg, i32x16_from_f32_bits(gain_neg), i32x16_from_f32_bits(best)));
+        }
+    }
+    return chosen;
+}
+
+/* Effort fast (step 6). */
+KVT_LANES i32x16 fit(const nearest *near, bool is_first, const block_words *x, uint32_t quads, const block_grid *grid)
+{
+    const i32x16 zero = i32x16_set1(0), index = limited(i32x16_add(grid->index, i32x16_set1(FAST)), grid->low, grid->high);
+    const f32x16 s = scale_at(is_first, index);
+    const mask16 negative = i32x16_gt(is_first ? zero : grid->is_negative, zero);
+    const i32x16 m = factor_of(f32x16_mul(s, grid->p));
+    i32x16 a[2] = { zero, zero }, n = zero;
+    u8x64 factor[2], sign[2];
+    i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
+    (void)sign;
+    const u8x64 flip = u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero));
+    KVT_ROLLED
+    for (uint32_t i = 0; i < quads; i++) {
+        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
+        sum_up(near, u8x64_or(u8x64_andnot(y, flip), u8x64_and(u8x64_neg_s8(y), flip)), x->words[i], a, &n);
+    }
+    const i32x16 a256 = i32x16_add_pairs(a[0], a[1]), sum = i32x16_select(negative, i32x16_sub(zero, a256), a256);
+    const mask16 is_positive = i32x16_gt(sum, zero);
+    const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, n, i32x16_set1(1)));
+    const f32x16 fitted = f32x16_div(f32x16_div(f32x16_mul(f32x16_from_i32(sum), f32x16_set1(0x1p-8f)), safe_n), grid->p);
+    const i32x16 bits = i32x16_from_f32_bits(fitted);
+    const i32x16 rounded = is_first ? i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (FIRST_SHIFT - 1))), FIRST_SHIFT)
+                                    : i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (OTHER_SHIFT - 1))), OTHER_SHIFT);
+    const i32x16 chosen = i32x16_select(is_positive, limited(rounded, grid->low, grid->high), index);
+    return i32x16_or(chosen, i32x16_select(negative, i32x16_set1((uint32_t)NEGATIVE), zero));
+}
+
+/* ---- a row's blocks one after the other: what the first decides for the others ---- */
+
+/* Lane by lane: 16 rows, or 16 times the same. */
+typedef struct row_state {
+    mask16 is_zero, is_nan;
+    i32x16 low_of_first; /* index below which the first scale would put the others out of reach (step 3) */
+    i32x16 base;         /* (exponent of the first scale + OTHER_BIAS) << 4 */
+} row_state;
+
+KVT_LANES f32x16 over_127(i32x16 bits)
+{
+    return f32x16_div(f32x16_from_bits(bits), f32x16_set1(127.0f));
+}
+
+/* `largest`: |x| of the whole row, as bits. */
+KVT_LANES row_state start_row(i32x16 largest)
+{
+    const i32x16 exponent = i32x16_shr(i32x16_from_f32_bits(over_127(largest)), 23);
+    const i32x16 low = i32x16_max_s(i32x16_set1(1), i32x16_shl(i32x16_sub(exponent, i32x16_set1(FIRST_BIAS + 3)), 3));
+    return (row_state){
+        .is_zero = i32x16_gt(i32x16_set1(TINY_BITS), largest),
+        .is_nan = i32x16_gt(largest, i32x16_set1(HUGE_BITS - 1)),
+        .low_of_first = i32x16_add(low, i32x16_set1(FIRST_BIAS << 3)),
+        .base = i32x16_set1(0),
+    };
+}
+
+/* `signed_largest`: of the block, as signed_magnitude gives it. */
+KVT_LANES block_grid grid_of(bool is_first, const row_state *row, i32x16 signed_largest)
+{
+    const i32x16 largest = i32x16_max_s(i32x16_shr(signed_largest, 1), i32x16_set1(TINY_BITS)); /* smaller ones are not searched for */
+    const i32x16 bits = i32x16_from_f32_bits(over_127(largest));
+    const i32x16 low = is_first ? row->low_of_first : i32x16_add(row->base, i32x16_set1(1));
+    return (block_grid){
+        .index = is_first ? i32x16_shr(bits, FIRST_SHIFT) : i32x16_shr(bits, OTHER_SHIFT),
+        .low = low,
+        .high = is_first ? i32x16_set1(254 + (FIRST_BIAS << 3)) : i32x16_add(row->base, i32x16_set1(127)),
+        .is_negative = i32x16_shl(i32x16_and(i32x16_xor(signed_largest, i32x16_set1(1)), i32x16_set1(1)), 7),
+        .p = f32x16_div(f32x16_set1(2047.0f), f32x16_from_bits(largest)),
+    };
+}
+
+/* From a choice to the byte that is stored and to r; the first block's also sets what the others depend on. */
+KVT_LANES i32x16 settle(bool is_first, row_state *row, const block_grid *grid, i32x16 signed_largest, i32x16 chosen, f32x16 *r)
+{
+    const i32x16 zero = i32x16_set1(0), index = i32x16_and(chosen, i32x16_set1(0x7fffffff)),
+                 sign = i32x16_and(chosen, i32x16_set1((uint32_t)NEGATIVE));
+    const mask16 is_tiny = i32x16_gt(i32x16_set1(TINY_BITS), i32x16_shr(signed_largest, 1));
+    i32x16 u, r_bits;
+    if (is_first) {
+        const i32x16 taken = i32x16_select(is_tiny, row->low_of_first, index);
+        row->base = i32x16_shl(i32x16_add(i32x16_shr(taken, 3), i32x16_set1((uint32_t)(OTHER_BIAS - FIRST_BIAS))), 4);
+        u = i32x16_sub(taken, i32x16_set1(FIRST_BIAS << 3));
+        r_bits = i32x16_from_f32_bits(f32x16_div(f32x16_set1(1.0f), scale_at(true, taken)));
+    } else {
+        const mask16 is_far = i32x16_gt(i32x16_sub(row->base, i32x16_set1(31)), grid->index); /* index - base <= -32 */
+        u = i32x16_or(i32x16_sub(index, row->base), i32x16_shr(sign, 24));
+        u = i32x16_select(is_far, zero, i32x16_select(is_tiny, zero, u));
+        r_bits = i32x16_or(i32x16_from_f32_bits(f32x16_div(f32x16_set1(1.0f), scale_at(false, index))), sign);
+        r_bits = i32x16_select(is_far, zero, i32x16_select(is_tiny, zero, r_bits));
+    }
+    u = i32x16_select(row->is_zero, zero, i32x16_select(row->is_nan, is_first ? i32x16_set1(255) : zero, u));
+    *r = f32x16_from_bits(i32x16_select(row->is_zero, zero, i32x16_select(row->is_nan, zero, r_bits)));
+    return u;
+}
+
+/* ---- 16 rows ---- */
+
+KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t begin, uint32_t end, f32x16 p)
+{
+    float factor[KVT_TILE_TOKENS];
+    f32x16_store(factor, p);
+    for (uint32_t g = begin; g < end; g++) {
+        u8x64 half[2][4];
+        KVT_ROLLED
+        for (uint32_t q = 0; q < 4; q++) {
+            i32x16 row[4];
+            for (uint32_t k = 0; k < 4; k++)
+                row[k] = encode(load_row(group_of(rows, 4 * q + k, g, KVT_F32), KVT_F32), f32x16_set1(factor[4 * q + k]));
+            u8x64 words[2];
+            quad16_words(row, words);
+            half[0][q] = words[0];
+            half[1][q] = words[1];
+        }
+        u8x64_swap_quarters(half[0]);
+        u8x64_swap_quarters(half[1]);
+        for (uint32_t i = 0; i < 4; i++) {
+            x->words[4 * (g - begin) + i][0] = half[0][i];
+            x->words[4 * (g - begin) + i][1] = half[1][i];
+        }
+    }
+}
+
+KVT_LANES void write_table_block(const nearest *near, bool is_first, kvt_side side, uint8_t *codes, uint8_t *scale, kvt_effort effort,
+                                 uint32_t groups, uint32_t begin, const tile_rows *rows, row_state *state, i32x16 largest)
+{
+    const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
+    const block_grid grid = grid_of(is_first, state, largest);
+    block_words x;
+    words_of_tile(&x, rows, begin, end, grid.p);
+    const i32x16 chosen =
+        effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * (end - begin), &grid) : search(near, is_first, effort, &x, 4 * (end - begin), &grid);
+    f32x16 r;
+    i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &r));
+    float multiplier[KVT_TILE_TOKENS];
+    f32x16_store(multiplier, r);
+    write_groups(side, KVT_F32, codes, groups, begin, end, rows, multiplier);
+}
+
+KVT_LANES void write_table_tile(kvt_side side, uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given)
+{
+    uint32_t largest[KVT_MAX_GROUPS / BLOCK_GROUPS + 1][KVT_TILE_TOKENS];
+    i32x16 of_row = i32x16_set1(0);
+    for (uint32_t begin = 0; begin < groups; begin += BLOCK_GROUPS) {
+        const i32x16 m = largest_of(given, KVT_F32, begin, groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS);
+        i32x16_store(largest[begin / BLOCK_GROUPS], m);
+        of_row = i32x16_max_u(of_row, m);
+    }
+    row_state state = start_row(i32x16_shr(of_row, 1));
+    tile_rows rows = *given;
+    if (mask16_any(state.is_nan)) {
+        uint32_t is_nan[KVT_TILE_TOKENS];
+        i32x16_store(is_nan, i32x16_select(state.is_nan, i32x16_set1(1), i32x16_set1(0)));
+        rows = without_blank(given, is_nan);
+        for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
+            i32x16_store(largest[b], i32x16_select(state.is_nan, i32x16_set1(0), i32x16_load(largest[b])));
+    }
+    const nearest near = nearest_make();
+    write_table_block(&near, true, side, codes, scales, spec->effort, groups, 0, &rows, &state, i32x16_load(largest[0]));
+    for (uint32_t b = 1; b * BLOCK_GROUPS < groups; b++)
+        write_table_block(&near, false, side, codes, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, &rows, &state,
+                          i32x16_load(largest[b]));
+}
+
+/* ---- one row: a lane is a candidate ---- */
+
+KVT_LANES void words_of_row(block_words *x, const uint8_t *row, uint32_t begin, uint32_t end, f32x16 p)
+{
+    for (uint32_t g = begin; g < end; g++) {
+        uint8_t words[32];
+        i32x16_store_u16(words, encode(f32x16_load(row + (size_t)g * 64), p));
+        for (uint32_t i = 0; i < 4; i++) {
+            const u8x64 four = u8x64_load_eighth(words + 8 * i);
+            x->words[4 * (g - begin) + i][0] = four;
+            x->words[4 * (g - begin) + i][1] = four;
+        }
+    }
+}
+
+/* As `search`, but all candidates at once. All lanes of the grid are alike. */
+KVT_LANES i32x16 search_row(const nearest *near, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
+{
+    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? BEST_FIRST : SEARCH_FIRST,
+              step = effort == KVT_EFFORT_BEST ? 1 : SEARCH_STEP;
+    uint32_t offset[16], index[16];
+    for (int i = 0; i < 16; i++)
+        offset[i] = (uint32_t)(first + (i < count ? i : 0) * step);
+    const i32x16 candidate = limited(i32x16_add(grid->index, i32x16_load(offset)), grid->low, grid->high);
+    const f32x16 g = f32x16_mul(scale_at(is_first, candidate), grid->p);
+    const block_sums s = sums_of(near, x, quads, factor_of(g));
+    float gain[2][16];
+    f32x16_store(gain[0], gain_of(g, s.a, s.n));
+    f32x16_store(gain[1], gain_of(g, s.a_neg, s.n_neg));
+    i32x16_store(index, candidate);
+    float best = -INFINITY;
+    uint32_t chosen = 0;
+    for (int i = 0; i < count; i++) {
+        if (gain[0][i] > best) {
+            best = gain[0][i];
+            chosen = index[i];
+        }
+        if (!is_first && gain[1][i] > best) {
+            best = gain[1][i];
+            chosen = index[i] | (uint32_t)NEGATIVE;
+        }
+    }
+    return i32x16_set1(chosen);
+}
+
+KVT_LANES void choose_block_scale(const nearest *near, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t groups, uint32_t begin,
+                                  const uint8_t *row, uint32_t token, row_state *state, uint32_t largest, float r[KVT_MAX_GROUPS])
+{
+    const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
+    const i32x16 largest16 = i32x16_set1(largest);
+    const block_grid grid = grid_of(is_first, state, largest16);
+    block_words x;
+    words_of_row(&x, row, begin, end, grid.p);
+    const i32x16 chosen = effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * (end - begin), &grid)
+                                                    : search_row(near, is_first, effort, &x, 4 * (end - begin), &grid);
+    f32x16 multiplier;
+    uint8_t stored[16];
+    float multipliers[16];
+    i32x16_store_u8(stored, settle(is_first, state, &grid, largest16, chosen, &multiplier));
+    f32x16_store(multipliers, multiplier);
+    scale[token] = stored[0];
+    for (uint32_t g = begin; g < end; g++)
+        r[g] = multipliers[0];
+}
+
+/* Returns the row to be encoded: zeros where the given one cannot be represented. */
+KVT_LANES const uint8_t *choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
+                                           float r[KVT_MAX_GROUPS])
+{
+    uint32_t of_group[KVT_MAX_GROUPS], of_block[KVT_MAX_GROUPS / BLOCK_GROUPS + 1] = { 0 }, of_row = 0;
+    largest_of_groups(row, KVT_F32, groups, of_group);
+    for (uint32_t g = 0; g < groups; g++) {
+        uint32_t *m = &of_block[g / BLOCK_GROUPS];
+        *m = of_group[g] > *m ? of_group[g] : *m;
+        of_row = of_group[g] > of_row ? of_group[g] : of_row;
+    }
+    row_state state = start_row(i32x16_set1(of_row >> 1));
+    if (mask16_any(state.is_nan)) {
+        row = kvt_zero_row;
+        memset(of_block, 0, sizeof of_block);
+    }
+    const nearest near = nearest_make();
+    choose_block_scale(&near, true, scales, spec->effort, groups, 0, row, token, &state, of_block[0], r);
+    for (uint32_t b = 1; b * BLOCK_GROUPS < groups; b++)
+        choose_block_scale(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, row, token, &state,
+                           of_block[b], r);
+    return row;
+}

@@ -1,0 +1,140 @@
+/* Codes of fewer than 8 bits: the four 8-bit lines of a group to lines of 4-, 2- and 1-bit planes and back (docs/formats.md, section 2). */
+#ifndef KVT_PLANES_H
+#define KVT_PLANES_H
+
+#include "kernels/scheme.h"
+
+/* The bits of `mask` (a byte, where they come to lie) moved from bit `from` to bit `to` in every byte. Both are constants. The count that is not used
+ * has to be one that the shift accepts. */
+#define MOVED_BITS(line, mask, from, to)                                                                                                             \
+    u8x64_and(u8x64_from_i32((to) >= (from) ? i32x16_shl(i32x16_from_u8(line), (uint32_t)((to) >= (from) ? (to) - (from) : 0))                       \
+                                            : i32x16_shr(i32x16_from_u8(line), (uint32_t)((from) > (to) ? (from) - (to) : 1))),                      \
+              u8x64_from_i32(i32x16_set1(0x01010101u * (uint32_t)(mask))))
+
+KVT_LANES u8x64 or4(u8x64 a, u8x64 b, u8x64 c, u8x64 d)
+{
+    return u8x64_or(u8x64_or(a, b), u8x64_or(c, d));
+}
+
+/* A line of the 2-bit plane that has the bits from `from` up. */
+#define PAIRS_JOIN(l, from)                                                                                                                          \
+    or4(MOVED_BITS((l)[0], 0x03, from, 0), MOVED_BITS((l)[1], 0x0c, from, 2), MOVED_BITS((l)[2], 0x30, from, 4), MOVED_BITS((l)[3], 0xc0, from, 6))
+
+/* Half a line of the 1-bit plane that has bit `from`: bits at .. at + 3. */
+#define BITS_JOIN(l, from, at)                                                                                                                       \
+    or4(MOVED_BITS((l)[0], 1 << (at), from, at), MOVED_BITS((l)[1], 2 << (at), from, (at) + 1), MOVED_BITS((l)[2], 4 << (at), from, (at) + 2),       \
+        MOVED_BITS((l)[3], 8 << (at), from, (at) + 3))
+
+/* Back: what the plane adds to 8-bit line i of the group. */
+#define PAIRS_SPLIT(line, i, to)    MOVED_BITS(line, 3 << (to), 2 * (i), to)
+#define BITS_SPLIT(line, i, at, to) MOVED_BITS(line, 1 << (to), (at) + (i), to)
+
+/* Bits of the lower plane, or of the only one. */
+KVT_LANES uint32_t lower_bits(uint32_t bits)
+{
+    return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
+}
+
+KVT_LANES void planes_store(uint32_t bits, uint8_t *codes, uint32_t groups, uint32_t g, const u8x64 l[4])
+{
+    const u8x64 nibble = u8x64_from_i32(i32x16_set1(0x0f0f0f0f));
+    uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
+    if (bits == 4) {
+        u8x64_store(lower, u8x64_join_nibbles(l[0], l[1]));
+        u8x64_store(lower + 64, u8x64_join_nibbles(l[2], l[3]));
+    } else if (bits > 4) {
+        u8x64_store(lower, u8x64_join_nibbles(u8x64_and(l[0], nibble), u8x64_and(l[1], nibble)));
+        u8x64_store(lower + 64, u8x64_join_nibbles(u8x64_and(l[2], nibble), u8x64_and(l[3], nibble)));
+    } else {
+        u8x64_store(lower, PAIRS_JOIN(l, 0));
+    }
+    if (bits == 6)
+        u8x64_store(upper + (size_t)g * 64, PAIRS_JOIN(l, 4));
+    if (bits == 5 || bits == 3) {
+        uint8_t *line = upper + (size_t)(g / 2) * 64;
+        if (g % 2 == 0)
+            u8x64_store(line, bits == 5 ? BITS_JOIN(l, 4, 0) : BITS_JOIN(l, 2, 0));
+        else
+            u8x64_store(line, u8x64_or(u8x64_load(line), bits == 5 ? BITS_JOIN(l, 4, 4) : BITS_JOIN(l, 2, 4)));
+    }
+}
+
+KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, u8x64 l[4])
+{
+    const uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
+    const u8x64 a = u8x64_load(lower);
+    if (bits >= 4) {
+        const u8x64 b = u8x64_load(lower + 64);
+        l[0] = u8x64_low_nibbles(a);
+        l[1] = u8x64_high_nibbles(a);
+        l[2] = u8x64_low_nibbles(b);
+        l[3] = u8x64_high_nibbles(b);
+    } else {
+        l[0] = PAIRS_SPLIT(a, 0, 0);
+        l[1] = PAIRS_SPLIT(a, 1, 0);
+        l[2] = PAIRS_SPLIT(a, 2, 0);
+        l[3] = PAIRS_SPLIT(a, 3, 0);
+    }
+    if (bits == 6) {
+        const u8x64 u = u8x64_load(upper + (size_t)g * 64);
+        l[0] = u8x64_or(l[0], PAIRS_SPLIT(u, 0, 4));
+        l[1] = u8x64_or(l[1], PAIRS_SPLIT(u, 1, 4));
+        l[2] = u8x64_or(l[2], PAIRS_SPLIT(u, 2, 4));
+        l[3] = u8x64_or(l[3], PAIRS_SPLIT(u, 3, 4));
+    }
+    if (bits == 5 || bits == 3) {
+        u8x64 u = u8x64_load(upper + (size_t)(g / 2) * 64);
+        if (g % 2)
+            u = u8x64_from_i32(i32x16_shr(i32x16_from_u8(u), 4)); /* bits that come from the next byte are not looked at */
+        l[0] = u8x64_or(l[0], bits == 5 ? BITS_SPLIT(u, 0, 0, 4) : BITS_SPLIT(u, 0, 0, 2));
+        l[1] = u8x64_or(l[1], bits == 5 ? BITS_SPLIT(u, 1, 0, 4) : BITS_SPLIT(u, 1, 0, 2));
+        l[2] = u8x64_or(l[2], bits == 5 ? BITS_SPLIT(u, 2, 0, 4) : BITS_SPLIT(u, 2, 0, 2));
+        l[3] = u8x64_or(l[3], bits == 5 ? BITS_SPLIT(u, 3, 0, 4) : BITS_SPLIT(u, 3, 0, 2));
+    }
+}
+
+/* ---- one token ---- */
+
+/* K: the token's cell of 8-bit line L is cells[L]. */
+KVT_LANES void planes_store_cells(uint32_t bits, uint8_t *codes, uint32_t groups, const uint32_t *cells, uint32_t token)
+{
+    for (uint32_t from = 0; from < bits;) {
+        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane, mask = 0x01010101u * ((1u << plane) - 1);
+        for (uint32_t begin = 0; begin < 4 * groups; begin += per_line) {
+            uint32_t cell = 0;
+            for (uint32_t i = 0; i < per_line && begin + i < 4 * groups; i++)
+                cell |= (cells[begin + i] >> from & mask) << plane * i;
+            memcpy(codes + (size_t)begin / per_line * 64 + token * 4, &cell, 4);
+        }
+        codes += (size_t)groups * 32 * plane;
+        from += plane;
+    }
+}
+
+/* V: codes of group g in 32-bit lanes. The unused bits of the last line of a 1-bit plane become zeros. */
+KVT_LANES void planes_store_lanes(uint32_t bits, uint8_t *codes, uint32_t groups, uint32_t g, i32x16 code, uint32_t token)
+{
+    const uint32_t L = 4 * g + token / 4;
+    for (uint32_t from = 0; from < bits;) {
+        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane;
+        i32x16 c = from == 0 ? code : from == 4 ? i32x16_shr(code, 4) : i32x16_shr(code, 2);
+        c = i32x16_and(c, i32x16_set1((1u << plane) - 1));
+        if (plane == 1) /* to every place of a byte, then to every byte; one of them is wanted */
+            c = i32x16_or(c, i32x16_shl(c, 1));
+        if (plane <= 2)
+            c = i32x16_or(c, i32x16_shl(c, 2));
+        if (plane <= 4)
+            c = i32x16_or(c, i32x16_shl(c, 4));
+        c = i32x16_or(c, i32x16_shl(c, 8));
+        c = i32x16_or(c, i32x16_shl(c, 16));
+        const uint32_t wanted = ((1u << plane) - 1) << plane * (L % per_line) << 8 * (token % 4);
+        const uint32_t unused = plane == 1 && g % 2 == 0 && g + 1 == groups ? 0xf0u << 8 * (token % 4) : 0;
+        uint8_t *line = codes + (size_t)(L / per_line) * 64;
+        const i32x16 kept = i32x16_and(i32x16_load(line), i32x16_set1(~(wanted | unused)));
+        i32x16_store(line, i32x16_or(kept, i32x16_and(c, i32x16_set1(wanted))));
+        codes += (size_t)groups * 32 * plane;
+        from += plane;
+    }
+}
+
+#endif

@@ -1,0 +1,97 @@
+#!/bin/sh
+# kvtile bench as people call it: that it measures and reports, not how fast anything is.
+# Usage: test_cli_bench.sh JQ [EMULATOR...] KVTILE
+set -eu
+jq=$1
+shift
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, and nothing on stdout.
+expect_error() {
+    code=$1
+    text=$2
+    shift 2
+    got=0
+    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
+    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
+    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
+}
+
+# expect_json FILTER: true of the last output.
+expect_json() {
+    "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1"
+}
+
+run() {
+    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
+    [ ! -s "$work/stderr" ] || fail "stderr: $*: $(cat "$work/stderr")"
+}
+
+if ! "$@" bench --help >"$work/help" 2>"$work/stderr"; then
+    expect_error 1 "built without them" "$@" bench
+    [ "$failures" -eq 0 ] || exit 1
+    echo "built without benchmarks; it says so"
+    exit 0
+fi
+grep -q 'Examples:' "$work/help" || fail "no examples in the help"
+
+run "$@" bench --quick --schemes q8_0 --json
+expect_json '(.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")) and (.cpu | length > 0) and (.date | test("^20..-..-..T")) and (.tiers | length > 0)'
+expect_json '.caches | .l2 > 0 and .last_level >= .l2'
+expect_json '[.results[] | [.op, .side]] == [["write", "k"], ["write", "v"], ["read", "k"], ["read", "v"], ["append", "k"], ["append", "v"]]'
+expect_json 'all(.results[]; .scheme == "q8_0" and .where == "l2" and .head_dim == 128 and .dtype == "f32" and .rotation == "none")'
+positive='. > 0 and . < 1e9'
+expect_json "all(.results[] | (.elements_per_ns, .gbps_in, .gbps_out, .floor_ratio, .memcpy_ratio, .working_set); $positive)"
+expect_json 'all(.results[]; .samples >= 3)'
+expect_json '([.results[].tier] | unique) == [.tiers[-1]]'
+# 128 elements in are 512 bytes, and 136 out.
+expect_json 'all(.results[] | select(.op == "read") | .gbps_out / .gbps_in * 136 / 512; . > 0.999 and . < 1.001)'
+expect_json 'all(.results[] | select(.op != "read") | .gbps_in / .elements_per_ns; . > 3.999 and . < 4.001)'
+last_level=$("$jq" .caches.last_level "$work/stdout")
+
+# Everything that chooses what is measured.
+run "$@" bench --quick --schemes f16,q4_0 --ops read --side v --tier scalar --head-dim 64,80 --where l2 --dtype bf16 --json
+expect_json '[.results[] | [.scheme, .head_dim]] == [["f16", 64], ["f16", 80], ["q4_0", 64], ["q4_0", 80]]'
+expect_json 'all(.results[]; .op == "read" and .side == "v" and .tier == "scalar" and .dtype == "bf16")'
+run "$@" bench --quick --schemes q8_0 --ops append --side k --tier all --rotation 64 --centring page --json
+expect_json '.tiers == [.results[].tier] and all(.results[]; .rotation == "64" and .centring == "page")'
+
+# A walk through memory takes about six times the last-level cache.
+if [ "$last_level" -le $((64 << 20)) ]; then
+    run "$@" bench --quick --schemes q8_0 --ops read --side k --where memory --json
+    expect_json '(.results | length == 1) and .results[0].where == "memory" and .results[0].working_set >= 3 * .caches.last_level'
+else
+    echo "memory: skipped, the last-level cache is large"
+fi
+
+run "$@" bench --quick --schemes q8_0 --ops write
+grep -q '^op .*elem/ns.*floor.*memcpy' "$work/stdout" || fail "no heading"
+[ "$(grep -c '^write *q8_0' "$work/stdout")" -eq 2 ] || fail "not 2 rows"
+if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi
+
+expect_error 2 '"q9" is no scheme' "$@" bench --schemes q8_0,q9
+expect_error 2 '"" is no scheme' "$@" bench --schemes ""
+expect_error 2 'write, read or append would be right' "$@" bench --ops reed
+expect_error 2 'kvtile info lists them' "$@" bench --tier nosuch
+expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 0
+expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 128x
+expect_error 2 'both, k or v would be right' "$@" bench --side x
+expect_error 2 'both, l2 or memory would be right' "$@" bench --where l3
+expect_error 2 'f32, f16 or bf16 would be right' "$@" bench --dtype f64
+expect_error 2 'none, 64 or 128 would be right' "$@" bench --rotation 32
+expect_error 2 'has these options' "$@" bench --schemes q8_0 --effort best
+expect_error 2 '--nosuch' "$@" bench --nosuch
+expect_error 2 'surplus' "$@" bench surplus
+
+[ "$failures" -eq 0 ] || exit 1
+echo "all passed"

@@ -1,0 +1,445 @@
+/* kvtile bench: the cases of bench/, as a table or as JSON. */
+#define _POSIX_C_SOURCE 200809L
+#include "tools/kvtile/commands.h"
+
+#include "tools/io/error.h"
+
+#ifdef KVT_HAVE_BENCH
+
+#include "bench/measure.h"
+#include "tools/kvtile/nearest.h"
+#include "tools/options.h"
+
+#include <kvtile/kvtile.h>
+
+#include <ctype.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char WHO[] = "kvtile bench";
+
+static const char HELP[] =
+    "Usage: kvtile bench [OPTION...]\n"
+    "Times the kernels beside the simplest loop that moves the same bytes, and beside memcpy, in turns on one thread.\n"
+    "\n"
+    "  --schemes LIST   names separated by commas (default: all; see kvtile info)\n"
+    "  --ops LIST       write, read, append (default: all): whole heads in, whole heads out, one token per call\n"
+    "  --side k|v|both  (default: both)\n"
+    "  --tier LIST      tiers to measure, or all (default: the best that this CPU has; see kvtile info)\n"
+    "  --head-dim LIST  channels of a row (default: 128)\n"
+    "  --where l2|memory|both\n"
+    "                   l2: all data stay in the L2 cache; memory: three times the last-level cache is walked (default: both)\n"
+    "  --dtype f32|f16|bf16\n"
+    "                   rows outside (default: f32)\n"
+    "  --rotation none|64|128, --centring none|sequence|page, --effort default|fast|best\n"
+    "                   how rows are stored (default: the first of each); schemes that have no such option are left out\n"
+    "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
+    "  --json           one object: the machine, and an array of results\n"
+    "  --help           this text\n"
+    "\n"
+    "elem/ns        elements (channels of all rows) per nanosecond, median\n"
+    "GB/s in, out   10^9 bytes per second read and written: rows outside, and what is stored of them\n"
+    "floor, memcpy  our time over that of the simplest SIMD loop that reads and writes the same bytes, and over memcpy's for as many bytes, half in "
+    "and\n"
+    "               half out; median of pairs measured right after each other. 1 would be as fast, 2 takes twice the time. ggml: in a build that "
+    "compares\n"
+    "docs/performance.md says more. kvtile-bench runs the same cases under Google Benchmark's flags.\n"
+    "\n"
+    "Examples:\n"
+    "  kvtile bench --quick\n"
+    "  kvtile bench --schemes q8_0,kv4 --ops read --tier all --head-dim 64,128,256\n"
+    "  kvtile bench --schemes kv4 --ops write --effort best --where l2 --json | jq -r '.results[] | [.side, .elements_per_ns] | @tsv'\n";
+
+enum { MOST_WORDS = 64 };
+
+typedef struct options {
+    bench_selection selection;
+    const kvt_scheme_info *schemes[MOST_WORDS];
+    uint32_t dims[MOST_WORDS];
+    bool quick;
+    bool json;
+} options;
+
+/* ---- arguments ---- */
+
+static int refuse(const char *option, const char *word, const char *right)
+{
+    char text[200];
+    snprintf(text, sizeof text, "\"%.40s\" is none: %s", word, right);
+    error_print(WHO, option, text);
+    return -1;
+}
+
+static int take_scheme(options *chosen, const char *word)
+{
+    const kvt_scheme_info *info = kvt_scheme_find(word);
+    if (info != NULL && chosen->selection.n_schemes < MOST_WORDS) {
+        chosen->schemes[chosen->selection.n_schemes++] = info;
+        chosen->selection.schemes = chosen->schemes;
+        return 0;
+    }
+    nearest best = { .typed = word };
+    for (size_t i = 0; kvt_scheme_at(i) != NULL; i++)
+        nearest_consider(&best, kvt_scheme_at(i)->name);
+    char text[160];
+    snprintf(text, sizeof text, "\"%.40s\" is no scheme: %s%skvtile info lists them", word, best.name != NULL ? best.name : "",
+             best.name != NULL ? " would be right, " : "");
+    error_print(WHO, "--schemes", text);
+    return -1;
+}
+
+static int take_op(options *chosen, const char *word)
+{
+    for (unsigned i = 0; i < BENCH_N_OPS; i++) {
+        if (strcmp(word, BENCH_OP_NAMES[i]) == 0) {
+            chosen->selection.ops |= 1U << i;
+            return 0;
+        }
+    }
+    return refuse("--ops", word, "write, read or append would be right");
+}
+
+static int take_tier(options *chosen, const char *word)
+{
+    const uint32_t usable = kvt_tiers_usable();
+    if (strcmp(word, "all") == 0) {
+        chosen->selection.tiers = usable;
+        return 0;
+    }
+    for (unsigned id = 0; id < 32; id++) {
+        if ((usable & UINT32_C(1) << id) != 0 && strcmp(word, kvt_tier_name(id)) == 0) {
+            chosen->selection.tiers |= UINT32_C(1) << id;
+            return 0;
+        }
+    }
+    return refuse("--tier", word, "all, or one that this CPU has, would be right; kvtile info lists them");
+}
+
+static int take_dim(options *chosen, const char *word)
+{
+    char *end;
+    const unsigned long dim = strtoul(word, &end, 10);
+    if (!isdigit((unsigned char)*word) || *end != '\0' || dim < 1 || dim > KVT_MAX_DIM || chosen->selection.n_dims == MOST_WORDS)
+        return refuse("--head-dim", word, "1 to 1024 would be right");
+    chosen->dims[chosen->selection.n_dims++] = (uint32_t)dim;
+    return 0;
+}
+
+/* Words separated by commas; none when `list` is NULL. */
+static int take_words(options *chosen, const char *list, int (*take)(options *, const char *))
+{
+    while (list != NULL) {
+        const size_t length = strcspn(list, ",");
+        char word[64];
+        snprintf(word, sizeof word, "%.*s", length < sizeof word ? (int)length : (int)sizeof word, list);
+        if (take(chosen, word) != 0)
+            return -1;
+        list = list[length] == ',' ? list + length + 1 : NULL;
+    }
+    return 0;
+}
+
+typedef struct word_value {
+    const char *word;
+    int value;
+} word_value;
+
+/* One word out of `values`, which end with a NULL; the first is the default. Returns 0, or -1 having printed what would be right. */
+static int take_choice(int *value, const char *option, const char *word, const word_value *values)
+{
+    char right[120] = "";
+    *value = values->value;
+    if (word == NULL)
+        return 0;
+    for (const word_value *one = values; one->word != NULL; one++) {
+        if (strcmp(word, one->word) == 0) {
+            *value = one->value;
+            return 0;
+        }
+        const size_t length = strlen(right);
+        snprintf(right + length, sizeof right - length, "%s%s", length == 0 ? "" : one[1].word != NULL ? ", " : " or ", one->word);
+    }
+    const size_t length = strlen(right);
+    snprintf(right + length, sizeof right - length, " would be right");
+    return refuse(option, word, right);
+}
+
+/* The options that take a text, in the order of the popt table. */
+typedef struct texts {
+    char *schemes;
+    char *ops;
+    char *side;
+    char *tier;
+    char *head_dim;
+    char *where;
+    char *dtype;
+    char *rotation;
+    char *centring;
+    char *effort;
+} texts;
+
+static int choose(options *chosen, const texts *given)
+{
+    static const word_value sides[] = { { "both", 3 }, { "k", 1 << KVT_K }, { "v", 1 << KVT_V }, { NULL, 0 } };
+    static const word_value wheres[] = { { "both", 3 }, { "l2", 1 << BENCH_L2 }, { "memory", 1 << BENCH_MEMORY }, { NULL, 0 } };
+    static const word_value dtypes[] = { { "f32", KVT_F32 }, { "f16", KVT_F16 }, { "bf16", KVT_BF16 }, { NULL, 0 } };
+    static const word_value rotations[] = { { "none", KVT_ROTATION_NONE }, { "64", KVT_ROTATION_64 }, { "128", KVT_ROTATION_128 }, { NULL, 0 } };
+    static const word_value centrings[] = {
+        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { NULL, 0 }
+    };
+    static const word_value efforts[] = { { "default", KVT_EFFORT_DEFAULT }, { "fast", KVT_EFFORT_FAST }, { "best", KVT_EFFORT_BEST }, { NULL, 0 } };
+    bench_selection *selection = &chosen->selection;
+    int side, where, dtype, rotation, centring, effort;
+    if (take_choice(&side, "--side", given->side, sides) != 0 || take_choice(&where, "--where", given->where, wheres) != 0 ||
+        take_choice(&dtype, "--dtype", given->dtype, dtypes) != 0 || take_choice(&rotation, "--rotation", given->rotation, rotations) != 0 ||
+        take_choice(&centring, "--centring", given->centring, centrings) != 0 || take_choice(&effort, "--effort", given->effort, efforts) != 0)
+        return -1;
+    if (take_words(chosen, given->schemes, take_scheme) != 0 || take_words(chosen, given->ops, take_op) != 0 ||
+        take_words(chosen, given->tier, take_tier) != 0 || take_words(chosen, given->head_dim, take_dim) != 0)
+        return -1;
+    selection->sides = (unsigned)side;
+    selection->wheres = given->where == NULL && chosen->quick ? 1U << BENCH_L2 : (unsigned)where;
+    selection->dtype = (kvt_dtype)dtype;
+    selection->options.rotation = (kvt_rotation)rotation;
+    selection->options.centring = (kvt_centring)centring;
+    selection->options.effort = (kvt_effort)effort;
+    if (given->ops == NULL)
+        selection->ops = (1U << BENCH_N_OPS) - 1;
+    if (given->head_dim == NULL)
+        chosen->dims[selection->n_dims++] = 128;
+    selection->dims = chosen->dims;
+    for (uint32_t id = 0; given->tier == NULL && id < 32; id++) {
+        if ((kvt_tiers_usable() >> id & 1) != 0)
+            selection->tiers = UINT32_C(1) << id;
+    }
+    return 0;
+}
+
+/* ---- results ---- */
+
+typedef struct report {
+    const measure_plan *plan;
+    size_t done;
+    size_t failed;
+    bool terminal;   /* progress is shown */
+    json_t *results; /* NULL: a table */
+} report;
+
+static void progress(const report *state)
+{
+    if (!state->terminal)
+        return;
+    fputs("\r\033[K", stderr);
+    if (state->done == state->plan->list.n)
+        return;
+    char name[BENCH_NAME_ROOM];
+    bench_case_name(&state->plan->list.cases[state->done], name);
+    fprintf(stderr, "%zu of %zu: %s", state->done + 1, state->plan->list.n, name);
+}
+
+static const char *rotation_name(kvt_rotation rotation)
+{
+    return rotation == KVT_ROTATION_64 ? "64" : rotation == KVT_ROTATION_128 ? "128" : "none";
+}
+
+static const char *centring_name(kvt_centring centring)
+{
+    return centring == KVT_CENTRING_PAGE ? "page" : centring == KVT_CENTRING_SEQUENCE ? "sequence" : "none";
+}
+
+static const char *effort_name(kvt_effort effort)
+{
+    return effort == KVT_EFFORT_FAST ? "fast" : effort == KVT_EFFORT_BEST ? "best" : "default";
+}
+
+static void print_head(const options *chosen, const machine *here)
+{
+    const kvt_side_options *stored = &chosen->selection.options;
+    printf("kvtile %s on %s, tiers %s, %s\n", kvt_version(), here->cpu, here->tiers, here->date);
+    printf("L1 %zu KiB, L2 %zu KiB, last-level cache %zu KiB (%s)%s\n", here->l1_bytes >> 10, here->l2_bytes >> 10, here->llc_bytes >> 10,
+           here->cache_source, chosen->quick ? "; a rough look" : "");
+    printf("rows of %s; rotation %s, centring %s, effort %s\n", bench_dtype_name(chosen->selection.dtype), rotation_name(stored->rotation),
+           centring_name(stored->centring), effort_name(stored->effort));
+    if (ggml_report() != NULL)
+        printf("ggml: %s\n", ggml_report());
+    printf("\n%-6s %-6s %-4s %-9s %4s %-6s %9s %8s %8s %8s %8s%s\n", "op", "scheme", "side", "tier", "dim", "where", "elem/ns", "GB/s in", "GB/s out",
+           "floor", "memcpy", ggml_report() != NULL ? "     ggml" : "");
+}
+
+static void print_row(const bench_case *one, const shim_result *result)
+{
+    printf("%-6s %-6s %-4s %-9s %4u %-6s ", BENCH_OP_NAMES[one->op], one->scheme->name, one->side == KVT_K ? "k" : "v", kvt_tier_name(one->tier),
+           one->dim, BENCH_WHERE_NAMES[one->where]);
+    if (result->error != NULL) {
+        printf("%s\n", result->error);
+        return;
+    }
+    printf("%9.3f %8.2f %8.2f %8.2f %8.2f", shim_result_counter(result, MEASURE_ELEMENTS), shim_result_counter(result, MEASURE_IN),
+           shim_result_counter(result, MEASURE_OUT), shim_result_counter(result, MEASURE_FLOOR), shim_result_counter(result, MEASURE_MEMCPY));
+    const double ggml = shim_result_counter(result, MEASURE_GGML);
+    if (isfinite(ggml))
+        printf(" %8.2f", ggml);
+    putchar('\n');
+}
+
+static json_t *json_of(const bench_case *one, const shim_result *result)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "op", json_string(BENCH_OP_NAMES[one->op]));
+    json_object_set_new(object, "scheme", json_string(one->scheme->name));
+    json_object_set_new(object, "side", json_string(one->side == KVT_K ? "k" : "v"));
+    json_object_set_new(object, "tier", json_string(kvt_tier_name(one->tier)));
+    json_object_set_new(object, "head_dim", json_integer((json_int_t)one->dim));
+    json_object_set_new(object, "dtype", json_string(bench_dtype_name(one->dtype)));
+    json_object_set_new(object, "rotation", json_string(rotation_name(one->options.rotation)));
+    json_object_set_new(object, "centring", json_string(centring_name(one->options.centring)));
+    json_object_set_new(object, "effort", json_string(effort_name(one->options.effort)));
+    json_object_set_new(object, "where", json_string(BENCH_WHERE_NAMES[one->where]));
+    if (result->error != NULL) {
+        json_object_set_new(object, "error", json_string(result->error));
+        return object;
+    }
+    for (size_t i = 0; i < result->n_counters; i++) {
+        const char *name = result->counter_names[i];
+        const bool whole = strcmp(name, MEASURE_SAMPLES) == 0 || strcmp(name, MEASURE_BYTES) == 0;
+        const double value = result->counter_values[i];
+        json_object_set_new(object, name, whole ? json_integer((json_int_t)value) : json_real(value));
+    }
+    const ggml_format *ggml = ggml_format_find(one);
+    if (ggml != NULL) {
+        json_object_set_new(object, "ggml_format", json_string(ggml->name));
+        json_object_set_new(object, "ggml_function", json_string(one->op == BENCH_READ ? ggml->dequantize_symbol : ggml->quantize_symbol));
+    }
+    return object;
+}
+
+/* Results come in the order of the cases. */
+static void take_result(void *context, const shim_result *result)
+{
+    report *state = context;
+    const bench_case *one = &state->plan->list.cases[state->done++];
+    state->failed += result->error != NULL;
+    if (state->results != NULL) {
+        json_array_append_new(state->results, json_of(one, result));
+        progress(state);
+        return;
+    }
+    if (state->terminal)
+        fputs("\r\033[K", stderr);
+    print_row(one, result);
+    fflush(stdout);
+    progress(state);
+}
+
+static void print_json(const machine *here, json_t *results)
+{
+    json_t *tiers = json_array();
+    for (unsigned id = 0; id < 32; id++) {
+        if ((kvt_tiers_usable() >> id & 1) != 0)
+            json_array_append_new(tiers, json_string(kvt_tier_name(id)));
+    }
+    json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:s}, s:s?, s:O}", "version", kvt_version(), "cpu", here->cpu, "date",
+                               here->date, "tiers", tiers, "caches", "l1", (json_int_t)here->l1_bytes, "l2", (json_int_t)here->l2_bytes, "last_level",
+                               (json_int_t)here->llc_bytes, "source", here->cache_source, "ggml", ggml_report(), "results", results);
+    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(object);
+}
+
+static int measure(const options *chosen)
+{
+    static char program[] = "kvtile bench";
+    static char filter[] = "--benchmark_filter=."; /* and nothing that the environment says */
+    static char repetitions[] = "--benchmark_repetitions=1";
+    static char interleaving[] = "--benchmark_enable_random_interleaving=false";
+    static char full_time[] = "--benchmark_min_time=0.05";
+    static char quick_time[] = "--benchmark_min_time=0.002";
+    char *arguments[] = { program, filter, repetitions, interleaving, chosen->quick ? quick_time : full_time, NULL };
+    int n_arguments = 5;
+
+    measure_plan plan = { .size = chosen->quick ? WORKLOAD_QUICK : WORKLOAD_FULL };
+    int code = 1;
+    if (bench_cases_add(&plan.list, &chosen->selection) != 0) {
+        error_print(WHO, "cases", "out of memory");
+    } else if (plan.list.n == 0) {
+        error_print(WHO, "--rotation, --centring, --effort", "no scheme that is asked for has these options");
+        code = 2;
+    } else if (shim_initialize(&n_arguments, arguments, "") != 0 || measure_register(&plan) != 0) {
+        error_print(WHO, "cases", "Google Benchmark does not take them, or out of memory");
+    } else {
+        report state = { .plan = &plan, .terminal = isatty(STDERR_FILENO) != 0, .results = chosen->json ? json_array() : NULL };
+        machine_look(&plan.machine);
+        if (!chosen->json)
+            print_head(chosen, &plan.machine);
+        fflush(stdout);
+        progress(&state);
+        shim_run_captured(take_result, &state);
+        if (chosen->json)
+            print_json(&plan.machine, state.results);
+        json_decref(state.results);
+        code = state.failed == 0 && state.done == plan.list.n ? 0 : 1;
+        if (state.failed > 0)
+            error_print(WHO, "cases", "some could not be measured; the report says why");
+    }
+    measure_free(&plan);
+    return code;
+}
+
+int kvt_cmd_bench(int argc, const char **argv)
+{
+    int help = 0;
+    int json = 0;
+    int quick = 0;
+    texts given = { 0 };
+    char **const values[] = { &given.schemes, &given.ops,   &given.side,     &given.tier,     &given.head_dim,
+                              &given.where,   &given.dtype, &given.rotation, &given.centring, &given.effort };
+    const struct poptOption table[] = {
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },  { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },     { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL }, { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },    { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL }, { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },    { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },    POPT_TABLEEND,
+    };
+    poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
+    if (context == NULL) {
+        error_print(WHO, "arguments", "cannot be read: out of memory");
+        return 1;
+    }
+    const int parsed = options_take(context, values);
+    options chosen = { .quick = quick != 0, .json = json != 0 };
+    int code = 2;
+    if (parsed < -1) {
+        error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
+    } else if (help) {
+        fputs(HELP, stdout);
+        code = 0;
+    } else if (poptPeekArg(context) != NULL) {
+        error_print(WHO, poptPeekArg(context), "no argument would be right, only options; see kvtile bench --help");
+    } else if (choose(&chosen, &given) == 0) {
+        code = measure(&chosen);
+    }
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        free(*values[i]);
+    poptFreeContext(context);
+    return code;
+}
+
+#else
+
+int kvt_cmd_bench(int argc, const char **argv)
+{
+    (void)argc;
+    (void)argv;
+    error_print("kvtile bench", "benchmarks",
+                "this kvtile was built without them; cmake -DKVT_BUILD_BENCH=ON builds them (Debian: libbenchmark-dev, g++)");
+    return 1;
+}
+
+#endif

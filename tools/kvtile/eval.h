@@ -1,0 +1,155 @@
+/* What the parts of `kvtile eval` share: which ways of storing are compared (eval_ways.c), what each costs (eval_measure.c), and how that is
+ * shown (eval_report.c). */
+#ifndef KVT_EVAL_H
+#define KVT_EVAL_H
+
+#include "tools/io/rows.h"
+
+#include <kvtile/kvtile.h>
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- ways of storing ------------------------------------------------------------------------------------------------------------- */
+
+/* One way of storing a side. What a scheme does not have is zero in its options. */
+typedef struct eval_way {
+    const kvt_scheme_info *scheme;
+    kvt_side_options options;
+} eval_way;
+
+typedef struct eval_ways {
+    eval_way *ways;
+    size_t n;
+} eval_ways;
+
+/* Lists of words separated by commas, as given; NULL where the option was not. */
+typedef struct eval_words {
+    const char *schemes, *rotation, *centring, *effort, *fp8_block, *fp8_scale;
+} eval_words;
+
+/* Every combination of what was asked for, each once. 0, or -1 when a word means nothing, which was then printed. The caller frees `ways->ways`. */
+int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who);
+
+/* Whether the encoder of a scheme searches, so that efforts differ. */
+bool eval_has_effort(const kvt_scheme_info *scheme);
+
+/* Whether two ways store rows of this padded width alike to the byte: a block of 128 in a row of 64 is one of 64. */
+bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim);
+
+/* Names of options, as they are typed. NULL where the scheme does not have the option. */
+const char *eval_rotation_name(const eval_way *way);
+const char *eval_centring_name(const eval_way *way);
+const char *eval_effort_name(const eval_way *way);
+const char *eval_fp8_block_name(const eval_way *way);
+const char *eval_fp8_scale_name(const eval_way *way);
+
+/* The last columns of a way's name: its effort, or block and scale of FP8, or nothing. */
+typedef struct eval_detail {
+    char text[16];
+} eval_detail;
+eval_detail eval_detail_of(const eval_way *way);
+
+/* ---- measuring ------------------------------------------------------------------------------------------------------------------- */
+
+/* The mean of decibels over heads. Heads without an error, or without energy, have no such number: they are counted and left out. */
+typedef struct eval_mean {
+    double sum;
+    size_t n;
+    size_t n_exact;
+} eval_mean;
+
+/* One way, over all heads of a tensor. */
+typedef struct eval_result {
+    const eval_way *way;
+    size_t same_as;    /* index of the result that this one would repeat: its own unless the width makes two ways the same */
+    kvt_layout layout; /* of one head */
+    size_t page_bytes; /* of a page that holds this side of one head and nothing else */
+    size_t pair_bytes; /* of a page that holds two sides like this one */
+    double error_energy;
+    double centred_error_energy; /* token 0 left out */
+    double max_abs_error;
+    uint64_t lost; /* finite numbers that did not come back finite */
+    double write_gbps;
+    double read_gbps;
+    eval_mean snr;
+    eval_mean centred_snr;
+} eval_result;
+
+typedef struct eval_tensor {
+    char *input;
+    const rows_tensor *tensor;
+    kvt_side side;
+    size_t from; /* the first token measured */
+    uint64_t nonfinite;
+    size_t n_used;         /* rows that the sums are of */
+    size_t n_centred_used; /* of these, not token 0 */
+    double energy;
+    double centred_energy;
+    size_t n_results; /* one per way */
+    eval_result *results;
+} eval_tensor;
+
+/* Memory that is used again for each tensor. Starts as zero; eval_space_free gives it back. */
+typedef struct eval_space {
+    size_t n_elements, n_tokens, n_channels, n_bytes; /* that there is room for */
+    float *rows;                                      /* [token][dim] of one head */
+    float *back;                                      /* what was read back */
+    bool *used;                                       /* token: all its numbers are finite */
+    double *mean;                                     /* of each channel */
+    uint8_t *pages;
+} eval_space;
+void eval_space_free(eval_space *space);
+
+/* What is said while it runs, on a terminal only and not before a second has passed. */
+typedef struct eval_progress {
+    bool terminal;
+    bool shown;
+    double start;
+} eval_progress;
+void eval_progress_start(eval_progress *state);
+
+/* Fills a tensor's sums and results; `input`, `tensor`, `side`, `from` and room for `ways->n` results are given. */
+int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, eval_progress *state, error_text *error);
+
+/* ---- reports --------------------------------------------------------------------------------------------------------------------- */
+
+/* One row of a table. Decibels are INFINITY for no error at all, NAN where there is no such number. */
+typedef struct eval_row {
+    const eval_way *way;
+    double bits;              /* of an element, in a page of this side alone */
+    double pair_bits;         /* in a page of two sides like this one */
+    uint64_t page_bytes;      /* of one head; 0 where tensors differ */
+    uint64_t bytes_per_token; /* in all heads */
+    double snr;
+    double centred_snr;
+    double max_abs_error; /* NAN when there is none, INFINITY when numbers were lost */
+    uint64_t lost;
+    double write_gbps; /* NAN: not measured */
+    double read_gbps;
+} eval_row;
+
+/* What several tensors of one side have in common. */
+typedef struct eval_summary {
+    size_t n_tensors;
+    size_t n_heads;
+    size_t n_ways;
+    struct eval_sum {
+        bool shown;                                                           /* some tensor has it as a way of its own */
+        uint64_t page_bytes, bytes_per_token, elements_per_token, pair_bytes; /* pair_bytes: of pages of all heads */
+        eval_mean snr, centred_snr;
+        double max_abs_error;
+        uint64_t lost;
+        double write_gbps, read_gbps; /* sums over tensors */
+    } * sums;
+} eval_summary;
+
+void eval_summary_add(eval_summary *summary, const eval_tensor *report);
+
+/* Rows in order of bits, the largest first, then of SNR. `array` NULL: as a table on stdout, otherwise objects that are appended. -1: no memory. */
+int eval_report_tensor(const eval_tensor *report, json_t *array);
+int eval_report_summary(const eval_summary *summary, const eval_ways *ways, kvt_side side, size_t from, json_t *array);
+
+#endif

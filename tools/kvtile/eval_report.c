@@ -1,0 +1,298 @@
+/* kvtile eval: tables for people and JSON for programs. */
+#define _POSIX_C_SOURCE 200809L
+#include "tools/kvtile/eval.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- rows and their order ---- */
+
+static double decibels(double energy, double error_energy, size_t n_used)
+{
+    if (n_used > 0 && error_energy == 0)
+        return INFINITY;
+    return energy > 0 && error_energy > 0 ? 10 * log10(energy / error_energy) : (double)NAN;
+}
+
+static double mean_decibels(const eval_mean *mean)
+{
+    if (mean->n > 0)
+        return mean->sum / (double)mean->n;
+    return mean->n_exact > 0 ? INFINITY : (double)NAN;
+}
+
+static eval_row row_of(const eval_tensor *report, const eval_result *one)
+{
+    const bool whole = one->lost == 0;
+    return (eval_row){
+        .way = one->way,
+        .bits = 8.0 * (double)one->page_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
+        .pair_bits = 4.0 * (double)one->pair_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
+        .page_bytes = one->page_bytes,
+        .bytes_per_token = one->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads,
+        .snr = whole ? decibels(report->energy, one->error_energy, report->n_used) : (double)NAN,
+        .centred_snr = whole ? decibels(report->centred_energy, one->centred_error_energy, report->n_centred_used) : (double)NAN,
+        .max_abs_error = !whole               ? INFINITY
+                         : report->n_used > 0 ? one->max_abs_error
+                                              : (double)NAN,
+        .lost = one->lost,
+        .write_gbps = one->write_gbps,
+        .read_gbps = one->read_gbps,
+    };
+}
+
+static eval_row row_of_sum(const eval_summary *summary, const struct eval_sum *sum, const eval_way *way)
+{
+    return (eval_row){
+        .way = way,
+        .bits = 8.0 * (double)sum->bytes_per_token / (double)sum->elements_per_token,
+        .pair_bits = 4.0 * (double)sum->pair_bytes / ((double)KVT_PAGE_TOKENS * (double)sum->elements_per_token),
+        .page_bytes = sum->page_bytes,
+        .bytes_per_token = sum->bytes_per_token,
+        .snr = sum->lost == 0 ? mean_decibels(&sum->snr) : (double)NAN,
+        .centred_snr = sum->lost == 0 ? mean_decibels(&sum->centred_snr) : (double)NAN,
+        .max_abs_error = sum->lost == 0 ? sum->max_abs_error : INFINITY,
+        .lost = sum->lost,
+        .write_gbps = sum->write_gbps / (double)summary->n_tensors,
+        .read_gbps = sum->read_gbps / (double)summary->n_tensors,
+    };
+}
+
+static bool goes_before(const eval_row *a, const eval_row *b)
+{
+    if (a->bits != b->bits)
+        return a->bits > b->bits;
+    if (isnan(a->snr) || isnan(b->snr))
+        return !isnan(a->snr) && isnan(b->snr);
+    return a->snr > b->snr;
+}
+
+/* Equal ones stay in order. */
+static void insert(eval_row *rows, size_t *n, eval_row row)
+{
+    size_t at = (*n)++;
+    for (; at > 0 && goes_before(&row, &rows[at - 1]); at--)
+        rows[at] = rows[at - 1];
+    rows[at] = row;
+}
+
+/* ---- as a table ---- */
+
+typedef struct cell {
+    char text[24];
+} cell;
+
+static cell number(const char *format, double value)
+{
+    cell one = { "-" };
+    if (!isnan(value))
+        snprintf(one.text, sizeof one.text, format, value);
+    return one;
+}
+
+static cell decibel_cell(const eval_row *row, double value)
+{
+    if (row->lost > 0)
+        return (cell){ "lost" };
+    return isinf(value) ? (cell){ "exact" } : number("%.2f", value);
+}
+
+static void print_rows(const eval_row *rows, size_t n)
+{
+    printf("  %-6s %-8s %-8s %-8s %6s %6s %7s %6s %7s %9s %7s %7s\n", "scheme", "rotation", "centring", "detail", "bits", "pair", "B/token", "SNR dB",
+           "centred", "max error", "wr GB/s", "rd GB/s");
+    for (size_t i = 0; i < n; i++) {
+        const eval_row *row = &rows[i];
+        printf("  %-6s %-8s %-8s %-8s %6.3f %6.3f %7llu %6s %7s %9s %7s %7s\n", row->way->scheme->name, eval_rotation_name(row->way),
+               eval_centring_name(row->way), eval_detail_of(row->way).text, row->bits, row->pair_bits, (unsigned long long)row->bytes_per_token,
+               decibel_cell(row, row->snr).text, decibel_cell(row, row->centred_snr).text, number("%.3g", row->max_abs_error).text,
+               number("%.2f", row->write_gbps).text, number("%.2f", row->read_gbps).text);
+    }
+    putchar('\n');
+    fflush(stdout);
+}
+
+static uint32_t padded_dim(const eval_tensor *report)
+{
+    const kvt_layout *layout = &report->results[0].layout;
+    return report->side == KVT_K ? layout->k.padded_dim : layout->v.padded_dim;
+}
+
+static const char *plural(size_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+static void print_from(size_t from)
+{
+    if (from > 0)
+        printf("measured: tokens from %zu on\n", from);
+}
+
+static void print_tensor_title(const eval_tensor *report)
+{
+    const rows_tensor *tensor = report->tensor;
+    printf("%s\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", report->input, tensor->heads, plural(tensor->heads), tensor->tokens,
+           tensor->dim, rows_dtype_name(tensor->dtype), report->side == KVT_K ? "keys" : "values");
+    const uint32_t padded = padded_dim(report);
+    if (padded != tensor->dim)
+        printf("rows are padded to %u channels\n", padded);
+    print_from(report->from);
+    if (report->nonfinite > 0)
+        printf("%llu numbers are not finite; %zu rows are left out of SNR and error\n", (unsigned long long)report->nonfinite,
+               (tensor->tokens - report->from) * tensor->heads - report->n_used);
+}
+
+/* ---- as JSON ---- */
+
+static json_t *number_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *name_or_null(const char *name)
+{
+    return name != NULL ? json_string(name) : json_null();
+}
+
+static json_t *text_json(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value == NULL) { /* not UTF-8 */
+        char *ascii = strdup(text);
+        for (char *c = ascii; c != NULL && *c != '\0'; c++)
+            *c = (unsigned char)*c < 0x80 ? *c : '?';
+        value = json_string(ascii);
+        free(ascii);
+    }
+    return value;
+}
+
+static json_t *tensor_json(const eval_tensor *report)
+{
+    const rows_tensor *tensor = report->tensor;
+    json_t *object = json_object();
+    json_object_set_new(object, "input", text_json(report->input));
+    json_object_set_new(object, "side", json_string(report->side == KVT_K ? "k" : "v"));
+    json_object_set_new(object, "dtype", json_string(rows_dtype_name(tensor->dtype)));
+    json_object_set_new(object, "heads", json_integer((json_int_t)tensor->heads));
+    json_object_set_new(object, "tokens", json_integer((json_int_t)tensor->tokens));
+    json_object_set_new(object, "from", json_integer((json_int_t)report->from));
+    json_object_set_new(object, "dim", json_integer((json_int_t)tensor->dim));
+    json_object_set_new(object, "padded_dim", json_integer((json_int_t)padded_dim(report)));
+    json_object_set_new(object, "nonfinite", json_integer((json_int_t)report->nonfinite));
+    return object;
+}
+
+static json_t *summary_json(const eval_summary *summary, kvt_side side, size_t from)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "side", json_string(side == KVT_K ? "k" : "v"));
+    json_object_set_new(object, "tensors", json_integer((json_int_t)summary->n_tensors));
+    json_object_set_new(object, "heads", json_integer((json_int_t)summary->n_heads));
+    json_object_set_new(object, "from", json_integer((json_int_t)from));
+    return object;
+}
+
+static void append_rows(json_t *array, json_t *common, const eval_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const eval_row *row = &rows[i];
+        json_t *object = json_copy(common);
+        json_object_set_new(object, "scheme", json_string(row->way->scheme->name));
+        json_object_set_new(object, "rotation", json_string(eval_rotation_name(row->way)));
+        json_object_set_new(object, "centring", json_string(eval_centring_name(row->way)));
+        json_object_set_new(object, "effort", name_or_null(eval_effort_name(row->way)));
+        json_object_set_new(object, "fp8_block", name_or_null(eval_fp8_block_name(row->way)));
+        json_object_set_new(object, "fp8_scale", name_or_null(eval_fp8_scale_name(row->way)));
+        json_object_set_new(object, "bits_per_element", json_real(row->bits));
+        json_object_set_new(object, "pair_bits_per_element", json_real(row->pair_bits));
+        json_object_set_new(object, "page_bytes", row->page_bytes > 0 ? json_integer((json_int_t)row->page_bytes) : json_null());
+        json_object_set_new(object, "bytes_per_token", json_integer((json_int_t)row->bytes_per_token));
+        json_object_set_new(object, "snr_db", number_or_null(row->snr));
+        json_object_set_new(object, "centred_snr_db", number_or_null(row->centred_snr));
+        json_object_set_new(object, "max_abs_error", number_or_null(row->max_abs_error));
+        json_object_set_new(object, "lost", json_integer((json_int_t)row->lost));
+        json_object_set_new(object, "write_gbps", number_or_null(row->write_gbps));
+        json_object_set_new(object, "read_gbps", number_or_null(row->read_gbps));
+        json_array_append_new(array, object);
+    }
+}
+
+/* ---- both ---- */
+
+int eval_report_tensor(const eval_tensor *report, json_t *array)
+{
+    eval_row *rows = malloc(report->n_results * sizeof *rows);
+    size_t n = 0;
+    if (rows == NULL)
+        return -1;
+    for (size_t i = 0; i < report->n_results; i++) {
+        if (report->results[i].same_as == i)
+            insert(rows, &n, row_of(report, &report->results[i]));
+    }
+    if (array == NULL) {
+        print_tensor_title(report);
+        print_rows(rows, n);
+    } else {
+        json_t *common = tensor_json(report);
+        append_rows(array, common, rows, n);
+        json_decref(common);
+    }
+    free(rows);
+    return 0;
+}
+
+static void add_mean(eval_mean *sum, const eval_mean *one)
+{
+    sum->sum += one->sum;
+    sum->n += one->n;
+    sum->n_exact += one->n_exact;
+}
+
+void eval_summary_add(eval_summary *summary, const eval_tensor *report)
+{
+    for (size_t i = 0; i < report->n_results; i++) {
+        const eval_result *one = &report->results[report->results[i].same_as];
+        struct eval_sum *sum = &summary->sums[i];
+        sum->shown = sum->shown || report->results[i].same_as == i;
+        sum->page_bytes = summary->n_tensors == 0 || sum->page_bytes == one->page_bytes ? one->page_bytes : 0;
+        sum->bytes_per_token += one->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads;
+        sum->pair_bytes += (uint64_t)one->pair_bytes * report->tensor->heads;
+        sum->elements_per_token += (uint64_t)report->tensor->dim * report->tensor->heads;
+        add_mean(&sum->snr, &one->snr);
+        add_mean(&sum->centred_snr, &one->centred_snr);
+        sum->max_abs_error = fmax(sum->max_abs_error, one->max_abs_error);
+        sum->lost += one->lost;
+        sum->write_gbps += one->write_gbps;
+        sum->read_gbps += one->read_gbps;
+    }
+    summary->n_tensors++;
+    summary->n_heads += report->tensor->heads;
+}
+
+int eval_report_summary(const eval_summary *summary, const eval_ways *ways, kvt_side side, size_t from, json_t *array)
+{
+    eval_row *rows = malloc(summary->n_ways * sizeof *rows);
+    size_t n = 0;
+    if (rows == NULL)
+        return -1;
+    for (size_t i = 0; i < summary->n_ways; i++) {
+        if (summary->sums[i].shown)
+            insert(rows, &n, row_of_sum(summary, &summary->sums[i], &ways->ways[i]));
+    }
+    if (array == NULL) {
+        printf("all %s: the mean of dB over %zu head%s of %zu tensor%s\n", side == KVT_K ? "keys" : "values", summary->n_heads,
+               plural(summary->n_heads), summary->n_tensors, plural(summary->n_tensors));
+        print_from(from);
+        print_rows(rows, n);
+    } else {
+        json_t *common = summary_json(summary, side, from);
+        append_rows(array, common, rows, n);
+        json_decref(common);
+    }
+    free(rows);
+    return 0;
+}

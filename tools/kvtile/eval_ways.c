@@ -1,0 +1,222 @@
+/* kvtile eval: which ways of storing are compared. */
+#include "tools/kvtile/eval.h"
+
+#include "tools/kvtile/nearest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct word {
+    const char *name;
+    uint32_t value;
+} word;
+
+static const word ROTATIONS[] = { { "none", KVT_ROTATION_NONE }, { "64", KVT_ROTATION_64 }, { "128", KVT_ROTATION_128 } };
+static const word CENTRINGS[] = { { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE } };
+static const word EFFORTS[] = { { "fast", KVT_EFFORT_FAST }, { "default", KVT_EFFORT_DEFAULT }, { "best", KVT_EFFORT_BEST } };
+static const word FP8_BLOCKS[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 } };
+static const word FP8_SCALES[] = { { "f32", KVT_FP8_SCALE_F32 }, { "e8m0", KVT_FP8_SCALE_E8M0 } };
+
+enum { MOST_WORDS = 64 };
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* ---- lists of words ---- */
+
+/* Words that may be listed, and which of them are. */
+typedef struct choice {
+    const char *option; /* "--rotation" */
+    const char *what;   /* "rotation" */
+    const char *where;  /* what would be right, in words */
+    const word *words;
+    size_t n;
+    bool chosen[MOST_WORDS];
+} choice;
+
+static int unknown_word(const choice *one, const char *typed, const char *who)
+{
+    nearest best = { .typed = typed };
+    for (size_t i = 0; i < one->n; i++)
+        nearest_consider(&best, one->words[i].name);
+    nearest_consider(&best, "all");
+    if (strcmp(typed, "fp8") == 0 && strcmp(one->what, "scheme") == 0)
+        best.name = "e4m3";
+    char text[200];
+    snprintf(text, sizeof text, "\"%s\" is no %s: %s%s%s%s", typed, one->what, best.name ? "did you mean " : "", best.name ? best.name : "",
+             best.name ? "? " : "", one->where);
+    error_print(who, one->option, text);
+    return -1;
+}
+
+/* `list` NULL: the word `standard`, or all of them when that is NULL too. */
+static int choose(choice *one, const char *list, const char *standard, const char *who)
+{
+    if (list == NULL)
+        list = standard != NULL ? standard : "all";
+    for (const char *at = list; at != NULL;) {
+        const size_t length = strcspn(at, ",");
+        char typed[32];
+        snprintf(typed, sizeof typed, "%.*s", length < sizeof typed ? (int)length : (int)sizeof typed, at);
+        const bool all = strcmp(typed, "all") == 0;
+        bool known = all;
+        for (size_t i = 0; i < one->n; i++) {
+            const bool same = strcmp(typed, one->words[i].name) == 0;
+            one->chosen[i] = one->chosen[i] || all || same;
+            known = known || same;
+        }
+        if (!known)
+            return unknown_word(one, typed, who);
+        at = at[length] == ',' ? at + length + 1 : NULL;
+    }
+    return 0;
+}
+
+static size_t count(const choice *one)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < one->n; i++)
+        n += one->chosen[i] ? 1 : 0;
+    return n;
+}
+
+/* ---- combinations ---- */
+
+bool eval_has_effort(const kvt_scheme_info *scheme)
+{
+    return scheme->scale_bytes == 1 && !scheme->is_fp8; /* the signed byte of the kv schemes, which is searched for */
+}
+
+/* The efforts, or blocks and scales of FP8, of one scheme, rotation and centring. */
+static void add_details(eval_ways *ways, const eval_way *way, const choice *effort, const choice *block, const choice *scale)
+{
+    if (eval_has_effort(way->scheme)) {
+        for (size_t i = 0; i < effort->n; i++) {
+            if (effort->chosen[i]) {
+                ways->ways[ways->n] = *way;
+                ways->ways[ways->n++].options.effort = (kvt_effort)effort->words[i].value;
+            }
+        }
+    } else if (way->scheme->is_fp8) {
+        for (size_t i = 0; i < block->n * scale->n; i++) {
+            const size_t b = i / scale->n;
+            const size_t s = i % scale->n;
+            if (block->chosen[b] && scale->chosen[s]) {
+                ways->ways[ways->n] = *way;
+                ways->ways[ways->n].options.fp8_block = block->words[b].value;
+                ways->ways[ways->n++].options.fp8_scale = (kvt_fp8_scale)scale->words[s].value;
+            }
+        }
+    } else {
+        ways->ways[ways->n++] = *way;
+    }
+}
+
+int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
+{
+    word names[MOST_WORDS];
+    size_t n_names = 0;
+    for (const kvt_scheme_info *info; n_names < MOST_WORDS && (info = kvt_scheme_at(n_names)) != NULL; n_names++)
+        names[n_names] = (word){ info->name, (uint32_t)n_names };
+    choice scheme = { "--schemes", "scheme", "kvtile info lists them", names, n_names, { false } };
+    choice rotation = { "--rotation", "rotation", "none, 64, 128 or all would be right", ROTATIONS, COUNT(ROTATIONS), { false } };
+    choice centring = { "--centring", "centring", "none, sequence, page or all would be right", CENTRINGS, COUNT(CENTRINGS), { false } };
+    choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), { false } };
+    choice block = { "--fp8-block", "block", "row, 32, 64, 128 or all would be right", FP8_BLOCKS, COUNT(FP8_BLOCKS), { false } };
+    choice scale = { "--fp8-scale", "number format of scales", "f32, e8m0 or all would be right", FP8_SCALES, COUNT(FP8_SCALES), { false } };
+    if (choose(&scheme, words->schemes, NULL, who) != 0 || choose(&rotation, words->rotation, "none", who) != 0 ||
+        choose(&centring, words->centring, "none", who) != 0 || choose(&effort, words->effort, "default", who) != 0 ||
+        choose(&block, words->fp8_block, "row", who) != 0 || choose(&scale, words->fp8_scale, "f32", who) != 0)
+        return -1;
+
+    /* Neither was asked for: as plain as can be, and with both. */
+    const bool both = words->rotation == NULL && words->centring == NULL;
+    const size_t pairs = both ? 2 : count(&rotation) * count(&centring);
+    const size_t most_details = count(&effort) > count(&block) * count(&scale) ? count(&effort) : count(&block) * count(&scale);
+    *ways = (eval_ways){ .ways = malloc(count(&scheme) * pairs * most_details * sizeof *ways->ways) };
+    if (ways->ways == NULL) {
+        error_print(who, "--schemes", "out of memory");
+        return -1;
+    }
+    for (size_t i = 0; i < scheme.n; i++) {
+        if (!scheme.chosen[i])
+            continue;
+        for (size_t pair = 0; pair < rotation.n * centring.n; pair++) {
+            const word *r = &rotation.words[pair / centring.n];
+            const word *c = &centring.words[pair % centring.n];
+            const bool chosen = rotation.chosen[pair / centring.n] && centring.chosen[pair % centring.n];
+            if (chosen || (both && r->value == KVT_ROTATION_64 && c->value == KVT_CENTRING_PAGE)) {
+                const eval_way way = { .scheme = kvt_scheme_at(i),
+                                       .options = { .rotation = (kvt_rotation)r->value, .centring = (kvt_centring)c->value } };
+                add_details(ways, &way, &effort, &block, &scale);
+            }
+        }
+    }
+    return 0;
+}
+
+/* ---- ways that are the same ---- */
+
+static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
+{
+    kvt_side_options options = way->options;
+    if (options.rotation == KVT_ROTATION_128 && padded_dim < 128)
+        options.rotation = KVT_ROTATION_64; /* no block of 128 fits */
+    if (options.fp8_block >= padded_dim)
+        options.fp8_block = 0; /* one block is the row */
+    return options;
+}
+
+bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim)
+{
+    const kvt_side_options one = within(a, padded_dim);
+    const kvt_side_options other = within(b, padded_dim);
+    return a->scheme == b->scheme && one.rotation == other.rotation && one.centring == other.centring && one.effort == other.effort &&
+           one.fp8_block == other.fp8_block && one.fp8_scale == other.fp8_scale;
+}
+
+/* ---- names ---- */
+
+static const char *name_of(const word *words, size_t n, uint32_t value)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (words[i].value == value)
+            return words[i].name;
+    }
+    return NULL;
+}
+
+const char *eval_rotation_name(const eval_way *way)
+{
+    return name_of(ROTATIONS, COUNT(ROTATIONS), way->options.rotation);
+}
+
+const char *eval_centring_name(const eval_way *way)
+{
+    return name_of(CENTRINGS, COUNT(CENTRINGS), way->options.centring);
+}
+
+const char *eval_effort_name(const eval_way *way)
+{
+    return eval_has_effort(way->scheme) ? name_of(EFFORTS, COUNT(EFFORTS), way->options.effort) : NULL;
+}
+
+const char *eval_fp8_block_name(const eval_way *way)
+{
+    return way->scheme->is_fp8 ? name_of(FP8_BLOCKS, COUNT(FP8_BLOCKS), way->options.fp8_block) : NULL;
+}
+
+const char *eval_fp8_scale_name(const eval_way *way)
+{
+    return way->scheme->is_fp8 ? name_of(FP8_SCALES, COUNT(FP8_SCALES), way->options.fp8_scale) : NULL;
+}
+
+eval_detail eval_detail_of(const eval_way *way)
+{
+    eval_detail detail = { "-" };
+    if (eval_has_effort(way->scheme))
+        snprintf(detail.text, sizeof detail.text, "%s", eval_effort_name(way));
+    if (way->scheme->is_fp8)
+        snprintf(detail.text, sizeof detail.text, "%s %s", eval_fp8_block_name(way), eval_fp8_scale_name(way));
+    return detail;
+}
