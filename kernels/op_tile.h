@@ -429,9 +429,9 @@ KVT_LANES void write_token_groups(kvt_side side, kvt_dtype dtype, uint8_t *codes
     i32x16 code[4];
     for (uint32_t k = 0; k < 4; k++) {
         const uint32_t at = k < n ? g + k : g;
-        code[k] = load_codes(row + (size_t)at * 16 * element_bytes(dtype), dtype, SCALE_BYTES > 0 ? r[at] : 0);
-        if (has_blank && r[at] != r[at])
-            code[k] = encode(f32x16_set1(0), f32x16_set1(0));
+        const bool is_blank = has_blank && r[at] != r[at]; /* its elements may be no numbers that a code exists for */
+        const uint8_t *from = row + (size_t)at * 16 * element_bytes(dtype);
+        code[k] = load_codes(is_blank ? kvt_zero_row : from, dtype, SCALE_BYTES > 0 && !is_blank ? r[at] : 0);
     }
     if (BITS > 8) {
         for (uint32_t k = 0; k < n; k++)

@@ -422,7 +422,7 @@ static void encode_ggml_mxfp4(const block *b, unsigned char *to)
 static uint32_t ggml_ue4m3(double a)
 {
     if (a < 0x1p-6)
-        return (uint32_t)limit(floor(a * 512 + 0.5), 0, 7);
+        return (uint32_t)limit(floor(f(a * 512 + 0.5)), 0, 7); /* ggml adds in f32: what is an ulp below a half becomes 1 */
     if (a >= 248)
         return 0x7e;
     int exponent;
