@@ -234,7 +234,7 @@ KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t beg
         for (uint32_t q = 0; q < 4; q++) {
             i32x16 row[4];
             for (uint32_t k = 0; k < 4; k++)
-                row[k] = encode(load_row(group_of(rows, 4 * q + k, g, KVT_F32), KVT_F32), f32x16_set1(factor[4 * q + k]));
+                row[k] = encode(load_row(group_of(rows->row[4 * q + k], g, KVT_F32), KVT_F32), f32x16_set1(factor[4 * q + k]));
             u8x64 words[2];
             quad16_words(row, words);
             half[0][q] = words[0];
@@ -249,8 +249,9 @@ KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t beg
     }
 }
 
-KVT_LANES void write_table_block(const nearest *near, bool is_first, kvt_side side, uint8_t *codes, uint8_t *scale, kvt_effort effort,
-                                 uint32_t groups, uint32_t begin, const tile_rows *rows, row_state *state, i32x16 largest)
+/* One block; its multipliers go to r, with NaN for rows that cannot be represented. */
+KVT_LANES void choose_block_scales(const nearest *near, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t groups, uint32_t begin,
+                                   const tile_rows *rows, row_state *state, i32x16 largest, float r[KVT_TILE_TOKENS])
 {
     const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
     const block_grid grid = grid_of(is_first, state, largest);
@@ -258,36 +259,36 @@ KVT_LANES void write_table_block(const nearest *near, bool is_first, kvt_side si
     words_of_tile(&x, rows, begin, end, grid.p);
     const i32x16 chosen =
         effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * (end - begin), &grid) : search(near, is_first, effort, &x, 4 * (end - begin), &grid);
-    f32x16 r;
-    i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &r));
-    float multiplier[KVT_TILE_TOKENS];
-    f32x16_store(multiplier, r);
-    write_groups(side, KVT_F32, codes, groups, begin, end, rows, multiplier);
+    f32x16 multiplier;
+    i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &multiplier));
+    i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
 }
 
-KVT_LANES void write_table_tile(kvt_side side, uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given)
+KVT_LANES bool choose_tile_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, tile_factors *factors)
 {
-    uint32_t largest[KVT_MAX_GROUPS / BLOCK_GROUPS + 1][KVT_TILE_TOKENS];
+    uint32_t largest[MAX_BLOCKS][KVT_TILE_TOKENS];
+    largest_of_blocks(given, KVT_F32, groups, BLOCK_GROUPS, largest);
     i32x16 of_row = i32x16_set1(0);
-    for (uint32_t begin = 0; begin < groups; begin += BLOCK_GROUPS) {
-        const i32x16 m = largest_of(given, KVT_F32, begin, groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS);
-        i32x16_store(largest[begin / BLOCK_GROUPS], m);
-        of_row = i32x16_max_u(of_row, m);
-    }
+    for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
+        of_row = i32x16_max_u(of_row, i32x16_load(largest[b]));
     row_state state = start_row(i32x16_shr(of_row, 1));
+    const bool has_nan = mask16_any(state.is_nan);
     tile_rows rows = *given;
-    if (mask16_any(state.is_nan)) {
+    if (has_nan) {
         uint32_t is_nan[KVT_TILE_TOKENS];
         i32x16_store(is_nan, i32x16_select(state.is_nan, i32x16_set1(1), i32x16_set1(0)));
-        rows = without_blank(given, is_nan);
+        for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
+            if (is_nan[t])
+                rows.row[t] = kvt_zero_row;
         for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
             i32x16_store(largest[b], i32x16_select(state.is_nan, i32x16_set1(0), i32x16_load(largest[b])));
     }
     const nearest near = nearest_make();
-    write_table_block(&near, true, side, codes, scales, spec->effort, groups, 0, &rows, &state, i32x16_load(largest[0]));
+    choose_block_scales(&near, true, scales, spec->effort, groups, 0, &rows, &state, i32x16_load(largest[0]), factors->r[0]);
     for (uint32_t b = 1; b * BLOCK_GROUPS < groups; b++)
-        write_table_block(&near, false, side, codes, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, &rows, &state,
-                          i32x16_load(largest[b]));
+        choose_block_scales(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, &rows, &state,
+                            i32x16_load(largest[b]), factors->r[b]);
+    return has_nan;
 }
 
 /* ---- one row: a lane is a candidate ---- */
@@ -336,7 +337,7 @@ KVT_LANES i32x16 search_row(const nearest *near, bool is_first, kvt_effort effor
 }
 
 KVT_LANES void choose_block_scale(const nearest *near, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t groups, uint32_t begin,
-                                  const uint8_t *row, uint32_t token, row_state *state, uint32_t largest, float r[KVT_MAX_GROUPS])
+                                  const uint8_t *row, uint32_t token, row_state *state, uint32_t largest, float *r)
 {
     const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
     const i32x16 largest16 = i32x16_set1(largest);
@@ -351,30 +352,30 @@ KVT_LANES void choose_block_scale(const nearest *near, bool is_first, uint8_t *s
     i32x16_store_u8(stored, settle(is_first, state, &grid, largest16, chosen, &multiplier));
     f32x16_store(multipliers, multiplier);
     scale[token] = stored[0];
-    for (uint32_t g = begin; g < end; g++)
-        r[g] = multipliers[0];
+    *r = multipliers[0];
 }
 
-/* Returns the row to be encoded: zeros where the given one cannot be represented. */
-KVT_LANES const uint8_t *choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
-                                           float r[KVT_MAX_GROUPS])
+KVT_LANES bool choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token, float *r)
 {
-    uint32_t of_group[KVT_MAX_GROUPS], of_block[KVT_MAX_GROUPS / BLOCK_GROUPS + 1] = { 0 }, of_row = 0;
-    largest_of_groups(row, KVT_F32, groups, of_group);
-    for (uint32_t g = 0; g < groups; g++) {
-        uint32_t *m = &of_block[g / BLOCK_GROUPS];
-        *m = of_group[g] > *m ? of_group[g] : *m;
-        of_row = of_group[g] > of_row ? of_group[g] : of_row;
-    }
+    const uint32_t blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS;
+    uint32_t largest[MAX_BLOCKS + 3], of_row = 0;
+    for (uint32_t b = 0; b < blocks; b += 4)
+        largest_of_four(row, KVT_F32, b * BLOCK_GROUPS, groups, BLOCK_GROUPS, blocks - b < 4 ? blocks - b : 4, largest + b);
+    for (uint32_t b = 0; b < blocks; b++)
+        of_row = largest[b] > of_row ? largest[b] : of_row;
     row_state state = start_row(i32x16_set1(of_row >> 1));
-    if (mask16_any(state.is_nan)) {
+    const bool is_nan = mask16_any(state.is_nan);
+    if (is_nan) {
         row = kvt_zero_row;
-        memset(of_block, 0, sizeof of_block);
+        memset(largest, 0, sizeof largest);
     }
     const nearest near = nearest_make();
-    choose_block_scale(&near, true, scales, spec->effort, groups, 0, row, token, &state, of_block[0], r);
-    for (uint32_t b = 1; b * BLOCK_GROUPS < groups; b++)
-        choose_block_scale(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, row, token, &state,
-                           of_block[b], r);
-    return row;
+    choose_block_scale(&near, true, scales, spec->effort, groups, 0, row, token, &state, largest[0], r);
+    for (uint32_t b = 1; b < blocks; b++)
+        choose_block_scale(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, row, token, &state, largest[b],
+                           r + b);
+    if (is_nan)
+        for (uint32_t b = 0; b < blocks; b++)
+            r[b] = (float)NAN;
+    return is_nan;
 }

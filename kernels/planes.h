@@ -25,9 +25,19 @@ KVT_LANES u8x64 or4(u8x64 a, u8x64 b, u8x64 c, u8x64 d)
     or4(MOVED_BITS((l)[0], 1 << (at), from, at), MOVED_BITS((l)[1], 2 << (at), from, (at) + 1), MOVED_BITS((l)[2], 4 << (at), from, (at) + 2),       \
         MOVED_BITS((l)[3], 8 << (at), from, (at) + 3))
 
-/* Back: what the plane adds to 8-bit line i of the group. */
-#define PAIRS_SPLIT(line, i, to)    MOVED_BITS(line, 3 << (to), 2 * (i), to)
-#define BITS_SPLIT(line, i, at, to) MOVED_BITS(line, 1 << (to), (at) + (i), to)
+/* Back: what the plane adds to 8-bit line i of the group. A switch, because shifts want constants: where i is one, nothing is left of it. */
+#define PAIRS_SPLIT(line, i, to)                                                                                                                     \
+    ((i) == 0   ? MOVED_BITS(line, 3 << (to), 0, to)                                                                                                 \
+     : (i) == 1 ? MOVED_BITS(line, 3 << (to), 2, to)                                                                                                 \
+     : (i) == 2 ? MOVED_BITS(line, 3 << (to), 4, to)                                                                                                 \
+                : MOVED_BITS(line, 3 << (to), 6, to))
+#define BITS_SPLIT(line, i, to)                                                                                                                      \
+    ((i) == 0   ? MOVED_BITS(line, 1 << (to), 0, to)                                                                                                 \
+     : (i) == 1 ? MOVED_BITS(line, 1 << (to), 1, to)                                                                                                 \
+     : (i) == 2 ? MOVED_BITS(line, 1 << (to), 2, to)                                                                                                 \
+                : MOVED_BITS(line, 1 << (to), 3, to))
+
+static const uint8_t kvt_zeros[16], kvt_ones[16] = { 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255 };
 
 /* Bits of the lower plane, or of the only one. */
 KVT_LANES uint32_t lower_bits(uint32_t bits)
@@ -59,51 +69,49 @@ KVT_LANES void planes_store(uint32_t bits, uint8_t *codes, uint32_t groups, uint
     }
 }
 
-KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, u8x64 l[4])
+/* 16 bytes of each of four groups from g on, n of which exist (the last is repeated): quarter `quarter` of 8-bit line i. */
+KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, uint32_t n, uint32_t i, uint32_t quarter)
 {
-    const uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
-    const u8x64 a = u8x64_load(lower);
+    const uint32_t b = n > 1 ? 1 : 0, c = n > 2 ? 2 : b, d = n > 3 ? 3 : c;
+    const uint8_t *lower = codes + (size_t)quarter * 16, *upper = lower + (size_t)groups * 32 * lower_bits(bits);
+    u8x64 code;
     if (bits >= 4) {
-        const u8x64 b = u8x64_load(lower + 64);
-        l[0] = u8x64_low_nibbles(a);
-        l[1] = u8x64_high_nibbles(a);
-        l[2] = u8x64_low_nibbles(b);
-        l[3] = u8x64_high_nibbles(b);
+        const uint8_t *p = lower + (size_t)g * 128 + (size_t)(i / 2) * 64;
+        const u8x64 two = u8x64_load_quarters(p, p + (size_t)b * 128, p + (size_t)c * 128, p + (size_t)d * 128);
+        code = i % 2 ? u8x64_high_nibbles(two) : u8x64_low_nibbles(two);
     } else {
-        l[0] = PAIRS_SPLIT(a, 0, 0);
-        l[1] = PAIRS_SPLIT(a, 1, 0);
-        l[2] = PAIRS_SPLIT(a, 2, 0);
-        l[3] = PAIRS_SPLIT(a, 3, 0);
+        const uint8_t *p = lower + (size_t)g * 64;
+        const u8x64 four = u8x64_load_quarters(p, p + (size_t)b * 64, p + (size_t)c * 64, p + (size_t)d * 64);
+        code = PAIRS_SPLIT(four, i, 0);
     }
     if (bits == 6) {
-        const u8x64 u = u8x64_load(upper + (size_t)g * 64);
-        l[0] = u8x64_or(l[0], PAIRS_SPLIT(u, 0, 4));
-        l[1] = u8x64_or(l[1], PAIRS_SPLIT(u, 1, 4));
-        l[2] = u8x64_or(l[2], PAIRS_SPLIT(u, 2, 4));
-        l[3] = u8x64_or(l[3], PAIRS_SPLIT(u, 3, 4));
+        const uint8_t *p = upper + (size_t)g * 64;
+        const u8x64 four = u8x64_load_quarters(p, p + (size_t)b * 64, p + (size_t)c * 64, p + (size_t)d * 64);
+        code = u8x64_or(code, PAIRS_SPLIT(four, i, 4));
     }
-    if (bits == 5 || bits == 3) {
-        u8x64 u = u8x64_load(upper + (size_t)(g / 2) * 64);
-        if (g % 2)
-            u = u8x64_from_i32(i32x16_shr(i32x16_from_u8(u), 4)); /* bits that come from the next byte are not looked at */
-        l[0] = u8x64_or(l[0], bits == 5 ? BITS_SPLIT(u, 0, 0, 4) : BITS_SPLIT(u, 0, 0, 2));
-        l[1] = u8x64_or(l[1], bits == 5 ? BITS_SPLIT(u, 1, 0, 4) : BITS_SPLIT(u, 1, 0, 2));
-        l[2] = u8x64_or(l[2], bits == 5 ? BITS_SPLIT(u, 2, 0, 4) : BITS_SPLIT(u, 2, 0, 2));
-        l[3] = u8x64_or(l[3], bits == 5 ? BITS_SPLIT(u, 3, 0, 4) : BITS_SPLIT(u, 3, 0, 2));
+    if (bits == 5 || bits == 3) { /* g is even, and odd groups have the upper nibbles of a line */
+        const uint8_t *p = upper + (size_t)(g / 2) * 64, *second = p + (c >= 2 ? 64 : 0);
+        const u8x64 eight = u8x64_load_quarters(p, p, second, second), is_odd = u8x64_load_quarters(kvt_zeros, kvt_ones, kvt_zeros, kvt_ones);
+        const u8x64 four = u8x64_or(u8x64_andnot(eight, is_odd), u8x64_and(u8x64_high_nibbles(eight), is_odd));
+        code = u8x64_or(code, bits == 5 ? BITS_SPLIT(four, i, 4) : BITS_SPLIT(four, i, 2));
     }
+    return code;
 }
 
 /* ---- one token ---- */
 
-/* K: the token's cell of 8-bit line L is cells[L]. */
-KVT_LANES void planes_store_cells(uint32_t bits, uint8_t *codes, uint32_t groups, const uint32_t *cells, uint32_t token)
+/* K: the token's cell of 8-bit line L is the row's L-th four codes. */
+KVT_LANES void planes_store_row(uint32_t bits, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
     for (uint32_t from = 0; from < bits;) {
         const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane, mask = 0x01010101u * ((1u << plane) - 1);
         for (uint32_t begin = 0; begin < 4 * groups; begin += per_line) {
             uint32_t cell = 0;
-            for (uint32_t i = 0; i < per_line && begin + i < 4 * groups; i++)
-                cell |= (cells[begin + i] >> from & mask) << plane * i;
+            for (uint32_t i = 0; i < per_line && begin + i < 4 * groups; i++) {
+                uint32_t four;
+                memcpy(&four, row + (size_t)(begin + i) * 4, 4);
+                cell |= (four >> from & mask) << plane * i;
+            }
             memcpy(codes + (size_t)begin / per_line * 64 + token * 4, &cell, 4);
         }
         codes += (size_t)groups * 32 * plane;

@@ -51,6 +51,7 @@ OUT_I(i32x16_max_s, i32x16_max_s(I(0), I(1)))
 OUT_I(i32x16_gt, i32x16_select(i32x16_gt(I(0), I(1)), I(2), I(3)))
 OUT_I(mask16_any, i32x16_set1((uint32_t)mask16_any(i32x16_gt(I(0), i32x16_set1(0x7f000000)))))
 OUT_I(i32x16_load_u8, i32x16_load_u8(in + 1))
+OUT_I(i32x16_load_s8, i32x16_load_s8(in + 1))
 WORD(i32x16_store_u8, i32x16_store_u8(out + 1, I(0)))
 OUT_I(i32x16_load_u16, i32x16_load_u16(in + 2))
 WORD(i32x16_store_u16, i32x16_store_u16(out + 2, I(0)))
@@ -62,6 +63,7 @@ OUT_B(u8x64_and, u8x64_and(B(0), B(1)))
 OUT_B(u8x64_or, u8x64_or(B(0), B(1)))
 OUT_B(u8x64_andnot, u8x64_andnot(B(0), B(1)))
 OUT_B(u8x64_load_quarter, u8x64_load_quarter(in + 3))
+OUT_B(u8x64_load_quarters, u8x64_load_quarters(in + 70, in + 3, in + 240, in + 100))
 OUT_B(u8x64_load_eighth, u8x64_load_eighth(in + 5))
 OUT_B(u8x64_low_nibbles, u8x64_low_nibbles(B(0)))
 OUT_B(u8x64_high_nibbles, u8x64_high_nibbles(B(0)))
@@ -99,13 +101,9 @@ WORD(u8x64_widen_high_s8, u8x64 half[2]; u8x64_widen_high_s8(B(0), half); store_
 WORD(i32x16_twice, u8x64 half[2]; i32x16_twice(I(0), half); store_halves(out, half))
 WORD(u8x64_swap_quarters, u8x64 a[4] = { B(0), B(1), B(2), B(3) }; u8x64_swap_quarters(a);
      for (int i = 0; i < 4; i++) u8x64_store(out + 64 * i, a[i]))
-WORD(quad8_pack_u8, LOAD_QUAD; u8x64_store(out, quad8_pack_u8(row)))
-WORD(quad8_pack_s8, LOAD_QUAD; u8x64_store(out, quad8_pack_s8(row)))
-WORD(quad8_pack_sat_s8, LOAD_QUAD; u8x64_store(out, quad8_pack_sat_s8(row)))
-WORD(quad8_unpack_u8, i32x16 row[4]; quad8_unpack_u8(B(0), row); store_quad(out, row))
-WORD(quad8_unpack_s8, i32x16 row[4]; quad8_unpack_s8(B(0), row); store_quad(out, row))
-WORD(quad16_pack, LOAD_QUAD; u8x64 half[2]; quad16_pack(row, half); store_halves(out, half))
-WORD(quad16_unpack, const u8x64 half[2] = { B(0), B(1) }; i32x16 row[4]; quad16_unpack(half, row); store_quad(out, row))
+WORD(u8x64_pack_u8, LOAD_QUAD; u8x64_store(out, u8x64_pack_u8(row)))
+WORD(u8x64_pack_s8, LOAD_QUAD; u8x64_store(out, u8x64_pack_s8(row)))
+WORD(u8x64_pack_sat_s8, LOAD_QUAD; u8x64_store(out, u8x64_pack_sat_s8(row)))
 WORD(quad16_words, LOAD_QUAD; u8x64 half[2]; quad16_words(row, half); store_halves(out, half))
 WORD(quad32_transpose, LOAD_QUAD; quad32_transpose(row); store_quad(out, row))
 WORD(quad_max_u, LOAD_QUAD; uint32_t max[4]; quad_max_u(row, max); memcpy(out, max, sizeof max))
@@ -144,6 +142,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(i32x16_gt, INPUT_BYTES),
     ROW(mask16_any, INPUT_BYTES),
     ROW(i32x16_load_u8, INPUT_BYTES),
+    ROW(i32x16_load_s8, INPUT_BYTES),
     ROW(i32x16_store_u8, INPUT_BYTES),
     ROW(i32x16_load_u16, INPUT_BYTES),
     ROW(i32x16_store_u16, INPUT_BYTES),
@@ -155,6 +154,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(u8x64_or, INPUT_BYTES),
     ROW(u8x64_andnot, INPUT_BYTES),
     ROW(u8x64_load_quarter, INPUT_BYTES),
+    ROW(u8x64_load_quarters, INPUT_BYTES),
     ROW(u8x64_load_eighth, INPUT_BYTES),
     ROW(u8x64_low_nibbles, INPUT_BYTES),
     ROW(u8x64_high_nibbles, INPUT_BYTES),
@@ -178,13 +178,9 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(narrow_e4m3_magnitude, INPUT_QUIET),
     ROW(widen_e4m3_magnitude, INPUT_BYTES),
     ROW(u8x64_swap_quarters, INPUT_BYTES),
-    ROW(quad8_pack_u8, INPUT_U8),
-    ROW(quad8_pack_s8, INPUT_S8),
-    ROW(quad8_pack_sat_s8, INPUT_S16),
-    ROW(quad8_unpack_u8, INPUT_BYTES),
-    ROW(quad8_unpack_s8, INPUT_BYTES),
-    ROW(quad16_pack, INPUT_U16),
-    ROW(quad16_unpack, INPUT_BYTES),
+    ROW(u8x64_pack_u8, INPUT_U8),
+    ROW(u8x64_pack_s8, INPUT_S8),
+    ROW(u8x64_pack_sat_s8, INPUT_S16),
     ROW(quad16_words, INPUT_S16),
     ROW(quad32_transpose, INPUT_BYTES),
     ROW(quad_max_u, INPUT_BYTES),

@@ -86,6 +86,12 @@ KVT_LANES i32x16 i32x16_load_u8(const void *p)
     return KVT_BOTH(i32x16, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)q)),
                     _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(q + 8))));
 }
+KVT_LANES i32x16 i32x16_load_s8(const void *p)
+{
+    const uint8_t *q = p;
+    return KVT_BOTH(i32x16, _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)q)),
+                    _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(q + 8))));
+}
 KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
 {
     const __m256i order = _mm256_set1_epi32(0x0c080400); /* a quarter's low bytes, in all its cells */
@@ -314,6 +320,14 @@ KVT_LANES u8x64 u8x64_load_quarter(const void *p)
     const __m256i q = _mm256_broadcastsi128_si256(_mm_loadu_si128(p));
     return KVT_BOTH(u8x64, q, q);
 }
+KVT_LANES __m256i kvt_load_halves(const void *low, const void *high)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(low)), _mm_loadu_si128(high), 1);
+}
+KVT_LANES u8x64 u8x64_load_quarters(const void *a, const void *b, const void *c, const void *d)
+{
+    return KVT_BOTH(u8x64, kvt_load_halves(a, b), kvt_load_halves(c, d));
+}
 KVT_LANES u8x64 u8x64_load_eighth(const void *p)
 {
     const __m256i e = _mm256_broadcastq_epi64(_mm_loadl_epi64(p));
@@ -402,64 +416,35 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 
 /* ---- quads: the packs work in quarters of 16 bytes, which is where the layout comes from ---- */
 
-KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+/* Packs work in quarters of 16 bytes: of two rows, cells 0 and 4 of each, and so on. */
+KVT_LANES __m256i kvt_rows_in_order(__m256i packed)
 {
-    return KVT_MAP2(u8x64, _mm256_packs_epi16, KVT_MAP2(i32x16, _mm256_packs_epi32, row[0], row[1]),
-                    KVT_MAP2(i32x16, _mm256_packs_epi32, row[2], row[3]));
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
-KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_s8(const i32x16 row[4])
 {
-    return KVT_MAP2(u8x64, _mm256_packus_epi16, KVT_MAP2(i32x16, _mm256_packs_epi32, row[0], row[1]),
-                    KVT_MAP2(i32x16, _mm256_packs_epi32, row[2], row[3]));
+    u8x64 r;
+    for (int i = 0; i < 2; i++)
+        r.v[i] = kvt_rows_in_order(
+            _mm256_packs_epi16(_mm256_packs_epi32(row[2 * i].v[0], row[2 * i].v[1]), _mm256_packs_epi32(row[2 * i + 1].v[0], row[2 * i + 1].v[1])));
+    return r;
 }
-KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_u8(const i32x16 row[4])
 {
-    return quad8_pack_s8(row);
+    u8x64 r;
+    for (int i = 0; i < 2; i++)
+        r.v[i] = kvt_rows_in_order(
+            _mm256_packus_epi16(_mm256_packs_epi32(row[2 * i].v[0], row[2 * i].v[1]), _mm256_packs_epi32(row[2 * i + 1].v[0], row[2 * i + 1].v[1])));
+    return r;
+}
+KVT_LANES u8x64 u8x64_pack_sat_s8(const i32x16 row[4])
+{
+    return u8x64_pack_s8(row);
 }
 KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
 {
     half[0] = KVT_MAP2(u8x64, _mm256_packs_epi32, row[0], row[1]);
     half[1] = KVT_MAP2(u8x64, _mm256_packs_epi32, row[2], row[3]);
-}
-KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
-{
-    const __m256i zero = _mm256_setzero_si256();
-    for (int i = 0; i < 2; i++) {
-        const __m256i low = _mm256_unpacklo_epi8(a.v[i], zero), high = _mm256_unpackhi_epi8(a.v[i], zero);
-        row[0].v[i] = _mm256_unpacklo_epi16(low, zero);
-        row[1].v[i] = _mm256_unpackhi_epi16(low, zero);
-        row[2].v[i] = _mm256_unpacklo_epi16(high, zero);
-        row[3].v[i] = _mm256_unpackhi_epi16(high, zero);
-    }
-}
-KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
-{
-    for (int k = 0; k < 4; k++) {
-        const char b = (char)(4 * k), z = -1;
-        const __m128i to_top = _mm_setr_epi8(z, z, z, b, z, z, z, (char)(b + 1), z, z, z, (char)(b + 2), z, z, z, (char)(b + 3));
-        for (int i = 0; i < 2; i++)
-            row[k].v[i] = _mm256_srai_epi32(_mm256_shuffle_epi8(a.v[i], _mm256_broadcastsi128_si256(to_top)), 24);
-    }
-}
-KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
-{
-    for (int i = 0; i < 2; i++) {
-        const __m256 ab = _mm256_castsi256_ps(_mm256_packus_epi32(row[0].v[i], row[1].v[i]));
-        const __m256 cd = _mm256_castsi256_ps(_mm256_packus_epi32(row[2].v[i], row[3].v[i]));
-        half[0].v[i] = _mm256_castps_si256(_mm256_shuffle_ps(ab, cd, 0x88));
-        half[1].v[i] = _mm256_castps_si256(_mm256_shuffle_ps(ab, cd, 0xdd));
-    }
-}
-KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
-{
-    const __m256i zero = _mm256_setzero_si256();
-    for (int i = 0; i < 2; i++) {
-        const __m256i ab = _mm256_unpacklo_epi32(half[0].v[i], half[1].v[i]), cd = _mm256_unpackhi_epi32(half[0].v[i], half[1].v[i]);
-        row[0].v[i] = _mm256_unpacklo_epi16(ab, zero);
-        row[1].v[i] = _mm256_unpackhi_epi16(ab, zero);
-        row[2].v[i] = _mm256_unpacklo_epi16(cd, zero);
-        row[3].v[i] = _mm256_unpackhi_epi16(cd, zero);
-    }
 }
 KVT_LANES void quad32_transpose(i32x16 row[4])
 {

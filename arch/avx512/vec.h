@@ -67,6 +67,10 @@ KVT_LANES i32x16 i32x16_load_u8(const void *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
+KVT_LANES i32x16 i32x16_load_s8(const void *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
 KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
 {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
@@ -252,6 +256,11 @@ KVT_LANES u8x64 u8x64_load_quarter(const void *p)
 {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
 }
+KVT_LANES u8x64 u8x64_load_quarters(const void *a, const void *b, const void *c, const void *d)
+{
+    const __m512i first = _mm512_inserti32x4(_mm512_castsi128_si512(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(first, _mm_loadu_si128(c), 2), _mm_loadu_si128(d), 3);
+}
 KVT_LANES u8x64 u8x64_load_eighth(const void *p)
 {
     return _mm512_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)p));
@@ -344,54 +353,27 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 
 /* ---- quads: the packs work in quarters of 16 bytes, which is where the layout comes from ---- */
 
-KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+/* Packs work in quarters of 16 bytes: quarter l has cell l of each of the four. */
+KVT_LANES u8x64 kvt_rows_in_order(u8x64 packed)
 {
-    return _mm512_packs_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3]));
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
 }
-KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_s8(const i32x16 row[4])
 {
-    return _mm512_packus_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3]));
+    return kvt_rows_in_order(_mm512_packs_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3])));
 }
-KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_u8(const i32x16 row[4])
 {
-    return quad8_pack_s8(row);
+    return kvt_rows_in_order(_mm512_packus_epi16(_mm512_packs_epi32(row[0], row[1]), _mm512_packs_epi32(row[2], row[3])));
+}
+KVT_LANES u8x64 u8x64_pack_sat_s8(const i32x16 row[4])
+{
+    return u8x64_pack_s8(row);
 }
 KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
 {
     half[0] = _mm512_packs_epi32(row[0], row[1]);
     half[1] = _mm512_packs_epi32(row[2], row[3]);
-}
-KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
-{
-    const __m512i zero = _mm512_setzero_si512();
-    const __m512i low = _mm512_unpacklo_epi8(a, zero), high = _mm512_unpackhi_epi8(a, zero);
-    row[0] = _mm512_unpacklo_epi16(low, zero);
-    row[1] = _mm512_unpackhi_epi16(low, zero);
-    row[2] = _mm512_unpacklo_epi16(high, zero);
-    row[3] = _mm512_unpackhi_epi16(high, zero);
-}
-KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
-{
-    for (int k = 0; k < 4; k++) {
-        const char b = (char)(4 * k), z = -1;
-        const __m128i to_top = _mm_setr_epi8(z, z, z, b, z, z, z, (char)(b + 1), z, z, z, (char)(b + 2), z, z, z, (char)(b + 3));
-        row[k] = _mm512_srai_epi32(_mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(to_top)), 24);
-    }
-}
-KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
-{
-    const __m512 ab = _mm512_castsi512_ps(_mm512_packus_epi32(row[0], row[1])), cd = _mm512_castsi512_ps(_mm512_packus_epi32(row[2], row[3]));
-    half[0] = _mm512_castps_si512(_mm512_shuffle_ps(ab, cd, 0x88));
-    half[1] = _mm512_castps_si512(_mm512_shuffle_ps(ab, cd, 0xdd));
-}
-KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
-{
-    const __m512i zero = _mm512_setzero_si512();
-    const __m512i ab = _mm512_unpacklo_epi32(half[0], half[1]), cd = _mm512_unpackhi_epi32(half[0], half[1]);
-    row[0] = _mm512_unpacklo_epi16(ab, zero);
-    row[1] = _mm512_unpackhi_epi16(ab, zero);
-    row[2] = _mm512_unpacklo_epi16(cd, zero);
-    row[3] = _mm512_unpackhi_epi16(cd, zero);
 }
 KVT_LANES void quad32_transpose(i32x16 row[4])
 {
@@ -404,11 +386,11 @@ KVT_LANES void quad32_transpose(i32x16 row[4])
 }
 KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 {
-    i32x16 t[4] = { row[0], row[1], row[2], row[3] };
-    quad32_transpose(t);
-    const __m512i m = _mm512_max_epu32(_mm512_max_epu32(t[0], t[1]), _mm512_max_epu32(t[2], t[3]));
-    const __m256i m8 = _mm256_max_epu32(_mm512_castsi512_si256(m), _mm512_extracti64x4_epi64(m, 1));
-    _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(m8), _mm256_extracti128_si256(m8, 1)));
+    const __m512i ab = _mm512_max_epu32(_mm512_unpacklo_epi32(row[0], row[1]), _mm512_unpackhi_epi32(row[0], row[1]));
+    const __m512i cd = _mm512_max_epu32(_mm512_unpacklo_epi32(row[2], row[3]), _mm512_unpackhi_epi32(row[2], row[3]));
+    const __m512i abcd = _mm512_max_epu32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
+    _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
 
 #endif

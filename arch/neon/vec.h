@@ -88,6 +88,13 @@ KVT_LANES i32x16 i32x16_load_u8(const void *p)
     const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_high_u8(b);
     return (i32x16){ { vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high) } };
 }
+KVT_LANES i32x16 i32x16_load_s8(const void *p)
+{
+    const int8x16_t b = vreinterpretq_s8_u8(vld1q_u8((const uint8_t *)p));
+    const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_high_s8(b);
+    return (i32x16){ { vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(low))), vreinterpretq_u32_s32(vmovl_high_s16(low)),
+                       vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(high))), vreinterpretq_u32_s32(vmovl_high_s16(high)) } };
+}
 KVT_LANES uint8x16_t kvt_low_bytes(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
 {
     const uint16x8_t ab = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
@@ -284,6 +291,10 @@ KVT_LANES u8x64 u8x64_load_quarter(const void *p)
     const uint8x16_t q = vld1q_u8((const uint8_t *)p);
     KVT_MAP(u8x64, q);
 }
+KVT_LANES u8x64 u8x64_load_quarters(const void *a, const void *b, const void *c, const void *d)
+{
+    return (u8x64){ { vld1q_u8((const uint8_t *)a), vld1q_u8((const uint8_t *)b), vld1q_u8((const uint8_t *)c), vld1q_u8((const uint8_t *)d) } };
+}
 KVT_LANES u8x64 u8x64_load_eighth(const void *p)
 {
     const uint8x8_t e = vld1_u8((const uint8_t *)p);
@@ -404,13 +415,23 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 
 /* ---- quads ---- */
 
-KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_u8(const i32x16 row[4])
 {
-    KVT_MAP(u8x64, kvt_low_bytes(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+    KVT_MAP(u8x64, kvt_low_bytes(row[i].v[0], row[i].v[1], row[i].v[2], row[i].v[3]));
 }
-KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_s8(const i32x16 row[4])
 {
-    return quad8_pack_u8(row);
+    return u8x64_pack_u8(row);
+}
+KVT_LANES uint8x16_t kvt_low_bytes_sat_s8(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
+{
+    const uint16x8_t ab = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+    const uint16x8_t cd = vuzp1q_u16(vreinterpretq_u16_u32(c), vreinterpretq_u16_u32(d));
+    return vreinterpretq_u8_s8(vqmovn_high_s16(vqmovn_s16(vreinterpretq_s16_u16(ab)), vreinterpretq_s16_u16(cd)));
+}
+KVT_LANES u8x64 u8x64_pack_sat_s8(const i32x16 row[4])
+{
+    KVT_MAP(u8x64, kvt_low_bytes_sat_s8(row[i].v[0], row[i].v[1], row[i].v[2], row[i].v[3]));
 }
 KVT_LANES u8x64 kvt_words(i32x16 a, i32x16 b)
 {
@@ -420,51 +441,6 @@ KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
 {
     half[0] = kvt_words(row[0], row[1]);
     half[1] = kvt_words(row[2], row[3]);
-}
-KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
-{
-    return i16x32_pack_s8(kvt_words(row[0], row[1]), kvt_words(row[2], row[3]));
-}
-KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < 4; i++) {
-        const uint16x8_t ab = vmovl_u8(vget_low_u8(a.v[i])), cd = vmovl_high_u8(a.v[i]);
-        row[0].v[i] = vmovl_u16(vget_low_u16(ab));
-        row[1].v[i] = vmovl_high_u16(ab);
-        row[2].v[i] = vmovl_u16(vget_low_u16(cd));
-        row[3].v[i] = vmovl_high_u16(cd);
-    }
-}
-KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < 4; i++) {
-        const int8x16_t s = vreinterpretq_s8_u8(a.v[i]);
-        const int16x8_t ab = vmovl_s8(vget_low_s8(s)), cd = vmovl_high_s8(s);
-        row[0].v[i] = vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(ab)));
-        row[1].v[i] = vreinterpretq_u32_s32(vmovl_high_s16(ab));
-        row[2].v[i] = vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(cd)));
-        row[3].v[i] = vreinterpretq_u32_s32(vmovl_high_s16(cd));
-    }
-}
-KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
-{
-    for (int i = 0; i < 4; i++) {
-        const uint32x4_t ab = vreinterpretq_u32_u16(vuzp1q_u16(vreinterpretq_u16_u32(row[0].v[i]), vreinterpretq_u16_u32(row[1].v[i])));
-        const uint32x4_t cd = vreinterpretq_u32_u16(vuzp1q_u16(vreinterpretq_u16_u32(row[2].v[i]), vreinterpretq_u16_u32(row[3].v[i])));
-        half[0].v[i] = vreinterpretq_u8_u32(vuzp1q_u32(ab, cd));
-        half[1].v[i] = vreinterpretq_u8_u32(vuzp2q_u32(ab, cd));
-    }
-}
-KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
-{
-    for (int i = 0; i < 4; i++) {
-        const uint32x4_t even = vreinterpretq_u32_u8(half[0].v[i]), odd = vreinterpretq_u32_u8(half[1].v[i]);
-        const uint16x8_t ab = vreinterpretq_u16_u32(vzip1q_u32(even, odd)), cd = vreinterpretq_u16_u32(vzip2q_u32(even, odd));
-        row[0].v[i] = vmovl_u16(vget_low_u16(ab));
-        row[1].v[i] = vmovl_high_u16(ab);
-        row[2].v[i] = vmovl_u16(vget_low_u16(cd));
-        row[3].v[i] = vmovl_high_u16(cd);
-    }
 }
 KVT_LANES uint32x4_t kvt_low_pair(uint32x4_t a, uint32x4_t b)
 {

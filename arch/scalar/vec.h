@@ -102,6 +102,12 @@ KVT_LANES i32x16 i32x16_load_u8(const void *p)
     memcpy(b, p, 16);
     KVT_MAP(i32x16, 16, b[i]);
 }
+KVT_LANES i32x16 i32x16_load_s8(const void *p)
+{
+    int8_t b[16];
+    memcpy(b, p, 16);
+    KVT_MAP(i32x16, 16, (uint32_t)b[i]);
+}
 KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
 {
     uint8_t b[16];
@@ -344,6 +350,15 @@ KVT_LANES u8x64 u8x64_load_quarter(const void *p)
         memcpy(r.v + 16 * i, p, 16);
     return r;
 }
+KVT_LANES u8x64 u8x64_load_quarters(const void *a, const void *b, const void *c, const void *d)
+{
+    u8x64 r;
+    memcpy(r.v, a, 16);
+    memcpy(r.v + 16, b, 16);
+    memcpy(r.v + 32, c, 16);
+    memcpy(r.v + 48, d, 16);
+    return r;
+}
 KVT_LANES u8x64 u8x64_load_eighth(const void *p)
 {
     u8x64 r;
@@ -436,14 +451,25 @@ KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
 
 /* ---- quads ---- */
 
-KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_sat_s8(const i32x16 row[4])
 {
     u8x64 r;
     for (int i = 0; i < 64; i++) {
-        const int32_t x = (int32_t)row[i / 4 % 4].v[i / 16 * 4 + i % 4];
+        const int32_t x = (int32_t)row[i / 16].v[i % 16];
         r.v[i] = (uint8_t)(x < -128 ? -128 : x > 127 ? 127 : x);
     }
     return r;
+}
+KVT_LANES u8x64 u8x64_pack_u8(const i32x16 row[4])
+{
+    u8x64 r;
+    for (int i = 0; i < 64; i++)
+        r.v[i] = (uint8_t)row[i / 16].v[i % 16];
+    return r;
+}
+KVT_LANES u8x64 u8x64_pack_s8(const i32x16 row[4])
+{
+    return u8x64_pack_u8(row);
 }
 KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
 {
@@ -453,44 +479,6 @@ KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
     }
 }
 
-KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
-{
-    u8x64 r;
-    for (int i = 0; i < 64; i++)
-        r.v[i] = (uint8_t)row[i / 4 % 4].v[i / 16 * 4 + i % 4];
-    return r;
-}
-KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
-{
-    return quad8_pack_u8(row);
-}
-KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < 64; i++)
-        row[i / 4 % 4].v[i / 16 * 4 + i % 4] = a.v[i];
-}
-KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < 64; i++)
-        row[i / 4 % 4].v[i / 16 * 4 + i % 4] = (uint32_t)(int8_t)a.v[i];
-}
-KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
-{
-    for (int lane = 0; lane < 16; lane++)
-        for (int k = 0; k < 4; k++) {
-            const uint16_t h = (uint16_t)row[k].v[lane];
-            memcpy(half[lane / 2 % 2].v + lane / 4 * 16 + k * 4 + lane % 2 * 2, &h, 2);
-        }
-}
-KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
-{
-    for (int lane = 0; lane < 16; lane++)
-        for (int k = 0; k < 4; k++) {
-            uint16_t h;
-            memcpy(&h, half[lane / 2 % 2].v + lane / 4 * 16 + k * 4 + lane % 2 * 2, 2);
-            row[k].v[lane] = h;
-        }
-}
 KVT_LANES void quad32_transpose(i32x16 row[4])
 {
     i32x16 t[4];

@@ -114,6 +114,11 @@ KVT_LANES i32x16 i32x16_load_u8(const void *p)
     KVT_TOUCH(p);
     KVT_MAP(i32x16, svld1ub_u32(KVT_ALL, (const uint8_t *)p + KVT_PART_BYTES / 4 * i));
 }
+KVT_LANES i32x16 i32x16_load_s8(const void *p)
+{
+    KVT_TOUCH(p);
+    KVT_MAP(i32x16, svreinterpret_u32_s32(svld1sb_s32(KVT_ALL, (const int8_t *)p + KVT_PART_BYTES / 4 * i)));
+}
 KVT_LANES void i32x16_store_u8(void *p, i32x16 a)
 {
     for (int i = 0; i < KVT_PARTS; i++)
@@ -352,6 +357,28 @@ KVT_LANES u8x64 u8x64_load_quarter(const void *p)
     const svuint8_t q = svld1rq_u8(svptrue_b8(), (const uint8_t *)p);
     KVT_MAP(u8x64, q);
 }
+KVT_LANES svuint8_t kvt_load_quarter(const void *p)
+{
+    return svld1rq_u8(svptrue_b8(), (const uint8_t *)p);
+}
+KVT_LANES u8x64 u8x64_load_quarters(const void *a, const void *b, const void *c, const void *d)
+{
+    KVT_TOUCH(a);
+    KVT_TOUCH(b);
+    KVT_TOUCH(c);
+    KVT_TOUCH(d);
+    u8x64 r;
+    const svbool_t first = svwhilelt_b8(0, 16);
+#if __ARM_FEATURE_SVE_BITS == 256
+    r.v[0] = svsel_u8(first, kvt_load_quarter(a), kvt_load_quarter(b));
+    r.v[1] = svsel_u8(first, kvt_load_quarter(c), kvt_load_quarter(d));
+#else
+    const svuint8_t ab = svsel_u8(first, kvt_load_quarter(a), kvt_load_quarter(b)),
+                    cd = svsel_u8(svwhilelt_b8(0, 48), kvt_load_quarter(c), kvt_load_quarter(d));
+    r.v[0] = svsel_u8(svwhilelt_b8(0, 32), ab, cd);
+#endif
+    return r;
+}
 KVT_LANES u8x64 u8x64_load_eighth(const void *p)
 {
     uint64_t e;
@@ -486,52 +513,45 @@ KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
     KVT_MAP(i32x16, svreinterpret_u32_s32(kvt_dot_s8(sum.v[i], a.v[i], b.v[i])));
 }
 
-/* ---- quads: unzipping gives whole rows one after the other; a table lookup of cells brings them into quarters, and back ---- */
+/* ---- quads ---- */
 
-KVT_LANES svuint32_t kvt_rows_to_quarters(svuint32_t a)
-{
-#if __ARM_FEATURE_SVE_BITS == 256
-    static const uint32_t order[] = { 0, 2, 4, 6, 1, 3, 5, 7 };
-#else
-    static const uint32_t order[] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
-#endif
-    return svtbl_u32(a, svld1_u32(KVT_ALL, order));
-}
-KVT_LANES svuint32_t kvt_quarters_to_rows(svuint32_t a)
-{
-#if __ARM_FEATURE_SVE_BITS == 256
-    static const uint32_t order[] = { 0, 4, 1, 5, 2, 6, 3, 7 };
-#else
-    static const uint32_t order[] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
-#endif
-    return svtbl_u32(a, svld1_u32(KVT_ALL, order));
-}
 KVT_LANES svuint16_t kvt_low_u16(svuint32_t a, svuint32_t b)
 {
     return svuzp1_u16(svreinterpret_u16_u32(a), svreinterpret_u16_u32(b));
 }
 KVT_LANES svuint8_t kvt_low_u8(svuint32_t a, svuint32_t b, svuint32_t c, svuint32_t d)
 {
-    const svuint8_t rows = svuzp1_u8(svreinterpret_u8_u16(kvt_low_u16(a, b)), svreinterpret_u8_u16(kvt_low_u16(c, d)));
-    return svreinterpret_u8_u32(kvt_rows_to_quarters(svreinterpret_u32_u8(rows)));
+    return svuzp1_u8(svreinterpret_u8_u16(kvt_low_u16(a, b)), svreinterpret_u8_u16(kvt_low_u16(c, d)));
 }
-KVT_LANES u8x64 quad8_pack_u8(const i32x16 row[4])
+KVT_LANES svuint8_t kvt_low_sat_s8(svuint32_t a, svuint32_t b, svuint32_t c, svuint32_t d)
 {
-    KVT_MAP(u8x64, kvt_low_u8(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+    return svuzp1_u8(kvt_limit_s8(svreinterpret_u8_u16(kvt_low_u16(a, b))), kvt_limit_s8(svreinterpret_u8_u16(kvt_low_u16(c, d))));
 }
-KVT_LANES u8x64 quad8_pack_s8(const i32x16 row[4])
+/* A register of bytes is made of four of lanes. */
+#if __ARM_FEATURE_SVE_BITS == 256
+#define KVT_PACK(f, x) KVT_BOTH_PARTS(f(x[0].v[0], x[0].v[1], x[1].v[0], x[1].v[1]), f(x[2].v[0], x[2].v[1], x[3].v[0], x[3].v[1]))
+#define KVT_BOTH_PARTS(a, b)                                                                                                                         \
+    u8x64 r;                                                                                                                                         \
+    r.v[0] = a;                                                                                                                                      \
+    r.v[1] = b;                                                                                                                                      \
+    return r
+#else
+#define KVT_PACK(f, x)                                                                                                                               \
+    u8x64 r;                                                                                                                                         \
+    r.v[0] = f(x[0].v[0], x[1].v[0], x[2].v[0], x[3].v[0]);                                                                                          \
+    return r
+#endif
+KVT_LANES u8x64 u8x64_pack_u8(const i32x16 x[4])
 {
-    return quad8_pack_u8(row);
+    KVT_PACK(kvt_low_u8, x);
 }
-KVT_LANES svuint8_t kvt_pack_sat_s8(svuint32_t a, svuint32_t b, svuint32_t c, svuint32_t d)
+KVT_LANES u8x64 u8x64_pack_s8(const i32x16 x[4])
 {
-    const svuint8_t ab = svreinterpret_u8_u16(kvt_low_u16(a, b)), cd = svreinterpret_u8_u16(kvt_low_u16(c, d));
-    const svuint8_t rows = svuzp1_u8(kvt_limit_s8(ab), kvt_limit_s8(cd));
-    return svreinterpret_u8_u32(kvt_rows_to_quarters(svreinterpret_u32_u8(rows)));
+    KVT_PACK(kvt_low_u8, x);
 }
-KVT_LANES u8x64 quad8_pack_sat_s8(const i32x16 row[4])
+KVT_LANES u8x64 u8x64_pack_sat_s8(const i32x16 x[4])
 {
-    KVT_MAP(u8x64, kvt_pack_sat_s8(row[0].v[i], row[1].v[i], row[2].v[i], row[3].v[i]));
+    KVT_PACK(kvt_low_sat_s8, x);
 }
 KVT_LANES u8x64 kvt_words(i32x16 a, i32x16 b)
 {
@@ -541,49 +561,6 @@ KVT_LANES void quad16_words(const i32x16 row[4], u8x64 half[2])
 {
     half[0] = kvt_words(row[0], row[1]);
     half[1] = kvt_words(row[2], row[3]);
-}
-KVT_LANES void quad8_unpack_u8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < KVT_PARTS; i++) {
-        const svuint8_t rows = svreinterpret_u8_u32(kvt_quarters_to_rows(svreinterpret_u32_u8(a.v[i])));
-        const svuint16_t ab = svunpklo_u16(rows), cd = svunpkhi_u16(rows);
-        row[0].v[i] = svunpklo_u32(ab);
-        row[1].v[i] = svunpkhi_u32(ab);
-        row[2].v[i] = svunpklo_u32(cd);
-        row[3].v[i] = svunpkhi_u32(cd);
-    }
-}
-KVT_LANES void quad8_unpack_s8(u8x64 a, i32x16 row[4])
-{
-    for (int i = 0; i < KVT_PARTS; i++) {
-        const svint8_t rows = svreinterpret_s8_u32(kvt_quarters_to_rows(svreinterpret_u32_u8(a.v[i])));
-        const svint16_t ab = svunpklo_s16(rows), cd = svunpkhi_s16(rows);
-        row[0].v[i] = svreinterpret_u32_s32(svunpklo_s32(ab));
-        row[1].v[i] = svreinterpret_u32_s32(svunpkhi_s32(ab));
-        row[2].v[i] = svreinterpret_u32_s32(svunpklo_s32(cd));
-        row[3].v[i] = svreinterpret_u32_s32(svunpkhi_s32(cd));
-    }
-}
-KVT_LANES void quad16_pack(const i32x16 row[4], u8x64 half[2])
-{
-    for (int i = 0; i < KVT_PARTS; i++) {
-        const svuint32_t ab = svreinterpret_u32_u16(kvt_low_u16(row[0].v[i], row[1].v[i]));
-        const svuint32_t cd = svreinterpret_u32_u16(kvt_low_u16(row[2].v[i], row[3].v[i]));
-        half[0].v[i] = svreinterpret_u8_u32(kvt_rows_to_quarters(svuzp1_u32(ab, cd)));
-        half[1].v[i] = svreinterpret_u8_u32(kvt_rows_to_quarters(svuzp2_u32(ab, cd)));
-    }
-}
-KVT_LANES void quad16_unpack(const u8x64 half[2], i32x16 row[4])
-{
-    for (int i = 0; i < KVT_PARTS; i++) {
-        const svuint32_t even = kvt_quarters_to_rows(svreinterpret_u32_u8(half[0].v[i]));
-        const svuint32_t odd = kvt_quarters_to_rows(svreinterpret_u32_u8(half[1].v[i]));
-        const svuint16_t ab = svreinterpret_u16_u32(svzip1_u32(even, odd)), cd = svreinterpret_u16_u32(svzip2_u32(even, odd));
-        row[0].v[i] = svunpklo_u32(ab);
-        row[1].v[i] = svunpkhi_u32(ab);
-        row[2].v[i] = svunpklo_u32(cd);
-        row[3].v[i] = svunpkhi_u32(cd);
-    }
 }
 KVT_LANES svuint32_t kvt_even_pairs(svuint32_t a, svuint32_t b)
 {
@@ -620,6 +597,8 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     KVT_TOUCH(max);
 }
 
+#undef KVT_PACK
+#undef KVT_BOTH_PARTS
 #undef KVT_MAP
 #undef KVT_TOUCH
 #undef KVT_PART
