@@ -4,7 +4,7 @@
  *   LEAST_ENCODED   bits of the largest number below which a block is zero
  *   NAN_CODE    the code that NaN gets
  *   i32x16 narrow_magnitude(f32x16)  |x|, not NaN, to the magnitude of its code, saturating
- *   f32x16 widen_magnitude(i32x16)   back
+ *   f32x16 load_fp8(p)   back: 16 codes, with their signs
  *   FIRST_SPECIAL, the first magnitude of a code that is not a finite number, and whether that is infinity: HAS_INFINITY
  */
 #define SCHEME_HAS_SCALES
@@ -45,15 +45,15 @@ KVT_LANES i32x16 encode(f32x16 x, f32x16 r)
     return i32x16_or(sign, i32x16_select(i32x16_gt(bits, i32x16_set1(0x7f800000)), i32x16_set1(NAN_CODE), code));
 }
 
-KVT_LANES f32x16 decode(i32x16 code, f32x16 s)
+/* Of 16 codes in memory. NaN stays the NaN it is when it is multiplied. */
+KVT_LANES f32x16 decode_bytes(const uint8_t *codes, f32x16 s)
 {
-    const i32x16 bits = i32x16_and(code, i32x16_set1(0x7f)), sign = i32x16_shl(i32x16_and(code, i32x16_set1(0x80)), 24);
-    const i32x16 value = i32x16_or(i32x16_from_f32_bits(widen_magnitude(bits)), sign);
-    i32x16 scaled = i32x16_from_f32_bits(f32x16_mul(f32x16_from_bits(value), s));
-    if (HAS_INFINITY) { /* not by multiplication: infinity times zero would be a NaN of another sign on ARM than on x86 */
-        const mask16 scale_is_nan = i32x16_gt(i32x16_and(i32x16_from_f32_bits(s), i32x16_set1(0x7fffffff)), i32x16_set1(0x7f800000));
-        const i32x16 infinity = i32x16_select(scale_is_nan, i32x16_set1(0x7fc00000), i32x16_or(sign, i32x16_set1(0x7f800000)));
-        scaled = i32x16_select(i32x16_gt(bits, i32x16_set1(FIRST_SPECIAL - 1)), infinity, scaled);
-    }
-    return f32x16_from_bits(i32x16_select(i32x16_gt(bits, i32x16_set1(FIRST_SPECIAL - 1 + HAS_INFINITY)), i32x16_set1(0x7fc00000), scaled));
+    const f32x16 value = load_fp8(codes), scaled = f32x16_mul(value, s);
+    if (!HAS_INFINITY)
+        return scaled;
+    /* Not by multiplication: infinity times zero would be a NaN of another sign on ARM than on x86. */
+    const i32x16 bits = i32x16_from_f32_bits(value), nan = i32x16_set1(0x7fc00000), infinity = i32x16_set1(0x7f800000);
+    const mask16 scale_is_nan = i32x16_gt(magnitude_bits(s), infinity), is_finite = i32x16_gt(infinity, magnitude_bits(value));
+    return f32x16_from_bits(i32x16_select(is_finite, i32x16_from_f32_bits(scaled), i32x16_select(scale_is_nan, nan, bits)));
 }
+#define DECODES_BYTES

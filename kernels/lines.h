@@ -159,6 +159,17 @@ KVT_LANES void unpack_quad(kvt_side side, bool is_levels, const uint8_t *codes, 
 
 /* ---- one row ---- */
 
+/* Byte `at` of the lanes of a line of 16 cells for each group. */
+KVT_LANES void store_byte_lanes(uint8_t *lines, uint32_t groups, const uint8_t *row, uint32_t at)
+{
+    const i32x16 others = i32x16_set1(~(0xffu << 8 * at));
+    for (uint32_t g = 0; g < groups; g++) {
+        uint8_t *line = lines + (size_t)g * 256;
+        const i32x16 code = i32x16_load_u8(row + (size_t)g * 16), old = i32x16_and(i32x16_load(line), others);
+        i32x16_store(line, i32x16_or(old, at == 0 ? code : at == 1 ? i32x16_shl(code, 8) : at == 2 ? i32x16_shl(code, 16) : i32x16_shl(code, 24)));
+    }
+}
+
 /* Scattered over its tile's lines. */
 KVT_LANES void pack_row(kvt_side side, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
@@ -167,7 +178,17 @@ KVT_LANES void pack_row(kvt_side side, uint8_t *codes, uint32_t groups, const ui
     } else if (side == KVT_K) {
         for (uint32_t i = 0; i < groups * GROUP_LINES; i++)
             memcpy(codes + (size_t)i * 64 + token * 4, row + (size_t)i * 4, 4);
-    } else if (BITS <= 8) {
+    } else if (BITS == 8) { /* constants for the shifts */
+        uint8_t *lines = codes + (size_t)(token / 4) * 64;
+        if (token % 4 == 0)
+            store_byte_lanes(lines, groups, row, 0);
+        else if (token % 4 == 1)
+            store_byte_lanes(lines, groups, row, 1);
+        else if (token % 4 == 2)
+            store_byte_lanes(lines, groups, row, 2);
+        else
+            store_byte_lanes(lines, groups, row, 3);
+    } else if (BITS < 8) {
         for (uint32_t g = 0; g < groups; g++)
             planes_store_lanes(BITS, codes, groups, g, i32x16_load_u8(row + (size_t)g * 16), token);
     } else if (BITS == 32) {

@@ -33,14 +33,6 @@ KVT_LANES i32x16 narrow_e4m3_magnitude(f32x16 magnitude)
     return i32x16_select(i32x16_gt(i32x16_set1(0x3c800000), bits), steps, normal);
 }
 
-/* The magnitude of an e4m3 code, 0..0x7f, to f32. 0x7f gives 480: the caller knows it as NaN. */
-KVT_LANES f32x16 widen_e4m3_magnitude(i32x16 magnitude)
-{
-    const f32x16 f = f32x16_from_bits(i32x16_add(i32x16_shl(magnitude, 20), i32x16_set1((127 - 7) << 23)));
-    /* With exponent 0 the value is m / 8 * 2^-6 but f is (1 + m / 8) * 2^-7, so 2f - 2^-6 is right there, and nowhere else is it below f. */
-    return f32x16_min_num(f, f32x16_add(f32x16_add(f, f), f32x16_set1(-0x1p-6f)));
-}
-
 /* |x| to the magnitude of its e5m2 code, 0..0x7b: round to nearest even, saturating at 57344. What is NaN comes out as 57344. */
 KVT_LANES i32x16 narrow_e5m2_magnitude(f32x16 magnitude)
 {
@@ -52,14 +44,6 @@ KVT_LANES i32x16 narrow_e5m2_magnitude(f32x16 magnitude)
     /* Below 2^-14 codes count steps of 2^-16, the last place of a float between 2^7 and 2^8. */
     const i32x16 steps = i32x16_sub(i32x16_from_f32_bits(f32x16_add(limited, f32x16_set1(0x1p7f))), i32x16_set1(0x43000000));
     return i32x16_select(i32x16_gt(i32x16_set1(0x38800000), bits), steps, normal);
-}
-
-/* The magnitude of an e5m2 code, 0..0x7f, to f32; infinity and NaNs to 65536 and more: the caller knows them. */
-KVT_LANES f32x16 widen_e5m2_magnitude(i32x16 magnitude)
-{
-    const f32x16 f = f32x16_from_bits(i32x16_add(i32x16_shl(magnitude, 21), i32x16_set1((127 - 15) << 23)));
-    /* As for e4m3: with exponent 0 the value is m / 4 * 2^-14 but f is (1 + m / 4) * 2^-15. */
-    return f32x16_min_num(f, f32x16_add(f32x16_add(f, f), f32x16_set1(-0x1p-14f)));
 }
 
 #endif

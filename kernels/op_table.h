@@ -359,8 +359,8 @@ KVT_LANES bool choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uin
 {
     const uint32_t blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS;
     uint32_t largest[MAX_BLOCKS + 3], of_row = 0;
-    for (uint32_t b = 0; b < blocks; b += 4)
-        largest_of_four(row, KVT_F32, b * BLOCK_GROUPS, groups, BLOCK_GROUPS, blocks - b < 4 ? blocks - b : 4, largest + b);
+    for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_ONCE)
+        largest_of_row(row, KVT_F32, b * BLOCK_GROUPS, groups, BLOCK_GROUPS, largest + b);
     for (uint32_t b = 0; b < blocks; b++)
         of_row = largest[b] > of_row ? largest[b] : of_row;
     row_state state = start_row(i32x16_set1(of_row >> 1));

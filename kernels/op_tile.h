@@ -1,7 +1,8 @@
 /* The loops of a scheme: rows in and out of one tile. Included at the end of a scheme_*.c, which has defined SCHEME and
  *
  *   i32x16 encode(f32x16 x, f32x16 r)     codes of 16 channels of one row; r is what belongs to the row's block
- *   f32x16 decode(i32x16 code, f32x16 s)  and back; codes arrive zero-extended, or sign-extended where CODES_SIGNED is defined
+ *   f32x16 decode(i32x16 code, f32x16 s)  and back; codes arrive zero-extended, or sign-extended where CODES_SIGNED is defined; or DECODES_BYTES and
+ *   f32x16 decode_bytes(const uint8_t *codes, f32x16 s)         instead: of 16 codes in memory
  *   i32x16 magnitude(f32x16 x)                                  what the largest of a block is looked for by, as unsigned integers
  *   block_scale scale_of(i32x16 largest, const kvt_tile_spec *) 16 blocks at once
  *
@@ -68,6 +69,12 @@ KVT_LANES block_scale scale_of(i32x16 largest, const kvt_tile_spec *spec)
 }
 #else
 #define SCHEME_DTYPE CODES_DTYPE
+#endif
+#ifndef DECODES_BYTES
+KVT_LANES f32x16 decode_bytes(const uint8_t *codes, f32x16 s)
+{
+    return decode(IS_SIGNED ? i32x16_load_s8(codes) : i32x16_load_u8(codes), s);
+}
 #endif
 #ifndef SCHEME_IS_TABLE
 KVT_LANES u8x64 codes_of(u8x64 line)
@@ -261,17 +268,33 @@ KVT_LANES void largest_of_blocks(const tile_rows *rows, kvt_dtype dtype, uint32_
     }
 }
 
-/* The same of four blocks of one row, from group `begin` on; n of them exist. */
-KVT_LANES void largest_of_four(const uint8_t *row, kvt_dtype dtype, uint32_t begin, uint32_t groups, uint32_t per_block, uint32_t n,
-                               uint32_t largest[4])
+/* The same of one row: of four blocks where they are small, otherwise of one, as all four. */
+enum { BLOCKS_AT_ONCE = BLOCK_GROUPS <= 2 && !KVT_JOIN(KVT_IS_FP8_, SCHEME) ? 4 : 1 };
+
+KVT_LANES void largest_of_row(const uint8_t *row, kvt_dtype dtype, uint32_t begin, uint32_t groups, uint32_t per_block, uint32_t largest[4])
 {
     i32x16 m[4];
-    for (uint32_t k = 0; k < 4; k++) {
-        m[k] = i32x16_set1(0);
-        const uint32_t first = begin + k * per_block, end = k >= n ? first : groups - first < per_block ? groups : first + per_block;
-        for (uint32_t g = first; g < end; g++)
-            m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row, g, dtype), dtype)));
+    if (BLOCKS_AT_ONCE == 4) {
+        for (uint32_t k = 0; k < 4; k++) {
+            const uint32_t first = begin + k * BLOCK_GROUPS < groups ? begin + k * BLOCK_GROUPS : begin;
+            m[k] = magnitude(load_row(group_of(row, first, dtype), dtype));
+            if (BLOCK_GROUPS == 2)
+                m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row, first + 1 < groups ? first + 1 : first, dtype), dtype)));
+        }
+        quad_max_u(m, largest);
+        return;
     }
+    const uint32_t end = groups - begin < per_block ? groups : begin + per_block;
+    for (uint32_t k = 0; k < 4; k++)
+        m[k] = magnitude(load_row(group_of(row, begin + k < end ? begin + k : begin, dtype), dtype));
+    uint32_t g = begin + 4;
+    for (; g + 4 <= end; g += 4)
+        for (uint32_t k = 0; k < 4; k++)
+            m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row, g + k, dtype), dtype)));
+    for (; g < end; g++)
+        m[0] = i32x16_max_u(m[0], magnitude(load_row(group_of(row, g, dtype), dtype)));
+    m[0] = i32x16_max_u(i32x16_max_u(m[0], m[1]), i32x16_max_u(m[2], m[3]));
+    m[1] = m[2] = m[3] = m[0];
     quad_max_u(m, largest);
 }
 
@@ -306,21 +329,20 @@ KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_ti
     return has_blank;
 }
 
-/* The same for one row, four blocks at a time; r[b] is for block b. */
+/* The same for one row; r[b] is for block b. */
 KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
                                  float *r)
 {
-    const uint32_t per_block = block_groups(spec), bytes = scale_bytes(spec), blocks = (groups + per_block - 1) / per_block;
+    const uint32_t per_block = block_groups(spec), bytes = scale_bytes(spec), blocks = (groups + per_block - 1) >> __builtin_ctz(per_block);
     bool has_blank = false;
-    for (uint32_t b = 0; b < blocks; b += 4) {
-        const uint32_t n = blocks - b < 4 ? blocks - b : 4;
+    for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_ONCE) {
         uint32_t largest[4];
         uint8_t stored[64], *to = scales + ((size_t)b * KVT_TILE_TOKENS + token) * bytes;
-        largest_of_four(row, dtype, b * per_block, groups, per_block, n, largest);
+        largest_of_row(row, dtype, b * per_block, groups, per_block, largest);
         const block_scale s = scale_of(i32x16_from_u8(u8x64_load_quarter(largest)), spec);
         store_scales(stored, bytes, s.scale);
         has_blank |= store_factors(r + b, &s);
-        for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t i = 0; i < BLOCKS_AT_ONCE && b + i < blocks; i++) {
             if (bytes == 4)
                 memcpy(to + (size_t)i * KVT_TILE_TOKENS * 4, stored + i * 4, 4);
             else if (bytes == 2)
@@ -395,7 +417,7 @@ KVT_LANES void decode_row(kvt_dtype dtype, const uint8_t *codes, uint32_t begin,
         if (BITS > 8)
             x = load_row(from, SCHEME_DTYPE);
         else
-            x = decode(IS_SIGNED ? i32x16_load_s8(from) : i32x16_load_u8(from), f32x16_set1(scale[block_of(g, per_block) * KVT_TILE_TOKENS]));
+            x = decode_bytes(from, f32x16_set1(scale[block_of(g, per_block) * KVT_TILE_TOKENS]));
         store_row(to + (size_t)(g - begin) * 16 * element_bytes(dtype), dtype, x);
     }
 }

@@ -292,12 +292,8 @@ KVT_ROWS void e4m3_values(float *x, const uint8_t *code, uint32_t n, float scale
         fill_nan(x, n);
         return;
     }
-    for (uint32_t i = 0; i < n; i += 16) {
-        const i32x16 all = i32x16_load_u8(code + i), bits = i32x16_and(all, i32x16_set1(0x7f));
-        const i32x16 value = i32x16_or(i32x16_from_f32_bits(widen_e4m3_magnitude(bits)), i32x16_shl(i32x16_and(all, i32x16_set1(0x80)), 24));
-        const i32x16 scaled = i32x16_from_f32_bits(f32x16_mul(f32x16_from_bits(value), f32x16_set1(scale)));
-        i32x16_store(x + i, i32x16_select(i32x16_gt(bits, i32x16_set1(0x7e)), i32x16_set1(ROWS_NAN), scaled));
-    }
+    for (uint32_t i = 0; i < n; i += 16)
+        f32x16_store(x + i, f32x16_mul(f32x16_load_e4m3(code + i), f32x16_set1(scale)));
 }
 KVT_ROWS uint8_t e4m3_of(float positive)
 {
@@ -307,7 +303,8 @@ KVT_ROWS uint8_t e4m3_of(float positive)
 }
 KVT_ROWS float e4m3_magnitude(uint8_t code)
 {
-    return first_lane(widen_e4m3_magnitude(i32x16_set1(code & 0x7f)));
+    const uint8_t codes[16] = { code & 0x7f };
+    return first_lane(f32x16_load_e4m3(codes));
 }
 
 /* The power of two whose multiples, up to 2^emax of them, reach a block's largest number: its E8M0 byte. Not below 2^-100. */

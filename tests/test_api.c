@@ -1,6 +1,7 @@
 /* Arguments: every error gives its status and writes nothing; layouts are the sizes that docs/formats.md says. */
 #include "support.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -403,6 +404,80 @@ START_TEST(rows_at_the_limits)
 }
 END_TEST
 
+/* ---- a token of all heads -------------------------------------------------------------------------------------------------------- */
+
+enum { HEADS = 3, HEAD_TOKENS = 70 };
+
+static void append_all(const kvt_layout *layout, kvt_side side, const kvt_pages pages[HEADS], const float *rows, uint32_t dim, bool is_reversed)
+{
+    const ptrdiff_t stride = (ptrdiff_t)(dim * sizeof *rows);
+    for (size_t token = 0; token < HEAD_TOKENS; token++) {
+        const float *first = rows + (token * HEADS + (is_reversed ? HEADS - 1 : 0)) * dim;
+        ck_assert_int_eq(kvt_append(layout, side, pages, token, first, KVT_F32, is_reversed ? -stride : stride), KVT_OK);
+    }
+}
+
+START_TEST(append_is_write_in_every_head)
+{
+    static const uint32_t dims[] = { 64, 80 };
+    const kvt_scheme scheme = kvt_scheme_at((size_t)_i)->scheme;
+    uint64_t random = 1;
+    for (int variant = 0; variant < 4; variant++) {
+        const uint32_t dim = dims[variant % 2];
+        kvt_spec spec = test_spec(scheme, scheme, dim, dim);
+        spec.kv_heads = HEADS;
+        if (variant >= 2) {
+            spec.k_options.rotation = KVT_ROTATION_64;
+            spec.k_options.centring = spec.v_options.centring = KVT_CENTRING_PAGE;
+        }
+        kvt_layout layout;
+        ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+        size_t bytes;
+        ck_assert_int_eq(kvt_layout_bytes(&layout, HEAD_TOKENS, &bytes), KVT_OK);
+        unsigned char *want = test_malloc(bytes), *got = test_malloc(bytes);
+        memset(want, 0, bytes);
+        memset(got, 0, bytes);
+        kvt_pages want_pages[HEADS], pages[HEADS];
+        for (uint32_t h = 0; h < HEADS; h++) {
+            ck_assert_int_eq(kvt_head_pages(&layout, want, HEAD_TOKENS, h, &want_pages[h]), KVT_OK);
+            ck_assert_int_eq(kvt_head_pages(&layout, got, HEAD_TOKENS, variant % 2 ? HEADS - 1 - h : h, &pages[h]), KVT_OK);
+        }
+        float *rows = test_malloc(sizeof *rows * HEAD_TOKENS * HEADS * dim);
+        for (size_t i = 0; i < (size_t)HEAD_TOKENS * HEADS * dim; i++)
+            rows[i] = (float)test_normal(&random);
+        for (int side = 0; side < 2; side++) {
+            for (uint32_t h = 0; h < HEADS; h++)
+                ck_assert_int_eq(kvt_write(&layout, (kvt_side)side, &want_pages[h], 0, HEAD_TOKENS, rows + (size_t)h * dim, KVT_F32,
+                                           (ptrdiff_t)(HEADS * dim * sizeof *rows)),
+                                 KVT_OK);
+            append_all(&layout, (kvt_side)side, pages, rows, dim, false);
+        }
+        if (variant % 2) { /* heads in the other order: rows too */
+            for (int side = 0; side < 2; side++)
+                append_all(&layout, (kvt_side)side, pages, rows, dim, true);
+        }
+        TEST_REQUIRE(memcmp(want, got, bytes) == 0, "%s, variant %d: not what kvt_write writes", kvt_scheme_at((size_t)_i)->name, variant);
+
+        /* Refused as a whole: only the last head lacks the page. */
+        const ptrdiff_t stride = (ptrdiff_t)(dim * sizeof *rows);
+        memset(rows, 0, sizeof *rows * HEADS * dim);
+        pages[HEADS - 1].count = 1;
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, pages, 65, rows, KVT_F32, stride), KVT_ERR_RANGE);
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, pages, 3, rows, KVT_F32, stride - 1), KVT_ERR_STRIDE);
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, pages, 3, rows, KVT_F32, 1 - stride), KVT_ERR_STRIDE);
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, pages, 3, rows, (kvt_dtype)7, stride), KVT_ERR_DTYPE);
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, pages, 3, NULL, KVT_F32, stride), KVT_ERR_NULL);
+        ck_assert_int_eq(kvt_append(&layout, KVT_K, NULL, 3, rows, KVT_F32, stride), KVT_ERR_NULL);
+        ck_assert_int_eq(kvt_append(NULL, KVT_K, pages, 3, rows, KVT_F32, stride), KVT_ERR_NULL);
+        ck_assert_int_eq(kvt_append(&layout, (kvt_side)2, pages, 3, rows, KVT_F32, stride), KVT_ERR_SIDE);
+        TEST_REQUIRE(memcmp(want, got, bytes) == 0, "refused, but written");
+        free(rows);
+        free(want);
+        free(got);
+    }
+}
+END_TEST
+
 /* ---- layouts that were changed --------------------------------------------------------------------------------------------------- */
 
 /* A changed field gives a status, with nothing written, or memory accesses stay where the spec says; guard pages watch. */
@@ -413,6 +488,24 @@ START_TEST(hostile_layouts)
     kvt_layout layout = test_layout(scheme, scheme, DIM, DIM, 2, 0);
     test_arena memory = test_arena_make((size_t)1 << 20), rows = test_arena_make((size_t)1 << 20);
     const size_t step = sizeof(uint32_t);
+    /* No bit of what a call depends on changes unseen. */
+    const struct {
+        const void *from;
+        size_t bytes;
+    } sealed[] = {
+        { &layout.k, offsetof(kvt_side_layout, seal) },
+        { &layout.spec.k_options, sizeof layout.spec.k_options },
+        { &layout.page_bytes, sizeof layout.page_bytes },
+        { &layout.spec.kv_heads, sizeof layout.spec.kv_heads },
+    };
+    for (size_t i = 0; i < sizeof sealed / sizeof sealed[0]; i++)
+        for (size_t bit = 0; bit < 8 * sealed[i].bytes; bit++) {
+            kvt_layout bad = layout;
+            kvt_pages pages = { .base = memory.base, .stride = SIZE_MAX, .count = 1 };
+            ((unsigned char *)&bad)[(size_t)((const unsigned char *)sealed[i].from - (const unsigned char *)&layout) + bit / 8] ^=
+                (unsigned char)(1u << bit % 8);
+            ck_assert_int_eq(kvt_write(&bad, KVT_K, &pages, 0, 1, rows.base, KVT_F32, 0), KVT_ERR_LAYOUT);
+        }
     for (size_t at = 0; at + step <= sizeof layout; at += step) {
         for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
             for (int wide = 0; wide < 2; wide++) {
@@ -463,6 +556,7 @@ int main(void)
     tcase_add_test(tcase, layout_bytes_errors);
     tcase_add_test(tcase, head_pages_errors);
     tcase_add_loop_test(tcase, hostile_layouts, 0, schemes);
+    tcase_add_loop_test(tcase, append_is_write_in_every_head, 0, schemes);
     suite_add_tcase(suite, tcase);
     tcase = tcase_create("rows");
     tcase_add_checked_fixture(tcase, setup, teardown);

@@ -56,6 +56,8 @@ WORD(i32x16_store_u8, i32x16_store_u8(out + 1, I(0)))
 OUT_I(i32x16_load_u16, i32x16_load_u16(in + 2))
 WORD(i32x16_store_u16, i32x16_store_u16(out + 2, I(0)))
 OUT_F(f32x16_load_f16, f32x16_load_f16(in))
+OUT_F(f32x16_load_e4m3, f32x16_load_e4m3(in + 1))
+OUT_F(f32x16_load_e5m2, f32x16_load_e5m2(in + 1))
 OUT_F(f32x16_widen_f16, f32x16_widen_f16(I(0)))
 OUT_I(i32x16_narrow_f16, i32x16_narrow_f16(F(0)))
 WORD(f32x16_store_f16, f32x16_store_f16(out + 2, F(0)))
@@ -84,7 +86,6 @@ OUT_B(u8x64_swap_cells, u8x64_swap_cells(B(0)))
 OUT_I(i32x16_dot_u7s8, i32x16_dot_u7s8(I(2), B(0), B(1)))
 OUT_I(narrow_bf16, narrow_bf16(I(0)))
 OUT_I(narrow_e4m3_magnitude, narrow_e4m3_magnitude(f32x16_from_bits(i32x16_and(I(0), i32x16_set1(0x7fffffff)))))
-OUT_F(widen_e4m3_magnitude, widen_e4m3_magnitude(i32x16_and(I(0), i32x16_set1(0x7f))))
 
 static void store_quad(uint8_t out[256], const i32x16 row[4])
 {
@@ -142,6 +143,8 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(i32x16_gt, INPUT_BYTES),
     ROW(mask16_any, INPUT_BYTES),
     ROW(i32x16_load_u8, INPUT_BYTES),
+    ROW(f32x16_load_e4m3, INPUT_BYTES),
+    ROW(f32x16_load_e5m2, INPUT_BYTES),
     ROW(i32x16_load_s8, INPUT_BYTES),
     ROW(i32x16_store_u8, INPUT_BYTES),
     ROW(i32x16_load_u16, INPUT_BYTES),
@@ -176,7 +179,6 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(i32x16_dot_u7s8, INPUT_DOT),
     ROW(narrow_bf16, INPUT_BYTES),
     ROW(narrow_e4m3_magnitude, INPUT_QUIET),
-    ROW(widen_e4m3_magnitude, INPUT_BYTES),
     ROW(u8x64_swap_quarters, INPUT_BYTES),
     ROW(u8x64_pack_u8, INPUT_U8),
     ROW(u8x64_pack_s8, INPUT_S8),

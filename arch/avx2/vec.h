@@ -252,6 +252,25 @@ KVT_LANES i32x16 i32x16_narrow_f16(f32x16 a)
     return KVT_MAP1(i32x16, kvt_narrow_f16, a);
 }
 
+/* Bytes as the upper ones of f16: e5m2 is one, e4m3 is 2^-8 of one, and its NaN is not. */
+KVT_LANES f32x16 kvt_widen_halfwords(__m256i h, __m256i is_nan)
+{
+    const __m256i f16 = _mm256_blendv_epi8(h, _mm256_set1_epi16(0x7e00), is_nan);
+    return KVT_BOTH(f32x16, _mm256_cvtph_ps(_mm256_castsi256_si128(f16)), _mm256_cvtph_ps(_mm256_extracti128_si256(f16, 1)));
+}
+KVT_LANES f32x16 f32x16_load_e4m3(const void *p)
+{
+    const __m256i bytes = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    const __m256i h = _mm256_and_si256(_mm256_slli_epi16(bytes, 7), _mm256_set1_epi16((short)0xbfff));
+    const __m256i is_nan = _mm256_cmpeq_epi16(_mm256_or_si256(h, _mm256_set1_epi16((short)0x8000)), _mm256_set1_epi16((short)0xbf80));
+    return f32x16_mul(kvt_widen_halfwords(h, is_nan), f32x16_set1(256));
+}
+KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
+{
+    const __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 8);
+    return kvt_widen_halfwords(h, _mm256_cmpgt_epi16(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7c00)));
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES __m256i kvt_low_nibbles(__m256i a)

@@ -209,6 +209,21 @@ KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
     _mm256_storeu_si256(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
 
+/* Bytes as the upper ones of f16: e5m2 is one, e4m3 is 2^-8 of one, and its NaN is not. */
+KVT_LANES f32x16 f32x16_load_e4m3(const void *p)
+{
+    const __m256i bytes = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    const __m256i h = _mm256_and_si256(_mm256_slli_epi16(bytes, 7), _mm256_set1_epi16((short)0xbfff));
+    const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(_mm256_or_si256(h, _mm256_set1_epi16((short)0x8000)), _mm256_set1_epi16((short)0xbf80));
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_mask_mov_epi16(h, is_nan, _mm256_set1_epi16(0x7e00))), _mm512_set1_ps(256));
+}
+KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
+{
+    const __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 8);
+    const __mmask16 is_nan = _mm256_cmpgt_epi16_mask(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7c00));
+    return _mm512_cvtph_ps(_mm256_mask_mov_epi16(h, is_nan, _mm256_set1_epi16(0x7e00)));
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)

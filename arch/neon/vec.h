@@ -244,6 +244,34 @@ KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
         vst1_u8((uint8_t *)p + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(a.v[i])));
 }
 
+/* Bytes as the upper ones of f16: e5m2 is one, e4m3 is 2^-8 of one, and its NaN is not. */
+KVT_LANES f32x16 kvt_widen_halfwords(uint16x8_t low, uint16x8_t high)
+{
+    const float16x8_t a = vreinterpretq_f16_u16(low), b = vreinterpretq_f16_u16(high);
+    return (f32x16){ { vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b) } };
+}
+KVT_LANES uint16x8_t kvt_e4m3_halfwords(int16x8_t bytes)
+{
+    const uint16x8_t h = vandq_u16(vreinterpretq_u16_s16(bytes), vdupq_n_u16(0xbfff));
+    return vbslq_u16(vceqq_u16(vorrq_u16(h, vdupq_n_u16(0x8000)), vdupq_n_u16(0xbf80)), vdupq_n_u16(0x7e00), h);
+}
+KVT_LANES f32x16 f32x16_load_e4m3(const void *p)
+{
+    const int8x16_t b = vreinterpretq_s8_u8(vld1q_u8((const uint8_t *)p));
+    return f32x16_mul(kvt_widen_halfwords(kvt_e4m3_halfwords(vshll_n_s8(vget_low_s8(b), 7)), kvt_e4m3_halfwords(vshll_high_n_s8(b, 7))),
+                      f32x16_set1(256));
+}
+KVT_LANES uint16x8_t kvt_e5m2_halfwords(uint8x16_t bytes)
+{
+    const uint16x8_t h = vreinterpretq_u16_u8(bytes);
+    return vbslq_u16(vcgtq_u16(vandq_u16(h, vdupq_n_u16(0x7fff)), vdupq_n_u16(0x7c00)), vdupq_n_u16(0x7e00), h);
+}
+KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
+{
+    const uint8x16_t b = vld1q_u8((const uint8_t *)p), zero = vdupq_n_u8(0);
+    return kvt_widen_halfwords(kvt_e5m2_halfwords(vzip1q_u8(zero, b)), kvt_e5m2_halfwords(vzip2q_u8(zero, b)));
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)

@@ -294,6 +294,21 @@ KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
     i32x16_store_u16(p, i32x16_narrow_f16(a));
 }
 
+KVT_LANES f32x16 f32x16_load_e4m3(const void *p)
+{
+    i32x16 h = i32x16_load_u8(p);
+    for (int i = 0; i < 16; i++)
+        h.v[i] = (h.v[i] & 0x7f) == 0x7f ? 0x7e00 : (h.v[i] & 0x80) << 8 | (h.v[i] & 0x7f) << 7;
+    return f32x16_mul(f32x16_widen_f16(h), f32x16_set1(256));
+}
+KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
+{
+    i32x16 h = i32x16_load_u8(p);
+    for (int i = 0; i < 16; i++)
+        h.v[i] = (h.v[i] & 0x7f) > 0x7c ? 0x7e00 : h.v[i] << 8;
+    return f32x16_widen_f16(h);
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)

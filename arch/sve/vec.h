@@ -278,6 +278,35 @@ KVT_LANES void f32x16_store_f16(void *p, f32x16 a)
     i32x16_store_u16(p, i32x16_narrow_f16(a));
 }
 
+/* Bytes as the upper ones of f16: e5m2 is one, e4m3 is 2^-8 of one, and its NaN is not. The f16 is in a lane's low half, what is above it does not
+ * count. */
+KVT_LANES svfloat32_t kvt_widen_halfwords(svuint32_t h, svbool_t is_nan)
+{
+    return svcvt_f32_f16_x(KVT_ALL, svreinterpret_f16_u32(svsel_u32(is_nan, svdup_u32(0x7e00), h)));
+}
+KVT_LANES svfloat32_t kvt_from_e4m3(svuint32_t bytes)
+{
+    const svuint32_t h = svorr_u32_x(KVT_ALL, svlsl_n_u32_x(KVT_ALL, svand_n_u32_x(KVT_ALL, bytes, 0x7f), 7),
+                                     svlsl_n_u32_x(KVT_ALL, svand_n_u32_x(KVT_ALL, bytes, 0x80), 8));
+    const svbool_t is_nan = svcmpeq_n_u32(KVT_ALL, svorr_n_u32_x(KVT_ALL, h, 0x8000), 0xbf80);
+    return svmul_n_f32_x(KVT_ALL, kvt_widen_halfwords(h, is_nan), 256);
+}
+KVT_LANES svfloat32_t kvt_from_e5m2(svuint32_t bytes)
+{
+    const svuint32_t h = svlsl_n_u32_x(KVT_ALL, bytes, 8);
+    return kvt_widen_halfwords(h, svcmpgt_n_u32(KVT_ALL, svand_n_u32_x(KVT_ALL, h, 0x7fff), 0x7c00));
+}
+KVT_LANES f32x16 f32x16_load_e4m3(const void *p)
+{
+    const i32x16 bytes = i32x16_load_u8(p);
+    KVT_MAP(f32x16, kvt_from_e4m3(bytes.v[i]));
+}
+KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
+{
+    const i32x16 bytes = i32x16_load_u8(p);
+    KVT_MAP(f32x16, kvt_from_e5m2(bytes.v[i]));
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)

@@ -173,6 +173,7 @@ typedef struct kvt_side_layout {
     size_t codes_offset;   /* in the page: tile i's codes begin at codes_offset + i * code_bytes */
     size_t scales_offset;  /* in the page: tile i's scales begin at scales_offset + i * scale_bytes */
     size_t centre_offset;  /* in the page */
+    uint64_t seal;         /* tells a layout that was changed after kvt_layout_init */
 } kvt_side_layout;
 
 /* Sizes and places, made by kvt_layout_init and only read afterwards. It holds no pointers: it may be copied. */
@@ -183,7 +184,6 @@ typedef struct kvt_layout {
     kvt_side_layout v;  /* all zero when v_dim is 0 */
     size_t page_bytes;  /* of one KV head: a multiple of 64 */
     size_t token_bytes; /* k.row_bytes + v.row_bytes: one token in one KV head */
-    uint64_t seal;      /* tells a layout that was changed after kvt_layout_init */
 } kvt_layout;
 
 /* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER, OPTIONS. */
@@ -223,6 +223,12 @@ KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
  * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE, DTYPE, STRIDE, RANGE. Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                             const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
+
+/* Stores one token in all KV heads, as kv_heads calls of kvt_write would, but checks what they share once: the row of head h, at
+ * rows + h * head_stride, becomes token `token` of pages[h]. Rules and errors as for kvt_write, with head_stride for row_stride; nothing is written
+ * in any head then. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t token, const void *rows,
+                                             kvt_dtype dtype, ptrdiff_t head_stride);
 
 /* Reads rows back: the inverse of kvt_write, with the same arguments, rules and errors. Exactly dim elements of each row are written.
  * f16 and bf16 rows are rounded to nearest even from the f32 value. Any bytes in the pages are safe to read. */

@@ -1,9 +1,5 @@
 #include "kernels/frame/frame.h"
 
-#include <string.h>
-
-enum { GROUP_CHANNELS = 16 }; /* what kernels work on at once: docs/formats.md, section 1 */
-
 /* A plane of 1-bit codes is made of lines of 32 channels, and half a line cannot be had (docs/formats.md, section 2). */
 static uint32_t row_code_bytes(uint32_t bits, uint32_t padded_dim)
 {
@@ -18,7 +14,7 @@ static uint32_t ceil_div(uint32_t a, uint32_t b)
 
 static kvt_status side_of(const kvt_scheme_info *scheme, uint32_t dim, const kvt_side_options *options, kvt_side_layout *side)
 {
-    const uint32_t padded = ceil_div(dim, GROUP_CHANNELS) * GROUP_CHANNELS;
+    const uint32_t padded = ceil_div(dim, KVT_GROUP_CHANNELS) * KVT_GROUP_CHANNELS;
     uint32_t block = scheme->block, scale_bytes = scheme->scale_bytes;
     if (scheme->is_fp8) {
         switch (options->fp8_block) {
@@ -69,32 +65,6 @@ static size_t place(kvt_side_layout *side, size_t offset)
     return side->scales_offset + tiles * side->scale_bytes;
 }
 
-kvt_tile_spec kvt_tile_spec_of(const kvt_side_layout *side, const kvt_side_options *options)
-{
-    const bool is_row = options->fp8_block == 0, is_tensor = options->fp8_block == KVT_BLOCK_TENSOR;
-    return (kvt_tile_spec){
-        .dim = side->padded_dim,
-        .effort = options->effort,
-        .block_groups = is_row || is_tensor ? KVT_MAX_DIM / GROUP_CHANNELS : options->fp8_block / GROUP_CHANNELS,
-        .scale_bytes = is_tensor                                  ? 0
-                       : options->fp8_scale == KVT_FP8_SCALE_E8M0 ? 1
-                                                                  : KVT_SCALE_fp8,
-        .tensor_scale = options->fp8_tensor_scale,
-    };
-}
-
-/* The fields before it, as words, each rotated by another count: no change of one of them goes unseen. */
-uint64_t kvt_layout_seal(const kvt_layout *layout)
-{
-    enum { WORDS = offsetof(kvt_layout, seal) / sizeof(uint64_t) };
-    _Static_assert(offsetof(kvt_layout, seal) % sizeof(uint64_t) == 0, "whole words");
-    uint64_t words[WORDS], seal = 0x6b7674696c650001; /* "kvtile", 1 */
-    memcpy(words, layout, sizeof words);
-    for (unsigned i = 0; i < WORDS; i++)
-        seal ^= words[i] << (i % 63 + 1) | words[i] >> (63 - i % 63);
-    return seal;
-}
-
 kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
 {
     if (!layout || !spec)
@@ -128,7 +98,9 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
         made.v.centre_offset = made.page_bytes + made.k.centre_bytes;
     made.page_bytes += ceil_div(made.k.centre_bytes + made.v.centre_bytes, 64) * 64;
     made.token_bytes = made.k.row_bytes + made.v.row_bytes;
-    made.seal = kvt_layout_seal(&made);
+    made.k.seal = kvt_side_seal(&made, KVT_K);
+    if (spec->v_dim)
+        made.v.seal = kvt_side_seal(&made, KVT_V);
     memcpy(layout, &made, sizeof made);
     return KVT_OK;
 }

@@ -23,25 +23,35 @@ typedef struct transfer {
     bool is_padded; /* or through a buffer, because kernels work on whole groups of channels */
 } transfer;
 
-static kvt_status check(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
-                        kvt_dtype dtype, ptrdiff_t row_stride, transfer *t)
+/* Errors: as kvt_transfer_begin, DTYPE. */
+static inline kvt_status begin(transfer *t, const kvt_layout *layout, kvt_side side, const kvt_pages *pages, kvt_dtype dtype)
 {
-    kvt_status status = kvt_transfer_begin(&t->at, layout, side, pages);
+    const kvt_status status = kvt_transfer_begin(&t->at, layout, side, pages);
     if (status)
         return status;
-    const size_t element = kvt_dtype_bytes(dtype);
-    if (!element)
+    if (!kvt_dtype_bytes(dtype))
         return KVT_ERR_DTYPE;
-    if (n_tokens == 0)
-        return KVT_OK;
-    status = kvt_transfer_check(&t->at, first_token, n_tokens, rows, t->at.side->dim * element, row_stride);
-    if (status)
-        return status;
     const kvt_side_options *options = t->at.options;
     t->tile = kvt_tile_spec_of(t->at.side, options);
     t->is_staged = options->rotation || options->centring || (t->at.kernels->f32_only && dtype != KVT_F32);
     t->is_padded = !t->is_staged && t->at.side->dim != t->at.side->padded_dim;
     return KVT_OK;
+}
+
+/* Errors: as kvt_transfer_check. */
+static kvt_status check(const transfer *t, size_t first_token, size_t n_tokens, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride)
+{
+    return kvt_transfer_check(&t->at, first_token, n_tokens, rows, t->at.side->dim * kvt_dtype_bytes(dtype), row_stride);
+}
+
+/* The same for writing, which with centring needs the page before a new one. */
+static kvt_status check_write(const transfer *t, size_t first_token, size_t n_tokens, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride)
+{
+    const kvt_status status = check(t, first_token, n_tokens, rows, dtype, row_stride);
+    if (!status && t->at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->at.pages->table &&
+        !t->at.pages->table[first_token / KVT_PAGE_TOKENS - 1])
+        return KVT_ERR_NULL; /* its tokens make the centre */
+    return status;
 }
 
 /* The centre of the page that `token` is in, or NULL. */
@@ -87,52 +97,85 @@ static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *row
             t->at.kernels->write_row[t->at.which](at->codes, at->scales, &t->tile, rows + (ptrdiff_t)i * row_stride, dtype, at->first + i);
 }
 
+/* Rows that pass through a buffer. */
+static void write_staged(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
+{
+    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    const size_t element = t->is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype), stride = t->tile.dim * element;
+    if (t->is_padded)
+        memset(buffer, 0, KVT_TILE_TOKENS * stride);
+    for (size_t done = 0; done < n_tokens;) {
+        const size_t token = first_token + done;
+        const kvt_tile at = kvt_tile_of(&t->at, token, n_tokens - done);
+        const uint8_t *from = row + (ptrdiff_t)done * row_stride;
+        if (t->at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
+            renew_centre(t, token / KVT_PAGE_TOKENS, buffer, mu);
+        if (t->is_staged)
+            t->at.tier->stage->prepare(buffer, from, row_stride, dtype, at.count, t->at.side->dim, t->at.options->rotation, centre_of(t, token, mu));
+        else
+            for (uint32_t i = 0; i < at.count; i++)
+                memcpy((uint8_t *)buffer + i * stride, from + (ptrdiff_t)i * row_stride, t->at.side->dim * element);
+        write_rows(t, &at, (const uint8_t *)buffer, (ptrdiff_t)stride, t->is_staged ? KVT_F32 : dtype);
+        done += at.count;
+    }
+}
+
+static void write_checked(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
+{
+    if (t->is_staged || t->is_padded) {
+        write_staged(t, first_token, n_tokens, row, dtype, row_stride);
+        return;
+    }
+    for (size_t done = 0; done < n_tokens;) {
+        const kvt_tile at = kvt_tile_of(&t->at, first_token + done, n_tokens - done);
+        write_rows(t, &at, row + (ptrdiff_t)done * row_stride, row_stride, dtype);
+        done += at.count;
+    }
+}
+
 kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
                      kvt_dtype dtype, ptrdiff_t row_stride)
 {
     transfer t;
-    const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
+    kvt_status status = begin(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
         return status;
-    if (t.at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && pages->table &&
-        !pages->table[first_token / KVT_PAGE_TOKENS - 1])
-        return KVT_ERR_NULL; /* its tokens make the centre */
-    const uint8_t *row = rows;
-    if (!t.is_staged && !t.is_padded) {
-        for (size_t done = 0; done < n_tokens;) {
-            const kvt_tile at = kvt_tile_of(&t.at, first_token + done, n_tokens - done);
-            write_rows(&t, &at, row + (ptrdiff_t)done * row_stride, row_stride, dtype);
-            done += at.count;
-        }
-        return KVT_OK;
+    status = check_write(&t, first_token, n_tokens, rows, dtype, row_stride);
+    if (!status)
+        write_checked(&t, first_token, n_tokens, rows, dtype, row_stride);
+    return status;
+}
+
+kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t token, const void *rows, kvt_dtype dtype,
+                      ptrdiff_t head_stride)
+{
+    transfer t;
+    kvt_status status = begin(&t, layout, side, pages, dtype);
+    if (status)
+        return status;
+    const uint32_t heads = layout->spec.kv_heads;
+    if (!kvt_rows_are_apart(heads, t.at.side->dim * kvt_dtype_bytes(dtype), head_stride))
+        return KVT_ERR_STRIDE;
+    for (uint32_t h = 0; h < heads && !status; h++) {
+        t.at.pages = pages + h;
+        status = check_write(&t, token, 1, rows, dtype, 0);
     }
-    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
-    const size_t element = t.is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype), stride = t.tile.dim * element;
-    if (t.is_padded)
-        memset(buffer, 0, KVT_TILE_TOKENS * stride);
-    for (size_t done = 0; done < n_tokens;) {
-        const size_t token = first_token + done;
-        const kvt_tile at = kvt_tile_of(&t.at, token, n_tokens - done);
-        const uint8_t *from = row + (ptrdiff_t)done * row_stride;
-        if (t.at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
-            renew_centre(&t, token / KVT_PAGE_TOKENS, buffer, mu);
-        if (t.is_staged)
-            t.at.tier->stage->prepare(buffer, from, row_stride, dtype, at.count, t.at.side->dim, t.at.options->rotation, centre_of(&t, token, mu));
-        else
-            for (uint32_t i = 0; i < at.count; i++)
-                memcpy((uint8_t *)buffer + i * stride, from + (ptrdiff_t)i * row_stride, t.at.side->dim * element);
-        write_rows(&t, &at, (const uint8_t *)buffer, (ptrdiff_t)stride, t.is_staged ? KVT_F32 : dtype);
-        done += at.count;
+    for (uint32_t h = 0; h < heads && !status; h++) {
+        t.at.pages = pages + h;
+        write_checked(&t, token, 1, (const uint8_t *)rows + (ptrdiff_t)h * head_stride, dtype, 0);
     }
-    return KVT_OK;
+    return status;
 }
 
 kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, void *rows, kvt_dtype dtype,
                     ptrdiff_t row_stride)
 {
     transfer t;
-    const kvt_status status = check(layout, side, pages, first_token, n_tokens, rows, dtype, row_stride, &t);
+    kvt_status status = begin(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
+        return status;
+    status = check(&t, first_token, n_tokens, rows, dtype, row_stride);
+    if (status)
         return status;
     uint8_t *row = rows;
     float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];

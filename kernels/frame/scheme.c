@@ -49,21 +49,6 @@ const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme)
     return kvt_scheme_at(kvt_scheme_row(scheme));
 }
 
-uint32_t kvt_runnable(uint32_t tiers)
-{
-    const uint32_t usable = kvt_tiers_usable();
-    return tiers ? (tiers & usable) | 1 : usable; /* tier 0 is scalar */
-}
-
-const kvt_tier *kvt_serving_tier(uint32_t tiers)
-{
-    const uint32_t runnable = kvt_runnable(tiers);
-    const kvt_tier *tier = kvt_tiers + kvt_tiers_count - 1;
-    while (tier > kvt_tiers && !(runnable >> tier->id & 1))
-        tier--;
-    return tier;
-}
-
 const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)
 {
     return kvt_scheme_get(scheme) ? kvt_serving_tier(tiers)->name : NULL;
