@@ -21,13 +21,19 @@ typedef struct kvt_tile_spec {
 /* `codes` and `scales` are a tile's (docs/formats.md). No alignment is required.
  *
  *   write        all 16 tokens; `rows` is the row of the first
- *   write_row    one token of the tile; bits of others stay as they are
+ *   write_rows   n rows, at most 16, each as a token of a tile of its own or of the same; bits of other tokens stay as they are
  *   read         tokens first .. first + count - 1 (at most 16); `rows` is the row of token `first`
  *   write_codes  codes of at most 8 bits, 16 rows of P(dim) bytes each; scales are the caller's affair
  *   read_codes   back
  */
 typedef void kvt_write_fn(uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype);
-typedef void kvt_write_row_fn(uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, const uint8_t *row, kvt_dtype dtype, uint32_t token);
+typedef struct kvt_place {
+    const uint8_t *row;
+    uint8_t *codes;
+    uint8_t *scales;
+    uint32_t token;
+} kvt_place;
+typedef void kvt_write_rows_fn(const kvt_place *places, uint32_t n, const kvt_tile_spec *spec, kvt_dtype dtype);
 typedef void kvt_read_fn(const uint8_t *codes, const uint8_t *scales, const kvt_tile_spec *spec, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype,
                          uint32_t first, uint32_t count);
 typedef void kvt_write_codes_fn(uint8_t *codes, uint32_t dim, const uint8_t *rows, size_t row_stride);
@@ -36,7 +42,7 @@ typedef void kvt_read_codes_fn(const uint8_t *codes, uint32_t dim, uint8_t *rows
 /* Indexed by kvt_side. The codes functions are NULL for codes wider than a byte. */
 typedef struct kvt_kernels {
     kvt_write_fn *write[2];
-    kvt_write_row_fn *write_row[2];
+    kvt_write_rows_fn *write_rows[2];
     kvt_read_fn *read[2];
     kvt_write_codes_fn *write_codes[2];
     kvt_read_codes_fn *read_codes[2];

@@ -264,10 +264,13 @@ KVT_LANES void choose_block_scales(const nearest *near, bool is_first, uint8_t *
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
 }
 
-KVT_LANES bool choose_tile_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, tile_factors *factors)
+KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given,
+                                  uint32_t quads, tile_factors *factors)
 {
+    (void)dtype;
+    (void)quads; /* a lane that does not matter costs nothing */
     uint32_t largest[MAX_BLOCKS][KVT_TILE_TOKENS];
-    largest_of_blocks(given, KVT_F32, groups, BLOCK_GROUPS, largest);
+    largest_of_blocks(given, 4, KVT_F32, groups, BLOCK_GROUPS, largest);
     i32x16 of_row = i32x16_set1(0);
     for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
         of_row = i32x16_max_u(of_row, i32x16_load(largest[b]));
@@ -355,8 +358,10 @@ KVT_LANES void choose_block_scale(const nearest *near, bool is_first, uint8_t *s
     *r = multipliers[0];
 }
 
-KVT_LANES bool choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token, float *r)
+KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
+                                 float *r)
 {
+    (void)dtype;
     const uint32_t blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS;
     uint32_t largest[MAX_BLOCKS + 3], of_row = 0;
     for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_ONCE)

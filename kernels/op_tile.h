@@ -249,11 +249,14 @@ KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, uint32_t begin, u
         encode_groups(dtype, row, begin, end, per_block, r, r_stride, false, codes);
 }
 
-/* The largest of each block of each row. */
-KVT_LANES void largest_of_blocks(const tile_rows *rows, kvt_dtype dtype, uint32_t groups, uint32_t per_block, uint32_t largest[][KVT_TILE_TOKENS])
+/* The largest of each block of the first `quads` times four rows, and zeros for the others. */
+KVT_LANES void largest_of_blocks(const tile_rows *rows, uint32_t quads, kvt_dtype dtype, uint32_t groups, uint32_t per_block,
+                                 uint32_t largest[][KVT_TILE_TOKENS])
 {
+    for (uint32_t b = 0; quads < 4 && b << __builtin_ctz(per_block) < groups; b++)
+        i32x16_store(largest[b], i32x16_set1(0));
     KVT_ROLLED
-    for (uint32_t q = 0; q < 4; q++) {
+    for (uint32_t q = 0; q < quads; q++) {
         const uint8_t *const *row = rows->row + 4 * q;
         for (uint32_t begin = 0, b = 0; begin < groups; begin += per_block, b++) {
             const uint32_t end = groups - begin < per_block ? groups : begin + per_block;
@@ -310,16 +313,19 @@ KVT_LANES bool store_factors(float r[16], const block_scale *s)
 }
 
 #ifdef SCHEME_IS_TABLE
-KVT_LANES bool choose_tile_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, tile_factors *factors);
-KVT_LANES bool choose_row_scales(uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token, float *r);
+KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given,
+                                  uint32_t quads, tile_factors *factors);
+KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
+                                 float *r);
 #else
-KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *rows,
+/* The scales of a tile's rows, of which only the first `quads` times four matter. */
+KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *rows, uint32_t quads,
                                   tile_factors *factors)
 {
     const uint32_t per_block = block_groups(spec), bytes = scale_bytes(spec), blocks = (groups + per_block - 1) / per_block;
     uint32_t largest[MAX_BLOCKS][KVT_TILE_TOKENS];
     if (!IS_FP8 || bytes > 0)
-        largest_of_blocks(rows, dtype, groups, per_block, largest);
+        largest_of_blocks(rows, quads, dtype, groups, per_block, largest);
     bool has_blank = false;
     for (uint32_t b = 0; b < blocks; b++) {
         const block_scale s = scale_of(IS_FP8 && bytes == 0 ? i32x16_set1(0) : i32x16_load(largest[b]), spec);
@@ -366,11 +372,7 @@ KVT_LANES void write_tile(kvt_side side, kvt_dtype dtype, uint8_t *codes, uint8_
     tile_factors factors;
     bool has_blank = false;
     if (SCALE_BYTES > 0 && dtype != CODES_DTYPE)
-#ifdef SCHEME_IS_TABLE
-        has_blank = choose_tile_scales(scales, spec, groups, &rows, &factors);
-#else
-        has_blank = choose_tile_scales(dtype, scales, spec, groups, &rows, &factors);
-#endif
+        has_blank = choose_tile_scales(dtype, scales, spec, groups, &rows, 4, &factors);
     uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
@@ -381,23 +383,54 @@ KVT_LANES void write_tile(kvt_side side, kvt_dtype dtype, uint8_t *codes, uint8_
     }
 }
 
-KVT_LANES void write_token(kvt_side side, kvt_dtype dtype, uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, const uint8_t *row,
-                           uint32_t token)
+KVT_LANES void write_row(kvt_side side, kvt_dtype dtype, const kvt_place *at, const kvt_tile_spec *spec)
 {
     const uint32_t groups = spec->dim / 16;
     float r[MAX_BLOCKS + 12]; /* whole registers are stored, for four blocks or one */
-    bool has_blank = false;
-    if (SCALE_BYTES > 0)
-#ifdef SCHEME_IS_TABLE
-        has_blank = choose_row_scales(scales, spec, groups, row, token, r);
-#else
-        has_blank = choose_row_scales(dtype, scales, spec, groups, row, token, r);
-#endif
+    const bool has_blank = SCALE_BYTES > 0 && choose_row_scales(dtype, at->scales, spec, groups, at->row, at->token, r);
     uint8_t row_codes[SLICE_BYTES];
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
-        encode_row(dtype, row, begin, end, spec, r, 1, has_blank, row_codes);
-        pack_row(side, codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, token);
+        encode_row(dtype, at->row, begin, end, spec, r, 1, has_blank, row_codes);
+        pack_row(side, at->codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, at->token);
+    }
+}
+
+/* From how many rows on it pays to choose their scales as a tile's, side by side, though 16 are paid for (a table's search) or four at a time. */
+enum { ROWS_SIDE_BY_SIDE = IS_TABLE ? 6 : 3 };
+
+KVT_LANES void write_rows(kvt_side side, kvt_dtype dtype, const kvt_place *places, uint32_t n, const kvt_tile_spec *spec)
+{
+    if (SCALE_BYTES == 0 || n < ROWS_SIDE_BY_SIDE) {
+        for (uint32_t i = 0; i < n; i++)
+            write_row(side, dtype, &places[i], spec);
+        return;
+    }
+    const uint32_t groups = spec->dim / 16, bytes = scale_bytes(spec), per_block = block_groups(spec);
+    tile_rows rows;
+    for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
+        rows.row[t] = places[t < n ? t : 0].row;
+    tile_factors factors;
+    uint8_t scales[sizeof factors], row_codes[SLICE_BYTES]; /* no scale is wider than a float */
+    const bool has_blank = choose_tile_scales(dtype, scales, spec, groups, &rows, (n + 3) / 4, &factors);
+    for (uint32_t t = 0; t < n; t++) {
+        const kvt_place *at = &places[t];
+        const uint8_t *from = scales + (size_t)t * bytes;
+        uint8_t *to = at->scales + (size_t)at->token * bytes;
+        for (uint32_t b = 0; bytes > 0 && b << __builtin_ctz(per_block) < groups; b++) {
+            const size_t next = (size_t)b * KVT_TILE_TOKENS * bytes;
+            if (bytes == 4)
+                memcpy(to + next, from + next, 4);
+            else if (bytes == 2)
+                memcpy(to + next, from + next, 2);
+            else
+                to[next] = from[next];
+        }
+        for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
+            const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
+            encode_row(dtype, at->row, begin, end, spec, factors.r[0] + t, KVT_TILE_TOKENS, has_blank, row_codes);
+            pack_row(side, at->codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, at->token);
+        }
     }
 }
 
@@ -465,9 +498,9 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
     {                                                                                                                                                \
         KVT_BY_DTYPE(write_tile, side, codes, scales, spec, spec->dim / 16, rows, row_stride)                                                        \
     }                                                                                                                                                \
-    static void write_row_##name(uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, const uint8_t *row, kvt_dtype dtype, uint32_t token)    \
+    static void write_rows_##name(const kvt_place *places, uint32_t n, const kvt_tile_spec *spec, kvt_dtype dtype)                                   \
     {                                                                                                                                                \
-        KVT_BY_DTYPE(write_token, side, codes, scales, spec, row, token)                                                                             \
+        KVT_BY_DTYPE(write_rows, side, places, n, spec)                                                                                              \
     }                                                                                                                                                \
     static void read_##name(const uint8_t *codes, const uint8_t *scales, const kvt_tile_spec *spec, uint8_t *rows, ptrdiff_t row_stride,             \
                             kvt_dtype dtype, uint32_t first, uint32_t count)                                                                         \
@@ -495,7 +528,7 @@ KVT_CODES_FUNCTIONS(v, KVT_V)
 extern const kvt_kernels KVT_KERNELS_OF(SCHEME, KVT_TIER);
 const kvt_kernels KVT_KERNELS_OF(SCHEME, KVT_TIER) = {
     .write = { write_k, write_v },
-    .write_row = { write_row_k, write_row_v },
+    .write_rows = { write_rows_k, write_rows_v },
     .read = { read_k, read_v },
 #ifdef SCHEME_HAS_SCALES
     .write_codes = { write_codes_k, write_codes_v },

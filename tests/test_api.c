@@ -406,7 +406,7 @@ END_TEST
 
 /* ---- a token of all heads -------------------------------------------------------------------------------------------------------- */
 
-enum { HEADS = 3, HEAD_TOKENS = 70 };
+enum { HEADS = 19, HEAD_TOKENS = 70 };
 
 static void append_all(const kvt_layout *layout, kvt_side side, const kvt_pages pages[HEADS], const float *rows, uint32_t dim, bool is_reversed)
 {

@@ -90,45 +90,53 @@ static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KV
 
 static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype)
 {
-    if (at->count == KVT_TILE_TOKENS)
+    if (at->count == KVT_TILE_TOKENS) {
         t->at.kernels->write[t->at.which](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
-    else
-        for (uint32_t i = 0; i < at->count; i++)
-            t->at.kernels->write_row[t->at.which](at->codes, at->scales, &t->tile, rows + (ptrdiff_t)i * row_stride, dtype, at->first + i);
+        return;
+    }
+    kvt_place places[KVT_TILE_TOKENS];
+    for (uint32_t i = 0; i < at->count; i++)
+        places[i] = (kvt_place){ .row = rows + (ptrdiff_t)i * row_stride, .codes = at->codes, .scales = at->scales, .token = at->first + i };
+    t->at.kernels->write_rows[t->at.which](places, at->count, &t->tile, dtype);
 }
 
-/* Rows that pass through a buffer. */
-static void write_staged(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
+/* Rows in the buffer are t->tile.dim elements each, of this many bytes. */
+static size_t buffered_bytes(const transfer *t, kvt_dtype dtype)
+{
+    return t->tile.dim * (t->is_staged ? sizeof(float) : kvt_dtype_bytes(dtype));
+}
+
+/* Rows of tokens from `token` on to the buffer, which has zeros where they are padded. */
+static void buffer_rows(const transfer *t, size_t token, uint32_t count, const uint8_t *from, ptrdiff_t row_stride, kvt_dtype dtype, uint8_t *buffer,
+                        float mu[KVT_MAX_DIM])
+{
+    if (t->is_staged) {
+        t->at.tier->stage->prepare((float *)(void *)buffer, from, row_stride, dtype, count, t->at.side->dim, t->at.options->rotation,
+                                   centre_of(t, token, mu));
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(buffer + i * buffered_bytes(t, dtype), from + (ptrdiff_t)i * row_stride, t->at.side->dim * kvt_dtype_bytes(dtype));
+}
+
+static void renew_centre_if_due(const transfer *t, size_t token, float *buffer, float mu[KVT_MAX_DIM])
+{
+    if (t->at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
+        renew_centre(t, token / KVT_PAGE_TOKENS, buffer, mu);
+}
+
+static void write_buffered(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
 {
     float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
-    const size_t element = t->is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype), stride = t->tile.dim * element;
+    const size_t stride = buffered_bytes(t, dtype);
     if (t->is_padded)
         memset(buffer, 0, KVT_TILE_TOKENS * stride);
     for (size_t done = 0; done < n_tokens;) {
         const size_t token = first_token + done;
         const kvt_tile at = kvt_tile_of(&t->at, token, n_tokens - done);
-        const uint8_t *from = row + (ptrdiff_t)done * row_stride;
-        if (t->at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
-            renew_centre(t, token / KVT_PAGE_TOKENS, buffer, mu);
-        if (t->is_staged)
-            t->at.tier->stage->prepare(buffer, from, row_stride, dtype, at.count, t->at.side->dim, t->at.options->rotation, centre_of(t, token, mu));
-        else
-            for (uint32_t i = 0; i < at.count; i++)
-                memcpy((uint8_t *)buffer + i * stride, from + (ptrdiff_t)i * row_stride, t->at.side->dim * element);
+        renew_centre_if_due(t, token, buffer, mu);
+        buffer_rows(t, token, at.count, row + (ptrdiff_t)done * row_stride, row_stride, dtype, (uint8_t *)buffer, mu);
         write_rows(t, &at, (const uint8_t *)buffer, (ptrdiff_t)stride, t->is_staged ? KVT_F32 : dtype);
-        done += at.count;
-    }
-}
-
-static void write_checked(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
-{
-    if (t->is_staged || t->is_padded) {
-        write_staged(t, first_token, n_tokens, row, dtype, row_stride);
-        return;
-    }
-    for (size_t done = 0; done < n_tokens;) {
-        const kvt_tile at = kvt_tile_of(&t->at, first_token + done, n_tokens - done);
-        write_rows(t, &at, row + (ptrdiff_t)done * row_stride, row_stride, dtype);
         done += at.count;
     }
 }
@@ -141,9 +149,52 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
     if (status || n_tokens == 0)
         return status;
     status = check_write(&t, first_token, n_tokens, rows, dtype, row_stride);
-    if (!status)
-        write_checked(&t, first_token, n_tokens, rows, dtype, row_stride);
-    return status;
+    if (status)
+        return status;
+    if (t.is_staged || t.is_padded) {
+        write_buffered(&t, first_token, n_tokens, rows, dtype, row_stride);
+        return KVT_OK;
+    }
+    for (size_t done = 0; done < n_tokens;) {
+        const kvt_tile at = kvt_tile_of(&t.at, first_token + done, n_tokens - done);
+        write_rows(&t, &at, (const uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, dtype);
+        done += at.count;
+    }
+    return KVT_OK;
+}
+
+/* As many heads at once as a tile has rows. With a buffer for them, or NULL. */
+static void append_heads(transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
+                         ptrdiff_t head_stride, float *buffer, float *mu)
+{
+    const size_t buffered = buffered_bytes(t, dtype);
+    kvt_place places[KVT_TILE_TOKENS];
+    if (buffer)
+        for (uint32_t h = 0; h < heads; h++) {
+            t->at.pages = pages + h;
+            renew_centre_if_due(t, token, buffer, mu);
+        }
+    if (buffer && t->is_padded)
+        memset(buffer, 0, heads * buffered);
+    for (uint32_t h = 0; h < heads; h++) {
+        t->at.pages = pages + h;
+        const kvt_tile at = kvt_tile_of(&t->at, token, 1);
+        const uint8_t *row = rows + (ptrdiff_t)h * head_stride;
+        places[h] = (kvt_place){ .row = row, .codes = at.codes, .scales = at.scales, .token = at.first };
+        if (buffer) {
+            uint8_t *to = (uint8_t *)buffer + h * buffered;
+            buffer_rows(t, token, 1, row, 0, dtype, to, mu);
+            places[h].row = to;
+        }
+    }
+    t->at.kernels->write_rows[t->at.which](places, heads, &t->tile, t->is_staged ? KVT_F32 : dtype);
+}
+
+static void append_buffered(transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
+                            ptrdiff_t head_stride)
+{
+    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    append_heads(t, pages, heads, token, rows, dtype, head_stride, buffer, mu);
 }
 
 kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t token, const void *rows, kvt_dtype dtype,
@@ -160,9 +211,13 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
         t.at.pages = pages + h;
         status = check_write(&t, token, 1, rows, dtype, 0);
     }
-    for (uint32_t h = 0; h < heads && !status; h++) {
-        t.at.pages = pages + h;
-        write_checked(&t, token, 1, (const uint8_t *)rows + (ptrdiff_t)h * head_stride, dtype, 0);
+    for (uint32_t h = 0; h < heads && !status; h += KVT_TILE_TOKENS) {
+        const uint32_t n = heads - h < KVT_TILE_TOKENS ? heads - h : KVT_TILE_TOKENS;
+        const uint8_t *row = (const uint8_t *)rows + (ptrdiff_t)h * head_stride;
+        if (t.is_staged || t.is_padded)
+            append_buffered(&t, pages + h, n, token, row, dtype, head_stride);
+        else
+            append_heads(&t, pages + h, n, token, row, dtype, head_stride, NULL, NULL);
     }
     return status;
 }
