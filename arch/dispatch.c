@@ -17,16 +17,17 @@ const kvt_tier kvt_tiers[] = {
 };
 const size_t kvt_tiers_count = sizeof kvt_tiers / sizeof *kvt_tiers;
 
+_Atomic uint32_t kvt_tiers_found; /* scalar is always usable: 0 is no result */
+
 uint32_t kvt_tiers_usable(void)
 {
-    static _Atomic uint32_t cached; /* 0 is no result: scalar is always usable */
-    uint32_t mask = atomic_load_explicit(&cached, memory_order_relaxed);
+    uint32_t mask = atomic_load_explicit(&kvt_tiers_found, memory_order_relaxed);
     if (!mask) {
         const uint32_t found = kvt_cpu_detect();
         for (size_t i = 0; i < kvt_tiers_count; i++)
             if ((found & kvt_tiers[i].needs) == kvt_tiers[i].needs)
                 mask |= UINT32_C(1) << kvt_tiers[i].id;
-        atomic_store_explicit(&cached, mask, memory_order_relaxed);
+        atomic_store_explicit(&kvt_tiers_found, mask, memory_order_relaxed);
     }
     return mask;
 }

@@ -17,25 +17,18 @@ enum {
 
 /* ---- a tile ---- */
 
-/* line[c][i]: line i of column c. */
-KVT_LANES void lines_of_k(const u8x64 row[16], u8x64 line[4][4])
+/* Of one column; line[i] has cell i of each row. */
+KVT_LANES void lines_of_k(const uint8_t *rows, size_t stride, u8x64 line[4])
 {
-    u8x64 part[4][4];
-    for (int b = 0; b < 4; b++) {
-        for (int a = 0; a < 4; a++)
-            part[b][a] = row[4 * a + b];
-        u8x64_swap_quarters(part[b]); /* [b][c]: quarter a has column c of row 4a + b */
-    }
-    for (int c = 0; c < 4; c++) {
-        i32x16 cells[4];
-        for (int b = 0; b < 4; b++)
-            cells[b] = i32x16_from_u8(part[b][c]);
-        quad32_transpose(cells);
-        for (int i = 0; i < 4; i++)
-            line[c][i] = u8x64_from_i32(cells[i]);
-    }
+    i32x16 cells[4];
+    for (uint32_t b = 0; b < 4; b++)
+        cells[b] = i32x16_from_u8(u8x64_load_quarters(rows + b * stride, rows + (4 + b) * stride, rows + (8 + b) * stride, rows + (12 + b) * stride));
+    quad32_transpose(cells);
+    for (int i = 0; i < 4; i++)
+        line[i] = u8x64_from_i32(cells[i]);
 }
 
+/* Of four columns; line[c][i] is line i of column c. */
 KVT_LANES void lines_of_v(const u8x64 row[16], u8x64 line[4][4])
 {
     for (int q = 0; q < 4; q++) {
@@ -50,6 +43,15 @@ KVT_LANES void lines_of_v(const u8x64 row[16], u8x64 line[4][4])
         for (int c = 0; c < 4; c++)
             line[c][q] = u8x64_swap_cells(part[c]);
     }
+}
+
+KVT_LANES void store_lines(uint8_t *codes, uint32_t groups, uint32_t column, const u8x64 line[4])
+{
+    if (BITS < 8)
+        planes_store(BITS, codes, groups, column, line);
+    else
+        for (uint32_t i = 0; i < 4; i++)
+            u8x64_store(codes + (size_t)column * 256 + (size_t)i * 64, line[i]);
 }
 
 /* `rows`: of whole lines, `stride` bytes apart. */
@@ -71,22 +73,21 @@ KVT_LANES void pack_tile(kvt_side side, uint8_t *codes, uint32_t groups, const u
         return;
     }
     const uint32_t columns = groups * CODE_BYTES;
+    if (side == KVT_K) {
+        for (uint32_t c = 0; c < columns; c++) {
+            u8x64 line[4];
+            lines_of_k(rows + (size_t)c * 16, stride, line);
+            store_lines(codes, groups, c, line);
+        }
+        return;
+    }
     for (uint32_t begin = 0; begin < columns; begin += 4) {
-        const uint32_t n = columns - begin < 4 ? columns - begin : 4;
         u8x64 row[KVT_TILE_TOKENS], line[4][4];
         for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
             row[t] = u8x64_load(rows + t * stride + (size_t)begin * 16);
-        if (side == KVT_K)
-            lines_of_k(row, line);
-        else
-            lines_of_v(row, line);
-        for (uint32_t c = 0; c < n; c++) {
-            if (BITS < 8)
-                planes_store(BITS, codes, groups, begin + c, line[c]);
-            else
-                for (uint32_t i = 0; i < 4; i++)
-                    u8x64_store(codes + (size_t)(begin + c) * 256 + (size_t)i * 64, line[c][i]);
-        }
+        lines_of_v(row, line);
+        for (uint32_t c = 0; c < 4 && begin + c < columns; c++)
+            store_lines(codes, groups, begin + c, line[c]);
     }
 }
 
@@ -170,14 +171,25 @@ KVT_LANES void store_byte_lanes(uint8_t *lines, uint32_t groups, const uint8_t *
     }
 }
 
+/* Through a register of its own: compilers would rather load four and take them apart, which costs twice as much. */
+KVT_LANES void copy_cell(uint8_t *to, const uint8_t *from)
+{
+    uint32_t cell;
+    memcpy(&cell, from, 4);
+    __asm__ volatile("" : "+r"(cell));
+    memcpy(to, &cell, 4);
+}
+
 /* Scattered over its tile's lines. */
 KVT_LANES void pack_row(kvt_side side, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
     if (side == KVT_K && BITS < 8) {
         planes_store_row(BITS, codes, groups, row, token);
     } else if (side == KVT_K) {
-        for (uint32_t i = 0; i < groups * GROUP_LINES; i++)
-            memcpy(codes + (size_t)i * 64 + token * 4, row + (size_t)i * 4, 4);
+        uint8_t *to = codes + (size_t)token * 4;
+        for (uint32_t i = 0; i < groups * GROUP_LINES; i += 4)
+            for (uint32_t k = i; k < i + 4; k++)
+                copy_cell(to + (size_t)k * 64, row + (size_t)k * 4);
     } else if (BITS == 8) { /* constants for the shifts */
         uint8_t *lines = codes + (size_t)(token / 4) * 64;
         if (token % 4 == 0)

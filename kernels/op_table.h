@@ -294,68 +294,95 @@ KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_ti
     return has_nan;
 }
 
-/* ---- one row: a lane is a candidate ---- */
+/* ---- one row: a lane is a candidate ----
+ *
+ * Half a block_words' lanes are enough for the default effort's eight candidates, so the other half has those of another block: lane l is candidate
+ * l / 4 * 2 + l % 2 of block l / 2 % 2. Effort best has sixteen of one block. */
 
-KVT_LANES void words_of_row(block_words *x, const uint8_t *row, uint32_t begin, uint32_t end, f32x16 p)
+#define PAIR(i)  SEARCH_FIRST + (i)*SEARCH_STEP, SEARCH_FIRST + ((i) + 1) * SEARCH_STEP
+#define EIGHT(i) (i), (i) + 1, (i) + 2, (i) + 3, (i) + 4, (i) + 5, (i) + 6, (i) + 7
+static const int32_t search_offset[16] = { PAIR(0), PAIR(0), PAIR(2), PAIR(2), PAIR(4), PAIR(4), PAIR(6), PAIR(6) };
+static const int32_t best_offset[16] = { EIGHT(BEST_FIRST), EIGHT(BEST_FIRST + 8) };
+static const uint32_t lane_is_second[16] = { 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1 };
+
+KVT_LANES mask16 is_second(void)
+{
+    return i32x16_gt(i32x16_load(lane_is_second), i32x16_set1(0));
+}
+
+KVT_LANES i32x16 of_both(uint32_t first, uint32_t second)
+{
+    return i32x16_select(is_second(), i32x16_set1(second), i32x16_set1(first));
+}
+
+KVT_LANES void words_of_row(block_words *x, uint32_t half, const uint8_t *row, uint32_t begin, uint32_t end, float p)
 {
     for (uint32_t g = begin; g < end; g++) {
         uint8_t words[32];
-        i32x16_store_u16(words, encode(f32x16_load(row + (size_t)g * 64), p));
-        for (uint32_t i = 0; i < 4; i++) {
-            const u8x64 four = u8x64_load_eighth(words + 8 * i);
-            x->words[4 * (g - begin) + i][0] = four;
-            x->words[4 * (g - begin) + i][1] = four;
-        }
+        i32x16_store_u16(words, encode(f32x16_load(row + (size_t)g * 64), f32x16_set1(p)));
+        for (uint32_t i = 0; i < 4; i++)
+            x->words[4 * (g - begin) + i][half] = u8x64_load_eighth(words + 8 * i);
     }
 }
 
-/* As `search`, but all candidates at once. All lanes of the grid are alike. */
-KVT_LANES i32x16 search_row(const nearest *near, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
+/* The greatest of each half's lanes, in all of them; as unsigned integers. */
+KVT_LANES i32x16 greatest_of_halves(i32x16 x, bool is_pair)
 {
-    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? BEST_FIRST : SEARCH_FIRST,
-              step = effort == KVT_EFFORT_BEST ? 1 : SEARCH_STEP;
-    uint32_t offset[16], index[16];
-    for (int i = 0; i < 16; i++)
-        offset[i] = (uint32_t)(first + (i < count ? i : 0) * step);
-    const i32x16 candidate = limited(i32x16_add(grid->index, i32x16_load(offset)), grid->low, grid->high);
-    const f32x16 g = f32x16_mul(scale_at(is_first, candidate), grid->p);
+    const i32x16 zero = i32x16_set1(0);
+    const i32x16 first = is_pair ? i32x16_select(is_second(), zero, x) : x, second = is_pair ? i32x16_select(is_second(), x, zero) : x;
+    const i32x16 both[4] = { first, second, first, second };
+    uint32_t greatest[4];
+    quad_max_u(both, greatest);
+    return of_both(greatest[0], greatest[1]);
+}
+
+/* As `search`, but all candidates at once. */
+KVT_LANES i32x16 search_row(const nearest *near, bool is_first, bool is_best, const block_words *x, uint32_t quads, const block_grid *grid)
+{
+    const i32x16 offset = i32x16_load(is_best ? best_offset : search_offset), index = limited(i32x16_add(grid->index, offset), grid->low, grid->high);
+    const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
     const block_sums s = sums_of(near, x, quads, factor_of(g));
-    float gain[2][16];
-    f32x16_store(gain[0], gain_of(g, s.a, s.n));
-    f32x16_store(gain[1], gain_of(g, s.a_neg, s.n_neg));
-    i32x16_store(index, candidate);
-    float best = -INFINITY;
-    uint32_t chosen = 0;
-    for (int i = 0; i < count; i++) {
-        if (gain[0][i] > best) {
-            best = gain[0][i];
-            chosen = index[i];
-        }
-        if (!is_first && gain[1][i] > best) {
-            best = gain[1][i];
-            chosen = index[i] | (uint32_t)NEGATIVE;
-        }
+    const i32x16 one = i32x16_set1(1), zero = i32x16_set1(0);
+    i32x16 gain = i32x16_from_f32_bits(gain_of(g, s.a, s.n)), choice = i32x16_shl(index, 1);
+    if (!is_first) {
+        const f32x16 gain_neg = gain_of(g, s.a_neg, s.n_neg);
+        const mask16 is_better = f32x16_gt(gain_neg, f32x16_from_bits(gain));
+        gain = i32x16_select(is_better, i32x16_from_f32_bits(gain_neg), gain);
+        choice = i32x16_select(is_better, i32x16_or(choice, one), choice);
     }
-    return i32x16_set1(chosen);
+    /* Unsigned integers in the order of the gains, with one zero; of equal gains the first candidate counts, which has the smallest index. */
+    gain = i32x16_from_f32_bits(f32x16_add(f32x16_from_bits(gain), f32x16_set1(0)));
+    const i32x16 order = i32x16_select(i32x16_gt(zero, gain), i32x16_xor(gain, i32x16_set1(UINT32_MAX)), i32x16_or(gain, i32x16_set1(0x80000000)));
+    const i32x16 behind = i32x16_sub(greatest_of_halves(order, !is_best), order);
+    const mask16 is_behind = i32x16_gt(i32x16_or(i32x16_shr(behind, 1), i32x16_and(behind, one)), zero);
+    const i32x16 candidate = i32x16_select(is_behind, zero, i32x16_sub(i32x16_set1(UINT32_MAX), choice));
+    const i32x16 chosen = i32x16_sub(i32x16_set1(UINT32_MAX), greatest_of_halves(candidate, !is_best));
+    return i32x16_or(i32x16_shr(chosen, 1), i32x16_shl(chosen, 31));
 }
 
-KVT_LANES void choose_block_scale(const nearest *near, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t groups, uint32_t begin,
-                                  const uint8_t *row, uint32_t token, row_state *state, uint32_t largest, float *r)
+/* One block, or two of the same length. */
+KVT_LANES void choose_scales_of_row(const nearest *near, bool is_first, uint32_t blocks, uint8_t *scale, kvt_effort effort, uint32_t begin,
+                                    uint32_t groups, const uint8_t *row, row_state *state, const uint32_t *largest, float *r)
 {
-    const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
-    const i32x16 largest16 = i32x16_set1(largest);
-    const block_grid grid = grid_of(is_first, state, largest16);
-    block_words x;
-    words_of_row(&x, row, begin, end, grid.p);
-    const i32x16 chosen = effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * (end - begin), &grid)
-                                                    : search_row(near, is_first, effort, &x, 4 * (end - begin), &grid);
-    f32x16 multiplier;
+    const bool is_best = effort == KVT_EFFORT_BEST;
+    const uint32_t last = blocks - 1;
+    const i32x16 signed_largest = of_both(largest[0], largest[last]);
+    const block_grid grid = grid_of(is_first, state, signed_largest);
+    float p[16], multipliers[16];
     uint8_t stored[16];
-    float multipliers[16];
-    i32x16_store_u8(stored, settle(is_first, state, &grid, largest16, chosen, &multiplier));
+    block_words x;
+    f32x16_store(p, grid.p);
+    words_of_row(&x, 0, row, begin, begin + groups, p[0]);
+    words_of_row(&x, 1, row, begin + last * BLOCK_GROUPS, begin + last * BLOCK_GROUPS + groups, p[2]);
+    const i32x16 chosen =
+        effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * groups, &grid) : search_row(near, is_first, is_best, &x, 4 * groups, &grid);
+    f32x16 multiplier;
+    i32x16_store_u8(stored, settle(is_first, state, &grid, signed_largest, chosen, &multiplier));
     f32x16_store(multipliers, multiplier);
-    scale[token] = stored[0];
-    *r = multipliers[0];
+    for (uint32_t k = 0; k < blocks; k++) {
+        scale[k * KVT_TILE_TOKENS] = stored[2 * k];
+        r[k] = multipliers[2 * k];
+    }
 }
 
 KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
@@ -375,10 +402,14 @@ KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_til
         memset(largest, 0, sizeof largest);
     }
     const nearest near = nearest_make();
-    choose_block_scale(&near, true, scales, spec->effort, groups, 0, row, token, &state, largest[0], r);
-    for (uint32_t b = 1; b < blocks; b++)
-        choose_block_scale(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, row, token, &state, largest[b],
-                           r + b);
+    uint8_t *scale = scales + token;
+    choose_scales_of_row(&near, true, 1, scale, spec->effort, 0, groups < BLOCK_GROUPS ? groups : BLOCK_GROUPS, row, &state, largest, r);
+    for (uint32_t b = 1; b < blocks;) {
+        const uint32_t begin = b * BLOCK_GROUPS, left = groups - begin, n = spec->effort != KVT_EFFORT_BEST && left >= 2 * BLOCK_GROUPS ? 2 : 1;
+        choose_scales_of_row(&near, false, n, scale + (size_t)b * KVT_TILE_TOKENS, spec->effort, begin, left < BLOCK_GROUPS ? left : BLOCK_GROUPS,
+                             row, &state, largest + b, r + b);
+        b += n;
+    }
     if (is_nan)
         for (uint32_t b = 0; b < blocks; b++)
             r[b] = (float)NAN;

@@ -155,6 +155,16 @@ KVT_LANES void store_scales(uint8_t *to, uint32_t bytes, f32x16 scale)
         i32x16_store_u8(to, i32x16_shr(i32x16_from_f32_bits(scale), 23));
 }
 
+KVT_LANES void copy_scale(uint8_t *to, const uint8_t *from, uint32_t bytes)
+{
+    if (bytes == 4)
+        memcpy(to, from, 4);
+    else if (bytes == 2)
+        memcpy(to, from, 2);
+    else if (bytes == 1)
+        *to = *from;
+}
+
 #ifndef LEAST_SCALE
 #define LEAST_SCALE 0x05000000 /* 2^-117 */
 #endif
@@ -202,14 +212,14 @@ KVT_LANES void copy_groups(uint8_t *to, const uint8_t *from, uint32_t groups)
 
 /* ---- rows to codes ---- */
 
-/* n groups from g on; in place of those that are missing, the first once more. */
+/* n groups from g on, a multiple of four; in place of those that are missing, the first once more. */
 KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, uint32_t g, uint32_t n, uint32_t per_block, const float *r, uint32_t r_stride,
                            bool has_blank, uint8_t *codes)
 {
     i32x16 code[4];
     for (uint32_t k = 0; k < 4; k++) {
-        const uint32_t at = k < n ? g + k : g, of_block = BLOCK_GROUPS >= 4 && !IS_FP8 ? g : at; /* then all four are in one block */
-        const float factor = SCALE_BYTES > 0 ? r[block_of(of_block, per_block) * r_stride] : 0;
+        const uint32_t at = k < n ? g + k : g, b = IS_FP8 ? block_of(at, per_block) : block_of(g, BLOCK_GROUPS) + (at - g) / BLOCK_GROUPS;
+        const float factor = SCALE_BYTES > 0 ? r[b * r_stride] : 0;
         if (has_blank && factor != factor) /* its elements may be no numbers that a code exists for */
             code[k] = encode(load_row(kvt_zero_row, dtype), f32x16_set1(0));
         else
@@ -249,6 +259,12 @@ KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, uint32_t begin, u
         encode_groups(dtype, row, begin, end, per_block, r, r_stride, false, codes);
 }
 
+/* Of two groups, or of one and itself. */
+KVT_LANES i32x16 largest_of_pair(const uint8_t *row, kvt_dtype dtype, uint32_t a, uint32_t b)
+{
+    return i32x16_max_u(magnitude(load_row(group_of(row, a, dtype), dtype)), magnitude(load_row(group_of(row, b, dtype), dtype)));
+}
+
 /* The largest of each block of the first `quads` times four rows, and zeros for the others. */
 KVT_LANES void largest_of_blocks(const tile_rows *rows, uint32_t quads, kvt_dtype dtype, uint32_t groups, uint32_t per_block,
                                  uint32_t largest[][KVT_TILE_TOKENS])
@@ -261,11 +277,16 @@ KVT_LANES void largest_of_blocks(const tile_rows *rows, uint32_t quads, kvt_dtyp
         for (uint32_t begin = 0, b = 0; begin < groups; begin += per_block, b++) {
             const uint32_t end = groups - begin < per_block ? groups : begin + per_block;
             i32x16 m[4];
-            for (uint32_t k = 0; k < 4; k++)
-                m[k] = magnitude(load_row(group_of(row[k], begin, dtype), dtype));
-            for (uint32_t g = begin + 1; g < end; g++)
+            if (BLOCK_GROUPS == 2 && !IS_FP8) { /* not a loop */
                 for (uint32_t k = 0; k < 4; k++)
-                    m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row[k], g, dtype), dtype)));
+                    m[k] = largest_of_pair(row[k], dtype, begin, end - 1);
+            } else {
+                for (uint32_t k = 0; k < 4; k++)
+                    m[k] = magnitude(load_row(group_of(row[k], begin, dtype), dtype));
+                for (uint32_t g = begin + 1; g < end; g++)
+                    for (uint32_t k = 0; k < 4; k++)
+                        m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row[k], g, dtype), dtype)));
+            }
             quad_max_u(m, largest[b] + 4 * q);
         }
     }
@@ -278,12 +299,15 @@ KVT_LANES void largest_of_row(const uint8_t *row, kvt_dtype dtype, uint32_t begi
 {
     i32x16 m[4];
     if (BLOCKS_AT_ONCE == 4) {
-        for (uint32_t k = 0; k < 4; k++) {
-            const uint32_t first = begin + k * BLOCK_GROUPS < groups ? begin + k * BLOCK_GROUPS : begin;
-            m[k] = magnitude(load_row(group_of(row, first, dtype), dtype));
-            if (BLOCK_GROUPS == 2)
-                m[k] = i32x16_max_u(m[k], magnitude(load_row(group_of(row, first + 1 < groups ? first + 1 : first, dtype), dtype)));
-        }
+        const uint32_t last = groups - 1; /* in place of those that are missing */
+        if (groups - begin >= 4 * BLOCK_GROUPS)
+            for (uint32_t k = 0; k < 4; k++)
+                m[k] = largest_of_pair(row, dtype, begin + k * BLOCK_GROUPS, begin + k * BLOCK_GROUPS + BLOCK_GROUPS - 1);
+        else
+            for (uint32_t k = 0; k < 4; k++) {
+                const uint32_t first = begin + k * BLOCK_GROUPS < last ? begin + k * BLOCK_GROUPS : last;
+                m[k] = largest_of_pair(row, dtype, first, first + BLOCK_GROUPS - 1 < last ? first + BLOCK_GROUPS - 1 : last);
+            }
         quad_max_u(m, largest);
         return;
     }
@@ -348,14 +372,12 @@ KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_til
         const block_scale s = scale_of(i32x16_from_u8(u8x64_load_quarter(largest)), spec);
         store_scales(stored, bytes, s.scale);
         has_blank |= store_factors(r + b, &s);
-        for (uint32_t i = 0; i < BLOCKS_AT_ONCE && b + i < blocks; i++) {
-            if (bytes == 4)
-                memcpy(to + (size_t)i * KVT_TILE_TOKENS * 4, stored + i * 4, 4);
-            else if (bytes == 2)
-                memcpy(to + (size_t)i * KVT_TILE_TOKENS * 2, stored + i * 2, 2);
-            else if (bytes == 1)
-                to[i * KVT_TILE_TOKENS] = stored[i];
-        }
+        if (blocks - b >= BLOCKS_AT_ONCE) /* all of them, without a question for each */
+            for (uint32_t i = 0; i < BLOCKS_AT_ONCE; i++)
+                copy_scale(to + (size_t)i * KVT_TILE_TOKENS * bytes, stored + i * bytes, bytes);
+        else
+            for (uint32_t i = 0; i < blocks - b; i++)
+                copy_scale(to + (size_t)i * KVT_TILE_TOKENS * bytes, stored + i * bytes, bytes);
     }
     return has_blank;
 }
@@ -383,15 +405,20 @@ KVT_LANES void write_tile(kvt_side side, kvt_dtype dtype, uint8_t *codes, uint8_
     }
 }
 
-KVT_LANES void write_row(kvt_side side, kvt_dtype dtype, const kvt_place *at, const kvt_tile_spec *spec)
+/* One row, whose factors are r[b * r_stride], as the token of a tile. */
+KVT_LANES void write_codes_of(kvt_side side, kvt_dtype dtype, const kvt_place *at, const kvt_tile_spec *spec, const float *r, uint32_t r_stride,
+                              bool has_blank)
 {
     const uint32_t groups = spec->dim / 16;
-    float r[MAX_BLOCKS + 12]; /* whole registers are stored, for four blocks or one */
-    const bool has_blank = SCALE_BYTES > 0 && choose_row_scales(dtype, at->scales, spec, groups, at->row, at->token, r);
     uint8_t row_codes[SLICE_BYTES];
+    if (CODE_BYTES == 1) { /* a slice has room for all that a row can have */
+        encode_row(dtype, at->row, 0, groups, spec, r, r_stride, has_blank, row_codes);
+        pack_row(side, at->codes, groups, row_codes, at->token);
+        return;
+    }
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
-        encode_row(dtype, at->row, begin, end, spec, r, 1, has_blank, row_codes);
+        encode_row(dtype, at->row, begin, end, spec, r, r_stride, has_blank, row_codes);
         pack_row(side, at->codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, at->token);
     }
 }
@@ -399,38 +426,38 @@ KVT_LANES void write_row(kvt_side side, kvt_dtype dtype, const kvt_place *at, co
 /* From how many rows on it pays to choose their scales as a tile's, side by side, though 16 are paid for (a table's search) or four at a time. */
 enum { ROWS_SIDE_BY_SIDE = IS_TABLE ? 6 : 3 };
 
-KVT_LANES void write_rows(kvt_side side, kvt_dtype dtype, const kvt_place *places, uint32_t n, const kvt_tile_spec *spec)
+KVT_LANES void write_side_by_side(kvt_side side, kvt_dtype dtype, const kvt_place *places, uint32_t n, const kvt_tile_spec *spec)
 {
-    if (SCALE_BYTES == 0 || n < ROWS_SIDE_BY_SIDE) {
-        for (uint32_t i = 0; i < n; i++)
-            write_row(side, dtype, &places[i], spec);
-        return;
-    }
-    const uint32_t groups = spec->dim / 16, bytes = scale_bytes(spec), per_block = block_groups(spec);
-    tile_rows rows;
-    for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
+    const uint32_t groups = spec->dim / 16, bytes = scale_bytes(spec), per_block = block_groups(spec), quads = (n + 3) / 4;
+    tile_rows rows = { { NULL } };
+    KVT_ROLLED
+    for (uint32_t t = 0; t < (IS_TABLE ? KVT_TILE_TOKENS : 4 * quads); t++)
         rows.row[t] = places[t < n ? t : 0].row;
     tile_factors factors;
-    uint8_t scales[sizeof factors], row_codes[SLICE_BYTES]; /* no scale is wider than a float */
-    const bool has_blank = choose_tile_scales(dtype, scales, spec, groups, &rows, (n + 3) / 4, &factors);
+    uint8_t scales[sizeof factors]; /* none is wider than a float */
+    const bool has_blank = choose_tile_scales(dtype, scales, spec, groups, &rows, quads, &factors);
     for (uint32_t t = 0; t < n; t++) {
         const kvt_place *at = &places[t];
         const uint8_t *from = scales + (size_t)t * bytes;
         uint8_t *to = at->scales + (size_t)at->token * bytes;
-        for (uint32_t b = 0; bytes > 0 && b << __builtin_ctz(per_block) < groups; b++) {
-            const size_t next = (size_t)b * KVT_TILE_TOKENS * bytes;
-            if (bytes == 4)
-                memcpy(to + next, from + next, 4);
-            else if (bytes == 2)
-                memcpy(to + next, from + next, 2);
-            else
-                to[next] = from[next];
-        }
-        for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
-            const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
-            encode_row(dtype, at->row, begin, end, spec, factors.r[0] + t, KVT_TILE_TOKENS, has_blank, row_codes);
-            pack_row(side, at->codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, at->token);
-        }
+        for (uint32_t b = 0; bytes > 0 && b << __builtin_ctz(per_block) < groups; b++)
+            copy_scale(to + (size_t)b * KVT_TILE_TOKENS * bytes, from + (size_t)b * KVT_TILE_TOKENS * bytes, bytes);
+        write_codes_of(side, dtype, at, spec, factors.r[0] + t, KVT_TILE_TOKENS, has_blank);
+    }
+}
+
+KVT_LANES void write_rows(kvt_side side, kvt_dtype dtype, const kvt_place *places, uint32_t n, const kvt_tile_spec *spec)
+{
+    if (SCALE_BYTES > 0 && n >= ROWS_SIDE_BY_SIDE) {
+        write_side_by_side(side, dtype, places, n, spec);
+        return;
+    }
+    KVT_ROLLED
+    for (uint32_t i = 0; i < n; i++) {
+        const kvt_place *at = &places[i];
+        float r[MAX_BLOCKS + 12]; /* whole registers are stored, for four blocks or one */
+        const bool has_blank = SCALE_BYTES > 0 && choose_row_scales(dtype, at->scales, spec, spec->dim / 16, at->row, at->token, r);
+        write_codes_of(side, dtype, at, spec, r, 1, has_blank);
     }
 }
 

@@ -100,19 +100,29 @@ KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32
 
 /* ---- one token ---- */
 
+/* Bits from .. from + plane - 1 of n cells of a row of codes, in one. */
+KVT_LANES uint32_t cell_of(const uint8_t *row, uint32_t n, uint32_t from, uint32_t plane)
+{
+    uint32_t cell = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t four;
+        memcpy(&four, row + (size_t)i * 4, 4);
+        cell |= (four >> from & 0x01010101u * ((1u << plane) - 1)) << plane * i;
+    }
+    return cell;
+}
+
 /* K: the token's cell of 8-bit line L is the row's L-th four codes. */
 KVT_LANES void planes_store_row(uint32_t bits, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
     for (uint32_t from = 0; from < bits;) {
-        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane, mask = 0x01010101u * ((1u << plane) - 1);
-        for (uint32_t begin = 0; begin < 4 * groups; begin += per_line) {
-            uint32_t cell = 0;
-            for (uint32_t i = 0; i < per_line && begin + i < 4 * groups; i++) {
-                uint32_t four;
-                memcpy(&four, row + (size_t)(begin + i) * 4, 4);
-                cell |= (four >> from & mask) << plane * i;
-            }
-            memcpy(codes + (size_t)begin / per_line * 64 + token * 4, &cell, 4);
+        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line;
+        for (uint32_t l = 0; l < lines; l++) {
+            /* the last line of a 1-bit plane may be a half one */
+            const uint32_t n = plane > 1 || l + 1 < lines ? per_line : 4 * groups - l * per_line;
+            const uint32_t cell = n == per_line ? cell_of(row + (size_t)l * per_line * 4, per_line, from, plane)
+                                                : cell_of(row + (size_t)l * per_line * 4, per_line / 2, from, plane);
+            memcpy(codes + (size_t)l * 64 + token * 4, &cell, 4);
         }
         codes += (size_t)groups * 32 * plane;
         from += plane;

@@ -8,10 +8,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* The row of schemes.def that a scheme has, or kvt_schemes_count. */
-size_t kvt_scheme_row(kvt_scheme scheme);
 extern const kvt_scheme_info kvt_schemes[];
 extern const size_t kvt_schemes_count;
+extern const uint8_t kvt_scheme_rows[]; /* the row of schemes.def that a scheme has, of those that there are */
 
 /* Centres are rows of ggml's q8_0: an f16 scale per so many channels. */
 enum { KVT_CENTRE_BLOCK = 32 };
@@ -21,7 +20,7 @@ enum { KVT_GROUP_CHANNELS = 16 }; /* what kernels work on at once: docs/formats.
 /* A tier mask of the API, where 0 means all, as one that this CPU can run; scalar is always in it. */
 static inline uint32_t kvt_runnable(uint32_t tiers)
 {
-    const uint32_t usable = kvt_tiers_usable();
+    const uint32_t usable = kvt_usable();
     return tiers ? (tiers & usable) | 1 : usable; /* tier 0 is scalar */
 }
 

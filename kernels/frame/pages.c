@@ -3,24 +3,23 @@
 
 #include <string.h>
 
+static inline size_t bytes_of(kvt_dtype dtype)
+{
+    return dtype == KVT_F32 ? 4 : dtype == KVT_F16 || dtype == KVT_BF16 ? 2 : 0;
+}
+
 size_t kvt_dtype_bytes(kvt_dtype dtype)
 {
-    switch (dtype) {
-    case KVT_F32:
-        return 4;
-    case KVT_F16:
-    case KVT_BF16:
-        return 2;
-    }
-    return 0;
+    return bytes_of(dtype);
 }
 
 /* One checked call. */
 typedef struct transfer {
     kvt_transfer at;
     kvt_tile_spec tile;
-    bool is_staged; /* rows pass through the tier's stage */
-    bool is_padded; /* or through a buffer, because kernels work on whole groups of channels */
+    size_t element_bytes; /* of the caller's rows */
+    bool is_staged;       /* rows pass through the tier's stage */
+    bool is_padded;       /* or through a buffer, because kernels work on whole groups of channels */
 } transfer;
 
 /* Errors: as kvt_transfer_begin, DTYPE. */
@@ -29,7 +28,8 @@ static inline kvt_status begin(transfer *t, const kvt_layout *layout, kvt_side s
     const kvt_status status = kvt_transfer_begin(&t->at, layout, side, pages);
     if (status)
         return status;
-    if (!kvt_dtype_bytes(dtype))
+    t->element_bytes = bytes_of(dtype);
+    if (!t->element_bytes)
         return KVT_ERR_DTYPE;
     const kvt_side_options *options = t->at.options;
     t->tile = kvt_tile_spec_of(t->at.side, options);
@@ -38,20 +38,12 @@ static inline kvt_status begin(transfer *t, const kvt_layout *layout, kvt_side s
     return KVT_OK;
 }
 
-/* Errors: as kvt_transfer_check. */
-static kvt_status check(const transfer *t, size_t first_token, size_t n_tokens, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride)
+/* With centring, writing needs the page before a new one: its tokens make the centre. */
+static kvt_status check_centre(const transfer *t, size_t first_token)
 {
-    return kvt_transfer_check(&t->at, first_token, n_tokens, rows, t->at.side->dim * kvt_dtype_bytes(dtype), row_stride);
-}
-
-/* The same for writing, which with centring needs the page before a new one. */
-static kvt_status check_write(const transfer *t, size_t first_token, size_t n_tokens, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride)
-{
-    const kvt_status status = check(t, first_token, n_tokens, rows, dtype, row_stride);
-    if (!status && t->at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->at.pages->table &&
-        !t->at.pages->table[first_token / KVT_PAGE_TOKENS - 1])
-        return KVT_ERR_NULL; /* its tokens make the centre */
-    return status;
+    const bool is_missing = t->at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->at.pages->table &&
+                            !t->at.pages->table[first_token / KVT_PAGE_TOKENS - 1];
+    return is_missing ? KVT_ERR_NULL : KVT_OK;
 }
 
 /* The centre of the page that `token` is in, or NULL. */
@@ -59,20 +51,20 @@ static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_
 {
     if (!t->at.side->centre_bytes)
         return NULL;
-    t->at.tier->stage->load_centre(mu, kvt_page_at(&t->at, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
+    t->at.tier->stage->load_centre(mu, kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
     return mu;
 }
 
 /* Writes the centre of page p, whose first token comes next. `staged` is for use in between. */
 static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KVT_MAX_DIM])
 {
-    uint8_t *centre = kvt_page_at(&t->at, p) + t->at.side->centre_offset;
+    uint8_t *centre = kvt_page_at(t->at.pages, p) + t->at.side->centre_offset;
     if (p == 0) {
         memset(centre, 0, t->at.side->centre_bytes);
         return;
     }
     if (p > 1 && t->at.options->centring == KVT_CENTRING_SEQUENCE) {
-        memmove(centre, kvt_page_at(&t->at, p - 1) + t->at.side->centre_offset, t->at.side->centre_bytes);
+        memmove(centre, kvt_page_at(t->at.pages, p - 1) + t->at.side->centre_offset, t->at.side->centre_bytes);
         return;
     }
     float sum[KVT_MAX_DIM] = { 0 };
@@ -88,22 +80,10 @@ static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KV
     t->at.tier->stage->store_centre(centre, mu, t->tile.dim);
 }
 
-static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype)
-{
-    if (at->count == KVT_TILE_TOKENS) {
-        t->at.kernels->write[t->at.which](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
-        return;
-    }
-    kvt_place places[KVT_TILE_TOKENS];
-    for (uint32_t i = 0; i < at->count; i++)
-        places[i] = (kvt_place){ .row = rows + (ptrdiff_t)i * row_stride, .codes = at->codes, .scales = at->scales, .token = at->first + i };
-    t->at.kernels->write_rows[t->at.which](places, at->count, &t->tile, dtype);
-}
-
 /* Rows in the buffer are t->tile.dim elements each, of this many bytes. */
-static size_t buffered_bytes(const transfer *t, kvt_dtype dtype)
+static size_t buffered_bytes(const transfer *t)
 {
-    return t->tile.dim * (t->is_staged ? sizeof(float) : kvt_dtype_bytes(dtype));
+    return t->tile.dim * (t->is_staged ? sizeof(float) : t->element_bytes);
 }
 
 /* Rows of tokens from `token` on to the buffer, which has zeros where they are padded. */
@@ -116,7 +96,7 @@ static void buffer_rows(const transfer *t, size_t token, uint32_t count, const u
         return;
     }
     for (uint32_t i = 0; i < count; i++)
-        memcpy(buffer + i * buffered_bytes(t, dtype), from + (ptrdiff_t)i * row_stride, t->at.side->dim * kvt_dtype_bytes(dtype));
+        memcpy(buffer + i * buffered_bytes(t), from + (ptrdiff_t)i * row_stride, t->at.side->dim * t->element_bytes);
 }
 
 static void renew_centre_if_due(const transfer *t, size_t token, float *buffer, float mu[KVT_MAX_DIM])
@@ -125,10 +105,22 @@ static void renew_centre_if_due(const transfer *t, size_t token, float *buffer, 
         renew_centre(t, token / KVT_PAGE_TOKENS, buffer, mu);
 }
 
+static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype)
+{
+    if (at->count == KVT_TILE_TOKENS) {
+        t->at.kernels->write[t->at.which](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
+        return;
+    }
+    kvt_place places[KVT_TILE_TOKENS];
+    for (uint32_t i = 0; i < at->count; i++)
+        places[i] = (kvt_place){ .row = rows + (ptrdiff_t)i * row_stride, .codes = at->codes, .scales = at->scales, .token = at->first + i };
+    t->at.kernels->write_rows[t->at.which](places, at->count, &t->tile, dtype);
+}
+
 static void write_buffered(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
 {
     float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
-    const size_t stride = buffered_bytes(t, dtype);
+    const size_t stride = buffered_bytes(t);
     if (t->is_padded)
         memset(buffer, 0, KVT_TILE_TOKENS * stride);
     for (size_t done = 0; done < n_tokens;) {
@@ -141,6 +133,46 @@ static void write_buffered(const transfer *t, size_t first_token, size_t n_token
     }
 }
 
+/* A token's rows of so many heads, at most as many as a tile has. */
+static void append_rows(const transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
+                        ptrdiff_t head_stride)
+{
+    kvt_place places[KVT_TILE_TOKENS];
+    for (uint32_t h = 0; h < heads; h++) {
+        const kvt_tile at = kvt_tile_in(kvt_page_at(pages + h, token / KVT_PAGE_TOKENS), &t->at, token, 1);
+        places[h] = (kvt_place){ .row = rows + (ptrdiff_t)h * head_stride, .codes = at.codes, .scales = at.scales, .token = at.first };
+    }
+    t->at.kernels->write_rows[t->at.which](places, heads, &t->tile, dtype);
+}
+
+static void append_buffered(const transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
+                            ptrdiff_t head_stride)
+{
+    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    const size_t stride = buffered_bytes(t);
+    transfer of_head = *t;
+    for (uint32_t h = 0; h < heads; h++) {
+        of_head.at.pages = pages + h;
+        renew_centre_if_due(&of_head, token, buffer, mu);
+    }
+    if (t->is_padded)
+        memset(buffer, 0, heads * stride);
+    for (uint32_t h = 0; h < heads; h++) {
+        of_head.at.pages = pages + h;
+        buffer_rows(&of_head, token, 1, rows + (ptrdiff_t)h * head_stride, 0, dtype, (uint8_t *)buffer + h * stride, mu);
+    }
+    append_rows(t, pages, heads, token, (const uint8_t *)buffer, t->is_staged ? KVT_F32 : dtype, (ptrdiff_t)stride);
+}
+
+static void append(const transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
+                   ptrdiff_t head_stride)
+{
+    if (t->is_staged || t->is_padded)
+        append_buffered(t, pages, heads, token, rows, dtype, head_stride);
+    else
+        append_rows(t, pages, heads, token, rows, dtype, head_stride);
+}
+
 kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
                      kvt_dtype dtype, ptrdiff_t row_stride)
 {
@@ -148,53 +180,23 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
     kvt_status status = begin(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
         return status;
-    status = check_write(&t, first_token, n_tokens, rows, dtype, row_stride);
+    status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);
+    if (!status)
+        status = check_centre(&t, first_token);
     if (status)
         return status;
-    if (t.is_staged || t.is_padded) {
+    if (n_tokens == 1) {
+        append(&t, pages, 1, first_token, rows, dtype, 0);
+    } else if (t.is_staged || t.is_padded) {
         write_buffered(&t, first_token, n_tokens, rows, dtype, row_stride);
-        return KVT_OK;
-    }
-    for (size_t done = 0; done < n_tokens;) {
-        const kvt_tile at = kvt_tile_of(&t.at, first_token + done, n_tokens - done);
-        write_rows(&t, &at, (const uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, dtype);
-        done += at.count;
+    } else {
+        for (size_t done = 0; done < n_tokens;) {
+            const kvt_tile at = kvt_tile_of(&t.at, first_token + done, n_tokens - done);
+            write_rows(&t, &at, (const uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, dtype);
+            done += at.count;
+        }
     }
     return KVT_OK;
-}
-
-/* As many heads at once as a tile has rows. With a buffer for them, or NULL. */
-static void append_heads(transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
-                         ptrdiff_t head_stride, float *buffer, float *mu)
-{
-    const size_t buffered = buffered_bytes(t, dtype);
-    kvt_place places[KVT_TILE_TOKENS];
-    if (buffer)
-        for (uint32_t h = 0; h < heads; h++) {
-            t->at.pages = pages + h;
-            renew_centre_if_due(t, token, buffer, mu);
-        }
-    if (buffer && t->is_padded)
-        memset(buffer, 0, heads * buffered);
-    for (uint32_t h = 0; h < heads; h++) {
-        t->at.pages = pages + h;
-        const kvt_tile at = kvt_tile_of(&t->at, token, 1);
-        const uint8_t *row = rows + (ptrdiff_t)h * head_stride;
-        places[h] = (kvt_place){ .row = row, .codes = at.codes, .scales = at.scales, .token = at.first };
-        if (buffer) {
-            uint8_t *to = (uint8_t *)buffer + h * buffered;
-            buffer_rows(t, token, 1, row, 0, dtype, to, mu);
-            places[h].row = to;
-        }
-    }
-    t->at.kernels->write_rows[t->at.which](places, heads, &t->tile, t->is_staged ? KVT_F32 : dtype);
-}
-
-static void append_buffered(transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
-                            ptrdiff_t head_stride)
-{
-    float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
-    append_heads(t, pages, heads, token, rows, dtype, head_stride, buffer, mu);
 }
 
 kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t token, const void *rows, kvt_dtype dtype,
@@ -205,21 +207,22 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
     if (status)
         return status;
     const uint32_t heads = layout->spec.kv_heads;
-    if (!kvt_rows_are_apart(heads, t.at.side->dim * kvt_dtype_bytes(dtype), head_stride))
-        return KVT_ERR_STRIDE;
     for (uint32_t h = 0; h < heads && !status; h++) {
         t.at.pages = pages + h;
-        status = check_write(&t, token, 1, rows, dtype, 0);
+        status = kvt_transfer_check_pages(&t.at, token, 1);
+        if (!status)
+            status = check_centre(&t, token);
     }
-    for (uint32_t h = 0; h < heads && !status; h += KVT_TILE_TOKENS) {
-        const uint32_t n = heads - h < KVT_TILE_TOKENS ? heads - h : KVT_TILE_TOKENS;
-        const uint8_t *row = (const uint8_t *)rows + (ptrdiff_t)h * head_stride;
-        if (t.is_staged || t.is_padded)
-            append_buffered(&t, pages + h, n, token, row, dtype, head_stride);
-        else
-            append_heads(&t, pages + h, n, token, row, dtype, head_stride, NULL, NULL);
-    }
-    return status;
+    if (status)
+        return status;
+    if (!rows)
+        return KVT_ERR_NULL;
+    if (!kvt_rows_are_apart(heads, t.at.side->dim * t.element_bytes, head_stride))
+        return KVT_ERR_STRIDE;
+    for (uint32_t h = 0; h < heads; h += KVT_TILE_TOKENS)
+        append(&t, pages + h, heads - h < KVT_TILE_TOKENS ? heads - h : KVT_TILE_TOKENS, token, (const uint8_t *)rows + (ptrdiff_t)h * head_stride,
+               dtype, head_stride);
+    return KVT_OK;
 }
 
 kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, void *rows, kvt_dtype dtype,
@@ -229,13 +232,13 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
     kvt_status status = begin(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
         return status;
-    status = check(&t, first_token, n_tokens, rows, dtype, row_stride);
+    status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);
     if (status)
         return status;
     uint8_t *row = rows;
     float buffer[KVT_TILE_TOKENS * KVT_MAX_DIM], mu[KVT_MAX_DIM];
     const bool is_direct = !t.is_staged && !t.is_padded;
-    const size_t element = t.is_staged ? sizeof *buffer : kvt_dtype_bytes(dtype);
+    const size_t element = t.is_staged ? sizeof *buffer : t.element_bytes;
     const ptrdiff_t stride = is_direct ? row_stride : (ptrdiff_t)(t.tile.dim * element);
     for (size_t done = 0; done < n_tokens;) {
         const size_t token = first_token + done;

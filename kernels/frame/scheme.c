@@ -25,28 +25,21 @@ const kvt_scheme_info *kvt_scheme_find(const char *name)
     return NULL;
 }
 
-/* Row + 1 of each id, 0 where there is none. */
 enum {
 #define KVT_SCHEME_ROW(name, id, bits, block, scale, title) ROW_##name,
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
-    ROW_COUNT
 };
-static const uint8_t row_of[] = {
-#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) [id] = ROW_##name + 1,
+const uint8_t kvt_scheme_rows[] = {
+#define KVT_SCHEME_ROW(name, id, bits, block, scale, title) [id] = ROW_##name,
 #include <kvtile/schemes.def>
 #undef KVT_SCHEME_ROW
 };
 
-size_t kvt_scheme_row(kvt_scheme scheme)
-{
-    const size_t id = (size_t)scheme;
-    return id < sizeof row_of && row_of[id] ? row_of[id] - 1u : (size_t)ROW_COUNT;
-}
-
 const kvt_scheme_info *kvt_scheme_get(kvt_scheme scheme)
 {
-    return kvt_scheme_at(kvt_scheme_row(scheme));
+    const size_t id = (size_t)scheme, row = id < sizeof kvt_scheme_rows ? kvt_scheme_rows[id] : 0;
+    return kvt_schemes[row].scheme == scheme ? &kvt_schemes[row] : NULL;
 }
 
 const char *kvt_scheme_tier(kvt_scheme scheme, uint32_t tiers)

@@ -31,12 +31,9 @@ static inline kvt_status kvt_transfer_begin(kvt_transfer *t, const kvt_layout *l
     t->pages = pages;
     t->which = side;
     t->tier = kvt_serving_tier(layout->spec.tiers)->kernels;
-    t->kernels = t->tier->schemes[kvt_scheme_row(t->side->scheme)];
+    t->kernels = t->tier->schemes[kvt_scheme_rows[t->side->scheme]];
     return KVT_OK;
 }
-
-/* Checks the tokens, of which there is at least one, and the rows, of row_bytes each. Errors: RANGE, NULL, STRIDE. */
-kvt_status kvt_transfer_check(const kvt_transfer *t, size_t first_token, size_t n_tokens, const void *rows, size_t row_bytes, ptrdiff_t row_stride);
 
 /* Whether n rows at that distance do not overlap. */
 static inline bool kvt_rows_are_apart(size_t n, size_t row_bytes, ptrdiff_t row_stride)
@@ -45,9 +42,34 @@ static inline bool kvt_rows_are_apart(size_t n, size_t row_bytes, ptrdiff_t row_
     return n <= 1 || distance >= row_bytes;
 }
 
-static inline uint8_t *kvt_page_at(const kvt_transfer *t, size_t p)
+/* Checks the tokens, of which there is at least one, and the pages that they are in. Errors: RANGE, NULL, STRIDE. */
+static inline kvt_status kvt_transfer_check_pages(const kvt_transfer *t, size_t first_token, size_t n_tokens)
 {
-    return t->pages->table ? t->pages->table[p] : (uint8_t *)t->pages->base + p * t->pages->stride;
+    const kvt_pages *pages = t->pages;
+    size_t last;
+    if (__builtin_add_overflow(first_token, n_tokens - 1, &last) || last / KVT_PAGE_TOKENS >= pages->count)
+        return KVT_ERR_RANGE;
+    if (!pages->table)
+        return !pages->base ? KVT_ERR_NULL : pages->stride < t->page_bytes ? KVT_ERR_STRIDE : KVT_OK;
+    for (size_t p = first_token / KVT_PAGE_TOKENS; p <= last / KVT_PAGE_TOKENS; p++)
+        if (!pages->table[p])
+            return KVT_ERR_NULL;
+    return KVT_OK;
+}
+
+/* The same, and the rows, of row_bytes each. */
+static inline kvt_status kvt_transfer_check(const kvt_transfer *t, size_t first_token, size_t n_tokens, const void *rows, size_t row_bytes,
+                                            ptrdiff_t row_stride)
+{
+    const kvt_status status = kvt_transfer_check_pages(t, first_token, n_tokens);
+    if (status)
+        return status;
+    return !rows ? KVT_ERR_NULL : !kvt_rows_are_apart(n_tokens, row_bytes, row_stride) ? KVT_ERR_STRIDE : KVT_OK;
+}
+
+static inline uint8_t *kvt_page_at(const kvt_pages *pages, size_t p)
+{
+    return pages->table ? pages->table[p] : (uint8_t *)pages->base + p * pages->stride;
 }
 
 /* The tile that `token` is in, and how many of `n_tokens` tokens from there on are. */
@@ -58,17 +80,21 @@ typedef struct kvt_tile {
     uint32_t count;
 } kvt_tile;
 
-static inline kvt_tile kvt_tile_of(const kvt_transfer *t, size_t token, size_t n_tokens)
+static inline kvt_tile kvt_tile_in(uint8_t *page, const kvt_transfer *t, size_t token, size_t n_tokens)
 {
     const size_t i = token % KVT_PAGE_TOKENS / KVT_TILE_TOKENS;
     const uint32_t first = (uint32_t)(token % KVT_TILE_TOKENS), room = KVT_TILE_TOKENS - first;
-    uint8_t *page = kvt_page_at(t, token / KVT_PAGE_TOKENS);
     return (kvt_tile){
         .codes = page + t->side->codes_offset + i * t->side->code_bytes,
         .scales = page + t->side->scales_offset + i * t->side->scale_bytes,
         .first = first,
         .count = n_tokens < room ? (uint32_t)n_tokens : room,
     };
+}
+
+static inline kvt_tile kvt_tile_of(const kvt_transfer *t, size_t token, size_t n_tokens)
+{
+    return kvt_tile_in(kvt_page_at(t->pages, token / KVT_PAGE_TOKENS), t, token, n_tokens);
 }
 
 #endif
