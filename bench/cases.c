@@ -4,12 +4,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const BENCH_OP_NAMES[BENCH_N_OPS] = { "write", "read", "append" };
+const char *const BENCH_OP_NAMES[BENCH_N_OPS] = { "write", "read", "append", "import", "export" };
 const char *const BENCH_WHERE_NAMES[BENCH_N_WHERE] = { "l2", "memory" };
+
+kvt_row_format bench_row_format(const kvt_scheme_info *scheme)
+{
+    switch (scheme->scheme) {
+    case KVT_SCHEME_q8_0:
+        return KVT_ROW_ggml_q8_0;
+    case KVT_SCHEME_q4_0:
+    case KVT_SCHEME_kv4:
+        return KVT_ROW_ggml_q4_0;
+    case KVT_SCHEME_e4m3:
+        return KVT_ROW_vllm_fp8;
+    case KVT_SCHEME_kv8:
+        return KVT_ROW_vllm_int8;
+    case KVT_SCHEME_kv6:
+        return KVT_ROW_ik_q6_0;
+    case KVT_SCHEME_kv5:
+        return KVT_ROW_ggml_q5_0;
+    default:
+        return (kvt_row_format)0;
+    }
+}
 
 kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout)
 {
-    kvt_spec spec = { .size = sizeof spec, .k_scheme = one->scheme->scheme, .k_dim = one->dim, .kv_heads = 1 };
+    kvt_spec spec = { .size = sizeof spec, .k_scheme = one->scheme->scheme, .k_dim = one->dim };
+    spec.kv_heads = one->op == BENCH_APPEND ? BENCH_APPEND_HEADS : 1;
     const kvt_status status = kvt_tiers_parse(kvt_tier_name(one->tier), &spec.tiers);
     if (status != KVT_OK)
         return status;
@@ -38,13 +60,20 @@ static void join(char *text, size_t room, const char *word)
 
 void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM])
 {
-    char options[32] = "";
+    char options[48] = "";
     if (one->options.rotation != KVT_ROTATION_NONE)
         join(options, sizeof options, one->options.rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
     if (one->options.centring != KVT_CENTRING_NONE)
         join(options, sizeof options, one->options.centring == KVT_CENTRING_PAGE ? "page" : "sequence");
     if (one->options.effort != KVT_EFFORT_DEFAULT)
         join(options, sizeof options, one->options.effort == KVT_EFFORT_FAST ? "fast" : "best");
+    if (one->options.fp8_block != 0) {
+        char block[16];
+        snprintf(block, sizeof block, "block%u", one->options.fp8_block);
+        join(options, sizeof options, block);
+    }
+    if (one->options.fp8_scale != KVT_FP8_SCALE_F32)
+        join(options, sizeof options, "e8m0");
     snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", BENCH_OP_NAMES[one->op], one->scheme->name, one->side == KVT_K ? "k" : "v",
              kvt_tier_name(one->tier), one->dim, bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", BENCH_WHERE_NAMES[one->where]);
 }
@@ -53,7 +82,10 @@ static int add_one(bench_cases *list, const bench_case *one)
 {
     kvt_layout layout;
     const bool searches = one->scheme->scale_bytes == 1 && !one->scheme->is_fp8; /* the others' encoders make no effort */
+    const bool converts = one->op == BENCH_IMPORT || one->op == BENCH_EXPORT;
     if (bench_case_layout(one, &layout) != KVT_OK || (one->options.effort != KVT_EFFORT_DEFAULT && !searches))
+        return 0;
+    if (converts && (bench_row_format(one->scheme) == 0 || one->dtype != KVT_F32))
         return 0;
     if ((list->n & (list->n - 1)) == 0) { /* room for a power of two of them */
         bench_case *larger = realloc(list->cases, (list->n > 0 ? list->n * 2 : 1) * sizeof *larger);
@@ -88,7 +120,7 @@ static int add_scheme(bench_cases *list, const bench_selection *selection, bench
 
 int bench_cases_add(bench_cases *list, const bench_selection *selection)
 {
-    static const bench_op ops[] = { BENCH_WRITE, BENCH_READ, BENCH_APPEND };
+    static const bench_op ops[] = { BENCH_WRITE, BENCH_READ, BENCH_APPEND, BENCH_IMPORT, BENCH_EXPORT };
     int status = 0;
     for (size_t i = 0; i < BENCH_N_OPS; i++) {
         for (size_t s = 0; (selection->ops >> ops[i] & 1) != 0; s++) {
@@ -117,11 +149,13 @@ int bench_cases_add_all(bench_cases *list)
         { .dtype = KVT_F32, .options = { .centring = KVT_CENTRING_PAGE } },
         { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_FAST } },
         { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_BEST } },
+        { .dtype = KVT_F32, .options = { .fp8_block = 32, .fp8_scale = KVT_FP8_SCALE_E8M0 } },
     };
     int status = 0;
     for (size_t i = 0; status == 0 && i < sizeof variants / sizeof *variants; i++) {
         const unsigned every_op = (1U << BENCH_N_OPS) - 1;
-        const bench_selection all = { .ops = variants[i].options.effort != KVT_EFFORT_DEFAULT ? every_op & ~(1U << BENCH_READ) : every_op,
+        const bench_selection all = { .ops = variants[i].options.effort != KVT_EFFORT_DEFAULT ? every_op & ~(1U << BENCH_READ | 1U << BENCH_EXPORT)
+                                                                                              : every_op,
                                       .sides = 3,
                                       .wheres = (1U << BENCH_N_WHERE) - 1,
                                       .tiers = kvt_tiers_usable(),

@@ -96,8 +96,8 @@ const ggml_format *ggml_format_find(const bench_case *one)
 {
     static const kvt_side_options plain;
     look();
-    if (one->dtype != KVT_F32 || one->options.rotation != plain.rotation || one->options.centring != plain.centring ||
-        one->options.fp8_block != plain.fp8_block)
+    if (one->op == BENCH_IMPORT || one->op == BENCH_EXPORT || one->dtype != KVT_F32 || one->options.rotation != plain.rotation ||
+        one->options.centring != plain.centring || one->options.fp8_block != plain.fp8_block)
         return NULL;
     for (size_t i = 0; i < N_KNOWN; i++) {
         if (strcmp(known[i].scheme, one->scheme->name) != 0 || one->dim % known[i].channels != 0)

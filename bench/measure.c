@@ -83,6 +83,8 @@ static void run_case(shim_state *state, void *context)
     shim_set_counter(state, MEASURE_MEMCPY, median(all.ratio[CONTENDER_MEMCPY], n));
     if (work->ggml != NULL)
         shim_set_counter(state, MEASURE_GGML, median(all.ratio[CONTENDER_GGML], n));
+    if (entry->one->op == BENCH_APPEND)
+        shim_set_counter(state, MEASURE_BULK, median(all.ratio[CONTENDER_BULK], n));
     shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
     shim_set_counter(state, MEASURE_SAMPLES, (double)all.n);
 }

@@ -44,6 +44,17 @@ static int arena_need(arena *one, size_t bytes, bool touch)
 
 /* ---- how much ---- */
 
+static bool is_converting(const bench_case *one)
+{
+    return one->op == BENCH_IMPORT || one->op == BENCH_EXPORT;
+}
+
+/* Whether the rows outside are written. */
+static bool is_reading(const bench_case *one)
+{
+    return one->op == BENCH_READ || one->op == BENCH_EXPORT;
+}
+
 static size_t at_least_1(size_t n)
 {
     return n > 0 ? n : 1;
@@ -53,6 +64,9 @@ static size_t divide_up(size_t a, size_t b)
 {
     return at_least_1((a + b - 1) / b);
 }
+
+/* Steps of append that have as many rows as a page of one head: what a bulk write writes. */
+enum { BULK_STEPS = KVT_PAGE_TOKENS / BENCH_APPEND_HEADS };
 
 static void choose_geometry(workload *state, const machine *here, workload_size size)
 {
@@ -78,25 +92,31 @@ static void choose_geometry(workload *state, const machine *here, workload_size 
         if (append) {
             /* Each token touches all lines of its tile, whose 16 tokens share them. */
             state->heads = divide_up(budget, state->row_bytes + KVT_TILE_TOKENS * state->stored_bytes);
-            rounds = divide_up(budget, state->heads * token);
+            rounds = divide_up(divide_up(budget, state->heads * token), BULK_STEPS) * BULK_STEPS;
         } else {
             state->heads = divide_up(budget, state->head_pages * page);
         }
     }
     state->head_tokens = state->head_pages * KVT_PAGE_TOKENS;
-    state->step_tokens = append ? 1 : state->head_tokens;
-    state->steps = append ? state->heads * (rounds > 0 ? rounds : state->head_tokens) : state->heads;
-    state->working_set = state->steps * state->step_tokens * token;
+    state->step_rows = state->head_tokens;
+    state->steps = state->heads;
+    if (append) {
+        state->heads = divide_up(state->heads, BENCH_APPEND_HEADS) * BENCH_APPEND_HEADS;
+        state->step_rows = BENCH_APPEND_HEADS;
+        state->steps = state->heads / BENCH_APPEND_HEADS * (rounds > 0 ? rounds : state->head_tokens);
+    }
+    state->working_set = state->steps * state->step_rows * token;
     if (rounds > 0)
         state->working_set = state->heads * (state->row_bytes + KVT_TILE_TOKENS * state->stored_bytes);
 
-    const size_t step_bytes = state->step_tokens * token;
+    const size_t step_bytes = state->step_rows * token;
     state->sample_steps = state->steps;
     state->sample_passes = 1;
     if (size == WORKLOAD_TINY)
         return;
     if (state->one.where == BENCH_MEMORY) {
-        const size_t steps = at_least_1((size == WORKLOAD_QUICK ? SAMPLE_L2 : SAMPLE_MEMORY) / step_bytes);
+        const size_t wanted = at_least_1((size == WORKLOAD_QUICK ? SAMPLE_L2 : SAMPLE_MEMORY) / step_bytes);
+        const size_t steps = append ? divide_up(wanted, BULK_STEPS) * BULK_STEPS : wanted;
         state->sample_steps = steps < state->steps ? steps : state->steps;
     } else if (size == WORKLOAD_FULL) {
         state->sample_passes = divide_up(SAMPLE_L2, state->steps * step_bytes);
@@ -115,7 +135,7 @@ static uint16_t f16_of(float value)
 }
 
 /* Numbers as keys have them: a bell curve, with a few channels much wider than others. */
-static void fill_rows(workload *state, size_t n_rows)
+static void fill_rows(const workload *state, unsigned char *rows, size_t n_rows)
 {
     uint32_t random = 1;
     for (size_t i = 0; i < n_rows * state->one.dim; i++) {
@@ -129,9 +149,9 @@ static void fill_rows(workload *state, size_t n_rows)
         memcpy(&bits, &value, sizeof bits);
         const uint16_t half = state->one.dtype == KVT_F16 ? f16_of(value) : (uint16_t)(bits >> 16);
         if (state->one.dtype == KVT_F32)
-            memcpy(state->rows.base + i * sizeof value, &value, sizeof value);
+            memcpy(rows + i * sizeof value, &value, sizeof value);
         else
-            memcpy(state->rows.base + i * sizeof half, &half, sizeof half);
+            memcpy(rows + i * sizeof half, &half, sizeof half);
     }
 }
 
@@ -157,17 +177,37 @@ static size_t ggml_row_bytes(const workload *state)
     return state->ggml != NULL ? state->one.dim / state->ggml->channels * state->ggml->block_bytes : 0;
 }
 
+static kvt_status write_head(workload *state, size_t head, size_t first_token, size_t n_tokens, const unsigned char *rows)
+{
+    const kvt_pages pages = pages_of(state, head);
+    return kvt_write(&state->layout, state->one.side, &pages, first_token, n_tokens, rows, state->one.dtype, (ptrdiff_t)state->row_bytes);
+}
+
+static kvt_status import_head(workload *state, size_t head, const unsigned char *rows)
+{
+    const kvt_pages pages = pages_of(state, head);
+    return kvt_convert_in(&state->layout, state->one.side, &pages, 0, state->head_tokens, bench_row_format(state->one.scheme), rows,
+                          (ptrdiff_t)state->row_bytes, NULL);
+}
+
 static int fill(workload *state, workload_size size)
 {
     const size_t different = size == WORKLOAD_TINY ? 4 : state->head_tokens; /* rows */
-    fill_rows(state, different);
-    repeat(state->rows.base, different * state->row_bytes, state->steps * state->step_tokens * state->row_bytes);
-
-    const kvt_pages first = pages_of(state, 0);
-    const kvt_status status =
-        kvt_write(&state->layout, state->one.side, &first, 0, state->head_tokens, state->rows.base, state->one.dtype, (ptrdiff_t)state->row_bytes);
+    const size_t rows_bytes = state->steps * state->step_rows * state->row_bytes;
+    kvt_status status = KVT_OK;
+    if (is_converting(&state->one)) {
+        fill_rows(state, state->scratch.base, different);
+        status = kvt_rows_encode(bench_row_format(state->one.scheme), state->one.dim, different, state->scratch.base, KVT_F32,
+                                 (ptrdiff_t)(state->one.dim * sizeof(float)), state->rows.base, (ptrdiff_t)state->row_bytes, NULL);
+        repeat(state->rows.base, different * state->row_bytes, rows_bytes);
+        status = status == KVT_OK ? import_head(state, 0, state->rows.base) : status;
+    } else {
+        fill_rows(state, state->rows.base, different);
+        repeat(state->rows.base, different * state->row_bytes, rows_bytes);
+        status = write_head(state, 0, 0, state->head_tokens, state->rows.base);
+    }
     if (status != KVT_OK) {
-        snprintf(state->error, sizeof state->error, "kvt_write: %s", kvt_status_text(status));
+        snprintf(state->error, sizeof state->error, "the pages' first rows: %s", kvt_status_text(status));
         return -1;
     }
     const size_t head_bytes = state->head_pages * state->layout.page_bytes;
@@ -178,7 +218,7 @@ static int fill(workload *state, workload_size size)
             const void *row = state->rows.base + t * state->row_bytes;
             state->ggml->quantize(row, state->foreign.base + t * stored, (int64_t)state->one.dim);
         }
-        repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_tokens * stored);
+        repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_rows * stored);
     }
     return 0;
 }
@@ -193,13 +233,13 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
         return -1;
     }
     state->ggml = size != WORKLOAD_TINY ? ggml_format_find(one) : NULL;
-    state->row_bytes = one->dim * kvt_dtype_bytes(one->dtype);
+    state->row_bytes = is_converting(one) ? kvt_row_format_bytes(bench_row_format(one->scheme), one->dim) : one->dim * kvt_dtype_bytes(one->dtype);
     state->stored_bytes = one->side == KVT_K ? state->layout.k.row_bytes : state->layout.v.row_bytes;
     choose_geometry(state, here, size);
     for (size_t i = 0; i < N_CONTENDERS; i++)
         state->cursor[i] = state->steps / N_CONTENDERS * i; /* far apart: none finds in the cache what another has just walked */
 
-    const size_t tokens = state->steps * state->step_tokens;
+    const size_t tokens = state->steps * state->step_rows;
     const size_t filled = tokens > state->head_tokens ? tokens : state->head_tokens;
     const size_t moved = tokens * (state->row_bytes + state->stored_bytes);
     const size_t needs[] = { filled * state->row_bytes, state->heads * state->head_pages * state->layout.page_bytes,
@@ -223,59 +263,77 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
 
 /* ---- the contenders: steps first .. first + n - 1 ---- */
 
+/* The first refusal is kept. */
+static void note(workload *state, kvt_status status)
+{
+    if (state->status == KVT_OK)
+        state->status = status;
+}
+
+static unsigned char *rows_of(const workload *state, size_t step)
+{
+    return state->rows.base + step * state->step_rows * state->row_bytes;
+}
+
 static void run_write(workload *state, size_t first, size_t n)
 {
-    const size_t step_rows = state->step_tokens * state->row_bytes;
-    for (size_t s = first; s < first + n; s++) {
-        const kvt_pages pages = pages_of(state, s);
-        const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, 0, state->step_tokens, state->rows.base + s * step_rows,
-                                            state->one.dtype, (ptrdiff_t)state->row_bytes);
-        state->status = status != KVT_OK ? status : state->status;
-    }
+    for (size_t s = first; s < first + n; s++)
+        note(state, write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
 }
 
 static void run_read(workload *state, size_t first, size_t n)
 {
-    const size_t step_rows = state->step_tokens * state->row_bytes;
     for (size_t s = first; s < first + n; s++) {
         const kvt_pages pages = pages_of(state, s);
-        const kvt_status status = kvt_read(&state->layout, state->one.side, &pages, 0, state->step_tokens, state->rows.base + s * step_rows,
-                                           state->one.dtype, (ptrdiff_t)state->row_bytes);
-        state->status = status != KVT_OK ? status : state->status;
+        note(state, kvt_read(&state->layout, state->one.side, &pages, 0, state->head_tokens, rows_of(state, s), state->one.dtype,
+                             (ptrdiff_t)state->row_bytes));
     }
 }
 
 static void run_append(workload *state, size_t first, size_t n)
 {
     enum { STAGGER = 29 }; /* sequences are not all at the same token of their pages */
-    const unsigned char *row = state->rows.base + first * state->row_bytes;
-    size_t head = first % state->heads;
-    size_t start = first / state->heads;
-    for (size_t s = 0; s < n; s++) {
-        const kvt_pages pages = pages_of(state, head);
-        const size_t token = (start + head * STAGGER) % KVT_PAGE_TOKENS + (state->head_pages - 1) * KVT_PAGE_TOKENS;
-        const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, token, 1, row, state->one.dtype, (ptrdiff_t)state->row_bytes);
-        state->status = status != KVT_OK ? status : state->status;
-        row += state->row_bytes;
-        if (++head == state->heads) {
-            head = 0;
+    const size_t sequences = state->heads / BENCH_APPEND_HEADS;
+    size_t sequence = first % sequences, start = first / sequences;
+    for (size_t s = first; s < first + n; s++) {
+        kvt_pages pages[BENCH_APPEND_HEADS];
+        for (size_t h = 0; h < BENCH_APPEND_HEADS; h++)
+            pages[h] = pages_of(state, sequence * BENCH_APPEND_HEADS + h);
+        const size_t token = (start + sequence * STAGGER) % KVT_PAGE_TOKENS + (state->head_pages - 1) * KVT_PAGE_TOKENS;
+        note(state, kvt_append(&state->layout, state->one.side, pages, token, rows_of(state, s), state->one.dtype, (ptrdiff_t)state->row_bytes));
+        if (++sequence == sequences) {
+            sequence = 0;
             start++;
         }
     }
 }
 
+/* As many rows as the same steps of append. */
+static void run_bulk(workload *state, size_t first, size_t n)
+{
+    for (size_t s = first; s < first + n; s += BULK_STEPS)
+        note(state, write_head(state, s / BULK_STEPS % state->heads, (state->head_pages - 1) * KVT_PAGE_TOKENS, KVT_PAGE_TOKENS, rows_of(state, s)));
+}
+
+static void run_import(workload *state, size_t first, size_t n)
+{
+    for (size_t s = first; s < first + n; s++)
+        note(state, import_head(state, s, rows_of(state, s)));
+}
+
+static void run_export(workload *state, size_t first, size_t n)
+{
+    for (size_t s = first; s < first + n; s++) {
+        const kvt_pages pages = pages_of(state, s);
+        note(state, kvt_convert_out(&state->layout, state->one.side, &pages, 0, state->head_tokens, bench_row_format(state->one.scheme),
+                                    rows_of(state, s), (ptrdiff_t)state->row_bytes, NULL));
+    }
+}
+
 static void run_ours(workload *state, size_t first, size_t n)
 {
-    switch (state->one.op) {
-    case BENCH_WRITE:
-        run_write(state, first, n);
-        break;
-    case BENCH_READ:
-        run_read(state, first, n);
-        break;
-    default:
-        run_append(state, first, n);
-    }
+    static void (*const run[BENCH_N_OPS])(workload *, size_t, size_t) = { run_write, run_read, run_append, run_import, run_export };
+    run[state->one.op](state, first, n);
 }
 
 static size_t whole_lines(size_t bytes)
@@ -285,10 +343,10 @@ static size_t whole_lines(size_t bytes)
 
 static void run_floor(workload *state, size_t first, size_t n)
 {
-    const size_t rows = state->step_tokens * state->row_bytes;
-    const size_t stored = state->step_tokens * state->stored_bytes;
+    const size_t rows = state->step_rows * state->row_bytes;
+    const size_t stored = state->step_rows * state->stored_bytes;
     unsigned char *row = state->rows.base + whole_lines(first * rows);
-    if (state->one.op == BENCH_READ)
+    if (is_reading(&state->one))
         floor_move(state->pages.base + whole_lines(first * stored), n * stored, row, n * rows);
     else
         floor_move(row, n * rows, state->scratch.base + whole_lines(first * stored), n * stored);
@@ -297,7 +355,7 @@ static void run_floor(workload *state, size_t first, size_t n)
 static void run_memcpy(workload *state, size_t first, size_t n)
 {
     enum { APART = 17 * LINE }; /* the halves do not begin at the same place of a small page */
-    const size_t half = state->step_tokens * (state->row_bytes + state->stored_bytes) / 2;
+    const size_t half = state->step_rows * (state->row_bytes + state->stored_bytes) / 2;
     unsigned char *to = state->scratch.base + state->steps * half / LINE * LINE + APART;
     for (size_t s = first; s < first + n; s++)
         memcpy(to + s * half, state->scratch.base + s * half, half);
@@ -306,9 +364,9 @@ static void run_memcpy(workload *state, size_t first, size_t n)
 
 static void run_ggml(workload *state, size_t first, size_t n)
 {
-    const size_t rows = state->step_tokens * state->row_bytes;
-    const size_t stored = state->step_tokens * ggml_row_bytes(state);
-    const int64_t elements = (int64_t)(state->step_tokens * state->one.dim);
+    const size_t rows = state->step_rows * state->row_bytes;
+    const size_t stored = state->step_rows * ggml_row_bytes(state);
+    const int64_t elements = (int64_t)(state->step_rows * state->one.dim);
     for (size_t s = first; s < first + n; s++) {
         void *row = state->rows.base + s * rows;
         if (state->one.op == BENCH_READ)
@@ -329,7 +387,7 @@ static double now(void)
 
 static double sample_one(workload *state, contender who)
 {
-    static void (*const run[N_CONTENDERS])(workload *, size_t, size_t) = { run_ours, run_floor, run_memcpy, run_ggml };
+    static void (*const run[N_CONTENDERS])(workload *, size_t, size_t) = { run_ours, run_floor, run_memcpy, run_ggml, run_bulk };
     size_t *cursor = &state->cursor[who];
     if (state->one.where == BENCH_L2) {
         *cursor = 0;
@@ -351,9 +409,10 @@ int workload_sample(workload *state, double seconds[N_CONTENDERS])
     seconds[CONTENDER_FLOOR] = sample_one(state, CONTENDER_FLOOR);
     seconds[CONTENDER_MEMCPY] = sample_one(state, CONTENDER_MEMCPY);
     seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
+    seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND ? sample_one(state, CONTENDER_BULK) : (double)NAN;
     if (state->status == KVT_OK)
         return 0;
-    snprintf(state->error, sizeof state->error, "%s: %s", state->one.op == BENCH_READ ? "kvt_read" : "kvt_write", kvt_status_text(state->status));
+    snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
     return -1;
 }
 
@@ -363,24 +422,24 @@ kvt_status workload_run_ours(workload *state)
     return state->status;
 }
 
-static size_t sample_tokens(const workload *state)
+static size_t sample_rows(const workload *state)
 {
-    return state->sample_passes * state->sample_steps * state->step_tokens;
+    return state->sample_passes * state->sample_steps * state->step_rows;
 }
 
 size_t workload_elements(const workload *state)
 {
-    return sample_tokens(state) * state->one.dim;
+    return sample_rows(state) * state->one.dim;
 }
 
 size_t workload_bytes_in(const workload *state)
 {
-    return sample_tokens(state) * (state->one.op == BENCH_READ ? state->stored_bytes : state->row_bytes);
+    return sample_rows(state) * (is_reading(&state->one) ? state->stored_bytes : state->row_bytes);
 }
 
 size_t workload_bytes_out(const workload *state)
 {
-    return sample_tokens(state) * (state->one.op == BENCH_READ ? state->row_bytes : state->stored_bytes);
+    return sample_rows(state) * (is_reading(&state->one) ? state->row_bytes : state->stored_bytes);
 }
 
 void workload_close(workload *state)

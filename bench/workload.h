@@ -11,6 +11,7 @@ typedef enum contender {
     CONTENDER_FLOOR,  /* floor.h, the same bytes in and out */
     CONTENDER_MEMCPY, /* as many bytes together, half in, half out */
     CONTENDER_GGML,
+    CONTENDER_BULK, /* kvt_write of whole heads, as many tokens as are appended */
     N_CONTENDERS
 } contender;
 
@@ -27,7 +28,7 @@ typedef struct arena {
     size_t bytes;
 } arena;
 
-/* Work is counted in steps: a head (write, read) or a token of a head (append). */
+/* Work is counted in steps: a head, or a token of a sequence (append), which are so many rows. */
 typedef struct workload {
     /* memory, kept from case to case */
     arena rows;
@@ -38,13 +39,13 @@ typedef struct workload {
     bench_case one;
     kvt_layout layout;
     const ggml_format *ggml; /* NULL: none */
-    size_t row_bytes;        /* outside */
+    size_t row_bytes;        /* outside, as numbers or in a format */
     size_t stored_bytes;     /* of a row */
     size_t heads;
     size_t head_pages;
     size_t head_tokens;
-    size_t steps;       /* the working set has */
-    size_t step_tokens; /* of a step */
+    size_t steps; /* the working set has */
+    size_t step_rows;
     size_t sample_steps;
     size_t sample_passes; /* of sample_steps */
     size_t cursor[N_CONTENDERS];
@@ -56,7 +57,7 @@ typedef struct workload {
 /* Takes up another case. `state` was zeroed, or had one. Returns 0, or -1 with state->error set. */
 int workload_open(workload *state, const bench_case *one, const machine *here, workload_size size);
 
-/* Times all contenders, one right after the other: seconds of a sample; NAN for ggml where there is none. Returns as workload_open. */
+/* Times all contenders, one right after the other: seconds of a sample; NAN for those that the case does not have. Returns as workload_open. */
 int workload_sample(workload *state, double seconds[N_CONTENDERS]);
 
 /* One sample of ours, not timed. */

@@ -210,16 +210,25 @@ KVT_LANES void copy_groups(uint8_t *to, const uint8_t *from, uint32_t groups)
     }
 }
 
+/* May be of what is not there. */
+KVT_LANES void prefetch(const uint8_t *p, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + ahead));
+}
+
 /* ---- rows to codes ---- */
 
-/* n groups from g on, a multiple of four; in place of those that are missing, the first once more. */
-KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, uint32_t g, uint32_t n, uint32_t per_block, const float *r, uint32_t r_stride,
-                           bool has_blank, uint8_t *codes)
+/* n groups from g on, a multiple of four; in place of those that are missing, the first once more. What is `ahead` is wanted next: a tile's rows are
+ * looked through for the largest number first, four side by side, and memory takes a while to understand such a walk. */
+KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t g, uint32_t n, uint32_t per_block, const float *r,
+                           uint32_t r_stride, bool has_blank, uint8_t *codes)
 {
     i32x16 code[4];
     for (uint32_t k = 0; k < 4; k++) {
         const uint32_t at = k < n ? g + k : g, b = IS_FP8 ? block_of(at, per_block) : block_of(g, BLOCK_GROUPS) + (at - g) / BLOCK_GROUPS;
         const float factor = SCALE_BYTES > 0 ? r[b * r_stride] : 0;
+        if (ahead)
+            prefetch(group_of(row, at, dtype), (size_t)ahead);
         if (has_blank && factor != factor) /* its elements may be no numbers that a code exists for */
             code[k] = encode(load_row(kvt_zero_row, dtype), f32x16_set1(0));
         else
@@ -229,8 +238,8 @@ KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, uint32_t g, uint
 }
 
 /* Groups begin .. end - 1 of a row to the row of their codes, whose length is that of whole lines. r[b * r_stride] belongs to block b. */
-KVT_LANES void encode_groups(kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end, uint32_t per_block, const float *r, uint32_t r_stride,
-                             bool has_blank, uint8_t *codes)
+KVT_LANES void encode_groups(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t begin, uint32_t end, uint32_t per_block, const float *r,
+                             uint32_t r_stride, bool has_blank, uint8_t *codes)
 {
     const uint8_t *from = group_of(row, begin, dtype);
     if (dtype == CODES_DTYPE || dtype == SCHEME_DTYPE) {
@@ -244,19 +253,19 @@ KVT_LANES void encode_groups(kvt_dtype dtype, const uint8_t *row, uint32_t begin
     }
     uint32_t g = begin;
     for (; g + 4 <= end; g += 4)
-        encode_four(dtype, row, g, 4, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
+        encode_four(dtype, row, ahead, g, 4, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
     if (g < end)
-        encode_four(dtype, row, g, end - g, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
+        encode_four(dtype, row, ahead, g, end - g, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
 }
 
-KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end, const kvt_tile_spec *spec, const float *r,
-                          uint32_t r_stride, bool has_blank, uint8_t *codes)
+KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t begin, uint32_t end, const kvt_tile_spec *spec,
+                          const float *r, uint32_t r_stride, bool has_blank, uint8_t *codes)
 {
     const uint32_t per_block = SCALE_BYTES > 0 && dtype != CODES_DTYPE ? block_groups(spec) : 1;
     if (has_blank)
-        encode_groups(dtype, row, begin, end, per_block, r, r_stride, true, codes);
+        encode_groups(dtype, row, ahead, begin, end, per_block, r, r_stride, true, codes);
     else
-        encode_groups(dtype, row, begin, end, per_block, r, r_stride, false, codes);
+        encode_groups(dtype, row, ahead, begin, end, per_block, r, r_stride, false, codes);
 }
 
 /* Of two groups, or of one and itself. */
@@ -400,7 +409,8 @@ KVT_LANES void write_tile(kvt_side side, kvt_dtype dtype, uint8_t *codes, uint8_
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
         const size_t stride = ((size_t)(end - begin) * 16 * CODE_BYTES + 63) / 64 * 64;
         for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
-            encode_row(dtype, rows.row[t], begin, end, spec, factors.r[0] + t, KVT_TILE_TOKENS, has_blank, row_codes + t * stride);
+            encode_row(dtype, rows.row[t], KVT_TILE_TOKENS * row_stride, begin, end, spec, factors.r[0] + t, KVT_TILE_TOKENS, has_blank,
+                       row_codes + t * stride);
         pack_tile(side, codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, stride);
     }
 }
@@ -412,13 +422,13 @@ KVT_LANES void write_codes_of(kvt_side side, kvt_dtype dtype, const kvt_place *a
     const uint32_t groups = spec->dim / 16;
     uint8_t row_codes[SLICE_BYTES];
     if (CODE_BYTES == 1) { /* a slice has room for all that a row can have */
-        encode_row(dtype, at->row, 0, groups, spec, r, r_stride, has_blank, row_codes);
+        encode_row(dtype, at->row, 0, 0, groups, spec, r, r_stride, has_blank, row_codes);
         pack_row(side, at->codes, groups, row_codes, at->token);
         return;
     }
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
-        encode_row(dtype, at->row, begin, end, spec, r, r_stride, has_blank, row_codes);
+        encode_row(dtype, at->row, 0, begin, end, spec, r, r_stride, has_blank, row_codes);
         pack_row(side, at->codes + (size_t)begin * GROUP_LINES * 64, end - begin, row_codes, at->token);
     }
 }
@@ -492,12 +502,15 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
         for (uint32_t b = 0; b * per_block < groups; b++)
             f32x16_store(scale[b], load_block_scales(scales, b, spec));
     uint8_t row_codes[4 * SLICE_BYTES];
+    const size_t tile_bytes = (size_t)groups * 32 * BITS;
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
         const uint32_t end = groups - begin < SLICE_GROUPS ? groups : begin + SLICE_GROUPS;
         const size_t stride = ((size_t)(end - begin) * 16 * CODE_BYTES + 63) / 64 * 64;
         KVT_ROLLED
         for (uint32_t q = first / 4; 4 * q < end_token; q++) {
             unpack_quad(side, IS_TABLE && dtype != CODES_DTYPE, codes + (size_t)begin * GROUP_LINES * 64, end - begin, q, row_codes, stride);
+            for (size_t i = q * tile_bytes / 4; i < (q + 1) * tile_bytes / 4; i += 64) /* of the next tile, as V's lines are not met in order */
+                prefetch(codes, tile_bytes + i);
             const uint32_t from_token = 4 * q < first ? first : 4 * q, to_token = 4 * q + 4 < end_token ? 4 * q + 4 : end_token;
             for (uint32_t t = from_token; t < to_token; t++)
                 decode_row(dtype, row_codes + (t - 4 * q) * stride, begin, end, per_block, scale[0] + t, to + (ptrdiff_t)(t - first) * row_stride);

@@ -49,6 +49,17 @@ KVT_ROWS void store32(uint8_t *p, uint32_t value)
 {
     memcpy(p, &value, 4);
 }
+KVT_ROWS uint64_t load64(const uint8_t *p)
+{
+    uint64_t value;
+    memcpy(&value, p, 8);
+    return value;
+}
+KVT_ROWS void store64(uint8_t *p, uint64_t value)
+{
+    memcpy(p, &value, 8);
+}
+#define EACH_BYTE UINT64_C(0x0101010101010101)
 KVT_ROWS float first_lane(f32x16 a)
 {
     float lanes[16];
@@ -180,17 +191,19 @@ KVT_ROWS float limited(float x, float low, float high)
 
 /* ---- nibbles ---- */
 
-/* Byte j: element j low, element j + n/2 high. */
+/* Byte j: element j low, element j + n/2 high; n is a multiple of 16. Eight at a time: compilers' vectors of a loop over bytes cost ten times as
+ * much. */
 KVT_ROWS void pack_halves(uint8_t *to, const uint8_t *code, uint32_t n)
 {
-    for (uint32_t j = 0; j < n / 2; j++)
-        to[j] = (uint8_t)((code[j] & 15) | code[j + n / 2] << 4);
+    for (uint32_t j = 0; j < n / 2; j += 8)
+        store64(to + j, (load64(code + j) & EACH_BYTE * 15) | (load64(code + j + n / 2) & EACH_BYTE * 15) << 4);
 }
 KVT_ROWS void unpack_halves(uint8_t *code, const uint8_t *from, uint32_t n)
 {
-    for (uint32_t j = 0; j < n / 2; j++) {
-        code[j] = from[j] & 15;
-        code[j + n / 2] = from[j] >> 4;
+    for (uint32_t j = 0; j < n / 2; j += 8) {
+        const uint64_t both = load64(from + j);
+        store64(code + j, both & EACH_BYTE * 15);
+        store64(code + j + n / 2, both >> 4 & EACH_BYTE * 15);
     }
 }
 

@@ -68,18 +68,18 @@ static void join_q8_0(uint8_t *row, const uint8_t *codes, const uint8_t *scales,
 
 /* ---- fifth bits: bit j of a word is element j's ---- */
 
+/* Eight at a time: a product brings bit 4 of byte i to bit 56 + i, or the bits of a byte to all bytes, of which byte i keeps bit i. */
 KVT_ROWS void store_fifth_bits(uint8_t *to, const uint8_t *code)
 {
-    uint32_t word = 0;
-    for (uint32_t i = 0; i < ROWS_BLOCK; i++)
-        word |= (uint32_t)(code[i] >> 4) << i;
-    store32(to, word);
+    for (uint32_t i = 0; i < ROWS_BLOCK; i += 8)
+        to[i / 8] = (uint8_t)((load64(code + i) >> 4 & EACH_BYTE) * 0x0102040810204080 >> 56);
 }
 KVT_ROWS void add_fifth_bits(uint8_t *code, const uint8_t *from)
 {
-    const uint32_t word = load32(from);
-    for (uint32_t i = 0; i < ROWS_BLOCK; i++)
-        code[i] = (uint8_t)(code[i] | (word >> i & 1) << 4);
+    for (uint32_t i = 0; i < ROWS_BLOCK; i += 8) {
+        const uint64_t bits = from[i / 8] * EACH_BYTE & 0x8040201008040201;
+        store64(code + i, load64(code + i) | ((bits + EACH_BYTE * 0x7f) >> 3 & EACH_BYTE * 16));
+    }
 }
 
 /* ---- q4_0, q5_0: f16 d, fifth bits, 32 nibbles ---- */

@@ -5,6 +5,12 @@
 
 enum { Q6_0_BYTES = 26, Q6_0_HIGH = 8, Q6_0_BIAS = 32 };
 
+/* Bits 2k and 2k + 1 of upper byte j belong to element j, j + 16, j + 8, j + 24. */
+KVT_ROWS uint32_t q6_0_place(uint32_t k)
+{
+    return k % 2 * 16 + k / 2 * 8;
+}
+
 static void encode_q6_0(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     KVT_FOR_BLOCKS(dim, ROWS_BLOCK)
@@ -19,8 +25,10 @@ static void encode_q6_0(uint8_t *row, const float *x, uint32_t dim, const kvt_ro
         const block_f16 s = refined_scale(from, v, first);
         biased_codes(code, from, Q6_0_BIAS, s);
         store_f16(to, s.d);
-        for (uint32_t j = 0; j < Q6_0_HIGH; j++)
-            to[2 + j] = (uint8_t)(code[j] >> 4 | code[j + 16] >> 4 << 2 | code[j + 8] >> 4 << 4 | code[j + 24] >> 4 << 6);
+        uint64_t high = 0;
+        for (uint32_t k = 0; k < 4; k++)
+            high |= (load64(code + q6_0_place(k)) >> 4 & EACH_BYTE * 3) << 2 * k;
+        store64(to + 2, high);
         pack_halves(to + 2 + Q6_0_HIGH, code, ROWS_BLOCK);
     }
 }
@@ -33,9 +41,8 @@ static void decode_q6_0(float *x, const uint8_t *row, uint32_t dim, const kvt_ro
         const uint8_t *from = row + b * Q6_0_BYTES;
         uint8_t code[ROWS_BLOCK];
         unpack_halves(code, from + 2 + Q6_0_HIGH, ROWS_BLOCK);
-        for (uint32_t j = 0; j < Q6_0_HIGH; j++)
-            for (uint32_t k = 0; k < 4; k++) /* elements j, j + 16, j + 8, j + 24 */
-                code[j + k % 2 * 16 + k / 2 * 8] |= (uint8_t)((from[2 + j] >> 2 * k & 3) << 4);
+        for (uint32_t k = 0; k < 4; k++)
+            store64(code + q6_0_place(k), load64(code + q6_0_place(k)) | (load64(from + 2) >> 2 * k & EACH_BYTE * 3) << 4);
         biased_values(x + b * ROWS_BLOCK, code, Q6_0_BIAS, load_f16_scale(from));
     }
 }

@@ -48,7 +48,7 @@ grep -q 'Examples:' "$work/help" || fail "no examples in the help"
 run "$@" bench --quick --schemes q8_0 --json
 expect_json '(.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")) and (.cpu | length > 0) and (.date | test("^20..-..-..T")) and (.tiers | length > 0)'
 expect_json '.caches | .l2 > 0 and .last_level >= .l2'
-expect_json '[.results[] | [.op, .side]] == [["write", "k"], ["write", "v"], ["read", "k"], ["read", "v"], ["append", "k"], ["append", "v"]]'
+expect_json '[.results[] | [.op, .side]] == [["write", "k"], ["write", "v"], ["read", "k"], ["read", "v"], ["append", "k"], ["append", "v"], ["import", "k"], ["import", "v"], ["export", "k"], ["export", "v"]]'
 expect_json 'all(.results[]; .scheme == "q8_0" and .where == "l2" and .head_dim == 128 and .dtype == "f32" and .rotation == "none")'
 positive='. > 0 and . < 1e9'
 expect_json "all(.results[] | (.elements_per_ns, .gbps_in, .gbps_out, .floor_ratio, .memcpy_ratio, .working_set); $positive)"
@@ -56,7 +56,10 @@ expect_json 'all(.results[]; .samples >= 3)'
 expect_json '([.results[].tier] | unique) == [.tiers[-1]]'
 # 128 elements in are 512 bytes, and 136 out.
 expect_json 'all(.results[] | select(.op == "read") | .gbps_out / .gbps_in * 136 / 512; . > 0.999 and . < 1.001)'
-expect_json 'all(.results[] | select(.op != "read") | .gbps_in / .elements_per_ns; . > 3.999 and . < 4.001)'
+expect_json 'all(.results[] | select(.op == "write" or .op == "append") | .gbps_in / .elements_per_ns; . > 3.999 and . < 4.001)'
+# As ggml keeps it too.
+expect_json 'all(.results[] | select(.op == "import" or .op == "export") | .gbps_in / .gbps_out; . > 0.999 and . < 1.001)'
+expect_json "([.results[] | select(.bulk_ratio) | .op] | unique) == [\"append\"] and all(.results[] | .bulk_ratio // 1; $positive)"
 last_level=$("$jq" .caches.last_level "$work/stdout")
 
 # Everything that chooses what is measured.
@@ -65,6 +68,9 @@ expect_json '[.results[] | [.scheme, .head_dim]] == [["f16", 64], ["f16", 80], [
 expect_json 'all(.results[]; .op == "read" and .side == "v" and .tier == "scalar" and .dtype == "bf16")'
 run "$@" bench --quick --schemes q8_0 --ops append --side k --tier all --rotation 64 --centring page --json
 expect_json '.tiers == [.results[].tier] and all(.results[]; .rotation == "64" and .centring == "page")'
+
+run "$@" bench --quick --schemes e4m3,kv4 --ops import --side v --fp8-block 32 --fp8-scale e8m0 --json
+expect_json '[.results[] | [.scheme, .fp8_block, .fp8_scale]] == [["e4m3", "32", "e8m0"]]'
 
 # A walk through memory takes about six times the last-level cache.
 if [ "$last_level" -le $((64 << 20)) ]; then
@@ -81,7 +87,7 @@ if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider
 
 expect_error 2 '"q9" is no scheme' "$@" bench --schemes q8_0,q9
 expect_error 2 '"" is no scheme' "$@" bench --schemes ""
-expect_error 2 'write, read or append would be right' "$@" bench --ops reed
+expect_error 2 'write, read, append, import or export would be right' "$@" bench --ops reed
 expect_error 2 'kvtile info lists them' "$@" bench --tier nosuch
 expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 0
 expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 128x
@@ -89,6 +95,8 @@ expect_error 2 'both, k or v would be right' "$@" bench --side x
 expect_error 2 'both, l2 or memory would be right' "$@" bench --where l3
 expect_error 2 'f32, f16 or bf16 would be right' "$@" bench --dtype f64
 expect_error 2 'none, 64 or 128 would be right' "$@" bench --rotation 32
+expect_error 2 'row, 32, 64 or 128 would be right' "$@" bench --fp8-block 16
+expect_error 2 'f32 or e8m0 would be right' "$@" bench --fp8-scale f16
 expect_error 2 'has these options' "$@" bench --schemes q8_0 --effort best
 expect_error 2 '--nosuch' "$@" bench --nosuch
 expect_error 2 'surplus' "$@" bench surplus

@@ -28,7 +28,8 @@ static const char HELP[] =
     "Times the kernels beside the simplest loop that moves the same bytes, and beside memcpy, in turns on one thread.\n"
     "\n"
     "  --schemes LIST   names separated by commas (default: all; see kvtile info)\n"
-    "  --ops LIST       write, read, append (default: all): whole heads in, whole heads out, one token per call\n"
+    "  --ops LIST       write, read: whole heads in and out; append: a token in 8 heads per call; import, export: whole heads from and to rows of\n"
+    "                   another engine (default: all)\n"
     "  --side k|v|both  (default: both)\n"
     "  --tier LIST      tiers to measure, or all (default: the best that this CPU has; see kvtile info)\n"
     "  --head-dim LIST  channels of a row (default: 128)\n"
@@ -37,6 +38,7 @@ static const char HELP[] =
     "  --dtype f32|f16|bf16\n"
     "                   rows outside (default: f32)\n"
     "  --rotation none|64|128, --centring none|sequence|page, --effort default|fast|best\n"
+    "  --fp8-block row|32|64|128, --fp8-scale f32|e8m0\n"
     "                   how rows are stored (default: the first of each); schemes that have no such option are left out\n"
     "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
     "  --json           one object: the machine, and an array of results\n"
@@ -48,11 +50,13 @@ static const char HELP[] =
     "and\n"
     "               half out; median of pairs measured right after each other. 1 would be as fast, 2 takes twice the time. ggml: in a build that "
     "compares\n"
+    "bulk           of append: our time over that of writing as many tokens as whole pages\n"
     "docs/performance.md says more. kvtile-bench runs the same cases under Google Benchmark's flags.\n"
     "\n"
     "Examples:\n"
     "  kvtile bench --quick\n"
     "  kvtile bench --schemes q8_0,kv4 --ops read --tier all --head-dim 64,128,256\n"
+    "  kvtile bench --schemes e4m3 --fp8-block 32 --fp8-scale e8m0\n"
     "  kvtile bench --schemes kv4 --ops write --effort best --where l2 --json | jq -r '.results[] | [.side, .elements_per_ns] | @tsv'\n";
 
 enum { MOST_WORDS = 64 };
@@ -101,7 +105,7 @@ static int take_op(options *chosen, const char *word)
             return 0;
         }
     }
-    return refuse("--ops", word, "write, read or append would be right");
+    return refuse("--ops", word, "write, read, append, import or export would be right");
 }
 
 static int take_tier(options *chosen, const char *word)
@@ -181,6 +185,8 @@ typedef struct texts {
     char *rotation;
     char *centring;
     char *effort;
+    char *fp8_block;
+    char *fp8_scale;
 } texts;
 
 static int choose(options *chosen, const texts *given)
@@ -193,11 +199,15 @@ static int choose(options *chosen, const texts *given)
         { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { NULL, 0 }
     };
     static const word_value efforts[] = { { "default", KVT_EFFORT_DEFAULT }, { "fast", KVT_EFFORT_FAST }, { "best", KVT_EFFORT_BEST }, { NULL, 0 } };
+    static const word_value fp8_blocks[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 }, { NULL, 0 } };
+    static const word_value fp8_scales[] = { { "f32", KVT_FP8_SCALE_F32 }, { "e8m0", KVT_FP8_SCALE_E8M0 }, { NULL, 0 } };
     bench_selection *selection = &chosen->selection;
-    int side, where, dtype, rotation, centring, effort;
+    int side, where, dtype, rotation, centring, effort, fp8_block, fp8_scale;
     if (take_choice(&side, "--side", given->side, sides) != 0 || take_choice(&where, "--where", given->where, wheres) != 0 ||
         take_choice(&dtype, "--dtype", given->dtype, dtypes) != 0 || take_choice(&rotation, "--rotation", given->rotation, rotations) != 0 ||
-        take_choice(&centring, "--centring", given->centring, centrings) != 0 || take_choice(&effort, "--effort", given->effort, efforts) != 0)
+        take_choice(&centring, "--centring", given->centring, centrings) != 0 || take_choice(&effort, "--effort", given->effort, efforts) != 0 ||
+        take_choice(&fp8_block, "--fp8-block", given->fp8_block, fp8_blocks) != 0 ||
+        take_choice(&fp8_scale, "--fp8-scale", given->fp8_scale, fp8_scales) != 0)
         return -1;
     if (take_words(chosen, given->schemes, take_scheme) != 0 || take_words(chosen, given->ops, take_op) != 0 ||
         take_words(chosen, given->tier, take_tier) != 0 || take_words(chosen, given->head_dim, take_dim) != 0)
@@ -208,6 +218,8 @@ static int choose(options *chosen, const texts *given)
     selection->options.rotation = (kvt_rotation)rotation;
     selection->options.centring = (kvt_centring)centring;
     selection->options.effort = (kvt_effort)effort;
+    selection->options.fp8_block = (uint32_t)fp8_block;
+    selection->options.fp8_scale = (kvt_fp8_scale)fp8_scale;
     if (given->ops == NULL)
         selection->ops = (1U << BENCH_N_OPS) - 1;
     if (given->head_dim == NULL)
@@ -257,18 +269,29 @@ static const char *effort_name(kvt_effort effort)
     return effort == KVT_EFFORT_FAST ? "fast" : effort == KVT_EFFORT_BEST ? "best" : "default";
 }
 
+static const char *fp8_block_name(uint32_t block)
+{
+    return block == 32 ? "32" : block == 64 ? "64" : block == 128 ? "128" : "row";
+}
+
+static const char *fp8_scale_name(kvt_fp8_scale scale)
+{
+    return scale == KVT_FP8_SCALE_E8M0 ? "e8m0" : "f32";
+}
+
 static void print_head(const options *chosen, const machine *here)
 {
     const kvt_side_options *stored = &chosen->selection.options;
     printf("kvtile %s on %s, tiers %s, %s\n", kvt_version(), here->cpu, here->tiers, here->date);
     printf("L1 %zu KiB, L2 %zu KiB, last-level cache %zu KiB (%s)%s\n", here->l1_bytes >> 10, here->l2_bytes >> 10, here->llc_bytes >> 10,
            here->cache_source, chosen->quick ? "; a rough look" : "");
-    printf("rows of %s; rotation %s, centring %s, effort %s\n", bench_dtype_name(chosen->selection.dtype), rotation_name(stored->rotation),
-           centring_name(stored->centring), effort_name(stored->effort));
+    printf("rows of %s; rotation %s, centring %s, effort %s, fp8: a scale per %s, %s\n", bench_dtype_name(chosen->selection.dtype),
+           rotation_name(stored->rotation), centring_name(stored->centring), effort_name(stored->effort), fp8_block_name(stored->fp8_block),
+           fp8_scale_name(stored->fp8_scale));
     if (ggml_report() != NULL)
         printf("ggml: %s\n", ggml_report());
-    printf("\n%-6s %-6s %-4s %-9s %4s %-6s %9s %8s %8s %8s %8s%s\n", "op", "scheme", "side", "tier", "dim", "where", "elem/ns", "GB/s in", "GB/s out",
-           "floor", "memcpy", ggml_report() != NULL ? "     ggml" : "");
+    printf("\n%-6s %-6s %-4s %-9s %4s %-6s %9s %8s %8s %8s %8s %8s%s\n", "op", "scheme", "side", "tier", "dim", "where", "elem/ns", "GB/s in",
+           "GB/s out", "floor", "memcpy", "bulk", ggml_report() != NULL ? "     ggml" : "");
 }
 
 static void print_row(const bench_case *one, const shim_result *result)
@@ -281,7 +304,11 @@ static void print_row(const bench_case *one, const shim_result *result)
     }
     printf("%9.3f %8.2f %8.2f %8.2f %8.2f", shim_result_counter(result, MEASURE_ELEMENTS), shim_result_counter(result, MEASURE_IN),
            shim_result_counter(result, MEASURE_OUT), shim_result_counter(result, MEASURE_FLOOR), shim_result_counter(result, MEASURE_MEMCPY));
-    const double ggml = shim_result_counter(result, MEASURE_GGML);
+    const double bulk = shim_result_counter(result, MEASURE_BULK), ggml = shim_result_counter(result, MEASURE_GGML);
+    if (isfinite(bulk))
+        printf(" %8.2f", bulk);
+    else
+        printf(" %8s", "");
     if (isfinite(ggml))
         printf(" %8.2f", ggml);
     putchar('\n');
@@ -299,6 +326,8 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
     json_object_set_new(object, "rotation", json_string(rotation_name(one->options.rotation)));
     json_object_set_new(object, "centring", json_string(centring_name(one->options.centring)));
     json_object_set_new(object, "effort", json_string(effort_name(one->options.effort)));
+    json_object_set_new(object, "fp8_block", json_string(fp8_block_name(one->options.fp8_block)));
+    json_object_set_new(object, "fp8_scale", json_string(fp8_scale_name(one->options.fp8_scale)));
     json_object_set_new(object, "where", json_string(BENCH_WHERE_NAMES[one->where]));
     if (result->error != NULL) {
         json_object_set_new(object, "error", json_string(result->error));
@@ -367,7 +396,7 @@ static int measure(const options *chosen)
     if (bench_cases_add(&plan.list, &chosen->selection) != 0) {
         error_print(WHO, "cases", "out of memory");
     } else if (plan.list.n == 0) {
-        error_print(WHO, "--rotation, --centring, --effort", "no scheme that is asked for has these options");
+        error_print(WHO, "--rotation, --centring, --effort, --fp8-block, --fp8-scale", "no scheme that is asked for has these options");
         code = 2;
     } else if (shim_initialize(&n_arguments, arguments, "") != 0 || measure_register(&plan) != 0) {
         error_print(WHO, "cases", "Google Benchmark does not take them, or out of memory");
@@ -396,16 +425,17 @@ int kvt_cmd_bench(int argc, const char **argv)
     int json = 0;
     int quick = 0;
     texts given = { 0 };
-    char **const values[] = { &given.schemes, &given.ops,   &given.side,     &given.tier,     &given.head_dim,
-                              &given.where,   &given.dtype, &given.rotation, &given.centring, &given.effort };
+    char **const values[] = { &given.schemes, &given.ops,      &given.side,     &given.tier,   &given.head_dim,  &given.where,
+                              &given.dtype,   &given.rotation, &given.centring, &given.effort, &given.fp8_block, &given.fp8_scale };
     const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },  { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },     { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL }, { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },    { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL }, { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },    { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },    POPT_TABLEEND,
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },    { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },       { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },   { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },      { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },   { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL }, { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
+        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },      { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },      POPT_TABLEEND,
     };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {

@@ -75,7 +75,7 @@ static bool get_integer(const reader *r, const char *field, json_int_t low, json
 
 static bool get_u32(const reader *r, const char *field, uint32_t high, uint32_t *result)
 {
-    json_int_t value;
+    json_int_t value = 0;
     if (!get_integer(r, field, 1, high, &value))
         return false;
     *result = (uint32_t)value;

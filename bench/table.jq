@@ -1,0 +1,16 @@
+# The report of `kvtile bench --json` as Markdown: a table for each tier, head_dim and place, a row for each scheme.
+#   build/release/bin/kvtile bench --json | jq -rf bench/table.jq
+# A cell has elements per nanosecond and, in brackets, our time over the floor's; of append, over a bulk write's. docs/performance.md says what they are.
+def places($n): pow(10; $n) as $one | . * $one | round / $one | tostring;
+def cell: if . == null then "" elif .error then .error
+  else (.elements_per_ns | if . < 10 then places(2) else places(1) end) + " (" + (.bulk_ratio // .floor_ratio | places(2)) + ")" end;
+def table:
+  (map({op, side}) | unique_by([(.op | {"write":0, "read":1, "append":2, "import":3, "export":4}[.]), .side])) as $columns
+  | (reduce .[] as $r ([]; if index($r.scheme) then . else . + [$r.scheme] end)) as $schemes
+  | . as $all
+  | "| scheme | " + ($columns | map(.op + " " + (.side | ascii_upcase)) | join(" | ")) + " |",
+    "|---|" + ($columns | map("---:|") | join("")),
+    ($schemes[] as $s | "| " + $s + " | "
+      + ($columns | map(. as $c | first($all[] | select(.scheme == $s and .op == $c.op and .side == $c.side)) // null | cell) | join(" | ")) + " |");
+.results | group_by([.where, .tier, .head_dim])[]
+  | "", "\(.[0].tier), head_dim \(.[0].head_dim), \(.[0].where):", "", table
