@@ -26,6 +26,17 @@ KVT_LANES f32x16 canonical_nan(f32x16 x)
     return f32x16_from_bits(i32x16_select(i32x16_gt(magnitude_bits(x), i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), i32x16_from_f32_bits(x)));
 }
 
+/* One question for all: a sum has a NaN where one of them does (or where infinities meet, which costs time only). */
+KVT_LANES void canonical_nans(f32x16 *v, uint32_t n)
+{
+    f32x16 sum = v[0];
+    for (uint32_t i = 1; i < n; i++)
+        sum = f32x16_add(sum, v[i]);
+    if (mask16_any(i32x16_gt(magnitude_bits(sum), i32x16_set1(0x7f800000))))
+        for (uint32_t i = 0; i < n; i++)
+            v[i] = canonical_nan(v[i]);
+}
+
 KVT_LANES void butterfly(f32x16 *a, f32x16 *b)
 {
     const f32x16 sum = f32x16_add(*a, *b);
@@ -109,13 +120,12 @@ KVT_LANES void prepare_block(float *x, const uint8_t *row, kvt_dtype dtype, uint
     }
     if (n)
         hadamard(v, n);
-    for (uint32_t i = 0; i < groups; i++) {
-        if (mu)
-            v[i] = f32x16_sub(without_small(v[i]), f32x16_load(mu + 16 * (g + i)));
-        if (n || mu)
-            v[i] = canonical_nan(v[i]);
+    for (uint32_t i = 0; mu && i < groups; i++)
+        v[i] = f32x16_sub(without_small(v[i]), f32x16_load(mu + 16 * (g + i)));
+    if (n || mu)
+        canonical_nans(v, groups);
+    for (uint32_t i = 0; i < groups; i++)
         f32x16_store(x + 16 * (g + i), v[i]);
-    }
 }
 
 KVT_LANES void restore_block(const float *x, uint8_t *row, kvt_dtype dtype, uint32_t dim, uint32_t g, uint32_t n, const float *mu)
@@ -131,30 +141,43 @@ KVT_LANES void restore_block(const float *x, uint8_t *row, kvt_dtype dtype, uint
     }
     if (n)
         hadamard(v, n);
-    for (uint32_t i = 0; i < groups; i++) {
-        if (n)
-            v[i] = f32x16_from_bits(i32x16_xor(i32x16_from_f32_bits(v[i]), signs_of(g + i)));
-        if (n || mu)
-            v[i] = canonical_nan(v[i]);
+    for (uint32_t i = 0; n && i < groups; i++)
+        v[i] = f32x16_from_bits(i32x16_xor(i32x16_from_f32_bits(v[i]), signs_of(g + i)));
+    if (n || mu)
+        canonical_nans(v, groups);
+    for (uint32_t i = 0; i < groups; i++)
         store_group(row, dtype, dim, g + i, v[i]);
-    }
 }
 
-/* Calls block(..., g, n, ...) for each block of a row, with n as a constant. */
+/* Calls block(..., dim, g, n, mu) for each block of a row, with n as a constant; and where blocks are whole, as they nearly always are, with nothing
+ * left to ask: a dim without an end, and whether there is a centre. */
+#define FOR_WHOLE_BLOCKS(n, block, a, b, dtype, dim, mu)                                                                                             \
+    for (; (g + (n)) * 16 <= (dim); g += (n))                                                                                                        \
+        block(a, b, dtype, UINT32_MAX, g, n, mu);
+
 #define FOR_BLOCKS(groups, rotation, block, a, b, dtype, dim, mu)                                                                                    \
-    for (uint32_t g = 0, n = (rotation) / 16; g < (groups); g += n ? n : 1) {                                                                        \
-        while (n > (groups)-g)                                                                                                                       \
-            n /= 2;                                                                                                                                  \
-        if (n == 8)                                                                                                                                  \
-            block(a, b, dtype, dim, g, 8, mu);                                                                                                       \
+    {                                                                                                                                                \
+        uint32_t g = 0, n = (rotation) / 16;                                                                                                         \
+        if (n == 4 && (mu))                                                                                                                          \
+            FOR_WHOLE_BLOCKS(4, block, a, b, dtype, dim, mu)                                                                                         \
         else if (n == 4)                                                                                                                             \
-            block(a, b, dtype, dim, g, 4, mu);                                                                                                       \
-        else if (n == 2)                                                                                                                             \
-            block(a, b, dtype, dim, g, 2, mu);                                                                                                       \
-        else if (n == 1)                                                                                                                             \
-            block(a, b, dtype, dim, g, 1, mu);                                                                                                       \
-        else                                                                                                                                         \
-            block(a, b, dtype, dim, g, 0, mu);                                                                                                       \
+            FOR_WHOLE_BLOCKS(4, block, a, b, dtype, dim, NULL)                                                                                       \
+        else if (n == 8)                                                                                                                             \
+            FOR_WHOLE_BLOCKS(8, block, a, b, dtype, dim, mu)                                                                                         \
+        for (; g < (groups); g += n ? n : 1) {                                                                                                       \
+            while (n > (groups)-g)                                                                                                                   \
+                n /= 2;                                                                                                                              \
+            if (n == 8)                                                                                                                              \
+                block(a, b, dtype, dim, g, 8, mu);                                                                                                   \
+            else if (n == 4)                                                                                                                         \
+                block(a, b, dtype, dim, g, 4, mu);                                                                                                   \
+            else if (n == 2)                                                                                                                         \
+                block(a, b, dtype, dim, g, 2, mu);                                                                                                   \
+            else if (n == 1)                                                                                                                         \
+                block(a, b, dtype, dim, g, 1, mu);                                                                                                   \
+            else                                                                                                                                     \
+                block(a, b, dtype, dim, g, 0, mu);                                                                                                   \
+        }                                                                                                                                            \
     }
 
 static void prepare(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
