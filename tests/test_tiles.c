@@ -388,6 +388,63 @@ START_TEST(every_scale)
 }
 END_TEST
 
+/* What FP8 rounds, with a tensor's scale of 1: as rows of f16 and bf16 all numbers there are, and as rows of f32 every sign, exponent and upper seven
+ * bits of mantissa with what lies on, beside and between the middles of codes (whose places are in those bits); a page at once, and token by token.
+ */
+START_TEST(fp8_every_input)
+{
+    static const uint32_t low_bits[] = { 0, 1, 0x7fff, 0x8000, 0x8001, 0xffff };
+    const kvt_scheme scheme = _i % 2 == 0 ? KVT_SCHEME_e4m3 : KVT_SCHEME_e5m2;
+    const kvt_side which = _i / 2 == 0 ? KVT_K : KVT_V;
+    test_tier tiers[32];
+    size_t n_tiers = test_tiers(tiers);
+    bench b = bench_make((uint64_t)_i + 800);
+    kvt_spec spec = test_spec(scheme, scheme, KVT_MAX_DIM, KVT_MAX_DIM);
+    spec.k_options.fp8_block = spec.v_options.fp8_block = KVT_BLOCK_TENSOR;
+    spec.k_options.fp8_tensor_scale = spec.v_options.fp8_tensor_scale = 1;
+    oracle_layout o;
+    oracle_layout_init(&o, &spec);
+    const size_t bytes = memory_bytes(&o), n_low = sizeof low_bits / sizeof *low_bits;
+    unsigned char *table[PAGES], *got_table[PAGES];
+    oracle_table(&o, b.want, table);
+    oracle_table(&o, b.got, got_table);
+    for (size_t fill = 0; fill < n_low + 2; fill++) {
+        const kvt_dtype dtype = fill < n_low ? KVT_F32 : fill == n_low ? KVT_F16 : KVT_BF16;
+        const size_t element = oracle_element_bytes(dtype);
+        const ptrdiff_t stride = (ptrdiff_t)(KVT_MAX_DIM * element);
+        for (uint32_t upper = 0; upper < 65536; upper++)
+            oracle_store(b.in.memory + upper * element, element, dtype == KVT_F32 ? upper << 16 | low_bits[fill] : upper);
+        memcpy(b.want, b.fill, bytes);
+        oracle_write(&o, which, table, 0, 64, b.in.memory, dtype, stride);
+        for (size_t t = 0; t < 2 * n_tiers; t++) {
+            spec.tiers = tiers[t / 2].mask;
+            kvt_layout layout;
+            ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+            memcpy(b.got, b.fill, bytes);
+            const kvt_pages pages = contiguous(&o, b.got);
+            const size_t n = t % 2 == 0 ? 64 : 1;
+            for (size_t token = 0; token < 64; token += n)
+                ck_assert_int_eq(kvt_write(&layout, which, &pages, token, n, b.in.memory + (ptrdiff_t)token * stride, dtype, stride), KVT_OK);
+            const size_t at = test_difference(b.want, b.got, bytes);
+            TEST_REQUIRE(at == bytes, "tier %s, %s %s of %s, low bits %zu: byte %zu of the pages is %02x, not %02x", tiers[t / 2].name,
+                         side_names[which], kvt_scheme_get(scheme)->name, dtype_names[dtype], fill, at, b.got[at], b.want[at]);
+        }
+    }
+    /* And back: all 256 codes, in every place. */
+    for (size_t i = 0; i < 64 * KVT_MAX_DIM; i++)
+        got_table[0][o.side[which].codes_offset + i] = (unsigned char)(i + i / 256);
+    for (size_t t = 0; t < n_tiers; t++) {
+        spec.tiers = tiers[t].mask;
+        kvt_layout layout;
+        ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+        const kvt_pages pages = contiguous(&o, b.got);
+        for (size_t d = 0; d < 3; d++)
+            check_read(&b, &layout, &o, which, &pages, got_table, 0, 64, dtypes[d], 0, tiers[t].name);
+    }
+    bench_free(&b);
+}
+END_TEST
+
 /* ---- FTZ and DAZ ----------------------------------------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
@@ -544,6 +601,7 @@ int main(void)
     tcase_add_loop_test(tcase, page_stride, 0, 2 * schemes);
     tcase_add_loop_test(tcase, garbage, 0, 2 * schemes);
     tcase_add_loop_test(tcase, every_scale, 0, schemes);
+    tcase_add_loop_test(tcase, fp8_every_input, 0, 4);
     tcase_add_loop_test(tcase, flushing_of_subnormals, 0, 2 * schemes);
     tcase_add_test(tcase, flushing_flushes);
     tcase_add_test(tcase, lone_tiers);
