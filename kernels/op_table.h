@@ -264,8 +264,8 @@ KVT_LANES void choose_block_scales(const nearest *near, bool is_first, uint8_t *
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
 }
 
-KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given,
-                                  uint32_t quads, tile_factors *factors)
+KVT_ONCE bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, uint32_t quads,
+                                 tile_factors *factors)
 {
     (void)dtype;
     (void)quads; /* a lane that does not matter costs nothing */
@@ -385,8 +385,8 @@ KVT_LANES void choose_scales_of_row(const nearest *near, bool is_first, uint32_t
     }
 }
 
-KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
-                                 float *r)
+KVT_ONCE bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
+                                float *r)
 {
     (void)dtype;
     const uint32_t blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS;

@@ -210,10 +210,15 @@ KVT_LANES void copy_groups(uint8_t *to, const uint8_t *from, uint32_t groups)
     }
 }
 
-/* May be of what is not there. */
-KVT_LANES void prefetch(const uint8_t *p, size_t ahead)
+/* What is prefetched may be not there. Rows come as far as the L2 cache (a tile's are often 4 KiB apart, and would put each other out of L1), lines
+ * of codes to L1. */
+KVT_LANES void prefetch_row(const uint8_t *p, ptrdiff_t ahead)
 {
-    __builtin_prefetch((const void *)((uintptr_t)p + ahead));
+    __builtin_prefetch((const void *)((uintptr_t)p + (size_t)ahead), 0, 2);
+}
+KVT_LANES void prefetch_line(const uint8_t *p, size_t ahead)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + ahead), 0, 3);
 }
 
 /* ---- rows to codes ---- */
@@ -228,7 +233,7 @@ KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead,
         const uint32_t at = k < n ? g + k : g, b = IS_FP8 ? block_of(at, per_block) : block_of(g, BLOCK_GROUPS) + (at - g) / BLOCK_GROUPS;
         const float factor = SCALE_BYTES > 0 ? r[b * r_stride] : 0;
         if (ahead)
-            prefetch(group_of(row, at, dtype), (size_t)ahead);
+            prefetch_row(group_of(row, at, dtype), ahead);
         if (has_blank && factor != factor) /* its elements may be no numbers that a code exists for */
             code[k] = encode(load_row(kvt_zero_row, dtype), f32x16_set1(0));
         else
@@ -237,13 +242,31 @@ KVT_LANES void encode_four(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead,
     u8x64_store(codes, IS_TABLE ? codes_of(u8x64_pack_sat_s8(code)) : IS_SIGNED ? u8x64_pack_s8(code) : u8x64_pack_u8(code));
 }
 
-/* Groups begin .. end - 1 of a row to the row of their codes, whose length is that of whole lines. r[b * r_stride] belongs to block b. */
-KVT_LANES void encode_groups(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t begin, uint32_t end, uint32_t per_block, const float *r,
-                             uint32_t r_stride, bool has_blank, uint8_t *codes)
+/* What is the same for both sides and is not asked for often has one copy only: it compiles in half the time. */
+#define KVT_ONCE static __attribute__((noinline, unused))
+
+/* Blocks that cannot be represented, and what four groups at a time leave over. */
+KVT_ONCE void encode_rest(kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end, uint32_t per_block, const float *r, uint32_t r_stride,
+                          uint8_t *codes)
 {
-    const uint8_t *from = group_of(row, begin, dtype);
+    for (uint32_t g = begin; g < end; g += 4) {
+        const uint32_t n = end - g < 4 ? end - g : 4;
+        uint8_t *to = codes + (size_t)(g - begin) * 16;
+        if (IS_TABLE || dtype == KVT_F32)
+            encode_four(KVT_F32, row, 0, g, n, per_block, r, r_stride, true, to);
+        else if (dtype == KVT_F16)
+            encode_four(KVT_F16, row, 0, g, n, per_block, r, r_stride, true, to);
+        else
+            encode_four(KVT_BF16, row, 0, g, n, per_block, r, r_stride, true, to);
+    }
+}
+
+/* Groups begin .. end - 1 of a row to the row of their codes, whose length is that of whole lines. r[b * r_stride] belongs to block b. */
+KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t begin, uint32_t end, const kvt_tile_spec *spec,
+                          const float *r, uint32_t r_stride, bool has_blank, uint8_t *codes)
+{
     if (dtype == CODES_DTYPE || dtype == SCHEME_DTYPE) {
-        copy_groups(codes, from, end - begin);
+        copy_groups(codes, group_of(row, begin, dtype), end - begin);
         return;
     }
     if (BITS > 8) {
@@ -251,21 +274,12 @@ KVT_LANES void encode_groups(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahea
             store_row(codes + (size_t)(g - begin) * 16 * CODE_BYTES, SCHEME_DTYPE, load_row(group_of(row, g, dtype), dtype));
         return;
     }
+    const uint32_t per_block = SCALE_BYTES > 0 ? block_groups(spec) : 1;
     uint32_t g = begin;
-    for (; g + 4 <= end; g += 4)
-        encode_four(dtype, row, ahead, g, 4, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
+    for (; !has_blank && g + 4 <= end; g += 4)
+        encode_four(dtype, row, ahead, g, 4, per_block, r, r_stride, false, codes + (size_t)(g - begin) * 16);
     if (g < end)
-        encode_four(dtype, row, ahead, g, end - g, per_block, r, r_stride, has_blank, codes + (size_t)(g - begin) * 16);
-}
-
-KVT_LANES void encode_row(kvt_dtype dtype, const uint8_t *row, ptrdiff_t ahead, uint32_t begin, uint32_t end, const kvt_tile_spec *spec,
-                          const float *r, uint32_t r_stride, bool has_blank, uint8_t *codes)
-{
-    const uint32_t per_block = SCALE_BYTES > 0 && dtype != CODES_DTYPE ? block_groups(spec) : 1;
-    if (has_blank)
-        encode_groups(dtype, row, ahead, begin, end, per_block, r, r_stride, true, codes);
-    else
-        encode_groups(dtype, row, ahead, begin, end, per_block, r, r_stride, false, codes);
+        encode_rest(dtype, row, g, end, per_block, r, r_stride, codes + (size_t)(g - begin) * 16);
 }
 
 /* Of two groups, or of one and itself. */
@@ -346,14 +360,13 @@ KVT_LANES bool store_factors(float r[16], const block_scale *s)
 }
 
 #ifdef SCHEME_IS_TABLE
-KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given,
-                                  uint32_t quads, tile_factors *factors);
-KVT_LANES bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
-                                 float *r);
+KVT_ONCE bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, uint32_t quads,
+                                 tile_factors *factors);
+KVT_ONCE bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
+                                float *r);
 #else
-/* The scales of a tile's rows, of which only the first `quads` times four matter. */
-KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *rows, uint32_t quads,
-                                  tile_factors *factors)
+KVT_LANES bool choose_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *rows, uint32_t quads,
+                             tile_factors *factors)
 {
     const uint32_t per_block = block_groups(spec), bytes = scale_bytes(spec), blocks = (groups + per_block - 1) / per_block;
     uint32_t largest[MAX_BLOCKS][KVT_TILE_TOKENS];
@@ -366,6 +379,17 @@ KVT_LANES bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_ti
         has_blank |= store_factors(factors->r[b], &s);
     }
     return has_blank;
+}
+
+/* The scales of a tile's rows, of which only the first `quads` times four matter. */
+KVT_ONCE bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *rows, uint32_t quads,
+                                 tile_factors *factors)
+{
+    if (dtype == KVT_F32)
+        return choose_scales(KVT_F32, scales, spec, groups, rows, quads, factors);
+    if (dtype == KVT_F16)
+        return choose_scales(KVT_F16, scales, spec, groups, rows, quads, factors);
+    return choose_scales(KVT_BF16, scales, spec, groups, rows, quads, factors);
 }
 
 /* The same for one row; r[b] is for block b. */
@@ -510,7 +534,7 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
         for (uint32_t q = first / 4; 4 * q < end_token; q++) {
             unpack_quad(side, IS_TABLE && dtype != CODES_DTYPE, codes + (size_t)begin * GROUP_LINES * 64, end - begin, q, row_codes, stride);
             for (size_t i = q * tile_bytes / 4; i < (q + 1) * tile_bytes / 4; i += 64) /* of the next tile, as V's lines are not met in order */
-                prefetch(codes, tile_bytes + i);
+                prefetch_line(codes, tile_bytes + i);
             const uint32_t from_token = 4 * q < first ? first : 4 * q, to_token = 4 * q + 4 < end_token ? 4 * q + 4 : end_token;
             for (uint32_t t = from_token; t < to_token; t++)
                 decode_row(dtype, row_codes + (t - 4 * q) * stride, begin, end, per_block, scale[0] + t, to + (ptrdiff_t)(t - first) * row_stride);
