@@ -10,9 +10,9 @@ int main(void)
     const kvt_model *model = kvt_catalogue_find("gemma-4-E2B");
     const kvt_size_request request = {
         .size = sizeof request,
-        .engine = KVT_ENGINE_LOGICAL,
-        .k_scheme = KVT_SCHEME_f16,
-        .v_scheme = KVT_SCHEME_f16,
+        .engine = KVT_ENGINE_logical,
+        .k_type = "f16",
+        .v_type = "f16",
         .context = 32768,
         .sequences = 1,
     };

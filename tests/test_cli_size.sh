@@ -107,23 +107,28 @@ fi
 "$jq" -e '
     def integers: map(type == "number" and . == floor) | all;
     .model == "gemma-4-E2B" and .k_scheme == "f16" and .v_scheme == "f16" and .context == 1000 and .sequences == 2 and .engine == "kvtile"
-    and .bytes_per_token == {growing: 6144, window: 12288} and .state_bytes_per_sequence == 0
+    and .bytes_per_token == {growing: 6144, growing_bytes: 6144, growing_tokens: 1, window: 12288} and .state_bytes_per_sequence == 0
+    and .notes == "" and (has("budget") | not) and (.breakdown | add) == .total_bytes and .breakdown.window == 14155776
     and .total_bytes == (.layers | map(.bytes) | add)
     and (.layers | map(.kind)) == ["full", "sliding", "none"]
-    and (.layers | map([.count, .kv_heads, .k_dim, .v_dim, .window, .bytes_per_token, .tokens, .bytes] | integers) | all)
-    and .layers[1] == {kind: "sliding", count: 12, kv_heads: 1, k_dim: 256, v_dim: 256, window: 512,
-                       bytes_per_token: 12288, tokens: 576, bytes: 14155776}' "$work/out" >"$work/result" || fail "keys of --json"
+    and (.layers | map([.count, .kv_heads, .k_dim, .v_dim, .window, .bytes_per_token, .rows, .allocated_rows, .bytes] | integers) | all)
+    and (.layers | map(.payload_bytes + .scale_bytes + .padding_bytes + .rounding_bytes + .state_bytes == .bytes) | all)
+    and (.layers[1] | [.kind, .count, .kv_heads, .k_dim, .v_dim, .window, .bytes_per_token, .rows, .allocated_rows, .bytes])
+        == ["sliding", 12, 1, 256, 256, 512, 12288, 1024, 1152, 14155776]' "$work/out" >"$work/result" || fail "keys of --json"
 
 # ---- tables, the list and the help
 
 "$@" size gemma-4-E2B >"$work/out" || fail "table of one model"
 grep -q '208,404,480' "$work/out" || fail "table of one model: no total"
 "$@" size --table --ctx 64k >"$work/out" || fail "--table"
-[ "$(grep -c '^[A-Za-z].*iB' "$work/out")" -eq 6 ] || fail "--table: not six models"
+[ "$(grep -c '^[GNQg].* kv4 \|^  .* kv4 ' "$work/out")" -eq 6 ] || fail "--table: not six models"
 [ "$(wc -L <"$work/out" 2>/dev/null || echo 0)" -le 100 ] || fail "--table: wider than 100 columns"
 "$@" size gemma-4-E4B gemma-4-31B >"$work/out" || fail "two models"
-[ "$(grep -c '^gemma.*iB' "$work/out")" -eq 2 ] || fail "two models: not two rows"
-"$@" size --list | grep -q '^  gemma-4-31B ' || fail "--list"
+[ "$(grep -c '^gemma' "$work/out")" -eq 2 ] || fail "two models: not two rows"
+"$@" size --list >"$work/out"
+grep -q '^  gemma-4-31B ' "$work/out" || fail "--list"
+grep -q '^  vllm ' "$work/out" || fail "--list: no engines"
+[ "$(sed -n '/^Models/,/^$/p' "$work/out" | wc -l)" -ge 37 ] || fail "--list: fewer than 35 models"
 "$@" size --help | grep -q '^Examples:' || fail "--help"
 "$jq" '.text_config.head_dim = 72' "$e2b" >"$work/odd.json"
 "$@" size "$work/odd.json" | grep -q 'channels are stored as 80' || fail "padding is not reported"
@@ -132,6 +137,55 @@ grep -q '208,404,480' "$work/out" || fail "table of one model: no total"
 "$@" size gemma-4-E2B --ctx 1m --json >"$work/out" 2>"$work/err" || fail "a long context"
 "$jq" -e '.context == 1048576' "$work/out" >"$work/result" || fail "a long context: $(cat "$work/out")"
 grep -q 'at most 131,072 tokens' "$work/err" || fail "a long context: no note"
+
+# 65k and the like are powers of two; lists make tables.
+"$@" size gemma-4-E2B --ctx 32k,65k,131k --schemes f16,kv4 --json >"$work/out" || fail "lists"
+"$jq" -e 'length == 6 and map(.context) == [32768, 65536, 131072, 32768, 65536, 131072] and map(.k_scheme) == ["f16", "f16", "f16", "kv4", "kv4", "kv4"]' \
+    "$work/out" >"$work/result" || fail "lists: $(cat "$work/result")"
+
+# One table that says which context fits a phone.
+"$@" size gemma-4-E2B gemma-4-26B-A4B --ctx 32k,65k --schemes f16,q8_0,kv4,q4_0 >"$work/out" || fail "a table"
+grep -q '^gemma-4-E2B  *f16  *6,144  *198.75 MiB  *390.75 MiB  *131,072 (all)$' "$work/out" || fail "a table: E2B: $(cat "$work/out")"
+grep -q '^gemma-4-26B-A4B  *f16  *20,480  *852.50 MiB  *1.46 GiB\*  *41,536$' "$work/out" || fail "a table: 26B: $(cat "$work/out")"
+[ "$(wc -L <"$work/out" 2>/dev/null || echo 0)" -le 130 ] || fail "a table: wider than 130 columns"
+
+# What fits: the largest context takes no more than the budget, and the next page does.
+"$@" size gemma-4-26B-A4B --ctx 262144 --scheme kv4 --budget 2GiB --weights 1.5GiB --reserve 100MB --json >"$work/out" || fail "--budget"
+"$jq" -e '.budget | .for_cache == 436870912 and (.fits | not) and .most_sequences == null and .longest_context > 50000' "$work/out" >"$work/result" ||
+    fail "--budget: $(cat "$work/out")"
+longest=$("$jq" .budget.longest_context "$work/out")
+for more in 0 1; do
+    "$@" size gemma-4-26B-A4B --ctx $((longest + more)) --scheme kv4 --budget 436870912 --json >"$work/out"
+    [ "$("$jq" .budget.fits "$work/out")" = "$([ $more -eq 0 ] && echo true || echo false)" ] || fail "--budget: $longest + $more"
+done
+"$@" size gemma-4-E2B --budget 8GB --weights 2.58GB >"$work/out" || fail "--budget as text"
+grep -q 'does this fit  *yes' "$work/out" || fail "--budget as text: $(cat "$work/out")"
+
+# Engines: logged by llama.cpp and vLLM.
+numbers 10880 3019243520 "$@" size gemma-4-26B-A4B --engine llama.cpp --k q8_0 --v q8_0 --ctx 262144 --json
+if [ -d "$shared/configs" ]; then
+    numbers 10880 3019243520 "$@" size "$shared/configs/gemma-4-26B-A4B.json" --engine llama.cpp --k q8_0 --v q8_0 --ctx 262144 --json
+    for config in "$shared"/configs/*.json; do
+        "$@" size "$config" --ctx 4096 --json >"$work/out" 2>"$work/err" || fail "$config: $(cat "$work/err")"
+        [ -s "$work/err" ] && fail "$config: $(cat "$work/err")"
+        [ "$("$jq" -r .notes "$work/out")" = "" ] || fail "$config: a note"
+    done
+fi
+
+# A picture, all of it or nothing.
+if command -v gnuplot >"$work/result"; then
+    "$@" size gemma-4-E2B GLM-4.7-Flash --schemes f16,kv4 --ctx 64k --plot "$work/plot.svg" >"$work/out" || fail "--plot"
+    tail -n 2 "$work/plot.svg" | grep -q '</svg>' || fail "--plot: not a whole SVG"
+    grep -q 'GLM-4.7-Flash kv4' "$work/plot.svg" || fail "--plot: no legend"
+    "$@" size gemma-4-E2B --plot "$work/nosuch/plot.svg" >"$work/out" 2>"$work/err" && fail "--plot into no folder"
+    [ "$(wc -l <"$work/err")" -eq 1 ] || fail "--plot into no folder: $(cat "$work/err")"
+fi
+case $1 in /*) # found without PATH
+    PATH=$work/nosuch "$@" size gemma-4-E2B --plot "$work/none.svg" >"$work/out" 2>"$work/err" && fail "--plot without gnuplot"
+    grep -q 'apt-get install gnuplot' "$work/err" || fail "--plot without gnuplot: $(cat "$work/err")"
+    [ -e "$work/none.svg" ] && fail "--plot without gnuplot left a file"
+    ;;
+esac
 
 # ---- what is wrong
 
@@ -148,8 +202,19 @@ done
 refuses 2 '--seqs: "0"' "$@" size gemma-4-E2B --seqs 0
 refuses 2 '--bogus: ' "$@" size gemma-4-E2B --bogus
 refuses 2 '--ctx: ' "$@" size gemma-4-E2B --ctx
-refuses 2 '--json: ' "$@" size gemma-4-E2B gemma-4-E4B --json
-refuses 2 '--scheme: ' "$@" size --table --scheme q8_0
+refuses 2 '--weights: is a part of a budget' "$@" size gemma-4-E2B --weights 2GB
+refuses 2 '--budget: "6GX"' "$@" size gemma-4-E2B --budget 6GX
+refuses 2 '--budget: ' "$@" size gemma-4-E2B --budget 99999999999TiB
+refuses 2 '--swa-full: is an option of --engine llama.cpp, not of kvtile' "$@" size gemma-4-E2B --swa-full
+refuses 2 '--block-size: is an option of --engine vllm' "$@" size gemma-4-E2B --engine mlx --block-size 32
+refuses 2 '--no-unified: contradicts' "$@" size gemma-4-E2B --engine llama.cpp --unified --no-unified
+refuses 2 '--flash-attn: is "maybe", but must be on or off' "$@" size gemma-4-E2B --engine llama.cpp --flash-attn maybe
+refuses 2 '--ubatch: "0"' "$@" size gemma-4-E2B --engine llama.cpp --ubatch 0
+refuses 2 '--k: is for one scheme' "$@" size gemma-4-E2B --schemes f16,q8_0 --k q4_0
+refuses 2 'kv4: there is no scheme of engine llama.cpp' "$@" size gemma-4-E2B --engine llama.cpp --scheme kv4
+refuses 1 'flash attention' "$@" size gemma-4-E2B --engine llama.cpp --v q8_0 --flash-attn off
+refuses 1 'RotatingKVCache' "$@" size gemma-4-E2B --engine mlx --scheme 4bit
+refuses 1 'same type' "$@" size gemma-4-E2B --engine vllm --k fp8
 refuses 1 'gemma-4-E2B: ' "$@" size gemma-4-E2B --ctx 18446744073709551615
 refuses 1 '--json: cannot hold' "$@" size gemma-4-E2B --seqs 80000000000 --json
 refuses 1 'nosuch.json: cannot be opened' "$@" size nosuch.json
@@ -161,8 +226,12 @@ head -c 300 "$e2b" >"$work/truncated.json"
 refuses 1 'truncated.json: is not JSON: line' "$@" size "$work/truncated.json" --json
 "$jq" '.text_config.num_key_value_heads = -1' "$e2b" >"$work/negative.json"
 refuses 1 'num_key_value_heads is -1, but must be a whole number from 1 to 65536' "$@" size "$work/negative.json" --json
+# A type of model that nobody has seen, with fields that are known: it just works; one with fields that are not is said.
 "$jq" '.text_config.model_type = "nosuch"' "$e2b" >"$work/type.json"
-refuses 1 'model_type is "nosuch"' "$@" size "$work/type.json"
+numbers 6144 207618048 "$@" size "$work/type.json" --engine logical --json
+"$jq" '.text_config.banded_window_size = 77' "$e2b" >"$work/unknown.json"
+"$@" size "$work/unknown.json" >"$work/out" 2>"$work/err" || fail "an unknown field"
+grep -q 'note: .*banded_window_size' "$work/err" || fail "an unknown field: $(cat "$work/err")"
 : >"$work/empty.json"
 refuses 1 'empty.json: ' "$@" size "$work/empty.json"
 

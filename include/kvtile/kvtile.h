@@ -57,7 +57,9 @@ typedef enum kvt_status {
     KVT_ERR_OPTIONS =
         13, /* a rotation, centring, effort, FP8 scale, rounding or global scale that does not exist or that the scheme or format lacks */
     KVT_ERR_FORMAT = 14, /* no such row format */
-    KVT_ERR_LAYOUT = 15  /* a layout that was not made by kvt_layout_init, or was changed afterwards */
+    KVT_ERR_LAYOUT = 15, /* a layout that was not made by kvt_layout_init, or was changed afterwards */
+    KVT_ERR_ENGINE = 16, /* an engine cannot store a model this way: kvt_size_problem says why */
+    KVT_ERR_BUDGET = 17  /* nothing fits into that many bytes */
 } kvt_status;
 
 /* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */

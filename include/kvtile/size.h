@@ -1,38 +1,53 @@
-/* Exact bytes of a KV cache, from a plain description of a model. Row and page sizes come from kvt_layout_init, so that what is
- * said here is what is allocated. Pure arithmetic: nothing here reads files; every sum is checked for overflow. */
+/* Exact bytes of a KV cache, from a plain description of a model, as kvtile or another engine stores it. kvtile's own row and page sizes come
+ * from kvt_layout_init, so that what is said here is what is allocated; docs/sizing.md has every engine's rules and where they come from. Pure
+ * arithmetic: nothing here reads files, allocates or keeps state; every sum is checked for overflow. */
 #ifndef KVTILE_SIZE_H
 #define KVTILE_SIZE_H
 
 #include <kvtile/kvtile.h>
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+/* What a cache of a layer keeps. */
 typedef enum kvt_layer_kind {
-    KVT_LAYER_FULL = 1,      /* attention over the whole context: grows with every token */
-    KVT_LAYER_SLIDING = 2,   /* attention over the last `window` tokens */
-    KVT_LAYER_LATENT = 3,    /* MLA: one row of k_dim channels per token, key and value in one; kv_heads is 1 and v_dim 0 */
-    KVT_LAYER_RECURRENT = 4, /* a state of constant size per sequence */
-    KVT_LAYER_NONE = 5       /* stores nothing: reads another layer's cache, or has no attention */
+    KVT_LAYER_FULL = 1,       /* rows of all tokens: grows with every token */
+    KVT_LAYER_SLIDING = 2,    /* rows of the last `window` tokens */
+    KVT_LAYER_LATENT = 3,     /* MLA: one row of k_dim channels per token, key and value in one; kv_heads is 1 and v_dim 0 */
+    KVT_LAYER_COMPRESSED = 4, /* one row for every `tokens_per_row` tokens (DeepSeek-V4) */
+    KVT_LAYER_INDEXER = 5,    /* keys that choose what a sparse attention reads; v_dim is 0 */
+    KVT_LAYER_RECURRENT = 6,  /* a state of constant size per sequence */
+    KVT_LAYER_NONE = 7        /* stores nothing: reads another layer's cache, or has no attention */
 } kvt_layer_kind;
 
-/* "full", "sliding", "latent", "recurrent", "none"; NULL when there is no such kind. */
+/* "full", "sliding", "latent", "compressed", "indexer", "recurrent", "none"; NULL when there is no such kind. */
 KVT_API const char *kvt_layer_kind_name(kvt_layer_kind kind);
 
-/* `count` layers that are alike. Fields that a kind does not use are zero. A recurrent layer has a convolution history, a state matrix, or
- * both: elements and element bytes are zero together. */
+/* Caches that are alike, of `count` layers. A layer with several caches (latent rows and indexer keys) counts in each of their groups. Fields
+ * that a kind does not use are zero. */
 typedef struct kvt_layer_group {
     kvt_layer_kind kind;
     uint32_t count;
+    uint32_t draft_count; /* further layers of this kind that only predict draft tokens (MTP); engines store them when they draft with them */
     uint32_t kv_heads;
-    uint32_t k_dim; /* channels of one head's key row (not of all heads together) */
-    uint32_t v_dim;
-    uint32_t window;                  /* sliding: tokens that can be attended, the current one included */
-    uint64_t conv_elements;           /* recurrent, per layer and sequence: convolution history, (kernel - 1) * channels */
-    uint32_t conv_element_bytes;      /* as the model declares it */
-    uint64_t recurrent_elements;      /* recurrent, per layer and sequence: the state matrix */
-    uint32_t recurrent_element_bytes; /* as the model declares it */
+    uint32_t k_dim;          /* channels of one head's key row (not of all heads together) */
+    uint32_t v_dim;          /* 0: key and value are one row */
+    uint32_t window;         /* sliding: tokens that can be attended, the current one included */
+    uint32_t tokens_per_row; /* compressed: at least 2; indexer: at least 1 */
+    /* latent: the heads and rows of engines that undo the compression and store keys and values of every head; 0 when not known */
+    uint32_t expanded_heads;
+    uint32_t expanded_k_dim;
+    uint32_t expanded_v_dim;
+    /* recurrent, per layer and sequence: a convolution's last conv_kernel - 1 inputs, a state matrix, or both (elements and element bytes are
+     * zero together). A compressed or indexer group may have the latter: the rows that a compressor has not finished. */
+    uint32_t conv_kernel;
+    uint64_t conv_channels;
+    uint32_t conv_element_bytes; /* as the model declares it; llama.cpp takes its own */
+    uint64_t recurrent_elements;
+    uint32_t recurrent_element_bytes; /* as the model declares it; llama.cpp takes its own */
 } kvt_layer_group;
 
 typedef struct kvt_model {
@@ -42,41 +57,93 @@ typedef struct kvt_model {
     const kvt_layer_group *groups;
 } kvt_model;
 
+/* KVT_ENGINE_kvtile: what kvtile's pages allocate; KVT_ENGINE_logical: the payload alone, rows as kvtile stores them (padded to 16 channels), no
+ * pages, sliding layers at exactly their window; the others: what that engine allocates. */
 typedef enum kvt_engine {
-    KVT_ENGINE_LOGICAL = 1, /* payload: rows as they are stored (padded to 16 channels), no page rounding, sliding layers at exactly their window */
-    KVT_ENGINE_KVTILE = 2   /* what kvtile's pages allocate; docs/sizing.md has the rule for sliding layers */
+    KVT_ENGINE_NONE = 0,
+#define KVT_ENGINE_ROW(name, number, title) KVT_ENGINE_##name = number,
+#include <kvtile/engines.def>
+#undef KVT_ENGINE_ROW
 } kvt_engine;
 
-/* "logical", "kvtile"; NULL when there is no such engine. */
+/* The engines in the order in which they are best listed; KVT_ENGINE_NONE past the end. */
+KVT_API kvt_engine kvt_engine_at(size_t index);
+
+/* "kvtile", "llama.cpp" ...: the last column of engines.def; NULL when there is no such engine. */
 KVT_API const char *kvt_engine_name(kvt_engine engine);
+
+/* What the engine's figures are and of which version, in one line; NULL when there is no such engine. */
+KVT_API const char *kvt_engine_title(kvt_engine engine);
+
+/* The names of the types that the engine can store keys and values in, the usual one first; NULL past the end. "f16" and "bf16" are names of
+ * every engine; the others are its own. */
+KVT_API const char *kvt_engine_type_at(kvt_engine engine, size_t index);
 
 typedef struct kvt_size_request {
     size_t size; /* sizeof(kvt_size_request) */
     kvt_engine engine;
-    kvt_scheme k_scheme;
-    kvt_scheme v_scheme;
-    uint64_t context;   /* tokens of each sequence */
+    const char *k_type; /* a name of kvt_engine_type_at; NULL: f16 */
+    const char *v_type;
+    uint64_t context;   /* tokens of each sequence. llama.cpp: its --ctx-size, which the sequences share */
     uint64_t sequences; /* at least 1 */
+    /* Options of engines: 0 is the engine's default, and anything else an error where the engine has no such option. */
+    kvt_side_options k_options; /* kvtile and logical: centres and the scales of FP8 take bytes; centres belong to pages, so logical has none */
+    kvt_side_options v_options;
+    uint32_t batch_tokens;   /* tokens that one step adds, for which sliding layers keep room. llama.cpp: --ubatch-size (512); vllm:
+                                max_num_batched_tokens, mlx: prefill_step_size (1 for both: what is held while decoding) */
+    uint32_t block_tokens;   /* vllm: --block-size (16) */
+    uint32_t draft_tokens;   /* llama.cpp: tokens drafted by the model's own MTP layers (0: none) */
+    bool separate_streams;   /* llama.cpp: --no-kv-unified: every sequence has its part of the context for itself */
+    bool swa_full;           /* llama.cpp: --swa-full: sliding layers keep the whole context */
+    bool no_flash_attention; /* llama.cpp: --flash-attn off */
 } kvt_size_request;
 
-/* One layer group. bytes = (bytes_per_token * tokens, or the state) * sequences. */
+/* One layer group. The bytes of its parts add up to `bytes`, of all layers and all sequences. */
 typedef struct kvt_group_size {
-    uint64_t bytes_per_token; /* of all `count` layers together */
-    uint64_t tokens;          /* that one sequence stores: the context, or what its window or pages hold */
-    uint64_t bytes;           /* of all layers of the group and all sequences */
+    uint64_t layers;          /* that are stored: count, and draft_count where the engine drafts */
+    uint64_t bytes_per_token; /* a row of each of the layers; one row stands for `tokens_per_row` tokens in compressed and indexer groups */
+    uint64_t rows;            /* of each layer, that all sequences together make use of: the context, or what the windows hold */
+    uint64_t allocated_rows;  /* of each layer */
+    uint64_t payload_bytes;   /* codes of `rows` */
+    uint64_t scale_bytes;     /* scales of `rows` */
+    uint64_t padding_bytes;   /* in and between rows and pages, and of layers that exist only to fill a group */
+    uint64_t rounding_bytes;  /* rows that are allocated and not used at this context */
+    uint64_t state_bytes;
+    uint64_t bytes;
 } kvt_group_size;
 
 typedef struct kvt_size_report {
-    uint64_t growing_bytes_per_token; /* what each further token of context costs, for ever */
-    uint64_t window_bytes_per_token;  /* what each further token costs until the window is full */
+    uint64_t growing_bytes;          /* what each further growing_tokens tokens of context cost, for ever */
+    uint64_t growing_tokens;         /* 1, unless layers store one row for several tokens or an engine's page is not a multiple: lowest terms */
+    uint64_t window_bytes_per_token; /* what each further token costs until the window is full */
     uint64_t state_bytes_per_sequence;
+    /* These six add up to total_bytes: the parts of groups that grow, then all of the sliding groups, then all state. */
+    uint64_t payload_bytes;
+    uint64_t scale_bytes;
+    uint64_t padding_bytes;
+    uint64_t rounding_bytes;
+    uint64_t window_bytes;
+    uint64_t state_bytes;
     uint64_t total_bytes; /* of all sequences at the context */
 } kvt_size_report;
 
-/* Sizes a model. `groups`, when not NULL, has room for model->n_groups results. Both schemes must exist, even where a model has no
- * values. Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, RANGE (engine unknown, or sequences 0), OVERFLOW, MODEL (no groups, a field that the
- * kind needs is zero, or one that it does not use is not). Nothing is written then. */
+/* Sizes a model. `groups`, when not NULL, has room for model->n_groups results. Errors: NULL, STRUCT_SIZE, SCHEME (the engine has no type of
+ * that name), DIM, HEADS, RANGE (engine unknown, or sequences 0), OVERFLOW, MODEL (no groups, a field that the kind needs is zero, or one that
+ * it does not use is not), ENGINE (the engine cannot store this: kvt_size_problem says why). Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_size(const kvt_model *model, const kvt_size_request *request, kvt_size_report *report, kvt_group_size *groups);
+
+/* Why kvt_size returns KVT_ERR_ENGINE, as a sentence that names the option or type; NULL when it returns something else. */
+KVT_API const char *kvt_size_problem(const kvt_model *model, const kvt_size_request *request);
+
+/* The largest context, up to UINT64_MAX, whose total is at most `budget` bytes; request->context does not matter. Errors: those of kvt_size, and
+ * BUDGET when not even context 0 fits. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_size_longest_context(const kvt_model *model, const kvt_size_request *request, uint64_t budget,
+                                                           uint64_t *context);
+
+/* The largest number of sequences of request->context tokens whose total is at most `budget` bytes; request->sequences does not matter. Errors: those
+ * of kvt_size, RANGE with separate_streams (more streams only divide the same context), and BUDGET when not even one fits. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_size_most_sequences(const kvt_model *model, const kvt_size_request *request, uint64_t budget,
+                                                          uint64_t *sequences);
 
 /* The built-in models in order; NULL past the end. The result is static. */
 KVT_API const kvt_model *kvt_catalogue_at(size_t index);

@@ -7,19 +7,35 @@
 #define BF16_BYTES 2
 #define F32_BYTES  4
 
+/* `layers` is a number, or a number WITH_DRAFT(layers), and may therefore not stand in parentheses. */
 /* clang-format off */
-#define FULL(layers, heads, k, v) { .kind = KVT_LAYER_FULL, .count = (layers), .kv_heads = (heads), .k_dim = (k), .v_dim = (v) }
+#define WITH_DRAFT(layers) , .draft_count = (layers)
+#define FULL(layers, heads, k, v) { .kind = KVT_LAYER_FULL, .count = layers, .kv_heads = (heads), .k_dim = (k), .v_dim = (v) }
 #define SLIDING(layers, heads, k, v, tokens) \
-    { .kind = KVT_LAYER_SLIDING, .count = (layers), .kv_heads = (heads), .k_dim = (k), .v_dim = (v), .window = (tokens) }
-#define LATENT(layers, rank, rope) { .kind = KVT_LAYER_LATENT, .count = (layers), .kv_heads = 1, .k_dim = (rank) + (rope) }
-#define RECURRENT(layers, conv, state) \
-    { .kind = KVT_LAYER_RECURRENT, .count = (layers), .conv_elements = (conv), .conv_element_bytes = BF16_BYTES, \
-      .recurrent_elements = (state), .recurrent_element_bytes = F32_BYTES }
-#define DELTA_NET(layers, kernel, k_heads, k, v_heads, v) \
-    RECURRENT(layers, ((kernel) - 1) * (2 * (k_heads) * (k) + (v_heads) * (v)), (v_heads) * (k) * (v))
-#define MAMBA2(layers, kernel, heads, dim, groups, state) \
-    RECURRENT(layers, ((kernel) - 1) * ((heads) * (dim) + 2 * (groups) * (state)), (heads) * (dim) * (state))
-#define NONE(layers) { .kind = KVT_LAYER_NONE, .count = (layers) }
+    { .kind = KVT_LAYER_SLIDING, .count = layers, .kv_heads = (heads), .k_dim = (k), .v_dim = (v), .window = (tokens) }
+#define LATENT(layers, rank, rope, heads, nope, v) \
+    { .kind = KVT_LAYER_LATENT, .count = layers, .kv_heads = 1, .k_dim = (rank) + (rope), \
+      .expanded_heads = (heads), .expanded_k_dim = (nope) + (rope), .expanded_v_dim = (v) }
+
+/* Keys and scores of the tokens that DeepSeek-V4's compressor has not made a row of. At 4 tokens per row each row overlaps the one before: twice
+ * the tokens and twice the width. */
+#define COMPRESSOR(dim, tokens) \
+    .recurrent_elements = (tokens) > 1 ? 2 * (tokens) * (dim) * ((tokens) == 4 ? 4 : 1) : 0, \
+    .recurrent_element_bytes = (tokens) > 1 ? F32_BYTES : 0
+#define COMPRESSED(layers, dim, tokens) \
+    { .kind = KVT_LAYER_COMPRESSED, .count = layers, .kv_heads = 1, .k_dim = (dim), .tokens_per_row = (tokens), COMPRESSOR(dim, tokens) }
+#define INDEXER(layers, dim, tokens) \
+    { .kind = KVT_LAYER_INDEXER, .count = layers, .kv_heads = 1, .k_dim = (dim), .tokens_per_row = (tokens), COMPRESSOR(dim, tokens) }
+
+#define CONVOLUTION(kernel, channels) .conv_kernel = (kernel), .conv_channels = (channels), .conv_element_bytes = BF16_BYTES
+#define DELTA_NET(layers, kernel, k_heads, k, v_heads, v, state_bytes) \
+    { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, 2 * (k_heads) * (k) + (v_heads) * (v)), \
+      .recurrent_elements = (v_heads) * (k) * (v), .recurrent_element_bytes = (state_bytes) }
+#define MAMBA2(layers, kernel, heads, dim, groups, state, state_bytes) \
+    { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, (heads) * (dim) + 2 * (groups) * (state)), \
+      .recurrent_elements = (heads) * (dim) * (state), .recurrent_element_bytes = (state_bytes) }
+#define SHORT_CONV(layers, kernel, channels) { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, channels) }
+#define NONE(layers) { .kind = KVT_LAYER_NONE, .count = layers }
 
 #define KVT_MODEL(name, context, ...) \
     { (name), (context), sizeof((const kvt_layer_group[]){ __VA_ARGS__ }) / sizeof(kvt_layer_group), (const kvt_layer_group[]){ __VA_ARGS__ } },

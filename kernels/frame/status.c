@@ -44,6 +44,10 @@ const char *kvt_status_text(kvt_status status)
                "does not have; or a row's options a rounding or global scale that the format does not have";
     case KVT_ERR_FORMAT:
         return "no such row format; kvt_row_format_at lists them";
+    case KVT_ERR_ENGINE:
+        return "the engine cannot store the model this way; kvt_size_problem says why";
+    case KVT_ERR_BUDGET:
+        return "nothing fits into that many bytes";
     }
     return "unknown status";
 }

@@ -1,78 +1,114 @@
-/* `kvtile size`: how many bytes the KV cache of a model takes. */
+/* `kvtile size`: how many bytes the KV cache of a model takes. Here: the arguments, and finding the models. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/commands.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <popt.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <kvtile/size.h>
-
 #include "tools/io/error.h"
 #include "tools/kvtile/nearest.h"
-#include "tools/model/config_json.h"
+#include "tools/kvtile/size.h"
+#include "tools/model/description.h"
+#include "tools/options.h"
 
 #define EXIT_ARGUMENTS 2
 
-static const char help[] = "Usage: kvtile size MODEL [options]       one model, layer by layer\n"
-                           "       kvtile size MODEL MODEL... | --table   several models compared\n"
-                           "       kvtile size --list\n"
-                           "\n"
-                           "How many bytes the KV cache of a model takes: what each token of context adds, the sliding\n"
-                           "windows, the recurrent state, and the total.\n"
-                           "\n"
-                           "MODEL is a built-in name (--list), a config.json as published with the weights, or a folder that\n"
-                           "holds one.\n"
-                           "\n"
-                           "  --scheme S     how keys and values are stored (default f16; --list names all)\n"
-                           "  --k S, --v S   the same for keys or values alone\n"
-                           "  --ctx N        tokens of context of each sequence; k and m stand for 1024 and 1024 * 1024\n"
-                           "                 (default 32k)\n"
-                           "  --seqs N       sequences (default 1)\n"
-                           "  --engine E     kvtile: what kvtile's pages of 64 tokens allocate (default)\n"
-                           "                 logical: the payload alone, sliding windows at exactly their length\n"
-                           "  --json         one JSON object, in bytes\n"
-                           "  --table        a table of the models named, or of six well-known ones, in several schemes\n"
-                           "  --list         the built-in models, schemes and engines\n"
-                           "  --help         this text\n"
-                           "\n"
-                           "Examples:\n"
-                           "  kvtile size gemma-4-E2B\n"
-                           "  kvtile size Qwen3.5-35B-A3B --scheme q8_0 --ctx 128k --seqs 4\n"
-                           "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
-                           "  kvtile size --table --ctx 64k\n";
+/* clang-format off */
+static const char help[] =
+    "Usage: kvtile size MODEL [options]          one model, cache by cache\n"
+    "       kvtile size MODEL... [options]       a table of models, schemes and contexts\n"
+    "       kvtile size --list\n"
+    "\n"
+    "How many bytes the KV cache of a model takes: what each token of context adds, the sliding windows, the recurrent\n"
+    "state, the total, and how much context fits into a memory.\n"
+    "\n"
+    "MODEL is a built-in name (--list), a config.json as published with the weights, a folder that holds one, or a\n"
+    "GGUF file. Files go before names.\n"
+    "\n"
+    "What is stored:\n"
+    "  --scheme S,...     how keys and values are stored, in the engine's own words (default f16; --list names all)\n"
+    "  --k S, --v S       the same for keys or values alone\n"
+    "  --ctx N,...        tokens of context of each sequence (default 32k). k and m stand for 1024 and 1024 * 1024; 65k,\n"
+    "                     131k, 262k and 524k for the powers of two that people write so\n"
+    "  --seqs N           sequences (default 1)\n"
+    "  --engine E         whose rules: kvtile (default), logical, llama.cpp, vllm, transformers, mlx; see --list\n"
+    "\n"
+    "What fits:\n"
+    "  --budget BYTES     memory, such as 6GiB or 900MB: says whether this fits, the longest context and the most sequences\n"
+    "  --weights BYTES    of it, taken by the model's weights\n"
+    "  --reserve BYTES    and by anything else\n"
+    "\n"
+    "Options of engines:\n"
+    "  --ubatch N         llama.cpp: tokens of a batch (512); vllm: max_num_batched_tokens, mlx: prefill_step_size (both: what\n"
+    "                     decoding holds)\n"
+    "  --no-unified       llama.cpp: each sequence has its part of the context for itself (--unified: they share it, default)\n"
+    "  --swa-full         llama.cpp: sliding layers keep the whole context\n"
+    "  --flash-attn WORD  llama.cpp: on (default) or off\n"
+    "  --draft N          llama.cpp: tokens drafted by the model's own MTP layers\n"
+    "  --block-size N     vllm: tokens of a block (16)\n"
+    "  --centring WORD    kvtile: none (default), sequence or page\n"
+    "  --fp8-block WORD   kvtile, logical: channels that share a scale of e4m3 or e5m2: row (default), 32, 64, 128\n"
+    "  --fp8-scale WORD   kvtile, logical: f32 (default) or e8m0\n"
+    "\n"
+    "How it is shown:\n"
+    "  --json             one JSON object in bytes, or a list of them\n"
+    "  --plot FILE.svg    memory against context, drawn by gnuplot\n"
+    "  --table            a table of the models named, or of six well-known ones in four schemes\n"
+    "  --list             the built-in models, and the engines with their schemes\n"
+    "  --help             this text\n"
+    "\n"
+    "Examples:\n"
+    "  kvtile size gemma-4-E2B\n"
+    "  kvtile size gemma-4-E2B gemma-4-26B-A4B --ctx 32k,65k --schemes f16,q8_0,kv4,q4_0\n"
+    "  kvtile size Qwen3.5-35B-A3B --scheme q8_0 --ctx 128k --seqs 4\n"
+    "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB --weights 5.2GB\n"
+    "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
+    "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n";
+/* clang-format on */
 
 static const char *const well_known[] = { "gemma-4-E2B",   "gemma-4-26B-A4B",         "Qwen3.5-35B-A3B",
                                           "GLM-4.7-Flash", "Nemotron-3-Nano-30B-A3B", "Qwen3-30B-A3B-Instruct-2507" };
 #define N_WELL_KNOWN (sizeof well_known / sizeof well_known[0])
 
+/* Options that have a text, in the order of their rows in `options`. */
+enum {
+    TEXT_SCHEME,
+    TEXT_K,
+    TEXT_V,
+    TEXT_CTX,
+    TEXT_SEQS,
+    TEXT_ENGINE,
+    TEXT_BUDGET,
+    TEXT_WEIGHTS,
+    TEXT_RESERVE,
+    TEXT_UBATCH,
+    TEXT_DRAFT,
+    TEXT_BLOCK,
+    TEXT_FLASH,
+    TEXT_CENTRING,
+    TEXT_FP8_BLOCK,
+    TEXT_FP8_SCALE,
+    TEXT_PLOT,
+    N_TEXTS
+};
+
 typedef struct arguments {
-    kvt_size_request request;
-    bool json;
-    bool table;
-    bool list;
-    bool help;
-    bool scheme_given;
-    const char **models; /* belong to popt */
-    size_t n_models;
+    char *texts[N_TEXTS];
+    int unified, no_unified, swa_full, json, table, list, help;
+    const char **names; /* of models; belong to popt */
+    size_t n_names;
 } arguments;
 
-/* A model of the catalogue, or one that was read into `config`. */
-typedef struct entry {
-    const kvt_model *model;
-    kvt_config config;
-} entry;
-
-__attribute__((format(printf, 2, 3))) static void say(const char *argument, const char *format, ...)
+void size_say(const char *argument, const char *format, ...)
 {
     char text[600];
     va_list list;
@@ -82,144 +118,322 @@ __attribute__((format(printf, 2, 3))) static void say(const char *argument, cons
     error_print("kvtile size", argument, text);
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- words and numbers ----------------------------------------------------------------------------------------------------------- */
 
-static int unknown_name(const char *argument, const char *what, const nearest *best)
+static int unknown_name(const char *argument, const char *what, const nearest *best, const char *where)
 {
     if (best->name)
-        say(argument, "there is no %s of that name: did you mean %s? \"kvtile size --list\" names all", what, best->name);
+        size_say(argument, "there is no %s of that name: did you mean %s? \"kvtile size --list\" names all%s", what, best->name, where);
     else
-        say(argument, "there is no %s of that name: \"kvtile size --list\" names all", what);
+        size_say(argument, "there is no %s of that name: \"kvtile size --list\" names all%s", what, where);
     return EXIT_ARGUMENTS;
 }
 
-static int parse_scheme(const char *text, kvt_scheme *scheme)
+/* Engines whose types are kvtile's schemes. */
+static bool is_own(kvt_engine engine)
 {
-    const kvt_scheme_info *info = kvt_scheme_find(text);
-    if (info) {
-        *scheme = info->scheme;
-        return 0;
-    }
-    nearest best = { .typed = text };
-    for (size_t i = 0; (info = kvt_scheme_at(i)) != NULL; i++)
-        nearest_consider(&best, info->name);
-    if (strcmp(text, "fp8") == 0)
-        best.name = "e4m3";
-    return unknown_name(text, "scheme", &best);
+    return engine == KVT_ENGINE_kvtile || engine == KVT_ENGINE_logical;
 }
 
-static const kvt_engine engines[] = { KVT_ENGINE_KVTILE, KVT_ENGINE_LOGICAL };
+/* The engine's own copy of the name, which lives for ever. */
+static int parse_type(kvt_engine engine, const char *text, const char **type)
+{
+    nearest best = { .typed = text };
+    const char *name;
+    for (size_t i = 0; (name = kvt_engine_type_at(engine, i)) != NULL; i++) {
+        if (strcmp(text, name) == 0) {
+            *type = name;
+            return 0;
+        }
+        nearest_consider(&best, name);
+    }
+    if (strcmp(text, "fp8") == 0 && is_own(engine))
+        best.name = "e4m3";
+    char what[60];
+    snprintf(what, sizeof what, "scheme of engine %s", kvt_engine_name(engine));
+    return unknown_name(text, what, &best, "");
+}
 
 static int parse_engine(const char *text, kvt_engine *engine)
 {
     nearest best = { .typed = text };
-    for (size_t i = 0; i < 2; i++) {
-        if (strcmp(text, kvt_engine_name(engines[i])) == 0) {
-            *engine = engines[i];
+    for (size_t i = 0; kvt_engine_at(i) != KVT_ENGINE_NONE; i++) {
+        if (strcmp(text, kvt_engine_name(kvt_engine_at(i))) == 0) {
+            *engine = kvt_engine_at(i);
             return 0;
         }
-        nearest_consider(&best, kvt_engine_name(engines[i]));
+        nearest_consider(&best, kvt_engine_name(kvt_engine_at(i)));
     }
-    return unknown_name(text, "engine", &best);
+    return unknown_name(text, "engine", &best, "");
 }
 
-/* ---- arguments ------------------------------------------------------------------------------------------------------------------- */
+typedef struct word {
+    const char *name;
+    uint32_t value;
+} word;
+
+/* `words` ends with an empty row. NULL: the first. */
+static int parse_word(const char *option, const char *text, const word *words, uint32_t *value)
+{
+    char right[80] = "";
+    *value = words->value;
+    for (const word *w = words; w->name; w++) {
+        if (!text || strcmp(text, w->name) == 0) {
+            *value = w->value;
+            return 0;
+        }
+        snprintf(right + strlen(right), sizeof right - strlen(right), "%s%s", w == words ? "" : w[1].name ? ", " : " or ", w->name);
+    }
+    size_say(option, "is \"%.60s\", but must be %s", text, right);
+    return EXIT_ARGUMENTS;
+}
 
 /* Digits, then nothing, k or m. */
-static int parse_count(const char *option, const char *text, uint64_t low, uint64_t *count)
+static bool count_of(const char *text, uint64_t *count)
 {
     uint64_t value = 0;
-    bool good = *text >= '0' && *text <= '9';
     const char *c = text;
-    for (; *c >= '0' && *c <= '9' && good; c++)
-        good = !__builtin_mul_overflow(value, (uint64_t)10, &value) && !__builtin_add_overflow(value, (uint64_t)(*c - '0'), &value);
+    if (*c < '0' || *c > '9')
+        return false;
+    for (; *c >= '0' && *c <= '9'; c++) {
+        if (__builtin_mul_overflow(value, (uint64_t)10, &value) || __builtin_add_overflow(value, (uint64_t)(*c - '0'), &value))
+            return false;
+    }
     const int unit = tolower((unsigned char)*c);
     if (unit == 'k' || unit == 'm') {
-        good = good && !__builtin_mul_overflow(value, unit == 'k' ? UINT64_C(1024) : UINT64_C(1024) * 1024, &value);
+        /* 65,536 in thousands: nobody who writes 65k means 66,560. */
+        if (unit == 'k' && (value == 65 || value == 131 || value == 262 || value == 524))
+            value = value / 64 * 64;
+        if (__builtin_mul_overflow(value, unit == 'k' ? UINT64_C(1024) : UINT64_C(1024) * 1024, &value))
+            return false;
         c++;
     }
-    if (!good || *c || value < low) {
-        say(option, "\"%.60s\" must be a whole number from %" PRIu64 " to %" PRIu64 ", such as 4096, 32k or 1m", text, low, UINT64_MAX);
-        return EXIT_ARGUMENTS;
-    }
     *count = value;
+    return *c == '\0';
+}
+
+static int parse_count(const char *option, const char *text, uint64_t low, uint64_t high, uint64_t *count)
+{
+    if (count_of(text, count) && *count >= low && *count <= high)
+        return 0;
+    size_say(option, "\"%.60s\" must be a whole number from %" PRIu64 " to %" PRIu64 ", such as 4096, 32k or 1m", text, low, high);
+    return EXIT_ARGUMENTS;
+}
+
+/* A number, perhaps with decimals, and a unit: B, KiB .. TiB, KB .. TB. K .. T are binary, as in llama.cpp and vLLM. */
+static int parse_bytes(const char *option, const char *text, uint64_t *bytes)
+{
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+    } units[] = { { "", 1 },
+                  { "b", 1 },
+                  { "k", UINT64_C(1) << 10 },
+                  { "kib", UINT64_C(1) << 10 },
+                  { "m", UINT64_C(1) << 20 },
+                  { "mib", UINT64_C(1) << 20 },
+                  { "g", UINT64_C(1) << 30 },
+                  { "gib", UINT64_C(1) << 30 },
+                  { "t", UINT64_C(1) << 40 },
+                  { "tib", UINT64_C(1) << 40 },
+                  { "kb", UINT64_C(1000) },
+                  { "mb", UINT64_C(1000000) },
+                  { "gb", UINT64_C(1000000000) },
+                  { "tb", UINT64_C(1000000000000) } };
+    uint64_t whole = 0, fraction = 0, parts = 1;
+    const char *c = text;
+    bool good = *c >= '0' && *c <= '9';
+    for (; *c >= '0' && *c <= '9' && good; c++)
+        good = !__builtin_mul_overflow(whole, (uint64_t)10, &whole) && !__builtin_add_overflow(whole, (uint64_t)(*c - '0'), &whole);
+    if (good && *c == '.') {
+        for (c++; *c >= '0' && *c <= '9'; c++) {
+            if (parts < 1000000) { /* further digits are less than a byte of a megabyte */
+                fraction = 10 * fraction + (uint64_t)(*c - '0');
+                parts *= 10;
+            }
+        }
+    }
+    if (*c == ' ')
+        c++;
+    size_t unit = 0;
+    while (unit < sizeof units / sizeof units[0] && strcasecmp(c, units[unit].name) != 0)
+        unit++;
+    good = good && unit < sizeof units / sizeof units[0];
+    if (good) { /* fraction < parts <= 10^6, and no unit is above 2^40: no overflow in the second product */
+        const uint64_t rest = units[unit].bytes / parts * fraction + units[unit].bytes % parts * fraction / parts;
+        good = !__builtin_mul_overflow(whole, units[unit].bytes, bytes) && !__builtin_add_overflow(*bytes, rest, bytes);
+    }
+    if (good)
+        return 0;
+    size_say(option, "\"%.60s\" must be a number of bytes below 2^64, such as 6GiB, 900MB or 123456", text);
+    return EXIT_ARGUMENTS;
+}
+
+/* Cuts a list at its commas, in place. */
+static int split(const char *option, char *text, const char **items, size_t *n)
+{
+    for (*n = 0;; (*n)++) {
+        if (*n == SIZE_MAX_LIST) {
+            size_say(option, "has more than %d entries", SIZE_MAX_LIST);
+            return EXIT_ARGUMENTS;
+        }
+        items[*n] = text;
+        text = strchr(text, ',');
+        if (!text)
+            break;
+        *text++ = '\0';
+    }
+    (*n)++;
     return 0;
 }
 
-enum { OPTION_SCHEME = 1, OPTION_K, OPTION_V, OPTION_CTX, OPTION_SEQS, OPTION_ENGINE, OPTION_JSON, OPTION_TABLE, OPTION_LIST, OPTION_HELP };
+/* ---- arguments to a question ----------------------------------------------------------------------------------------------------- */
 
-static int parse_option(int option, const char *text, arguments *a)
+static int parse_types(const arguments *a, size_question *q)
 {
-    int code = 0;
-    switch (option) {
-    case OPTION_SCHEME:
-        code = parse_scheme(text, &a->request.k_scheme);
-        a->request.v_scheme = a->request.k_scheme;
-        a->scheme_given = true;
-        break;
-    case OPTION_K:
-        code = parse_scheme(text, &a->request.k_scheme);
-        a->scheme_given = true;
-        break;
-    case OPTION_V:
-        code = parse_scheme(text, &a->request.v_scheme);
-        a->scheme_given = true;
-        break;
-    case OPTION_CTX:
-        code = parse_count("--ctx", text, 0, &a->request.context);
-        break;
-    case OPTION_SEQS:
-        code = parse_count("--seqs", text, 1, &a->request.sequences);
-        break;
-    case OPTION_ENGINE:
-        code = parse_engine(text, &a->request.engine);
-        break;
-    case OPTION_JSON:
-        a->json = true;
-        break;
-    case OPTION_TABLE:
-        a->table = true;
-        break;
-    case OPTION_LIST:
-        a->list = true;
-        break;
-    case OPTION_HELP:
-        a->help = true;
-        break;
+    static const char *const table[] = { "f16", "q8_0", "kv4", "q4_0" }, *const other[] = { "f16" };
+    const char *items[SIZE_MAX_LIST];
+    const bool own = is_own(q->request.engine);
+    const bool standard = a->table && !a->texts[TEXT_SCHEME] && !a->texts[TEXT_K] && !a->texts[TEXT_V];
+    if (a->texts[TEXT_SCHEME]) {
+        const int code = split("--scheme", a->texts[TEXT_SCHEME], items, &q->n_types);
+        if (code)
+            return code;
+        if (q->n_types > 1 && (a->texts[TEXT_K] || a->texts[TEXT_V])) {
+            size_say(a->texts[TEXT_K] ? "--k" : "--v", "is for one scheme: --scheme has several");
+            return EXIT_ARGUMENTS;
+        }
+    } else {
+        q->n_types = standard && own ? sizeof table / sizeof table[0] : 1;
+        memcpy(items, standard && own ? table : other, q->n_types * sizeof items[0]);
     }
-    return code;
-}
-
-static int parse_arguments(poptContext popt, arguments *a)
-{
-    int option;
-    while ((option = poptGetNextOpt(popt)) > 0) {
-        char *text = poptGetOptArg(popt);
-        const int code = parse_option(option, text, a);
-        free(text);
+    for (size_t i = 0; i < q->n_types; i++) {
+        int code = parse_type(q->request.engine, a->texts[TEXT_K] ? a->texts[TEXT_K] : items[i], &q->k_types[i]);
+        if (code == 0)
+            code = parse_type(q->request.engine, a->texts[TEXT_V] ? a->texts[TEXT_V] : items[i], &q->v_types[i]);
         if (code)
             return code;
     }
-    if (option < -1) {
-        say(poptBadOption(popt, POPT_BADOPTION_NOALIAS), "%s: see \"kvtile size --help\"", poptStrerror(option));
-        return EXIT_ARGUMENTS;
-    }
+    return 0;
+}
 
-    a->models = poptGetArgs(popt);
-    while (a->models && a->models[a->n_models])
-        a->n_models++;
-    a->table = a->table || a->n_models > 1;
-    if (a->help || a->list)
+static int parse_contexts(const arguments *a, size_question *q)
+{
+    q->contexts[0] = 32768;
+    q->n_contexts = 1;
+    if (!a->texts[TEXT_CTX])
         return 0;
-    if (a->n_models == 0 && !a->table) {
-        say("MODEL", "is missing: give a name of \"kvtile size --list\" or a config.json, or see \"kvtile size --help\"");
-        return EXIT_ARGUMENTS;
-    }
-    if (a->table && (a->json || a->scheme_given)) {
-        say(a->json ? "--json" : "--scheme", "is for one MODEL: the table of several has its own schemes and no JSON");
-        return EXIT_ARGUMENTS;
+    const char *items[SIZE_MAX_LIST];
+    int code = split("--ctx", a->texts[TEXT_CTX], items, &q->n_contexts);
+    for (size_t i = 0; i < q->n_contexts && code == 0; i++)
+        code = parse_count("--ctx", items[i], 0, UINT64_MAX, &q->contexts[i]);
+    return code;
+}
+
+static int parse_memory(const arguments *a, size_question *q)
+{
+    q->budget = UINT64_C(1) << 30; /* for tables: what a phone can spare */
+    q->budget_given = a->texts[TEXT_BUDGET] != NULL;
+    const struct {
+        const char *option;
+        int text;
+        uint64_t *bytes;
+    } sizes[] = { { "--budget", TEXT_BUDGET, &q->budget }, { "--weights", TEXT_WEIGHTS, &q->weights }, { "--reserve", TEXT_RESERVE, &q->reserve } };
+    for (size_t i = 0; i < 3; i++) {
+        const char *text = a->texts[sizes[i].text];
+        if (text && !q->budget_given) {
+            size_say(sizes[i].option, "is a part of a budget: give --budget too");
+            return EXIT_ARGUMENTS;
+        }
+        const int code = text ? parse_bytes(sizes[i].option, text, sizes[i].bytes) : 0;
+        if (code)
+            return code;
     }
     return 0;
+}
+
+/* An option of an engine that another one was asked for is a mistake, not something to ignore. */
+static int refuse_foreign(const arguments *a, kvt_engine engine)
+{
+    const kvt_engine llama = KVT_ENGINE_llama_cpp, vllm = KVT_ENGINE_vllm, mlx = KVT_ENGINE_mlx, tiles = KVT_ENGINE_kvtile, rows = KVT_ENGINE_logical;
+    const struct {
+        const char *option;
+        bool given;
+        kvt_engine engines[3];
+        const char *right;
+    } options[] = {
+        { "--ubatch", a->texts[TEXT_UBATCH], { llama, vllm, mlx }, "llama.cpp, vllm or mlx" },
+        { "--unified", a->unified, { llama }, "llama.cpp" },
+        { "--no-unified", a->no_unified, { llama }, "llama.cpp" },
+        { "--swa-full", a->swa_full, { llama }, "llama.cpp" },
+        { "--flash-attn", a->texts[TEXT_FLASH], { llama }, "llama.cpp" },
+        { "--draft", a->texts[TEXT_DRAFT], { llama }, "llama.cpp" },
+        { "--block-size", a->texts[TEXT_BLOCK], { vllm }, "vllm" },
+        { "--centring", a->texts[TEXT_CENTRING], { tiles }, "kvtile" },
+        { "--fp8-block", a->texts[TEXT_FP8_BLOCK], { tiles, rows }, "kvtile or logical" },
+        { "--fp8-scale", a->texts[TEXT_FP8_SCALE], { tiles, rows }, "kvtile or logical" },
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        const kvt_engine *e = options[i].engines;
+        if (options[i].given && engine != e[0] && engine != e[1] && engine != e[2]) {
+            size_say(options[i].option, "is an option of --engine %s, not of %s", options[i].right, kvt_engine_name(engine));
+            return EXIT_ARGUMENTS;
+        }
+    }
+    return 0;
+}
+
+static int parse_small(const char *option, const char *text, uint32_t *value)
+{
+    uint64_t count = 0;
+    const int code = text ? parse_count(option, text, 1, UINT32_MAX, &count) : 0;
+    *value = (uint32_t)count;
+    return code;
+}
+
+static int parse_engine_options(const arguments *a, kvt_size_request *r)
+{
+    static const word flash[] = { { "on", 0 }, { "off", 1 }, { NULL, 0 } };
+    static const word centrings[] = {
+        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { NULL, 0 }
+    };
+    static const word blocks[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 }, { NULL, 0 } };
+    static const word scales[] = { { "f32", KVT_FP8_SCALE_F32 }, { "e8m0", KVT_FP8_SCALE_E8M0 }, { NULL, 0 } };
+    uint32_t off, centring, block, scale;
+    int code = refuse_foreign(a, r->engine);
+    if (code || (code = parse_small("--ubatch", a->texts[TEXT_UBATCH], &r->batch_tokens)) ||
+        (code = parse_small("--draft", a->texts[TEXT_DRAFT], &r->draft_tokens)) ||
+        (code = parse_small("--block-size", a->texts[TEXT_BLOCK], &r->block_tokens)) ||
+        (code = parse_word("--flash-attn", a->texts[TEXT_FLASH], flash, &off)) ||
+        (code = parse_word("--centring", a->texts[TEXT_CENTRING], centrings, &centring)) ||
+        (code = parse_word("--fp8-block", a->texts[TEXT_FP8_BLOCK], blocks, &block)) ||
+        (code = parse_word("--fp8-scale", a->texts[TEXT_FP8_SCALE], scales, &scale)))
+        return code;
+    if (a->unified && a->no_unified) {
+        size_say("--no-unified", "contradicts --unified");
+        return EXIT_ARGUMENTS;
+    }
+    r->separate_streams = a->no_unified;
+    r->swa_full = a->swa_full;
+    r->no_flash_attention = off;
+    r->k_options = (kvt_side_options){ .centring = (kvt_centring)centring, .fp8_block = block, .fp8_scale = (kvt_fp8_scale)scale };
+    r->v_options = r->k_options;
+    return 0;
+}
+
+static int parse_question(const arguments *a, size_question *q)
+{
+    q->request = (kvt_size_request){ .size = sizeof q->request, .engine = KVT_ENGINE_kvtile, .sequences = 1 };
+    int code = a->texts[TEXT_ENGINE] ? parse_engine(a->texts[TEXT_ENGINE], &q->request.engine) : 0;
+    if (code == 0 && a->texts[TEXT_SEQS])
+        code = parse_count("--seqs", a->texts[TEXT_SEQS], 1, UINT64_MAX, &q->request.sequences);
+    if (code == 0)
+        code = parse_types(a, q);
+    if (code == 0)
+        code = parse_contexts(a, q);
+    if (code == 0)
+        code = parse_memory(a, q);
+    return code ? code : parse_engine_options(a, &q->request);
 }
 
 /* ---- models ---------------------------------------------------------------------------------------------------------------------- */
@@ -229,285 +443,58 @@ static bool ends_with(const char *text, const char *end)
     return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
 }
 
-static int read_config(const char *path, entry *e)
+static int read_model(const char *path, model_description *description, const kvt_model **model)
 {
     error_text error;
-    if (kvt_config_read(path, &e->config, &error) != 0) {
-        say(path, "%s", error.text);
+    if (model_read_file(path, description, &error) != 0) {
+        size_say(path, "%s", error.text);
         return EXIT_FAILURE;
     }
-    e->model = &e->config.model;
+    *model = &description->model;
     return 0;
 }
 
-/* Sets *found when the folder holds a config.json. */
-static int read_folder(const char *folder, entry *e, bool *found)
+/* Sets *model when the folder holds a config.json. */
+static int read_folder(const char *folder, model_description *description, const kvt_model **model)
 {
     const size_t size = strlen(folder) + sizeof "/config.json";
     char *path = malloc(size);
     if (!path) {
-        say(folder, "no memory");
+        size_say(folder, "no memory");
         return EXIT_FAILURE;
     }
     snprintf(path, size, "%s%sconfig.json", folder, ends_with(folder, "/") ? "" : "/");
-    *found = access(path, F_OK) == 0;
-    const int code = *found ? read_config(path, e) : 0;
+    const int code = access(path, F_OK) == 0 ? read_model(path, description, model) : 0;
     free(path);
     return code;
 }
 
 /* Files go before names, so that a model on disk is sized as it is. */
-static int find_model(const char *text, entry *e)
+static int find_model(const char *text, model_description *description, const kvt_model **model)
 {
     struct stat file;
     const bool there = stat(text, &file) == 0;
-    if (ends_with(text, ".json") || (there && !S_ISDIR(file.st_mode)))
-        return read_config(text, e);
+    if (ends_with(text, ".json") || ends_with(text, ".gguf") || (there && !S_ISDIR(file.st_mode)))
+        return read_model(text, description, model);
 
-    if (there) {
-        bool found;
-        const int code = read_folder(text, e, &found);
-        if (code || found)
-            return code;
-    }
-    e->model = kvt_catalogue_find(text);
-    if (e->model)
+    *model = NULL;
+    const int code = there ? read_folder(text, description, model) : 0;
+    if (code || *model)
+        return code;
+    *model = kvt_catalogue_find(text);
+    if (*model)
         return 0;
     if (there) {
-        say(text, "is a folder without a config.json");
+        size_say(text, "is a folder without a config.json");
         return EXIT_FAILURE;
     }
 
     const char *slash = strchr(text, '/');
     nearest best = { .typed = slash ? slash + 1 : text };
-    const kvt_model *model;
-    for (size_t i = 0; (model = kvt_catalogue_at(i)) != NULL; i++)
-        nearest_consider(&best, model->name);
-    return unknown_name(text, "file and no built-in model", &best);
-}
-
-/* Sizes of one model; `groups` may be NULL. */
-static int size_model(const kvt_model *model, const kvt_size_request *request, kvt_size_report *report, kvt_group_size *groups)
-{
-    const kvt_status status = kvt_size(model, request, report, groups);
-    if (status == KVT_OK)
-        return 0;
-    say(model->name, "%s", kvt_status_text(status));
-    return EXIT_FAILURE;
-}
-
-/* ---- numbers for people ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct number {
-    char text[32];
-} number;
-
-/* 1234567 -> 1,234,567 */
-static number grouped(uint64_t value)
-{
-    number n;
-    char *c = n.text + sizeof n.text - 1;
-    *c = '\0';
-    unsigned digits = 0;
-    do {
-        if (digits && digits % 3 == 0)
-            *--c = ',';
-        *--c = (char)('0' + value % 10);
-        value /= 10;
-        digits++;
-    } while (value);
-    memmove(n.text, c, strlen(c) + 1);
-    return n;
-}
-
-static number grouped_or_dash(uint64_t value)
-{
-    return value ? grouped(value) : (number){ "-" };
-}
-
-/* In the largest unit that leaves at least 1. */
-static number binary_units(uint64_t bytes)
-{
-    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
-    number n;
-    double value = (double)bytes / 1024;
-    size_t unit = 0;
-    while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
-        value /= 1024;
-        unit++;
-    }
-    snprintf(n.text, sizeof n.text, "%.2f %s", value, units[unit]);
-    return n;
-}
-
-static const char *plural(uint64_t count)
-{
-    return count == 1 ? "" : "s";
-}
-
-/* ---- one model ------------------------------------------------------------------------------------------------------------------- */
-
-static void print_total(const char *what, uint64_t bytes)
-{
-    printf("%-34s %20s bytes  %11s\n", what, grouped(bytes).text, binary_units(bytes).text);
-}
-
-/* Widths that are not a multiple of 16 are stored with zero channels, which the reader would not expect. */
-static void print_padding(const kvt_model *model, const kvt_size_request *request)
-{
-    for (size_t i = 0; i < model->n_groups; i++) {
-        const kvt_layer_group *g = &model->groups[i];
-        const kvt_spec spec = {
-            .size = sizeof spec,
-            .k_scheme = request->k_scheme,
-            .v_scheme = request->v_scheme,
-            .k_dim = g->k_dim,
-            .v_dim = g->v_dim,
-            .kv_heads = g->kv_heads,
-        };
-        kvt_layout layout;
-        if (g->k_dim == 0 || kvt_layout_init(&layout, &spec) != KVT_OK)
-            continue;
-        const kvt_side_layout *sides[] = { &layout.k, &layout.v };
-        for (size_t s = 0; s < 2; s++) {
-            if (sides[s]->padded_dim != sides[s]->dim)
-                printf("%s layers: %s of %" PRIu32 " channels are stored as %" PRIu32 "\n", kvt_layer_kind_name(g->kind), s == 0 ? "keys" : "values",
-                       sides[s]->dim, sides[s]->padded_dim);
-        }
-    }
-}
-
-static void print_model(const kvt_model *model, const kvt_size_request *request, const kvt_size_report *report, const kvt_group_size *sizes)
-{
-    printf("%s: keys %s, values %s, %s token%s of context, %s sequence%s, %s\n\n", model->name, kvt_scheme_get(request->k_scheme)->name,
-           kvt_scheme_get(request->v_scheme)->name, grouped(request->context).text, plural(request->context), grouped(request->sequences).text,
-           plural(request->sequences), request->engine == KVT_ENGINE_KVTILE ? "kvtile's pages" : "payload alone");
-
-    printf("%-9s %5s %8s %5s %5s %6s %11s %10s %18s\n", "layers", "count", "KV heads", "K dim", "V dim", "window", "bytes/token", "tokens", "bytes");
-    for (size_t i = 0; i < model->n_groups; i++) {
-        const kvt_layer_group *g = &model->groups[i];
-        printf("%-9s %5" PRIu32 " %8s %5s %5s %6s %11s %10s %18s", kvt_layer_kind_name(g->kind), g->count, grouped_or_dash(g->kv_heads).text,
-               grouped_or_dash(g->k_dim).text, grouped_or_dash(g->v_dim).text, grouped_or_dash(g->window).text,
-               grouped_or_dash(sizes[i].bytes_per_token).text, grouped_or_dash(sizes[i].tokens).text, grouped(sizes[i].bytes).text);
-        if (sizes[i].bytes)
-            printf("  %11s", binary_units(sizes[i].bytes).text);
-        printf("\n");
-    }
-
-    printf("\n");
-    print_total("each further token", report->growing_bytes_per_token);
-    if (report->window_bytes_per_token)
-        print_total("and until the windows are full", report->window_bytes_per_token);
-    if (report->state_bytes_per_sequence)
-        print_total("state of each sequence", report->state_bytes_per_sequence);
-    print_total("total", report->total_bytes);
-    print_padding(model, request);
-}
-
-static json_int_t integer(uint64_t value)
-{
-    return (json_int_t)value;
-}
-
-static json_t *make_json(const kvt_model *model, const kvt_size_request *request, const kvt_size_report *report, const kvt_group_size *sizes)
-{
-    json_t *layers = json_array();
-    for (size_t i = 0; i < model->n_groups; i++) {
-        const kvt_layer_group *g = &model->groups[i];
-        json_t *layer =
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind", kvt_layer_kind_name(g->kind), "count", integer(g->count), "kv_heads",
-                      integer(g->kv_heads), "k_dim", integer(g->k_dim), "v_dim", integer(g->v_dim), "window", integer(g->window), "bytes_per_token",
-                      integer(sizes[i].bytes_per_token), "tokens", integer(sizes[i].tokens), "bytes", integer(sizes[i].bytes));
-        if (json_array_append_new(layers, layer) != 0) {
-            json_decref(layers);
-            return NULL;
-        }
-    }
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:{s:I, s:I}, s:I, s:I, s:o}", "model", model->name, "k_scheme",
-                     kvt_scheme_get(request->k_scheme)->name, "v_scheme", kvt_scheme_get(request->v_scheme)->name, "context",
-                     integer(request->context), "sequences", integer(request->sequences), "engine", kvt_engine_name(request->engine),
-                     "bytes_per_token", "growing", integer(report->growing_bytes_per_token), "window", integer(report->window_bytes_per_token),
-                     "state_bytes_per_sequence", integer(report->state_bytes_per_sequence), "total_bytes", integer(report->total_bytes), "layers",
-                     layers);
-}
-
-static int print_json(const kvt_model *model, const kvt_size_request *request, const kvt_size_report *report, const kvt_group_size *sizes)
-{
-    /* The other numbers are never larger than these. */
-    if (request->context > INT64_MAX || request->sequences > INT64_MAX || report->total_bytes > INT64_MAX) {
-        say("--json", "cannot hold numbers above %" PRId64 ": ask for less context or fewer sequences", INT64_MAX);
-        return EXIT_FAILURE;
-    }
-    json_t *object = make_json(model, request, report, sizes);
-    if (!object) {
-        say("--json", "no memory");
-        return EXIT_FAILURE;
-    }
-    json_dumpf(object, stdout, JSON_INDENT(2)); /* run() looks for errors of stdout */
-    putchar('\n');
-    json_decref(object);
-    return 0;
-}
-
-static int run_model(const entry *e, const arguments *a)
-{
-    kvt_group_size *sizes = calloc(e->model->n_groups, sizeof *sizes);
-    if (!sizes) {
-        say(e->model->name, "no memory");
-        return EXIT_FAILURE;
-    }
-    kvt_size_report report;
-    int code = size_model(e->model, &a->request, &report, sizes);
-    if (code == 0 && a->json)
-        code = print_json(e->model, &a->request, &report, sizes);
-    else if (code == 0)
-        print_model(e->model, &a->request, &report, sizes);
-    free(sizes);
-    return code;
-}
-
-/* ---- several models -------------------------------------------------------------------------------------------------------------- */
-
-#define N_TABLE_SCHEMES 4
-#define N_TABLE_TOTALS  3 /* of the first schemes */
-
-static int run_table(const entry *entries, size_t n, const arguments *a)
-{
-    static const kvt_scheme schemes[N_TABLE_SCHEMES] = { KVT_SCHEME_f16, KVT_SCHEME_q8_0, KVT_SCHEME_q4_0, KVT_SCHEME_e4m3 };
-    kvt_size_report(*reports)[N_TABLE_SCHEMES] = calloc(n, sizeof *reports);
-    if (!reports) {
-        say("--table", "no memory");
-        return EXIT_FAILURE;
-    }
-    int code = 0;
-    kvt_size_request request = a->request;
-    for (size_t i = 0; i < n * N_TABLE_SCHEMES && code == 0; i++) {
-        request.k_scheme = request.v_scheme = schemes[i % N_TABLE_SCHEMES];
-        code = size_model(entries[i / N_TABLE_SCHEMES].model, &request, &reports[i / N_TABLE_SCHEMES][i % N_TABLE_SCHEMES], NULL);
-    }
-
-    if (code == 0) {
-        printf("KV cache of %s sequence%s with %s token%s of context%s, %s\n\n", grouped(request.sequences).text, plural(request.sequences),
-               grouped(request.context).text, plural(request.context), request.sequences == 1 ? "" : " each",
-               request.engine == KVT_ENGINE_KVTILE ? "kvtile's pages" : "payload alone");
-        printf("%-28s%32s%39s\n%-28s", "", "bytes for each further token", "total", "model");
-        for (size_t s = 0; s < N_TABLE_SCHEMES; s++)
-            printf("%8s", kvt_scheme_get(schemes[s])->name);
-        for (size_t s = 0; s < N_TABLE_TOTALS; s++)
-            printf("%13s", kvt_scheme_get(schemes[s])->name);
-        printf("\n");
-        for (size_t i = 0; i < n; i++) {
-            printf("%-28s", entries[i].model->name);
-            for (size_t s = 0; s < N_TABLE_SCHEMES; s++)
-                printf("%8s", grouped(reports[i][s].growing_bytes_per_token).text);
-            for (size_t s = 0; s < N_TABLE_TOTALS; s++)
-                printf("%13s", binary_units(reports[i][s].total_bytes).text);
-            printf("\n");
-        }
-        printf("\nTotals include sliding windows and recurrent state. One model in detail: kvtile size MODEL\n");
-    }
-    free(reports);
-    return code;
+    const kvt_model *known;
+    for (size_t i = 0; (known = kvt_catalogue_at(i)) != NULL; i++)
+        nearest_consider(&best, known->name);
+    return unknown_name(text, "file and no built-in model", &best, ", and config.json or .gguf files are read");
 }
 
 /* ---- the command ----------------------------------------------------------------------------------------------------------------- */
@@ -515,89 +502,161 @@ static int run_table(const entry *entries, size_t n, const arguments *a)
 static void print_list(void)
 {
     const kvt_model *model;
+    printf("Models, the longest context that each was made for, and what a token of it takes in f16:\n");
+    for (size_t i = 0; (model = kvt_catalogue_at(i)) != NULL; i++) {
+        const kvt_size_request request = { .size = sizeof request, .engine = KVT_ENGINE_logical, .sequences = 1 };
+        kvt_size_report report;
+        const kvt_status status = kvt_size(model, &request, &report, NULL);
+        printf("  %-40s %9s %12s\n", model->name, number_grouped(model->max_context).text, status == KVT_OK ? number_growth(&report).text : "?");
+    }
+    printf("\nSchemes of kvtile:\n");
     const kvt_scheme_info *scheme;
-    printf("Models, and the longest context that each was made for:\n");
-    for (size_t i = 0; (model = kvt_catalogue_at(i)) != NULL; i++)
-        printf("  %-28s %9s\n", model->name, grouped(model->max_context).text);
-    printf("\nSchemes:\n");
     for (size_t i = 0; (scheme = kvt_scheme_at(i)) != NULL; i++)
         printf("  %-5s %s\n", scheme->name, scheme->title);
-    printf("\nEngines:\n");
-    printf("  %-8s what kvtile's pages of %d tokens allocate\n", kvt_engine_name(KVT_ENGINE_KVTILE), KVT_PAGE_TOKENS);
-    printf("  %-8s the payload alone, sliding windows at exactly their length\n", kvt_engine_name(KVT_ENGINE_LOGICAL));
+    printf("\nEngines, and their names for schemes:\n");
+    for (size_t i = 0; kvt_engine_at(i) != KVT_ENGINE_NONE; i++) {
+        const kvt_engine engine = kvt_engine_at(i);
+        printf("  %-12s %s\n", kvt_engine_name(engine), kvt_engine_title(engine));
+        const char *type;
+        printf("  %-12s", "");
+        for (size_t t = 0; (type = kvt_engine_type_at(engine, t)) != NULL; t++)
+            printf(" %s", type);
+        printf("\n");
+    }
 }
 
-static int run_models(const arguments *a)
+/* What was left out of an answer, and what no answer can mean. */
+static void print_notes(const size_question *q)
 {
-    const size_t n = a->n_models ? a->n_models : N_WELL_KNOWN;
-    entry *entries = calloc(n, sizeof *entries);
-    if (!entries) {
-        say("MODEL", "no memory");
-        return EXIT_FAILURE;
+    for (size_t i = 0; i < q->n_models; i++) {
+        if (*q->notes[i])
+            size_say(q->models[i]->name, "note: %s", q->notes[i]);
+        uint64_t longest = 0;
+        for (size_t c = 0; c < q->n_contexts; c++)
+            longest = longest < q->contexts[c] ? q->contexts[c] : longest;
+        const bool shared = q->request.engine == KVT_ENGINE_llama_cpp && q->request.sequences > 1;
+        if (!shared && q->models[i]->max_context && longest > q->models[i]->max_context)
+            size_say("--ctx", "note: %s was made for at most %s tokens", q->models[i]->name, number_grouped(q->models[i]->max_context).text);
     }
-    int code = 0;
-    for (size_t i = 0; i < n && code == 0; i++)
-        code = find_model(a->n_models ? a->models[i] : well_known[i], &entries[i]);
-    if (code == 0)
-        code = a->table ? run_table(entries, n, a) : run_model(&entries[0], a);
-    for (size_t i = 0; i < n && code == 0; i++) {
-        const kvt_model *model = entries[i].model;
-        if (model->max_context && a->request.context > model->max_context)
-            say("--ctx", "note: %s was made for at most %s tokens", model->name, grouped(model->max_context).text);
-    }
-    free(entries);
-    return code;
 }
 
-static int run(const arguments *a)
+static int answer(const arguments *a, size_question *q)
 {
-    int code = 0;
-    if (a->help)
-        fputs(help, stdout);
-    else if (a->list)
-        print_list();
+    int code;
+    if (a->json)
+        code = size_print_json(q);
+    else if (a->table || q->n_models * q->n_types * q->n_contexts > 1)
+        code = size_print_table(q);
     else
-        code = run_models(a);
-
-    errno = 0;
-    if (code == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
-        say("stdout", "cannot be written: %s", errno ? strerror(errno) : "an earlier write failed");
-        code = EXIT_FAILURE;
-    }
+        code = size_print_model(q);
+    if (code == 0 && a->texts[TEXT_PLOT])
+        code = size_plot(q, a->texts[TEXT_PLOT]);
+    if (code == 0)
+        print_notes(q);
     return code;
+}
+
+static int run_models(const arguments *a, size_question *q)
+{
+    q->n_models = a->n_names ? a->n_names : N_WELL_KNOWN;
+    model_description *descriptions = calloc(q->n_models, sizeof *descriptions);
+    q->models = calloc(q->n_models, sizeof *q->models);
+    q->notes = calloc(q->n_models, sizeof *q->notes);
+    int code = descriptions && q->models && q->notes ? 0 : EXIT_FAILURE;
+    if (code)
+        size_say("MODEL", "no memory");
+    for (size_t i = 0; i < q->n_models && code == 0; i++) {
+        code = find_model(a->n_names ? a->names[i] : well_known[i], &descriptions[i], &q->models[i]);
+        q->notes[i] = descriptions[i].notes;
+    }
+    if (code == 0)
+        code = answer(a, q);
+    for (size_t i = 0; descriptions && i < q->n_models; i++)
+        description_free(&descriptions[i]);
+    free(descriptions);
+    free(q->models);
+    free(q->notes);
+    return code;
+}
+
+static int run(poptContext popt, arguments *a)
+{
+    char **values[N_TEXTS];
+    for (size_t i = 0; i < N_TEXTS; i++)
+        values[i] = &a->texts[i];
+    const int end = options_take(popt, values);
+    if (end < -1) {
+        size_say(poptBadOption(popt, POPT_BADOPTION_NOALIAS), "%s: see \"kvtile size --help\"", poptStrerror(end));
+        return EXIT_ARGUMENTS;
+    }
+    a->names = poptGetArgs(popt);
+    while (a->names && a->names[a->n_names])
+        a->n_names++;
+    if (a->help) {
+        fputs(help, stdout);
+        return 0;
+    }
+    if (a->list) {
+        print_list();
+        return 0;
+    }
+    if (a->n_names == 0 && !a->table) {
+        size_say("MODEL", "is missing: give a name of \"kvtile size --list\", a config.json or a .gguf file, or see \"kvtile size --help\"");
+        return EXIT_ARGUMENTS;
+    }
+    a->table = a->table || a->n_names > 1;
+    size_question question = { 0 };
+    const int code = parse_question(a, &question);
+    return code ? code : run_models(a, &question);
 }
 
 int kvt_cmd_size(int argc, const char **argv)
 {
-    static const struct poptOption options[] = { { "scheme", '\0', POPT_ARG_STRING, NULL, OPTION_SCHEME, NULL, NULL },
-                                                 { "k", '\0', POPT_ARG_STRING, NULL, OPTION_K, NULL, NULL },
-                                                 { "v", '\0', POPT_ARG_STRING, NULL, OPTION_V, NULL, NULL },
-                                                 { "ctx", '\0', POPT_ARG_STRING, NULL, OPTION_CTX, NULL, NULL },
-                                                 { "seqs", '\0', POPT_ARG_STRING, NULL, OPTION_SEQS, NULL, NULL },
-                                                 { "engine", '\0', POPT_ARG_STRING, NULL, OPTION_ENGINE, NULL, NULL },
-                                                 { "json", '\0', POPT_ARG_NONE, NULL, OPTION_JSON, NULL, NULL },
-                                                 { "table", '\0', POPT_ARG_NONE, NULL, OPTION_TABLE, NULL, NULL },
-                                                 { "list", '\0', POPT_ARG_NONE, NULL, OPTION_LIST, NULL, NULL },
-                                                 { "help", 'h', POPT_ARG_NONE, NULL, OPTION_HELP, NULL, NULL },
-                                                 POPT_TABLEEND };
-    arguments a = {
-        .request = {
-            .size = sizeof a.request,
-            .engine = KVT_ENGINE_KVTILE,
-            .k_scheme = KVT_SCHEME_f16,
-            .v_scheme = KVT_SCHEME_f16,
-            .context = 32768,
-            .sequences = 1,
-        },
-    };
+    arguments a = { 0 };
+#define TEXT(name, index)                                                                                                                            \
+    {                                                                                                                                                \
+        name, '\0', POPT_ARG_STRING, NULL, (index) + 1, NULL, NULL                                                                                   \
+    }
+#define FLAG(name, letter, flag)                                                                                                                     \
+    {                                                                                                                                                \
+        name, letter, POPT_ARG_NONE, &a.flag, 0, NULL, NULL                                                                                          \
+    }
+    const struct poptOption options[] = { TEXT("scheme", TEXT_SCHEME),
+                                          TEXT("schemes", TEXT_SCHEME),
+                                          TEXT("k", TEXT_K),
+                                          TEXT("v", TEXT_V),
+                                          TEXT("ctx", TEXT_CTX),
+                                          TEXT("seqs", TEXT_SEQS),
+                                          TEXT("engine", TEXT_ENGINE),
+                                          TEXT("budget", TEXT_BUDGET),
+                                          TEXT("weights", TEXT_WEIGHTS),
+                                          TEXT("reserve", TEXT_RESERVE),
+                                          TEXT("ubatch", TEXT_UBATCH),
+                                          TEXT("draft", TEXT_DRAFT),
+                                          TEXT("block-size", TEXT_BLOCK),
+                                          TEXT("flash-attn", TEXT_FLASH),
+                                          TEXT("centring", TEXT_CENTRING),
+                                          TEXT("fp8-block", TEXT_FP8_BLOCK),
+                                          TEXT("fp8-scale", TEXT_FP8_SCALE),
+                                          TEXT("plot", TEXT_PLOT),
+                                          FLAG("unified", '\0', unified),
+                                          FLAG("no-unified", '\0', no_unified),
+                                          FLAG("swa-full", '\0', swa_full),
+                                          FLAG("json", '\0', json),
+                                          FLAG("table", '\0', table),
+                                          FLAG("list", '\0', list),
+                                          FLAG("help", 'h', help),
+                                          POPT_TABLEEND };
+#undef TEXT
+#undef FLAG
     poptContext popt = poptGetContext("kvtile size", argc, argv, options, 0);
     if (!popt) {
-        say("arguments", "no memory");
+        size_say("arguments", "no memory");
         return EXIT_FAILURE;
     }
-    int code = parse_arguments(popt, &a);
-    if (code == 0)
-        code = run(&a);
+    const int code = run(popt, &a);
+    for (size_t i = 0; i < N_TEXTS; i++)
+        free(a.texts[i]);
     poptFreeContext(popt);
     return code;
 }

@@ -1,0 +1,148 @@
+#define _XOPEN_SOURCE 700
+#include "description.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/io/file.h"
+
+static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
+{
+    return a->kind == b->kind && a->kv_heads == b->kv_heads && a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window &&
+           a->tokens_per_row == b->tokens_per_row && a->expanded_heads == b->expanded_heads && a->expanded_k_dim == b->expanded_k_dim &&
+           a->expanded_v_dim == b->expanded_v_dim && a->conv_kernel == b->conv_kernel && a->conv_channels == b->conv_channels &&
+           a->conv_element_bytes == b->conv_element_bytes && a->recurrent_elements == b->recurrent_elements &&
+           a->recurrent_element_bytes == b->recurrent_element_bytes;
+}
+
+int description_add(model_description *description, const kvt_layer_group *one, error_text *error)
+{
+    for (size_t i = 0; i < description->n_groups; i++) {
+        kvt_layer_group *group = &description->groups[i];
+        if (alike(group, one)) {
+            group->count += one->count;
+            group->draft_count += one->draft_count;
+            return 0;
+        }
+    }
+    if (description->n_groups == description->room) {
+        const size_t room = description->room ? 2 * description->room : 8;
+        kvt_layer_group *groups = realloc(description->groups, room * sizeof *groups);
+        if (!groups)
+            return error_set(error, "no memory for %zu groups of layers", room);
+        description->groups = groups;
+        description->room = room;
+    }
+    description->groups[description->n_groups++] = *one;
+    return 0;
+}
+
+void description_finish(model_description *description)
+{
+    /* Insertion sort: stable, and there are few groups. */
+    kvt_layer_group *groups = description->groups;
+    for (size_t i = 1; i < description->n_groups; i++) {
+        const kvt_layer_group group = groups[i];
+        size_t j = i;
+        for (; j > 0 && groups[j - 1].kind > group.kind; j--)
+            groups[j] = groups[j - 1];
+        groups[j] = group;
+    }
+    description->model.name = description->name;
+    description->model.n_groups = description->n_groups;
+    description->model.groups = groups;
+}
+
+void description_free(model_description *description)
+{
+    free(description->groups);
+    *description = (model_description){ 0 };
+}
+
+void description_note(model_description *description, const char *format, ...)
+{
+    char *notes = description->notes;
+    const size_t room = sizeof description->notes, used = strlen(notes);
+    char text[300];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error_one_line(text);
+    if (used >= room - 4)
+        return;
+    if ((size_t)snprintf(notes + used, room - used, "%s%s", used ? "; " : "", text) >= room - used)
+        memcpy(notes + room - 4, "...", 4);
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------------------------------- */
+
+/* The last part of a folder's path, "" when it has none. */
+static void last_part(const char *folder, char *name, size_t size)
+{
+    const char *end = folder + strlen(folder);
+    while (end > folder && end[-1] == '/')
+        end--;
+    const char *begin = end;
+    while (begin > folder && begin[-1] != '/')
+        begin--;
+    snprintf(name, size, "%.*s", (int)(end - begin > 1000 ? 1000 : end - begin), begin);
+}
+
+static size_t length_without(const char *text, const char *suffix)
+{
+    const size_t length = strlen(text), cut = strlen(suffix);
+    return length > cut && strcmp(text + length - cut, suffix) == 0 ? length - cut : length;
+}
+
+/* "gemma-4-E2B" from ".../gemma-4-E2B/config.json", ".../gemma-4-E2B.json" or ".../gemma-4-E2B.gguf". */
+static void make_name(const char *path, char *name, size_t size)
+{
+    const char *file = strrchr(path, '/');
+    file = file ? file + 1 : path;
+    if (strcmp(file, "config.json") == 0) {
+        char *folder = file > path ? strndup(path, (size_t)(file - path)) : strdup(".");
+        last_part(folder ? folder : "", name, size);
+        if (folder && (strcmp(name, "") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)) {
+            char *full = realpath(folder, NULL);
+            last_part(full ? full : "", name, size);
+            free(full);
+        }
+        free(folder);
+    } else {
+        size_t length = length_without(file, ".json");
+        if (length == strlen(file))
+            length = length_without(file, ".gguf");
+        snprintf(name, size, "%.*s", (int)(length > 1000 ? 1000 : length), file);
+    }
+    if (!*name)
+        snprintf(name, size, "model");
+
+    error_one_line(name);
+    json_t *utf8 = json_string(name);
+    for (char *c = name; *c && !utf8; c++) {
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    }
+    json_decref(utf8);
+}
+
+int model_read_file(const char *path, model_description *description, error_text *error)
+{
+    file_map file;
+    *description = (model_description){ 0 };
+    if (file_map_open(&file, path, error) != 0)
+        return -1;
+    const bool gguf = file.size >= 4 && memcmp(file.data, "GGUF", 4) == 0;
+    const int result = (gguf ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
+    file_map_close(&file);
+    if (result != 0)
+        return -1;
+    make_name(path, description->name, sizeof description->name);
+    return 0;
+}

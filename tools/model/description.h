@@ -1,0 +1,39 @@
+/* A model that was read from a file, as sizing takes it, and what the reader did not understand. */
+#ifndef KVT_MODEL_DESCRIPTION_H
+#define KVT_MODEL_DESCRIPTION_H
+
+#include <kvtile/size.h>
+
+#include <stddef.h>
+
+#include "tools/io/error.h"
+
+/* Starts as { 0 }. `model` points into the struct itself: do not copy it. */
+typedef struct model_description {
+    kvt_model model; /* complete after description_finish */
+    kvt_layer_group *groups;
+    size_t n_groups, room;
+    char name[128];  /* valid UTF-8 */
+    char notes[400]; /* sentences for people: fields that may matter and are not understood; "" when all is understood */
+} model_description;
+
+/* Adds a cache of `one->count` layers: to the group that is like it, or as a new group. 0, or -1 with the error: no memory. */
+int description_add(model_description *description, const kvt_layer_group *one, error_text *error);
+
+/* Puts the groups into the order of kvt_layer_kind (within a kind, as they were added) and makes `model`. */
+void description_finish(model_description *description);
+
+void description_free(model_description *description);
+
+/* Appends "; " and the text to the notes. Too long is cut with "...". */
+__attribute__((format(printf, 2, 3))) void description_note(model_description *description, const char *format, ...);
+
+/* ---- readers. 0, or -1 and the error: which field is wrong, what it holds and what would be right. `bytes` is only read; any bytes are safe. */
+
+int model_read_config(const void *bytes, size_t size, model_description *description, error_text *error);
+int model_read_gguf(const void *bytes, size_t size, model_description *description, error_text *error);
+
+/* A file: GGUF when it begins like one, else config.json. The name comes from the file, or from its folder when it is called config.json. */
+int model_read_file(const char *path, model_description *description, error_text *error);
+
+#endif
