@@ -1,0 +1,243 @@
+/* Reads a model's config.json, as published beside its weights.
+ *
+ * The fields decide, not the model type: which of them name the layers' kinds, which give the rows of a kind, which give a state. The model type
+ * is asked only where a field says nothing by itself: what its class in huggingface/transformers fills in for a field that is left out, and
+ * whether a window that stands alone is every layer's. What is missing, contradictory or unknown is an error or a note, never a guess. */
+#include "tools/model/config/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_FILE_BYTES ((size_t)16 << 20)
+#define MAX_CONTEXT    ((json_int_t)1 << 48)
+
+/* ---- fields that are not understood ---------------------------------------------------------------------------------------------- */
+
+/* Parts of names that hint at what a cache holds. */
+static const char *const suspicious[] = {
+    "window",      "sliding",     "swa",          "kv",
+    "key_value",   "cache",       "layer_type",   "block_type",
+    "mixer",       "pattern",     "interval",     "period",
+    "ssm",         "mamba",       "conv",         "linear_",
+    "share",       "index_",      "indexer",      "compress",
+    "latent",      "lora_rank",   "chunk",        "hybrid",
+    "recurrent",   "rwkv",        "lru",          "stride",
+    "state",       "memory",      "sparse",       "cross_attention",
+    "cross_layer", "layer_group", "attn_layer",   "attention_other",
+    "local_att",   "global_",     "block_config", "layer_config",
+    NULL,
+};
+
+/* Parts of names, and whole names, that have nothing to do with it all the same. */
+static const char *const harmless_parts[] = {
+    "expert", "moe", "mlp", "rope", "bias", "dropout", "norm", "intermediate_size", "_act", "multiplier", "qkv", NULL,
+};
+static const char *const harmless_names[] = {
+    "use_cache",
+    "cache_implementation",
+    "q_lora_rank",
+    "o_lora_rank",
+    "index_topk",
+    "index_n_heads",
+    "swa_num_attention_heads",
+    "chunk_size",
+    "chunk_size_feed_forward",
+    "mamba_chunk_size",
+    "mamba_dt_rank",
+    "use_mamba_kernels",
+    "conv_dim_out",
+    "conv_use_xavier_init",
+    "activation_sparsity_pattern",
+    "decoder_sparse_step",
+    "output_hidden_states",
+    "compression_config",
+    NULL,
+};
+
+static bool contains_one_of(const char *name, const char *const *parts)
+{
+    for (; *parts; parts++) {
+        if (strstr(name, *parts))
+            return true;
+    }
+    return false;
+}
+
+static bool says_something(const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return json_object_size(value) > 0;
+    case JSON_ARRAY:
+        return json_array_size(value) > 0;
+    case JSON_STRING:
+        return json_string_length(value) > 0;
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return json_number_value(value) != 0;
+    case JSON_TRUE:
+        return true;
+    case JSON_FALSE:
+    case JSON_NULL:
+        break;
+    }
+    return false;
+}
+
+static void note_unknown_fields(const config_reader *r)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(r->text, name, value)
+    {
+        const bool known = json_object_get(r->seen, name) || config_is_layer_field(name) || config_is_one_of(name, harmless_names) ||
+                           contains_one_of(name, harmless_parts);
+        if (known || !contains_one_of(name, suspicious) || !says_something(value))
+            continue;
+        char shown[64];
+        config_show(name, shown, sizeof shown);
+        description_note(r->description, "%s is not understood and left out", shown);
+    }
+}
+
+/* ---- the model ------------------------------------------------------------------------------------------------------------------- */
+
+/* Goes down to the language model: root, root.text_config, root.thinker_config.text_config ... */
+static bool find_text(config_reader *r)
+{
+    static const char *const parts[] = { "text_config", "llm_config", "language_config", "thinker_config" };
+    const json_t *type = json_object_get(r->root, "model_type");
+    r->text = r->root;
+    for (bool deeper = true; deeper;) {
+        deeper = false;
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0] && !deeper; i++) {
+            json_t *part = config_find_in(r->text, parts[i]);
+            if (part && !json_is_object(part))
+                return config_fail_field(r, parts[i], part, "an object");
+            if (!part)
+                continue;
+            r->text = part;
+            type = config_find_in(part, "model_type") ? config_find_in(part, "model_type") : type;
+            deeper = true;
+        }
+    }
+    if (!json_is_string(type) || json_string_length(type) == 0)
+        return config_fail_field(r, "model_type", type, "the name of a type of model");
+    config_show(json_string_value(type), r->model_type, sizeof r->model_type);
+    return true;
+}
+
+/* Models whose caches have another shape than the fields would say. */
+static bool check_sizable(const config_reader *r)
+{
+    for (int i = 0; i < 2; i++) {
+        const json_t *value = config_find_in(i ? r->root : r->text, "is_encoder_decoder");
+        bool encoder = false;
+        if (value && !config_check_bool(r, "is_encoder_decoder", value, &encoder))
+            return false;
+        if (encoder)
+            return config_fail(r, "is_encoder_decoder is true, but must be false: the cache of cross attention is not sized");
+    }
+    static const char *const unsized[] = { "cross_attention_layers", "add_cross_attention", "per_layer_config" };
+    for (size_t i = 0; i < sizeof unsized / sizeof unsized[0]; i++) {
+        const json_t *value = config_find(r, unsized[i]);
+        if (value && says_something(value))
+            return config_fail_field(r, unsized[i], value, "absent: its caches are not sized");
+    }
+    const json_t *both_ways = config_find(r, "use_bidirectional_attention");
+    if (json_is_true(both_ways) || (json_is_string(both_ways) && strcmp(json_string_value(both_ways), "all") == 0))
+        return config_fail_field(r, "use_bidirectional_attention", both_ways, "absent: a model that sees what comes later has no cache");
+    if (config_same_type(r, "longcat_flash"))
+        return config_fail(r, "model_type is \"longcat_flash\", which has two attentions in each layer: not understood");
+    return true;
+}
+
+static bool read_context(const config_reader *r)
+{
+    const char *field =
+        config_name_of(r, NAMES("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "model_max_length"));
+    json_int_t context = 0;
+    const json_t *outer = config_find_in(r->root, "max_position_embeddings");
+    if (config_has(r, field) ? !config_get_integer(r, field, 1, MAX_CONTEXT, &context)
+                             : outer && !config_check_integer(r, field, outer, 1, MAX_CONTEXT, &context))
+        return false;
+    r->description->model.max_context = (uint64_t)context;
+    return true;
+}
+
+static bool read_model(config_reader *r)
+{
+    if (!json_is_object(r->root))
+        return config_fail(r, "the file holds %s, but must hold an object", json_is_array(r->root) ? "a list" : "a single value");
+    config_show("every model", r->model_type, sizeof r->model_type);
+    if (!find_text(r) || !check_sizable(r) || !read_context(r))
+        return false;
+    if (config_find(r, "compress_ratios") ? !config_read_compressing(r) : !config_read_groups(r))
+        return false;
+    note_unknown_fields(r);
+    return true;
+}
+
+/* ---- the file -------------------------------------------------------------------------------------------------------------------- */
+
+/* Python writes numbers that JSON does not have, outside strings. Strings of the same length stand for them, so that errors keep their column; a
+ * field that is used must hold another type anyway. */
+static void replace_names(char *text, size_t size)
+{
+    static const struct {
+        const char *name, *string;
+    } names[] = { { "-Infinity", "\"-Infin.\"" }, { "Infinity", "\"Infin.\"" }, { "NaN", "\"N\"" } };
+    bool inside = false;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '"')
+            inside = !inside;
+        else if (text[i] == '\\' && inside)
+            i++;
+        for (size_t n = 0; n < 3 && !inside; n++) {
+            const size_t length = strlen(names[n].name);
+            if (size - i < length || memcmp(text + i, names[n].name, length) != 0)
+                continue;
+            memcpy(text + i, names[n].string, length);
+            i += length - 1;
+            break;
+        }
+    }
+}
+
+static json_t *parse(const config_reader *r, const void *bytes, size_t size)
+{
+    json_error_t where;
+    json_t *root = NULL;
+    char *text = NULL;
+    if (size == 0)
+        config_fail(r, "is empty: a config.json holds an object");
+    else if (size > MAX_FILE_BYTES)
+        config_fail(r, "has %zu bytes: a config.json has at most %zu", size, MAX_FILE_BYTES);
+    else if (!(text = malloc(size)))
+        config_fail(r, "no memory for %zu bytes", size);
+    else {
+        memcpy(text, bytes, size);
+        replace_names(text, size);
+        if (!(root = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where)))
+            config_fail(r, "is not JSON: line %d, column %d: %s", where.line, where.column, where.text);
+    }
+    free(text);
+    return root;
+}
+
+int model_read_config(const void *bytes, size_t size, model_description *description, error_text *error)
+{
+    config_reader r = { .description = description, .error = error, .seen = json_object() };
+    json_t *root = parse(&r, bytes, size);
+    r.root = root;
+    const bool good = root && read_model(&r);
+    json_decref(root);
+    json_decref(r.seen);
+    if (!good) {
+        description_free(description);
+        return -1;
+    }
+    description_finish(description);
+    return 0;
+}
