@@ -589,6 +589,22 @@ START_TEST(transformers_and_mlx)
 }
 END_TEST
 
+/* Layers that only draft are not there when nothing is drafted, for any rule that compares layers. */
+START_TEST(draft_only)
+{
+    const kvt_layer_group groups[] = { { .kind = KVT_LAYER_FULL, .draft_count = 2, .kv_heads = 64, .k_dim = 1024, .v_dim = 1024 },
+                                       { .kind = KVT_LAYER_SLIDING, .count = 3, .kv_heads = 1, .k_dim = 64, .v_dim = 64, .window = 100 },
+                                       RECURRENT_GROUP };
+    const kvt_model with = { "with", 0, 3, groups }, without = { "without", 0, 2, groups + 1 };
+    for (size_t e = 0; kvt_engine_at(e) != KVT_ENGINE_NONE; e++) {
+        const kvt_size_request r = request_of(kvt_engine_at(e), "bf16", 1000);
+        kvt_group_size g[3];
+        ck_assert_uint_eq(size_of(&with, &r, g).total_bytes, size_of(&without, &r, NULL).total_bytes);
+        ck_assert_uint_eq(g[0].bytes, 0);
+    }
+}
+END_TEST
+
 /* Centres and the scales of FP8 are bytes too. */
 START_TEST(options_of_sides)
 {
@@ -756,6 +772,7 @@ int main(void)
     tcase_add_test(cases, llama_cpp);
     tcase_add_test(cases, vllm);
     tcase_add_test(cases, transformers_and_mlx);
+    tcase_add_test(cases, draft_only);
     tcase_add_test(cases, options_of_sides);
     tcase_add_test(cases, fractions);
     tcase_add_test(cases, every_engine);

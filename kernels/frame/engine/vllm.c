@@ -96,10 +96,10 @@ static uint64_t blocks_in_page(const struct kvt_sizing *sizing, uint64_t row)
 static kvt_status share_pool(struct kvt_sizing *sizing)
 {
     const kvt_model *model = sizing->model;
-    uint64_t smallest = UINT64_MAX, largest = 0, state = 0, fewest = UINT64_MAX, most = 0;
+    uint64_t largest = 0, state = 0, fewest = UINT64_MAX, most = 0;
     for (size_t i = 0; i < model->n_groups; i++) {
         const kvt_layer_group *group = &model->groups[i];
-        if (group->kind == KVT_LAYER_NONE)
+        if (group->kind == KVT_LAYER_NONE || group->count == 0)
             continue;
         fewest = kvt_least(fewest, group->count);
         most = most < group->count ? group->count : most;
@@ -107,7 +107,6 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
             const uint64_t row = row_bytes(sizing, group);
             if (row == 0)
                 return KVT_OK; /* plan says what is wrong */
-            smallest = kvt_least(smallest, row);
             largest = largest < row ? row : largest;
         } else {
             uint64_t bytes;
@@ -117,10 +116,6 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
         }
     }
     sizing->group_layers = 2 * most < 3 * fewest ? most : fewest;
-    if (largest == 0) {
-        sizing->page_bytes = state;
-        return KVT_OK;
-    }
 
     uint64_t page = block_of(sizing) * largest;
     if (page < state && kvt_times(kvt_parts(state, block_of(sizing) * largest), block_of(sizing) * largest, &page) != KVT_OK)
@@ -129,7 +124,7 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
         return KVT_ERR_OVERFLOW;
     sizing->page_bytes = page;
     for (size_t i = 0; i < model->n_groups; i++) {
-        if (!kvt_has_rows(&model->groups[i]))
+        if (!kvt_has_rows(&model->groups[i]) || model->groups[i].count == 0)
             continue;
         const uint64_t row = row_bytes(sizing, &model->groups[i]);
         const uint64_t bytes = blocks_in_page(sizing, row) * block_of(sizing) * row;
@@ -151,7 +146,7 @@ static kvt_status prepare(struct kvt_sizing *sizing)
 
     bool full = false, sliding = false, recurrent = false;
     for (size_t i = 0; i < sizing->model->n_groups; i++) {
-        const kvt_layer_kind kind = sizing->model->groups[i].kind;
+        const kvt_layer_kind kind = sizing->model->groups[i].count ? sizing->model->groups[i].kind : KVT_LAYER_NONE;
         full = full || kind == KVT_LAYER_FULL || kind == KVT_LAYER_LATENT;
         sliding = sliding || kind == KVT_LAYER_SLIDING;
         recurrent = recurrent || kind == KVT_LAYER_RECURRENT;
