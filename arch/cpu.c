@@ -13,6 +13,7 @@ static const struct feature {
     { "avx2", CPU_AVX2 },
     { "fma", CPU_FMA },
     { "f16c", CPU_F16C },
+    { "avxvnni", CPU_AVXVNNI },
     { "avx512f", CPU_AVX512F },
     { "avx512bw", CPU_AVX512BW },
     { "avx512dq", CPU_AVX512DQ },
@@ -52,6 +53,8 @@ static uint32_t look(void)
         found |= ecx & bit_AVX512VBMI ? CPU_AVX512VBMI : 0;
         found |= ecx & bit_AVX512VNNI ? CPU_AVX512VNNI : 0;
     }
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx))
+        found |= eax & bit_AVXVNNI ? CPU_AVXVNNI : 0;
     return found;
 }
 

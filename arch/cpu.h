@@ -16,6 +16,7 @@ enum {
     CPU_AVX512VL = 1 << 6,
     CPU_AVX512VBMI = 1 << 7,
     CPU_AVX512VNNI = 1 << 8,
+    CPU_AVXVNNI = 1 << 9,
 #elif defined(__aarch64__)
     CPU_ASIMD = 1 << 0,
     CPU_DOTPROD = 1 << 1,

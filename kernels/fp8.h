@@ -5,6 +5,7 @@
  *   NAN_CODE    the code that NaN gets
  *   i32x16 narrow_magnitude(f32x16)  |x|, not NaN, to the magnitude of its code, saturating
  *   f32x16 load_fp8(p)   back: 16 codes, with their signs
+ *   load_fp8_line(p, f32x16 part[4])   64 codes, where NaNs may be any
  *   FIRST_SPECIAL, the first magnitude of a code that is not a finite number, and whether that is infinity: HAS_INFINITY
  */
 #define SCHEME_HAS_SCALES

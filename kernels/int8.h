@@ -24,3 +24,9 @@ KVT_LANES f32x16 decode(i32x16 code, f32x16 s)
 {
     return f32x16_mul(f32x16_from_i32(code), s);
 }
+
+enum { CODE_BIAS = KVT_DOT_BIAS };
+KVT_LANES u8x64 biased_codes(u8x64 code)
+{
+    return KVT_DOT_BIAS ? u8x64_from_i32(i32x16_xor(i32x16_from_u8(code), i32x16_set1(0x80808080))) : code;
+}

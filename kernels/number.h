@@ -19,6 +19,13 @@ KVT_LANES i32x16 narrow_bf16(i32x16 bits)
     return i32x16_select(is_nan, i32x16_or(high, i32x16_set1(0x40)), rounded);
 }
 
+/* Below 2^-96 nothing counts, so that sums of what is left have no subnormal results. */
+KVT_LANES f32x16 without_small(f32x16 x)
+{
+    const i32x16 bits = i32x16_from_f32_bits(x), magnitude = i32x16_and(bits, i32x16_set1(0x7fffffff));
+    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), i32x16_set1(0), bits));
+}
+
 /* |x| to the magnitude of its e4m3 code, 0..0x7e: round to nearest even, saturating at 448. What is NaN comes out as 448. */
 KVT_LANES i32x16 narrow_e4m3_magnitude(f32x16 magnitude)
 {

@@ -15,19 +15,49 @@ enum {
 #define TINY_BITS 0x35800000u
 #define HUGE_BITS 0x47800000u
 
+/* What the first scales of 16 rows decide for the others. */
+typedef struct first_scales {
+    f32x16 scale;
+    i32x16 exponent; /* to be added to the others' */
+    mask16 is_zero, is_nan;
+    bool are_plain; /* no zero, no NaN */
+} first_scales;
+
+KVT_LANES first_scales load_first_scales(const uint8_t *scales)
+{
+    const i32x16 u = i32x16_load_u8(scales), zero = i32x16_set1(0);
+    first_scales first = { .exponent = i32x16_shl(i32x16_add(i32x16_shr(u, 3), i32x16_set1(OTHER_BIAS)), 23),
+                           .is_zero = i32x16_gt(i32x16_set1(1), u),
+                           .is_nan = i32x16_gt(u, i32x16_set1(254)) };
+    const i32x16 bits = i32x16_shl(i32x16_add(u, i32x16_set1(FIRST_BIAS << 3)), FIRST_SHIFT);
+    first.scale = f32x16_from_bits(i32x16_select(first.is_zero, zero, i32x16_select(first.is_nan, i32x16_set1(0x7fc00000), bits)));
+    first.are_plain = !mask16_any(i32x16_gt(i32x16_add(u, i32x16_set1(UINT32_MAX)), i32x16_set1(253))) && !mask16_any(first.is_zero);
+    return first;
+}
+
+KVT_LANES f32x16 load_other_scales(const first_scales *first, const uint8_t *scales)
+{
+    const i32x16 u = i32x16_load_u8(scales), m = i32x16_and(u, i32x16_set1(127)), zero = i32x16_set1(0);
+    const i32x16 magnitude_of = i32x16_add(i32x16_shl(m, OTHER_SHIFT), first->exponent), sign = i32x16_shl(i32x16_xor(u, m), 24);
+    const i32x16 bits = i32x16_select(i32x16_gt(m, zero), i32x16_or(magnitude_of, sign), zero);
+    if (first->are_plain)
+        return f32x16_from_bits(bits);
+    return f32x16_from_bits(i32x16_select(first->is_zero, zero, i32x16_select(first->is_nan, i32x16_set1(0x7fc00000), bits)));
+}
+
 KVT_LANES f32x16 load_block_scales(const uint8_t *scales, uint32_t b, const kvt_tile_spec *spec)
 {
     (void)spec;
-    const i32x16 zero = i32x16_set1(0), first = i32x16_load_u8(scales);
-    const mask16 is_zero = i32x16_gt(i32x16_set1(1), first), is_nan = i32x16_gt(first, i32x16_set1(254));
-    i32x16 bits = i32x16_shl(i32x16_add(first, i32x16_set1(FIRST_BIAS << 3)), FIRST_SHIFT);
-    if (b > 0) {
-        const i32x16 u = i32x16_load_u8(scales + (size_t)b * KVT_TILE_TOKENS), m = i32x16_and(u, i32x16_set1(127));
-        const i32x16 exponent = i32x16_shl(i32x16_add(i32x16_shr(first, 3), i32x16_set1(OTHER_BIAS)), 23);
-        const i32x16 magnitude_of = i32x16_add(i32x16_shl(m, OTHER_SHIFT), exponent), sign = i32x16_shl(i32x16_shr(u, 7), 31);
-        bits = i32x16_select(i32x16_gt(i32x16_set1(1), m), zero, i32x16_or(magnitude_of, sign));
-    }
-    return f32x16_from_bits(i32x16_select(is_zero, zero, i32x16_select(is_nan, i32x16_set1(0x7fc00000), bits)));
+    const first_scales first = load_first_scales(scales);
+    return b == 0 ? first.scale : load_other_scales(&first, scales + (size_t)b * KVT_TILE_TOKENS);
+}
+
+KVT_LANES void load_tile_scales(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride)
+{
+    (void)spec;
+    const first_scales first = load_first_scales(scales);
+    for (uint32_t k = 0; k < n; k++)
+        f32x16_store(to + k * stride, b + k == 0 ? first.scale : load_other_scales(&first, scales + (size_t)(b + k) * KVT_TILE_TOKENS));
 }
 
 /* ---- one block of 16 rows, or of one row with 16 candidates (step 5) ---- */

@@ -191,8 +191,15 @@ KVT_LANES f32x16 load_block_scales(const uint8_t *scales, uint32_t b, const kvt_
         return readable_scale(f32x16_from_bits(i32x16_shl(i32x16_load_u8(p), 23)));
     return f32x16_set1(spec->tensor_scale);
 }
+/* Of n blocks from b on; a block's 16 begin `stride` floats after the one's before. */
+KVT_LANES void load_tile_scales(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride)
+{
+    for (uint32_t k = 0; k < n; k++)
+        f32x16_store(to + k * stride, load_block_scales(scales, b + k, spec));
+}
 #else
 KVT_LANES f32x16 load_block_scales(const uint8_t *scales, uint32_t b, const kvt_tile_spec *spec);
+KVT_LANES void load_tile_scales(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride);
 #endif
 
 /* Of codes, without a call of memcpy, which compilers like to make of such a loop: it would cost more than a row. */
@@ -523,8 +530,7 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
     const uint32_t per_block = has_scales ? block_groups(spec) : 1, end_token = first + count;
     float scale[MAX_BLOCKS][KVT_TILE_TOKENS];
     if (has_scales)
-        for (uint32_t b = 0; b * per_block < groups; b++)
-            f32x16_store(scale[b], load_block_scales(scales, b, spec));
+        load_tile_scales(scales, 0, (groups + per_block - 1) / per_block, spec, scale[0], KVT_TILE_TOKENS);
     uint8_t row_codes[4 * SLICE_BYTES];
     const size_t tile_bytes = (size_t)groups * 32 * BITS;
     for (uint32_t begin = 0; begin < groups; begin += SLICE_GROUPS) {
@@ -545,6 +551,8 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
 #ifdef SCHEME_IS_TABLE
 #include "kernels/op_table.h"
 #endif
+
+#include "kernels/op_attend.h"
 
 /* ---- the table: one copy of the loops for each side and number format of rows ---- */
 
@@ -598,5 +606,9 @@ const kvt_kernels KVT_KERNELS_OF(SCHEME, KVT_TIER) = {
     .write_codes = { write_codes_k, write_codes_v },
     .read_codes = { read_codes_k, read_codes_v },
 #endif
+    .prepare = IS_INTEGER ? prepare_queries : NULL,
+    .score = score_page,
+    .value = { value_keys, value_span },
+    .value_takes_words = IS_INTEGER,
     .f32_only = IS_TABLE,
 };

@@ -98,6 +98,39 @@ KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32
     return code;
 }
 
+/* The four 8-bit lines of group g. */
+KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, u8x64 l[4])
+{
+    const uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
+    if (bits >= 4) {
+        const u8x64 first = u8x64_load(lower), second = u8x64_load(lower + 64);
+        l[0] = u8x64_low_nibbles(first);
+        l[1] = u8x64_high_nibbles(first);
+        l[2] = u8x64_low_nibbles(second);
+        l[3] = u8x64_high_nibbles(second);
+    } else {
+        const u8x64 four = u8x64_load(lower);
+        l[0] = PAIRS_SPLIT(four, 0, 0);
+        l[1] = PAIRS_SPLIT(four, 1, 0);
+        l[2] = PAIRS_SPLIT(four, 2, 0);
+        l[3] = PAIRS_SPLIT(four, 3, 0);
+    }
+    if (bits == 6) {
+        const u8x64 four = u8x64_load(upper + (size_t)g * 64);
+        l[0] = u8x64_or(l[0], PAIRS_SPLIT(four, 0, 4));
+        l[1] = u8x64_or(l[1], PAIRS_SPLIT(four, 1, 4));
+        l[2] = u8x64_or(l[2], PAIRS_SPLIT(four, 2, 4));
+        l[3] = u8x64_or(l[3], PAIRS_SPLIT(four, 3, 4));
+    }
+    if (bits == 5 || bits == 3) { /* odd groups have the upper nibbles of a line */
+        const u8x64 eight = u8x64_load(upper + (size_t)(g / 2) * 64), four = g % 2 ? u8x64_high_nibbles(eight) : eight;
+        l[0] = u8x64_or(l[0], bits == 5 ? BITS_SPLIT(four, 0, 4) : BITS_SPLIT(four, 0, 2));
+        l[1] = u8x64_or(l[1], bits == 5 ? BITS_SPLIT(four, 1, 4) : BITS_SPLIT(four, 1, 2));
+        l[2] = u8x64_or(l[2], bits == 5 ? BITS_SPLIT(four, 2, 4) : BITS_SPLIT(four, 2, 2));
+        l[3] = u8x64_or(l[3], bits == 5 ? BITS_SPLIT(four, 3, 4) : BITS_SPLIT(four, 3, 2));
+    }
+}
+
 /* ---- one token ---- */
 
 /* Bits from .. from + plane - 1 of n cells of a row of codes, in one. */

@@ -11,7 +11,7 @@ typedef struct kvt_row_params {
 
 /* Rows as codecs see them have KVT_ROW_GROUP channels at a time: what is left of the last group is zeros when encoding, and may be written when
  * decoding. */
-enum { KVT_ROW_GROUP = 64 };
+enum { KVT_ROW_GROUP = 128 };
 
 /* Exactly kvt_row_format_bytes(format, dim) bytes of an encoded row are touched. No alignment is required.
  *

@@ -49,4 +49,17 @@ KVT_LANES i32x16 signed_magnitude(f32x16 x)
     return i32x16_or(i32x16_shl(bits, 1), i32x16_shr(bits, 31));
 }
 
+/* Integers of four lanes of 16 to halfwords, such that `dot_store` puts them in order. */
+KVT_LANES void words_in_order(const i32x16 x[4], u8x64 half[2])
+{
+    u8x64 quarter[4];
+    i32x16 row[4];
+    for (int i = 0; i < 4; i++)
+        quarter[i] = u8x64_from_i32(x[i]);
+    u8x64_swap_quarters(quarter);
+    for (int i = 0; i < 4; i++)
+        row[i] = i32x16_from_u8(quarter[i]);
+    quad16_words(row, half);
+}
+
 #endif

@@ -28,4 +28,10 @@ KVT_LANES f32x16 decode(i32x16 code, f32x16 s)
     return f32x16_mul(f32x16_from_i32(i32x16_sub(code, i32x16_set1(8))), s);
 }
 
+enum { CODE_BIAS = 8 };
+KVT_LANES u8x64 biased_codes(u8x64 code)
+{
+    return code;
+}
+
 #include "kernels/op_tile.h"

@@ -14,13 +14,6 @@ KVT_LANES i32x16 signs_of(uint32_t g)
     return i32x16_load(signs + g % 8 * 16);
 }
 
-/* Below 2^-96 nothing counts, so that sums of what is left have no subnormal results. */
-KVT_LANES f32x16 without_small(f32x16 x)
-{
-    const i32x16 bits = i32x16_from_f32_bits(x);
-    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude_bits(x)), i32x16_set1(0), bits));
-}
-
 KVT_LANES f32x16 canonical_nan(f32x16 x)
 {
     return f32x16_from_bits(i32x16_select(i32x16_gt(magnitude_bits(x), i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), i32x16_from_f32_bits(x)));

@@ -63,6 +63,19 @@ KVT_LANES u8x64 levels_of(u8x64 code)
     return LEVEL_BITS == 5 ? u8x64_lookup32(table, code) : u8x64_lookup64(table, code);
 }
 
+/* As integers to be multiplied (kernels/op_attend.h): the bias is in the table. */
+enum { CODE_BIAS = KVT_DOT_BIAS };
+KVT_LANES u8x64 biased_codes(u8x64 code)
+{
+    const u8x64 bias = u8x64_from_i32(i32x16_set1(0x01010101u * KVT_DOT_BIAS));
+    if (LEVEL_BITS <= 4)
+        return u8x64_lookup16(u8x64_add(u8x64_load_quarter(kvt_levels), bias), code);
+    u8x64 table[4];
+    for (int i = 0; i < 4; i++)
+        table[i] = u8x64_add(u8x64_load_quarter(kvt_levels + 16 * i), bias);
+    return LEVEL_BITS == 5 ? u8x64_lookup32(table, code) : u8x64_lookup64(table, code);
+}
+
 /* levels_of(codes_of(y)) for many y: where bytes can be looked up in a table of 256, that is made first. */
 typedef struct nearest {
 #ifdef KVT_HAS_LOOKUP256

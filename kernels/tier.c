@@ -24,10 +24,14 @@ static const kvt_row_codec *const row_families[] = {
 };
 
 extern const kvt_stage KVT_JOIN(kvt_stage_, KVT_TIER);
+extern const kvt_attend_kernels KVT_JOIN(kvt_attend_, KVT_TIER);
+extern const kvt_mla_kernels KVT_JOIN(kvt_mla_, KVT_TIER);
 
 extern const kvt_tier_kernels KVT_JOIN(kvt_tier_, KVT_TIER);
 const kvt_tier_kernels KVT_JOIN(kvt_tier_, KVT_TIER) = {
     .schemes = schemes,
     .stage = &KVT_JOIN(kvt_stage_, KVT_TIER),
+    .attend = &KVT_JOIN(kvt_attend_, KVT_TIER),
+    .mla = &KVT_JOIN(kvt_mla_, KVT_TIER),
     .row_families = row_families,
 };

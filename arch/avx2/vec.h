@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define KVT_LANES static inline __attribute__((always_inline, unused))
 
@@ -128,6 +129,10 @@ KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
 KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
     return KVT_MAP2(f32x16, _mm256_min_ps, a, b);
+}
+KVT_LANES f32x16 f32x16_max_num(f32x16 a, f32x16 b)
+{
+    return KVT_MAP2(f32x16, _mm256_max_ps, a, b);
 }
 KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
 {
@@ -269,6 +274,21 @@ KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
 {
     const __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 8);
     return kvt_widen_halfwords(h, _mm256_cmpgt_epi16(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7c00)));
+}
+
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e4m3(p);
+    part[1] = f32x16_load_e4m3((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e4m3((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e4m3((const uint8_t *)p + 48);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e5m2(p);
+    part[1] = f32x16_load_e5m2((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e5m2((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e5m2((const uint8_t *)p + 48);
 }
 
 /* ---- bytes of a line ---- */
@@ -419,6 +439,27 @@ KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
 {
     return KVT_MAP2(i32x16, _mm256_hadd_epi32, a, b);
 }
+KVT_LANES __m256 kvt_add_neighbours(f32x16 a)
+{
+    const __m256 sums = _mm256_hadd_ps(a.v[0], a.v[1]);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(sums), 0xd8));
+}
+KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
+{
+    return KVT_BOTH(f32x16, kvt_add_neighbours(a), kvt_add_neighbours(b));
+}
+KVT_LANES f32x16 f32x16_load_pair(const float *p)
+{
+    double pair;
+    memcpy(&pair, p, sizeof pair);
+    const __m256 x = _mm256_castpd_ps(_mm256_set1_pd(pair));
+    return KVT_BOTH(f32x16, x, x);
+}
+KVT_LANES f32x16 f32x16_load_quad(const float *p)
+{
+    const __m256 x = _mm256_broadcast_ps((const __m128 *)(const void *)p);
+    return KVT_BOTH(f32x16, x, x);
+}
 KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
 {
     half[0] = KVT_MAP2(u8x64, _mm256_unpacklo_epi32, a, a);
@@ -485,6 +526,110 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     const __m256i cd = _mm256_max_epu32(_mm256_unpacklo_epi32(m[2], m[3]), _mm256_unpackhi_epi32(m[2], m[3]));
     const __m256i abcd = _mm256_max_epu32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
     _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(abcd), _mm256_extracti128_si256(abcd, 1)));
+}
+
+/* ---- dots of codes: of bytes with AVX-VNNI, otherwise of halfwords, as products of bytes would saturate ---- */
+
+#define KVT_DOT_BIAS   128
+#define KVT_DOT_ROWS   4
+#define KVT_FLOAT_SUMS 4
+
+typedef i32x16 dot_sum;
+typedef const uint8_t *dot_quads;
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    return i32x16_set1(start);
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    return sum;
+}
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    return p;
+}
+/* As assembly, because compilers would rather load many quads at once, take them apart, and keep what they spread on the stack. */
+typedef struct kvt_cell {
+    uint8_t byte[4];
+} kvt_cell;
+KVT_LANES __m256i kvt_everywhere(const uint8_t *quad)
+{
+    __m256i spread;
+    __asm__("vpbroadcastd %1, %0" : "=x"(spread) : "m"(*(const kvt_cell *)quad));
+    return spread;
+}
+#ifdef __AVXVNNI__
+#define KVT_DOT_BITS 8
+typedef u8x64 dot_line;
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return codes;
+}
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    const __m256i spread = kvt_everywhere(quad);
+    sum.v[0] = _mm256_dpbusd_avx_epi32(sum.v[0], line.v[0], spread);
+    sum.v[1] = _mm256_dpbusd_avx_epi32(sum.v[1], line.v[1], spread);
+    return sum;
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + 4 * (j))
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    const __m256i half = _mm256_set1_epi16(128), byte = _mm256_set1_epi16(255);
+    for (int i = 0; i < 2; i++) {
+        const __m256i upper_a = _mm256_srli_epi16(_mm256_add_epi16(a.v[i], half), 8), upper_b = _mm256_srli_epi16(_mm256_add_epi16(b.v[i], half), 8);
+        const __m256i lower_a = _mm256_and_si256(a.v[i], byte), lower_b = _mm256_and_si256(b.v[i], byte);
+        _mm256_storeu_si256((__m256i *)(void *)(p + 32 * i), _mm256_packus_epi16(upper_a, upper_b));
+        if (terms == 2)
+            _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i), _mm256_packus_epi16(lower_a, lower_b));
+    }
+}
+#else
+#define KVT_DOT_BITS                 16
+/* Bytes 0 and 2 of each cell, and 1 and 3, as halfwords. */
+typedef struct dot_line {
+    __m256i even[2], odd[2];
+} dot_line;
+
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    const __m256i byte = _mm256_set1_epi16(255);
+    return (dot_line){ { _mm256_and_si256(codes.v[0], byte), _mm256_and_si256(codes.v[1], byte) },
+                       { _mm256_srli_epi16(codes.v[0], 8), _mm256_srli_epi16(codes.v[1], 8) } };
+}
+/* In one piece, because gcc would rather add products to each other first, and keep them on the stack until then. */
+KVT_LANES __m256i kvt_add_products(__m256i sum, __m256i a, __m256i b)
+{
+    __m256i product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
+    return sum;
+}
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    const __m256i even = kvt_everywhere(quad);
+    sum.v[0] = kvt_add_products(sum.v[0], line.even[0], even);
+    sum.v[1] = kvt_add_products(sum.v[1], line.even[1], even);
+    const __m256i odd = kvt_everywhere(quad + 4);
+    sum.v[0] = kvt_add_products(sum.v[0], line.odd[0], odd);
+    sum.v[1] = kvt_add_products(sum.v[1], line.odd[1], odd);
+    return sum;
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + (j) / 2 * 64 + (j) % 2 * 8)
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    (void)terms;
+    const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    for (int i = 0; i < 2; i++) {
+        _mm256_storeu_si256((__m256i *)(void *)(p + 32 * i), _mm256_shuffle_epi8(a.v[i], order));
+        _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i), _mm256_shuffle_epi8(b.v[i], order));
+    }
+}
+#endif
+KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
+{
+    const i32x16 quarters = i32x16_add_pairs(i32x16_add_pairs(row[0], row[1]), i32x16_add_pairs(row[2], row[3]));
+    const __m256i half = _mm256_add_epi32(quarters.v[0], quarters.v[1]);
+    _mm_storeu_si128((__m128i *)(void *)sum, _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define KVT_LANES static inline __attribute__((always_inline, unused))
 
@@ -105,6 +106,10 @@ KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
 KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
     return _mm512_min_ps(a, b);
+}
+KVT_LANES f32x16 f32x16_max_num(f32x16 a, f32x16 b)
+{
+    return _mm512_max_ps(a, b);
 }
 KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
 {
@@ -223,6 +228,87 @@ KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
     const __mmask16 is_nan = _mm256_cmpgt_epi16_mask(_mm256_and_si256(h, _mm256_set1_epi16(0x7fff)), _mm256_set1_epi16(0x7c00));
     return _mm512_cvtph_ps(_mm256_mask_mov_epi16(h, is_nan, _mm256_set1_epi16(0x7e00)));
 }
+
+#ifdef __AVX512VBMI__
+/* Of the 7 lower bits of a code: the upper and the lower byte of the upper half of its number, which has all its bits. */
+static const uint8_t kvt_upper_e4m3[128] = { 0x00, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c,
+                                             0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d,
+                                             0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e,
+                                             0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f,
+                                             0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40,
+                                             0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41,
+                                             0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42,
+                                             0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x7f };
+static const uint8_t kvt_lower_e4m3[128] = { 0x00, 0x00, 0x80, 0xc0, 0x00, 0x20, 0x40, 0x60, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xf0,
+                                             0x00, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xa0, 0xb0, 0xc0, 0xd0, 0xe0, 0xc0 };
+static const uint8_t kvt_upper_e5m2[128] = { 0x00, 0x37, 0x38, 0x38, 0x38, 0x38, 0x38, 0x38, 0x39, 0x39, 0x39, 0x39, 0x39, 0x39, 0x39, 0x39,
+                                             0x3a, 0x3a, 0x3a, 0x3a, 0x3a, 0x3a, 0x3a, 0x3a, 0x3b, 0x3b, 0x3b, 0x3b, 0x3b, 0x3b, 0x3b, 0x3b,
+                                             0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3c, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d,
+                                             0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3e, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f, 0x3f,
+                                             0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41,
+                                             0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x42, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43, 0x43,
+                                             0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x44, 0x45, 0x45, 0x45, 0x45, 0x45, 0x45, 0x45, 0x45,
+                                             0x46, 0x46, 0x46, 0x46, 0x46, 0x46, 0x46, 0x46, 0x47, 0x47, 0x47, 0x47, 0x7f, 0x7f, 0x7f, 0x7f };
+static const uint8_t kvt_lower_e5m2[128] = { 0x00, 0x80, 0x00, 0x40, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0,
+                                             0x00, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xc0, 0xe0, 0x00, 0x20, 0x40, 0x60, 0x80, 0xc0, 0xc0, 0xc0 };
+KVT_LANES __m512i kvt_lookup128(const uint8_t table[128], __m512i index)
+{
+    return _mm512_permutex2var_epi8(_mm512_loadu_si512(table), index, _mm512_loadu_si512(table + 64));
+}
+/* Codes 16 i .. 16 i + 15: their lower and upper bytes to the upper halves of the lanes. */
+KVT_LANES f32x16 kvt_join_bytes(__m512i lower, __m512i upper, int i)
+{
+    const __m512i first = _mm512_setr_epi32(0x40000000, 0x41010000, 0x42020000, 0x43030000, 0x44040000, 0x45050000, 0x46060000, 0x47070000,
+                                            0x48080000, 0x49090000, 0x4a0a0000, 0x4b0b0000, 0x4c0c0000, 0x4d0d0000, 0x4e0e0000, 0x4f0f0000);
+    const __m512i order = _mm512_add_epi8(first, _mm512_set1_epi32(0x10100000 * i));
+    return _mm512_castsi512_ps(_mm512_maskz_permutex2var_epi8(0xcccccccccccccccc, lower, order, upper));
+}
+KVT_LANES void kvt_load_line_fp8(const uint8_t upper[128], const uint8_t lower[128], const void *p, f32x16 part[4])
+{
+    const __m512i code = _mm512_loadu_si512(p), low = kvt_lookup128(lower, code);
+    /* the code's sign on top of the upper byte */
+    const __m512i high = _mm512_ternarylogic_epi32(kvt_lookup128(upper, code), code, _mm512_set1_epi8((char)0x80), 0xf8);
+    part[0] = kvt_join_bytes(low, high, 0);
+    part[1] = kvt_join_bytes(low, high, 1);
+    part[2] = kvt_join_bytes(low, high, 2);
+    part[3] = kvt_join_bytes(low, high, 3);
+}
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    kvt_load_line_fp8(kvt_upper_e4m3, kvt_lower_e4m3, p, part);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    kvt_load_line_fp8(kvt_upper_e5m2, kvt_lower_e5m2, p, part);
+}
+#else
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e4m3(p);
+    part[1] = f32x16_load_e4m3((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e4m3((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e4m3((const uint8_t *)p + 48);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e5m2(p);
+    part[1] = f32x16_load_e5m2((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e5m2((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e5m2((const uint8_t *)p + 48);
+}
+#endif
 
 /* ---- bytes of a line ---- */
 
@@ -352,6 +438,21 @@ KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
     const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
     return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
 }
+KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
+{
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_add_ps(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b));
+}
+KVT_LANES f32x16 f32x16_load_pair(const float *p)
+{
+    double pair;
+    memcpy(&pair, p, sizeof pair);
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+}
+KVT_LANES f32x16 f32x16_load_quad(const float *p)
+{
+    return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+}
 KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
 {
     half[0] = _mm512_unpacklo_epi32(a, a);
@@ -406,6 +507,95 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     const __m512i abcd = _mm512_max_epu32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
     const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
     _mm_storeu_si128((__m128i *)(void *)max, _mm_max_epu32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+}
+
+/* ---- dots of codes: with VNNI of bytes, without it of halfwords ---- */
+
+#define KVT_DOT_BIAS   128
+#define KVT_FLOAT_SUMS 16
+
+typedef i32x16 dot_sum;
+typedef const uint8_t *dot_quads;
+
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    return i32x16_set1(start);
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    return sum;
+}
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    return p;
+}
+/* As assembly, because compilers would rather load many quads at once, take them apart, and keep what they spread on the stack. */
+typedef struct kvt_cell {
+    uint8_t byte[4];
+} kvt_cell;
+#if defined(__AVX512VNNI__)
+#define KVT_DOT_BITS 8
+#define KVT_DOT_ROWS 16
+typedef u8x64 dot_line;
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return codes;
+}
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(line), "m"(*(const kvt_cell *)quad));
+    return sum;
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + 4 * (j))
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    const __m512i half = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
+    u8x64_store(p, _mm512_packus_epi16(_mm512_srli_epi16(_mm512_add_epi16(a, half), 8), _mm512_srli_epi16(_mm512_add_epi16(b, half), 8)));
+    if (terms == 2)
+        u8x64_store(p + 64, _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte)));
+}
+#else
+#define KVT_DOT_BITS                 16
+#define KVT_DOT_ROWS                 8
+/* Bytes 0 and 2 of each cell, and 1 and 3, as halfwords. */
+typedef struct dot_line {
+    __m512i even, odd;
+} dot_line;
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return (dot_line){ _mm512_and_si512(codes, _mm512_set1_epi16(255)), _mm512_srli_epi16(codes, 8) };
+}
+KVT_LANES __m512i kvt_everywhere(const uint8_t *quad)
+{
+    __m512i spread;
+    __asm__("vpbroadcastd %1, %0" : "=v"(spread) : "m"(*(const kvt_cell *)quad));
+    return spread;
+}
+/* In one piece, because gcc would rather add products to each other first, and keep them on the stack until then. */
+KVT_LANES __m512i kvt_add_products(__m512i sum, __m512i a, __m512i b)
+{
+    __m512i product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(product) : "v"(a), "v"(b));
+    return sum;
+}
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    return kvt_add_products(kvt_add_products(sum, line.even, kvt_everywhere(quad)), line.odd, kvt_everywhere(quad + 4));
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + (j) / 2 * 64 + (j) % 2 * 8)
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    (void)terms;
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    u8x64_store(p, _mm512_shuffle_epi8(a, order));
+    u8x64_store(p + 64, _mm512_shuffle_epi8(b, order));
+}
+#endif
+KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
+{
+    const __m512i quarters = i32x16_add_pairs(i32x16_add_pairs(row[0], row[1]), i32x16_add_pairs(row[2], row[3]));
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(quarters), _mm512_extracti64x4_epi64(quarters, 1));
+    _mm_storeu_si128((__m128i *)(void *)sum, _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
 
 #endif

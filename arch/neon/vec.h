@@ -136,6 +136,10 @@ KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, vminnmq_f32(a.v[i], b.v[i]));
 }
+KVT_LANES f32x16 f32x16_max_num(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, vmaxnmq_f32(a.v[i], b.v[i]));
+}
 KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
 {
     KVT_MAP(f32x16, vcvtq_f32_s32(vreinterpretq_s32_u32(a.v[i])));
@@ -270,6 +274,21 @@ KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
 {
     const uint8x16_t b = vld1q_u8((const uint8_t *)p), zero = vdupq_n_u8(0);
     return kvt_widen_halfwords(kvt_e5m2_halfwords(vzip1q_u8(zero, b)), kvt_e5m2_halfwords(vzip2q_u8(zero, b)));
+}
+
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e4m3(p);
+    part[1] = f32x16_load_e4m3((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e4m3((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e4m3((const uint8_t *)p + 48);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e5m2(p);
+    part[1] = f32x16_load_e5m2((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e5m2((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e5m2((const uint8_t *)p + 48);
 }
 
 /* ---- bytes of a line ---- */
@@ -414,6 +433,21 @@ KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
 {
     KVT_MAP(i32x16, vpaddq_u32(a.v[i], b.v[i]));
 }
+KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
+{
+    return (f32x16){ { vpaddq_f32(a.v[0], a.v[1]), vpaddq_f32(a.v[2], a.v[3]), vpaddq_f32(b.v[0], b.v[1]), vpaddq_f32(b.v[2], b.v[3]) } };
+}
+KVT_LANES f32x16 f32x16_load_pair(const float *p)
+{
+    const float32x2_t pair = vld1_f32(p);
+    const float32x4_t x = vcombine_f32(pair, pair);
+    return (f32x16){ { x, x, x, x } };
+}
+KVT_LANES f32x16 f32x16_load_quad(const float *p)
+{
+    const float32x4_t x = vld1q_f32(p);
+    return (f32x16){ { x, x, x, x } };
+}
 KVT_LANES u8x64 kvt_twice_low(i32x16 a)
 {
     KVT_MAP(u8x64, vreinterpretq_u8_u32(vzip1q_u32(a.v[i], a.v[i])));
@@ -497,8 +531,86 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     vst1q_u32(max, vpmaxq_u32(vpmaxq_u32(m[0], m[1]), vpmaxq_u32(m[2], m[3])));
 }
 
+/* ---- dots of codes ---- */
+
+#define KVT_DOT_BITS   8
+#define KVT_DOT_BIAS   0
+#define KVT_FLOAT_SUMS 4
+
+typedef u8x64 dot_line;
+typedef int8x16_t dot_quads;
+
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return codes;
+}
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    return vreinterpretq_s8_u8(vld1q_u8(p));
+}
+#if defined(__ARM_FEATURE_DOTPROD)
+#define KVT_DOT_ROWS 4
+typedef i32x16 dot_sum;
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    return i32x16_set1(start);
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    return sum;
+}
+#define KVT_DOT_PART(sum, line, quads, j) vreinterpretq_u32_s32(vdotq_laneq_s32(vreinterpretq_s32_u32(sum), vreinterpretq_s8_u8(line), quads, j))
+#define dot_add(sum, line, quads, j)                                                                                                                 \
+    ((dot_sum){ { KVT_DOT_PART((sum).v[0], (line).v[0], quads, j), KVT_DOT_PART((sum).v[1], (line).v[1], quads, j),                                  \
+                  KVT_DOT_PART((sum).v[2], (line).v[2], quads, j), KVT_DOT_PART((sum).v[3], (line).v[3], quads, j) } })
+#else
+#define KVT_DOT_ROWS 2
+/* Two sums for each cell, of bytes 0 and 1, and of 2 and 3: products of bytes are added in pairs. */
+typedef struct dot_sum {
+    int32x4_t v[8];
+} dot_sum;
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    const int32x4_t s = vreinterpretq_s32_u64(vdupq_n_u64(start));
+    return (dot_sum){ { s, s, s, s, s, s, s, s } };
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    KVT_MAP(i32x16, vreinterpretq_u32_s32(vpaddq_s32(sum.v[2 * i], sum.v[2 * i + 1])));
+}
+#define KVT_DOT_PARTS(sum, line, quad, i)                                                                                                            \
+    vpadalq_s16((sum).v[2 * (i)], vmull_s8(vget_low_s8(vreinterpretq_s8_u8((line).v[i])), vget_low_s8(quad))),                                       \
+        vpadalq_s16((sum).v[2 * (i) + 1], vmull_high_s8(vreinterpretq_s8_u8((line).v[i]), quad))
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, int8x16_t quad)
+{
+    return (dot_sum){ { KVT_DOT_PARTS(sum, line, quad, 0), KVT_DOT_PARTS(sum, line, quad, 1), KVT_DOT_PARTS(sum, line, quad, 2),
+                        KVT_DOT_PARTS(sum, line, quad, 3) } };
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(quads), j)))
+#endif
+KVT_LANES uint8x16_t kvt_bytes_of_words(uint8x16_t a, uint8x16_t b, uint16_t round, int is_high)
+{
+    if (!is_high)
+        return vuzp1q_u8(a, b);
+    const uint16x8_t r = vdupq_n_u16(round);
+    return vuzp2q_u8(vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(a), r)), vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(b), r)));
+}
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    for (int i = 0; i < 4; i++)
+        vst1q_u8(p + 16 * i, kvt_bytes_of_words(a.v[i], b.v[i], 128, 1));
+    for (int i = 0; terms == 2 && i < 4; i++)
+        vst1q_u8(p + 64 + 16 * i, kvt_bytes_of_words(a.v[i], b.v[i], 0, 0));
+}
+KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
+{
+    const i32x16 q = i32x16_add_pairs(i32x16_add_pairs(row[0], row[1]), i32x16_add_pairs(row[2], row[3]));
+    vst1q_u8((uint8_t *)sum, vreinterpretq_u8_u32(vaddq_u32(vaddq_u32(q.v[0], q.v[1]), vaddq_u32(q.v[2], q.v[3]))));
+}
+
 #undef KVT_LOOKUP
 #undef KVT_TBL
 #undef KVT_MAP
 #undef KVT_PART
+
 #endif

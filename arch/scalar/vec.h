@@ -146,6 +146,10 @@ KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, 16, a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
 }
+KVT_LANES f32x16 f32x16_max_num(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, 16, a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+}
 KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
 {
     KVT_MAP(f32x16, 16, (float)(int32_t)a.v[i]);
@@ -309,6 +313,17 @@ KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
     return f32x16_widen_f16(h);
 }
 
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    for (int i = 0; i < 4; i++)
+        part[i] = f32x16_load_e4m3((const uint8_t *)p + 16 * i);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    for (int i = 0; i < 4; i++)
+        part[i] = f32x16_load_e5m2((const uint8_t *)p + 16 * i);
+}
+
 /* ---- bytes of a line ---- */
 
 KVT_LANES u8x64 u8x64_and(u8x64 a, u8x64 b)
@@ -446,6 +461,29 @@ KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
         sum.v[i / 2] += (uint32_t)(s16_at(a, i) * s16_at(b, i));
     return sum;
 }
+KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
+{
+    f32x16 r;
+    for (int i = 0; i < 16; i++) {
+        const float *from = (i < 8 ? a : b).v + i % 8 * 2;
+        r.v[i] = from[0] + from[1];
+    }
+    return r;
+}
+KVT_LANES f32x16 f32x16_load_pair(const float *p)
+{
+    f32x16 r;
+    for (int i = 0; i < 16; i++)
+        r.v[i] = p[i % 2];
+    return r;
+}
+KVT_LANES f32x16 f32x16_load_quad(const float *p)
+{
+    f32x16 r;
+    for (int i = 0; i < 16; i++)
+        r.v[i] = p[i % 4];
+    return r;
+}
 KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
 {
     i32x16 r;
@@ -512,4 +550,61 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 }
 
 #undef KVT_MAP
+/* ---- dots of codes ---- */
+
+#define KVT_DOT_BITS   8
+#define KVT_DOT_BIAS   0
+#define KVT_DOT_ROWS   2
+#define KVT_FLOAT_SUMS 2
+
+typedef u8x64 dot_line;
+typedef i32x16 dot_sum;
+typedef const uint8_t *dot_quads;
+
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return codes;
+}
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    return i32x16_set1(start);
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    return sum;
+}
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    return p;
+}
+KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *p)
+{
+    uint32_t quad;
+    memcpy(&quad, p, 4);
+    for (int i = 0; i < 64; i++)
+        sum.v[i / 4] += (uint32_t)((int8_t)line.v[i] * (int8_t)(quad >> i % 4 * 8));
+    return sum;
+}
+#define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + 4 * (j))
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    u8x64 high, low;
+    for (int i = 0; i < 64; i++) {
+        const int16_t h = s16_at(i & 8 ? b : a, i / 16 * 8 + i % 8);
+        high.v[i] = (uint8_t)((uint32_t)(h + 128) >> 8);
+        low.v[i] = (uint8_t)h;
+    }
+    u8x64_store(p, high);
+    if (terms == 2)
+        u8x64_store(p + 64, low);
+}
+KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
+{
+    for (int k = 0; k < 4; k++) {
+        sum[k] = 0;
+        for (int i = 0; i < 16; i++)
+            sum[k] += row[k].v[i];
+    }
+}
+
 #endif

@@ -156,6 +156,10 @@ KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, svminnm_f32_x(KVT_ALL, a.v[i], b.v[i]));
 }
+KVT_LANES f32x16 f32x16_max_num(f32x16 a, f32x16 b)
+{
+    KVT_MAP(f32x16, svmaxnm_f32_x(KVT_ALL, a.v[i], b.v[i]));
+}
 KVT_LANES f32x16 f32x16_from_i32(i32x16 a)
 {
     KVT_MAP(f32x16, svcvt_f32_s32_x(KVT_ALL, svreinterpret_s32_u32(a.v[i])));
@@ -305,6 +309,21 @@ KVT_LANES f32x16 f32x16_load_e5m2(const void *p)
 {
     const i32x16 bytes = i32x16_load_u8(p);
     KVT_MAP(f32x16, kvt_from_e5m2(bytes.v[i]));
+}
+
+KVT_LANES void f32x16_load_line_e4m3(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e4m3(p);
+    part[1] = f32x16_load_e4m3((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e4m3((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e4m3((const uint8_t *)p + 48);
+}
+KVT_LANES void f32x16_load_line_e5m2(const void *p, f32x16 part[4])
+{
+    part[0] = f32x16_load_e5m2(p);
+    part[1] = f32x16_load_e5m2((const uint8_t *)p + 16);
+    part[2] = f32x16_load_e5m2((const uint8_t *)p + 32);
+    part[3] = f32x16_load_e5m2((const uint8_t *)p + 48);
 }
 
 /* ---- bytes of a line ---- */
@@ -519,6 +538,31 @@ KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
 {
     KVT_MAP(i32x16, kvt_add_pairs(a.v[i], b.v[i]));
 }
+KVT_LANES svfloat32_t kvt_add_neighbours(svfloat32_t a, svfloat32_t b)
+{
+    return svadd_f32_x(KVT_ALL, svuzp1_f32(a, b), svuzp2_f32(a, b));
+}
+KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
+{
+#if __ARM_FEATURE_SVE_BITS == 256
+    f32x16 r;
+    r.v[0] = kvt_add_neighbours(a.v[0], a.v[1]);
+    r.v[1] = kvt_add_neighbours(b.v[0], b.v[1]);
+    return r;
+#else
+    KVT_MAP(f32x16, kvt_add_neighbours(a.v[i], b.v[i]));
+#endif
+}
+KVT_LANES f32x16 f32x16_load_pair(const float *p)
+{
+    uint64_t pair;
+    memcpy(&pair, p, sizeof pair);
+    KVT_MAP(f32x16, svreinterpret_f32_u64(svdup_u64(pair)));
+}
+KVT_LANES f32x16 f32x16_load_quad(const float *p)
+{
+    KVT_MAP(f32x16, svld1rq_f32(KVT_ALL, p));
+}
 KVT_LANES svuint32_t kvt_twice_order(void)
 {
     static const uint32_t order[16] = { 0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13 };
@@ -626,9 +670,73 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
     KVT_TOUCH(max);
 }
 
+/* ---- dots of codes ---- */
+
+#define KVT_DOT_BITS   8
+#define KVT_DOT_BIAS   0
+#define KVT_DOT_ROWS   8
+#define KVT_FLOAT_SUMS 8
+
+typedef u8x64 dot_line;
+typedef i32x16 dot_sum;
+typedef kvt_u8 dot_quads;
+
+KVT_LANES dot_line dot_line_of(u8x64 codes)
+{
+    return codes;
+}
+KVT_LANES dot_sum dot_start(uint32_t start)
+{
+    return i32x16_set1(start);
+}
+KVT_LANES i32x16 dot_finish(dot_sum sum)
+{
+    return sum;
+}
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    KVT_TOUCH(p);
+    return svld1rq_u8(svptrue_b8(), p);
+}
+#define KVT_DOT_PART(sum, line, quads, j)                                                                                                            \
+    svreinterpret_u32_s32(svdot_lane_s32(svreinterpret_s32_u32(sum), svreinterpret_s8_u8(line), svreinterpret_s8_u8(quads), j))
+#if __ARM_FEATURE_SVE_BITS == 256
+#define dot_add(sum, line, quads, j)                                                                                                                 \
+    ((dot_sum){ { KVT_DOT_PART((sum).v[0], (line).v[0], quads, j), KVT_DOT_PART((sum).v[1], (line).v[1], quads, j) } })
+#else
+#define dot_add(sum, line, quads, j) ((dot_sum){ { KVT_DOT_PART((sum).v[0], (line).v[0], quads, j) } })
+#endif
+KVT_LANES svuint8_t kvt_high_bytes(svuint8_t a, svuint8_t b)
+{
+    const svuint16_t x = svadd_n_u16_x(svptrue_b16(), svreinterpret_u16_u8(a), 128), y = svadd_n_u16_x(svptrue_b16(), svreinterpret_u16_u8(b), 128);
+    return kvt_halves_to_quarters(svuzp2_u8(svreinterpret_u8_u16(x), svreinterpret_u8_u16(y)));
+}
+KVT_LANES svuint8_t kvt_low_bytes(svuint8_t a, svuint8_t b)
+{
+    return kvt_halves_to_quarters(svuzp1_u8(a, b));
+}
+KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
+{
+    for (int i = 0; i < KVT_PARTS; i++)
+        svst1_u8(svptrue_b8(), p + KVT_PART_BYTES * i, kvt_high_bytes(a.v[i], b.v[i]));
+    for (int i = 0; terms == 2 && i < KVT_PARTS; i++)
+        svst1_u8(svptrue_b8(), p + 64 + KVT_PART_BYTES * i, kvt_low_bytes(a.v[i], b.v[i]));
+    KVT_TOUCH(p);
+}
+KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
+{
+    for (int k = 0; k < 4; k++) {
+        svuint32_t all = row[k].v[0];
+        for (int i = 1; i < KVT_PARTS; i++)
+            all = svadd_u32_x(KVT_ALL, all, row[k].v[i]);
+        sum[k] = (uint32_t)svaddv_u32(KVT_ALL, all);
+    }
+}
+
 #undef KVT_PACK
 #undef KVT_BOTH_PARTS
 #undef KVT_MAP
 #undef KVT_TOUCH
 #undef KVT_PART
+
 #endif

@@ -87,7 +87,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_rows_decode(kvt_row_format format, uint32_
 /* ---- rows and pages -------------------------------------------------------------------------------------------------------------- */
 
 /* Stores encoded rows: token first_token + i of one KV head becomes the row of `format` at rows + i * row_stride, for i in 0 .. n_tokens-1.
- * Rows have the layout's k_dim or v_dim channels and kvt_row_format_bytes of that; the rest is as for kvt_write, and so are the pages' rules.
+ * Rows have the channels of the layout's side and kvt_row_format_bytes of that; the rest is as for kvt_write, and so are the pages' rules.
  *
  * Where the side stores the same grid of numbers, codes and scales are copied, whatever they are, and come back from kvt_convert_out bit for bit
  * (except what pads a row to whole blocks, which is set to zero): without rotation and centring, ggml_q8_0 in q8_0, ggml_q4_0 in q4_0, vllm_fp8 in

@@ -45,21 +45,23 @@ typedef enum kvt_status {
     KVT_ERR_NULL = 1,        /* a pointer that must not be NULL is NULL */
     KVT_ERR_STRUCT_SIZE = 2, /* a struct's `size` field is not one that this version knows: set it to sizeof the struct */
     KVT_ERR_SCHEME = 3,      /* no such scheme */
-    KVT_ERR_DIM = 4,         /* a row width outside 1..KVT_MAX_DIM (v_dim may be 0: no values) */
+    KVT_ERR_DIM = 4,         /* a row width outside 1..KVT_MAX_DIM (v_dim and rope_dim may be 0), or both v_dim and rope_dim */
     KVT_ERR_HEADS = 5,       /* kv_heads outside 1..KVT_MAX_HEADS */
     KVT_ERR_TIER = 6,        /* a tier that is unknown, not built in, or not supported by this CPU */
     KVT_ERR_DTYPE = 7,       /* no such number format of rows */
-    KVT_ERR_SIDE = 8,        /* neither KVT_K nor KVT_V, or KVT_V of a layout without values */
+    KVT_ERR_SIDE = 8,        /* none of kvt_side, or one that the layout lacks: KVT_V without values, KVT_ROPE without a rotary part */
     KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
-    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, a head beyond the layout, an unknown engine, or no sequences */
+    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, a head, chunk or worker beyond the last, an unknown engine, or no sequences */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
     KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
-    KVT_ERR_OPTIONS =
-        13, /* a rotation, centring, effort, FP8 scale, rounding or global scale that does not exist or that the scheme or format lacks */
-    KVT_ERR_FORMAT = 14, /* no such row format */
-    KVT_ERR_LAYOUT = 15, /* a layout that was not made by kvt_layout_init, or was changed afterwards */
-    KVT_ERR_ENGINE = 16, /* an engine cannot store a model this way: kvt_size_problem says why */
-    KVT_ERR_BUDGET = 17  /* nothing fits into that many bytes */
+    KVT_ERR_OPTIONS = 13,    /* a rotation, centring, effort, FP8 scale, rounding or global scale that the scheme or format lacks */
+    KVT_ERR_FORMAT = 14,     /* no such row format */
+    KVT_ERR_LAYOUT = 15,     /* a layout that was not made by kvt_layout_init, or was changed afterwards */
+    KVT_ERR_ENGINE = 16,     /* an engine cannot store a model this way: kvt_size_problem says why */
+    KVT_ERR_BUDGET = 17,     /* nothing fits into that many bytes */
+    KVT_ERR_GROUP = 18,      /* a group outside 1..KVT_MAX_GROUP, or no query tokens */
+    KVT_ERR_SEGMENTS = 19,   /* no segments, or such as do not follow each other at multiples of 64 tokens, or differ in widths or rotation */
+    KVT_ERR_NUMBER = 20      /* a scale or soft_cap that is not finite or outside its range */
 } kvt_status;
 
 /* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */
@@ -122,7 +124,9 @@ KVT_API const char *kvt_cpu_feature(size_t index);
 #define KVT_MAX_DIM     1024
 #define KVT_MAX_HEADS   65536
 
-typedef enum kvt_side { KVT_K = 0, KVT_V = 1 } kvt_side;
+/* What is stored of a token: its key and its value; or, of MLA, its *latent*, the compressed row that is key and value in one and is stored as keys
+ * are, and beside it the rotary part of the key (RoPE), which has no value. */
+typedef enum kvt_side { KVT_K = 0, KVT_V = 1, KVT_ROPE = 2, KVT_LATENT = KVT_K } kvt_side;
 
 /* An orthonormal transform of rows before they are encoded, undone when they are read: it spreads outlier channels over a block of 64 or 128. */
 typedef enum kvt_rotation { KVT_ROTATION_NONE = 0, KVT_ROTATION_64 = 64, KVT_ROTATION_128 = 128 } kvt_rotation;
@@ -156,14 +160,18 @@ typedef struct kvt_spec {
     kvt_scheme k_scheme;
     kvt_scheme v_scheme; /* ignored when v_dim is 0 */
     uint32_t k_dim;      /* channels of a key row */
-    uint32_t v_dim;      /* channels of a value row; 0: the latent of MLA, which is stored once, as keys */
+    uint32_t v_dim;      /* channels of a value row; 0: keys are values too, as the latent of MLA is */
     uint32_t kv_heads;
     uint32_t tiers; /* tiers that may run, a subset of kvt_tiers_usable(), with scalar always among them; 0 = all */
     kvt_side_options k_options;
     kvt_side_options v_options; /* ignored when v_dim is 0 */
+    /* MLA: k_scheme, k_dim and k_options are the latent's, without the rotary part, and v_dim is 0 */
+    kvt_scheme rope_scheme; /* ignored when rope_dim is 0 */
+    uint32_t rope_dim;      /* channels of the rotary part; 0: there is none */
+    kvt_side_options rope_options;
 } kvt_spec;
 
-/* One side, keys or values, of a page. Rows are padded with zero channels to a multiple of 16. */
+/* One side of a page. Rows are padded with zero channels to a multiple of 16. */
 typedef struct kvt_side_layout {
     kvt_scheme scheme;
     uint32_t dim;          /* channels that callers see */
@@ -183,9 +191,10 @@ typedef struct kvt_layout {
     size_t size; /* sizeof(kvt_layout) */
     kvt_spec spec;
     kvt_side_layout k;
-    kvt_side_layout v;  /* all zero when v_dim is 0 */
-    size_t page_bytes;  /* of one KV head: a multiple of 64 */
-    size_t token_bytes; /* k.row_bytes + v.row_bytes: one token in one KV head */
+    kvt_side_layout v;    /* all zero when v_dim is 0 */
+    kvt_side_layout rope; /* all zero when rope_dim is 0 */
+    size_t page_bytes;    /* of one KV head: a multiple of 64 */
+    size_t token_bytes;   /* one token in one KV head: the row_bytes of its sides */
 } kvt_layout;
 
 /* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER, OPTIONS. */

@@ -35,6 +35,7 @@ typedef struct kvt_layer_group {
     uint32_t kv_heads;
     uint32_t k_dim;          /* channels of one head's key row (not of all heads together) */
     uint32_t v_dim;          /* 0: key and value are one row */
+    uint32_t rope_dim;       /* of k_dim, the rotary part of a row that is key and value in one; 0: there is none, or it is not known */
     uint32_t window;         /* sliding: tokens that can be attended, the current one included */
     uint32_t tokens_per_row; /* compressed: at least 2; indexer: at least 1 */
     /* latent: the heads and rows of engines that undo the compression and store keys and values of every head; 0 when not known */
@@ -89,6 +90,7 @@ typedef struct kvt_size_request {
     /* Options of engines: 0 is the engine's default, and anything else an error where the engine has no such option. */
     kvt_side_options k_options; /* kvtile and logical: centres and the scales of FP8 take bytes; centres belong to pages, so logical has none */
     kvt_side_options v_options;
+    const char *rope_type;   /* kvtile and logical: of rotary parts, whose options are plain; NULL: rows are stored whole, as k_type says */
     uint32_t batch_tokens;   /* tokens that one step adds, for which sliding layers keep room. llama.cpp: --ubatch-size (512); vllm:
                                 max_num_batched_tokens, mlx: prefill_step_size (1 for both: what is held while decoding) */
     uint32_t block_tokens;   /* vllm: --block-size (16) */

@@ -14,7 +14,7 @@
 #define SLIDING(layers, heads, k, v, tokens) \
     { .kind = KVT_LAYER_SLIDING, .count = layers, .kv_heads = (heads), .k_dim = (k), .v_dim = (v), .window = (tokens) }
 #define LATENT(layers, rank, rope, heads, nope, v) \
-    { .kind = KVT_LAYER_LATENT, .count = layers, .kv_heads = 1, .k_dim = (rank) + (rope), \
+    { .kind = KVT_LAYER_LATENT, .count = layers, .kv_heads = 1, .k_dim = (rank) + (rope), .rope_dim = (rope), \
       .expanded_heads = (heads), .expanded_k_dim = (nope) + (rope), .expanded_v_dim = (v) }
 
 /* Keys and scores of the tokens that DeepSeek-V4's compressor has not made a row of. At 4 tokens per row each row overlaps the one before: twice
@@ -22,8 +22,10 @@
 #define COMPRESSOR(dim, tokens) \
     .recurrent_elements = (tokens) > 1 ? 2 * (tokens) * (dim) * ((tokens) == 4 ? 4 : 1) : 0, \
     .recurrent_element_bytes = (tokens) > 1 ? F32_BYTES : 0
-#define COMPRESSED(layers, dim, tokens) \
-    { .kind = KVT_LAYER_COMPRESSED, .count = layers, .kv_heads = 1, .k_dim = (dim), .tokens_per_row = (tokens), COMPRESSOR(dim, tokens) }
+#define COMPRESSED(layers, dim, rope, tokens) \
+    { .kind = KVT_LAYER_COMPRESSED, .count = layers, .kv_heads = 1, .k_dim = (dim), .rope_dim = (rope), .tokens_per_row = (tokens), COMPRESSOR(dim, tokens) }
+#define SLIDING_SHARED(layers, dim, rope, tokens) \
+    { .kind = KVT_LAYER_SLIDING, .count = layers, .kv_heads = 1, .k_dim = (dim), .rope_dim = (rope), .window = (tokens) }
 #define INDEXER(layers, dim, tokens) \
     { .kind = KVT_LAYER_INDEXER, .count = layers, .kv_heads = 1, .k_dim = (dim), .tokens_per_row = (tokens), COMPRESSOR(dim, tokens) }
 

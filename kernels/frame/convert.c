@@ -189,6 +189,8 @@ static const grid grids[] = {
     { .format = KVT_ROW_ggml_q4_0, .scheme = KVT_SCHEME_q4_0, .scale_bytes = 2, .zero_code = 8 },
     { .format = KVT_ROW_vllm_fp8, .scheme = KVT_SCHEME_e4m3, .scale_bytes = 4 },
     { .format = KVT_ROW_mxfp8_e4m3, .scheme = KVT_SCHEME_e4m3, .fp8_block = 32, .fp8_scale = KVT_FP8_SCALE_E8M0, .scale_bytes = 1 },
+    { .format = KVT_ROW_deepseek_fp8, .scheme = KVT_SCHEME_e4m3, .fp8_block = 128, .scale_bytes = 4 },
+    { .format = KVT_ROW_deepseek_v4, .scheme = KVT_SCHEME_e4m3, .fp8_block = 64, .fp8_scale = KVT_FP8_SCALE_E8M0, .scale_bytes = 1 },
 };
 
 /* NULL when rows have to pass through floats. */
@@ -254,7 +256,7 @@ static void copy_in(const kvt_transfer *t, const coder *c, const grid *g, const 
 {
     const uint32_t dim = t->side->dim;
     if (at->count < KVT_TILE_TOKENS)
-        t->kernels->read_codes[t->which](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+        t->kernels->read_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
         c->codec->split(codes, tile->scales, rows + (ptrdiff_t)i * row_stride, dim);
@@ -262,13 +264,13 @@ static void copy_in(const kvt_transfer *t, const coder *c, const grid *g, const 
         for (uint32_t b = 0; b < scales_of(t, g); b++)
             memcpy(scale_at(at, g, b, at->first + i), tile->scales + (size_t)b * g->scale_bytes, g->scale_bytes);
     }
-    t->kernels->write_codes[t->which](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+    t->kernels->write_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
 }
 
 static void copy_out(const kvt_transfer *t, const coder *c, const grid *g, const kvt_tile *at, uint8_t *rows, ptrdiff_t row_stride, tile_codes *tile)
 {
     const uint32_t dim = t->side->dim;
-    t->kernels->read_codes[t->which](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+    t->kernels->read_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
         memset(codes + dim, g->zero_code, in_groups(dim) - dim);

@@ -34,6 +34,16 @@ static inline const kvt_tier *kvt_serving_tier(uint32_t tiers)
     return tier;
 }
 
+/* A side that may not be there; its options. */
+static inline const kvt_side_layout *kvt_layout_side(const kvt_layout *layout, kvt_side side)
+{
+    return side == KVT_K ? &layout->k : side == KVT_V ? &layout->v : &layout->rope;
+}
+static inline const kvt_side_options *kvt_options_of(const kvt_layout *layout, kvt_side side)
+{
+    return side == KVT_K ? &layout->spec.k_options : side == KVT_V ? &layout->spec.v_options : &layout->spec.rope_options;
+}
+
 static inline uint64_t kvt_seal_words(uint64_t seal, const void *from, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -52,8 +62,8 @@ static inline uint64_t kvt_side_seal(const kvt_layout *layout, kvt_side side)
     enum { SIDE_WORDS = offsetof(kvt_side_layout, seal) / 8, OPTION_WORDS = sizeof(kvt_side_options) / 8 };
     _Static_assert(offsetof(kvt_side_layout, seal) % 8 == 0 && sizeof(kvt_side_options) % 8 == 0, "whole words");
     uint64_t seal = 0x6b7674696c650001; /* "kvtile", 1 */
-    seal = kvt_seal_words(seal, side == KVT_K ? &layout->k : &layout->v, SIDE_WORDS);
-    seal = kvt_seal_words(seal, side == KVT_K ? &layout->spec.k_options : &layout->spec.v_options, OPTION_WORDS);
+    seal = kvt_seal_words(seal, kvt_layout_side(layout, side), SIDE_WORDS);
+    seal = kvt_seal_words(seal, kvt_options_of(layout, side), OPTION_WORDS);
     const uint64_t shared[2] = { layout->page_bytes, (uint64_t)layout->spec.kv_heads << 32 | layout->spec.tiers };
     return kvt_seal_words(seal, shared, 2);
 }

@@ -71,10 +71,10 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
         return KVT_ERR_NULL;
     if (spec->size != sizeof *spec)
         return KVT_ERR_STRUCT_SIZE;
-    const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme);
-    if (!k || (!v && spec->v_dim))
+    const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme), *rope = kvt_scheme_get(spec->rope_scheme);
+    if (!k || (!v && spec->v_dim) || (!rope && spec->rope_dim))
         return KVT_ERR_SCHEME;
-    if (spec->k_dim < 1 || spec->k_dim > KVT_MAX_DIM || spec->v_dim > KVT_MAX_DIM)
+    if (spec->k_dim < 1 || spec->k_dim > KVT_MAX_DIM || spec->v_dim > KVT_MAX_DIM || spec->rope_dim > KVT_MAX_DIM || (spec->v_dim && spec->rope_dim))
         return KVT_ERR_DIM;
     if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
         return KVT_ERR_HEADS;
@@ -85,22 +85,26 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
     kvt_status status = side_of(k, spec->k_dim, &spec->k_options, &made.k);
     if (!status && spec->v_dim)
         status = side_of(v, spec->v_dim, &spec->v_options, &made.v);
+    if (!status && spec->rope_dim)
+        status = side_of(rope, spec->rope_dim, &spec->rope_options, &made.rope);
     if (status)
         return status;
     if (spec->tiers & ~kvt_tiers_usable())
         return KVT_ERR_TIER;
-    made.page_bytes = place(&made.k, 0);
-    if (spec->v_dim)
-        made.page_bytes = place(&made.v, made.page_bytes);
-    if (made.k.centre_bytes)
-        made.k.centre_offset = made.page_bytes;
-    if (made.v.centre_bytes)
-        made.v.centre_offset = made.page_bytes + made.k.centre_bytes;
-    made.page_bytes += ceil_div(made.k.centre_bytes + made.v.centre_bytes, 64) * 64;
-    made.token_bytes = made.k.row_bytes + made.v.row_bytes;
-    made.k.seal = kvt_side_seal(&made, KVT_K);
-    if (spec->v_dim)
-        made.v.seal = kvt_side_seal(&made, KVT_V);
+    kvt_side_layout *const sides[] = { &made.k, &made.v, &made.rope };
+    for (int i = 0; i < 3; i++)
+        if (sides[i]->dim)
+            made.page_bytes = place(sides[i], made.page_bytes);
+    size_t centre = made.page_bytes;
+    for (int i = 0; i < 3; i++) {
+        sides[i]->centre_offset = sides[i]->centre_bytes ? centre : 0;
+        centre += sides[i]->centre_bytes;
+        made.token_bytes += sides[i]->row_bytes;
+    }
+    made.page_bytes += (centre - made.page_bytes + 63) / 64 * 64;
+    for (int i = 0; i < 3; i++)
+        if (sides[i]->dim)
+            sides[i]->seal = kvt_side_seal(&made, (kvt_side)i);
     memcpy(layout, &made, sizeof made);
     return KVT_OK;
 }

@@ -38,14 +38,6 @@ static inline kvt_status begin(transfer *t, const kvt_layout *layout, kvt_side s
     return KVT_OK;
 }
 
-/* With centring, writing needs the page before a new one: its tokens make the centre. */
-static kvt_status check_centre(const transfer *t, size_t first_token)
-{
-    const bool is_missing = t->at.side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->at.pages->table &&
-                            !t->at.pages->table[first_token / KVT_PAGE_TOKENS - 1];
-    return is_missing ? KVT_ERR_NULL : KVT_OK;
-}
-
 /* The centre of the page that `token` is in, or NULL. */
 static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_DIM])
 {
@@ -70,7 +62,7 @@ static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KV
     float sum[KVT_MAX_DIM] = { 0 };
     for (size_t token = (p - 1) * KVT_PAGE_TOKENS; token < p * KVT_PAGE_TOKENS; token += KVT_TILE_TOKENS) {
         const kvt_tile at = kvt_tile_of(&t->at, token, KVT_TILE_TOKENS);
-        t->at.kernels->read[t->at.which](at.codes, at.scales, &t->tile, (uint8_t *)staged, (ptrdiff_t)(t->tile.dim * sizeof *staged), KVT_F32, 0,
+        t->at.kernels->read[t->at.order](at.codes, at.scales, &t->tile, (uint8_t *)staged, (ptrdiff_t)(t->tile.dim * sizeof *staged), KVT_F32, 0,
                                          KVT_TILE_TOKENS);
         t->at.tier->stage->add(sum, staged, KVT_TILE_TOKENS, t->tile.dim);
     }
@@ -108,13 +100,13 @@ static void renew_centre_if_due(const transfer *t, size_t token, float *buffer, 
 static void write_rows(const transfer *t, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype)
 {
     if (at->count == KVT_TILE_TOKENS) {
-        t->at.kernels->write[t->at.which](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
+        t->at.kernels->write[t->at.order](at->codes, at->scales, &t->tile, rows, row_stride, dtype);
         return;
     }
     kvt_place places[KVT_TILE_TOKENS];
     for (uint32_t i = 0; i < at->count; i++)
         places[i] = (kvt_place){ .row = rows + (ptrdiff_t)i * row_stride, .codes = at->codes, .scales = at->scales, .token = at->first + i };
-    t->at.kernels->write_rows[t->at.which](places, at->count, &t->tile, dtype);
+    t->at.kernels->write_rows[t->at.order](places, at->count, &t->tile, dtype);
 }
 
 static void write_buffered(const transfer *t, size_t first_token, size_t n_tokens, const uint8_t *row, kvt_dtype dtype, ptrdiff_t row_stride)
@@ -142,7 +134,7 @@ static void append_rows(const transfer *t, const kvt_pages *pages, uint32_t head
         const kvt_tile at = kvt_tile_in(kvt_page_at(pages + h, token / KVT_PAGE_TOKENS), &t->at, token, 1);
         places[h] = (kvt_place){ .row = rows + (ptrdiff_t)h * head_stride, .codes = at.codes, .scales = at.scales, .token = at.first };
     }
-    t->at.kernels->write_rows[t->at.which](places, heads, &t->tile, dtype);
+    t->at.kernels->write_rows[t->at.order](places, heads, &t->tile, dtype);
 }
 
 static void append_buffered(const transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, kvt_dtype dtype,
@@ -182,7 +174,7 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
         return status;
     status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);
     if (!status)
-        status = check_centre(&t, first_token);
+        status = kvt_transfer_check_centre(&t.at, first_token);
     if (status)
         return status;
     if (n_tokens == 1) {
@@ -211,7 +203,7 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
         t.at.pages = pages + h;
         status = kvt_transfer_check_pages(&t.at, token, 1);
         if (!status)
-            status = check_centre(&t, token);
+            status = kvt_transfer_check_centre(&t.at, token);
     }
     if (status)
         return status;
@@ -244,7 +236,7 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
         const size_t token = first_token + done;
         const kvt_tile at = kvt_tile_of(&t.at, token, n_tokens - done);
         uint8_t *to = row + (ptrdiff_t)done * row_stride, *decoded = is_direct ? to : (uint8_t *)buffer;
-        t.at.kernels->read[side](at.codes, at.scales, &t.tile, decoded, stride, t.is_staged ? KVT_F32 : dtype, at.first, at.count);
+        t.at.kernels->read[t.at.order](at.codes, at.scales, &t.tile, decoded, stride, t.is_staged ? KVT_F32 : dtype, at.first, at.count);
         if (t.is_staged)
             t.at.tier->stage->restore(buffer, to, row_stride, dtype, at.count, t.at.side->dim, t.at.options->rotation, centre_of(&t, token, mu));
         else if (t.is_padded)

@@ -100,6 +100,8 @@ static kvt_status check_group(const kvt_layer_group *group)
         return KVT_ERR_MODEL;
     if ((latent || kind == KVT_LAYER_INDEXER) && group->kv_heads != 1)
         return KVT_ERR_MODEL;
+    if (group->rope_dim && (group->v_dim || kind == KVT_LAYER_INDEXER || group->rope_dim >= group->k_dim))
+        return KVT_ERR_MODEL;
     if ((group->window != 0) != (kind == KVT_LAYER_SLIDING))
         return KVT_ERR_MODEL;
     const uint32_t fewest = kind == KVT_LAYER_COMPRESSED ? 2 : kind == KVT_LAYER_INDEXER ? 1 : 0;
@@ -132,7 +134,7 @@ static bool has_side_options(const kvt_side_options *options)
 
 static uint32_t options_of(const kvt_size_request *request)
 {
-    return (has_side_options(&request->k_options) || has_side_options(&request->v_options) ? KVT_OPTION_SIDES : 0u) |
+    return (has_side_options(&request->k_options) || has_side_options(&request->v_options) || request->rope_type ? KVT_OPTION_SIDES : 0u) |
            (request->batch_tokens ? KVT_OPTION_BATCH : 0u) | (request->block_tokens ? KVT_OPTION_BLOCK : 0u) |
            (request->draft_tokens ? KVT_OPTION_DRAFT : 0u) | (request->separate_streams ? KVT_OPTION_STREAMS : 0u) |
            (request->swa_full ? KVT_OPTION_SWA_FULL : 0u) | (request->no_flash_attention ? KVT_OPTION_NO_FLASH : 0u);
@@ -155,8 +157,10 @@ static kvt_status find_types(const struct kvt_engine_rules *rules, struct kvt_si
         return sizing->k_type && sizing->v_type ? KVT_OK : KVT_ERR_SCHEME;
     }
     const kvt_scheme_info *k_info = kvt_scheme_find(k), *v_info = kvt_scheme_find(v);
-    if (!k_info || !v_info)
+    const kvt_scheme_info *rope_info = request->rope_type ? kvt_scheme_find(request->rope_type) : NULL;
+    if (!k_info || !v_info || (request->rope_type && !rope_info))
         return KVT_ERR_SCHEME;
+    sizing->rope_scheme = rope_info ? rope_info->scheme : KVT_SCHEME_NONE;
     sizing->k_scheme = k_info->scheme;
     sizing->v_scheme = v_info->scheme;
     return KVT_OK;

@@ -1,4 +1,4 @@
-#include <kvtile/kvtile.h>
+#include <kvtile/attend.h>
 
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
@@ -20,7 +20,7 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_SCHEME:
         return "no such scheme; kvt_scheme_at lists them";
     case KVT_ERR_DIM:
-        return "a row width is outside 1.." TEXT(KVT_MAX_DIM) " (v_dim may be 0: no values)";
+        return "a row width is outside 1.." TEXT(KVT_MAX_DIM) " (v_dim and rope_dim may be 0, and one of them is)";
     case KVT_ERR_HEADS:
         return "kv_heads is outside 1.." TEXT(KVT_MAX_HEADS);
     case KVT_ERR_TIER:
@@ -28,11 +28,12 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_DTYPE:
         return "no such number format of rows; KVT_F32, KVT_F16 and KVT_BF16 are known";
     case KVT_ERR_SIDE:
-        return "side is neither KVT_K nor KVT_V, or it is KVT_V of a layout without values";
+        return "side is none of KVT_K, KVT_V and KVT_ROPE, or the layout has no such side";
     case KVT_ERR_STRIDE:
         return "a stride is too small: rows or pages would overlap";
     case KVT_ERR_RANGE:
-        return "a number is out of range: tokens beyond the pages, a head beyond the layout, an unknown engine, or no sequences";
+        return "a number is out of range: tokens beyond the pages, a head beyond the layout, a chunk or worker beyond the last, an unknown "
+               "engine, or no sequences";
     case KVT_ERR_OVERFLOW:
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:
@@ -48,6 +49,12 @@ const char *kvt_status_text(kvt_status status)
         return "the engine cannot store the model this way; kvt_size_problem says why";
     case KVT_ERR_BUDGET:
         return "nothing fits into that many bytes";
+    case KVT_ERR_GROUP:
+        return "a group of query heads is outside 1.." TEXT(KVT_MAX_GROUP) ", or there are no query tokens";
+    case KVT_ERR_SEGMENTS:
+        return "there are no segments, or they do not follow each other at multiples of 64 tokens, or their widths or rotations differ";
+    case KVT_ERR_NUMBER:
+        return "scale or soft_cap is not a finite number of magnitude 2^-20 to 2^20 (soft_cap may be 0: none)";
     }
     return "unknown status";
 }

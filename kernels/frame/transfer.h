@@ -9,7 +9,7 @@ typedef struct kvt_transfer {
     size_t page_bytes;
     const kvt_side_options *options;
     const kvt_pages *pages;
-    kvt_side which;
+    kvt_side order;             /* of its lines: KVT_V's, or KVT_K's, which a rotary part has too */
     const kvt_kernels *kernels; /* of the side's scheme, on the tier that serves */
     const kvt_tier_kernels *tier;
 } kvt_transfer;
@@ -21,25 +21,43 @@ static inline kvt_status kvt_transfer_begin(kvt_transfer *t, const kvt_layout *l
         return KVT_ERR_NULL;
     if (layout->size != sizeof *layout)
         return KVT_ERR_STRUCT_SIZE;
-    if ((side != KVT_K && side != KVT_V) || (side == KVT_V && layout->spec.v_dim == 0))
+    if ((unsigned)side > KVT_ROPE || (side == KVT_V && layout->spec.v_dim == 0) || (side == KVT_ROPE && layout->spec.rope_dim == 0))
         return KVT_ERR_SIDE;
-    t->side = side == KVT_K ? &layout->k : &layout->v;
+    t->side = kvt_layout_side(layout, side);
     if (t->side->seal != kvt_side_seal(layout, side))
         return KVT_ERR_LAYOUT;
     t->page_bytes = layout->page_bytes;
-    t->options = side == KVT_K ? &layout->spec.k_options : &layout->spec.v_options;
+    t->options = kvt_options_of(layout, side);
     t->pages = pages;
-    t->which = side;
+    t->order = side == KVT_V ? KVT_V : KVT_K;
     t->tier = kvt_serving_tier(layout->spec.tiers)->kernels;
     t->kernels = t->tier->schemes[kvt_scheme_rows[t->side->scheme]];
     return KVT_OK;
 }
 
+static inline size_t kvt_distance(ptrdiff_t stride)
+{
+    return stride < 0 ? 0 - (size_t)stride : (size_t)stride;
+}
+
 /* Whether n rows at that distance do not overlap. */
 static inline bool kvt_rows_are_apart(size_t n, size_t row_bytes, ptrdiff_t row_stride)
 {
-    const size_t distance = row_stride < 0 ? 0 - (size_t)row_stride : (size_t)row_stride;
-    return n <= 1 || distance >= row_bytes;
+    return n <= 1 || kvt_distance(row_stride) >= row_bytes;
+}
+
+/* The same of a grid of tokens and heads: one stride has to step over all that the other spans. */
+static inline bool kvt_grid_is_apart(size_t tokens, size_t heads, size_t row_bytes, ptrdiff_t token_stride, ptrdiff_t head_stride)
+{
+    if (!kvt_rows_are_apart(heads, row_bytes, head_stride) || !kvt_rows_are_apart(tokens, row_bytes, token_stride))
+        return false;
+    if (heads <= 1 || tokens <= 1)
+        return true;
+    const size_t token = kvt_distance(token_stride), head = kvt_distance(head_stride);
+    size_t span;
+    if (token >= head)
+        return !__builtin_mul_overflow(head, heads - 1, &span) && token - row_bytes >= span;
+    return !__builtin_mul_overflow(token, tokens - 1, &span) && head - row_bytes >= span;
 }
 
 /* Checks the tokens, of which there is at least one, and the pages that they are in. Errors: RANGE, NULL, STRIDE. */
@@ -70,6 +88,14 @@ static inline kvt_status kvt_transfer_check(const kvt_transfer *t, size_t first_
 static inline uint8_t *kvt_page_at(const kvt_pages *pages, size_t p)
 {
     return pages->table ? pages->table[p] : (uint8_t *)pages->base + p * pages->stride;
+}
+
+/* With centring, writing needs the page before a new one: its tokens make the centre. Errors: NULL. */
+static inline kvt_status kvt_transfer_check_centre(const kvt_transfer *t, size_t first_token)
+{
+    const bool is_missing = t->side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->pages->table &&
+                            !t->pages->table[first_token / KVT_PAGE_TOKENS - 1];
+    return is_missing ? KVT_ERR_NULL : KVT_OK;
 }
 
 /* The tile that `token` is in, and how many of `n_tokens` tokens from there on are. */

@@ -21,11 +21,12 @@ struct kvt_sizing {
     const struct kvt_store_type *v_type;
     kvt_scheme k_scheme;
     kvt_scheme v_scheme;
-    const char *problem;   /* set when KVT_ERR_ENGINE is returned */
-    bool compressed;       /* the model has compressed caches: DeepSeek-V4 */
-    uint64_t widest_v;     /* llama.cpp: channels of the widest value row, all heads */
-    uint64_t page_bytes;   /* vllm: of every page when layers of different types share one pool, else 0 */
-    uint64_t group_layers; /* vllm: layers of a group of that pool, else 0 */
+    kvt_scheme rope_scheme; /* KVT_SCHEME_NONE: rows are stored whole */
+    const char *problem;    /* set when KVT_ERR_ENGINE is returned */
+    bool compressed;        /* the model has compressed caches: DeepSeek-V4 */
+    uint64_t widest_v;      /* llama.cpp: channels of the widest value row, all heads */
+    uint64_t page_bytes;    /* vllm: of every page when layers of different types share one pool, else 0 */
+    uint64_t group_layers;  /* vllm: layers of a group of that pool, else 0 */
 };
 
 /* What one layer of a group keeps, for all sequences together. */

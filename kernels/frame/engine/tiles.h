@@ -20,11 +20,14 @@ static inline void kvt_plan_add_side(struct kvt_group_plan *plan, const kvt_side
 static inline kvt_status kvt_plan_tiles(const struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan,
                                         kvt_layout *layout)
 {
+    const uint32_t rope_dim = sizing->rope_scheme ? group->rope_dim : 0;
     const kvt_spec spec = {
         .size = sizeof spec,
         .k_scheme = sizing->k_scheme,
         .v_scheme = sizing->v_scheme,
-        .k_dim = group->k_dim,
+        .rope_scheme = sizing->rope_scheme,
+        .k_dim = group->k_dim - rope_dim,
+        .rope_dim = rope_dim,
         .v_dim = group->v_dim,
         .kv_heads = group->kv_heads,
         .k_options = sizing->request->k_options,
@@ -35,6 +38,7 @@ static inline kvt_status kvt_plan_tiles(const struct kvt_sizing *sizing, const k
         return status;
     kvt_plan_add_side(plan, &layout->k, group->kv_heads);
     kvt_plan_add_side(plan, &layout->v, group->kv_heads);
+    kvt_plan_add_side(plan, &layout->rope, group->kv_heads);
     return KVT_OK;
 }
 

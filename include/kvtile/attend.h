@@ -1,0 +1,97 @@
+/* Attention from stored pages: queries in, weighted sums of values out, without reading rows back.
+ *
+ * For one KV head and the query heads that share it (its *group*), out = softmax(scale * q k') v over the tokens that a query may see. Where a layout
+ * has no values, keys are values too: the latent of MLA (mla.h), whose rotary part counts for logits only; all heads are its group. Codes are
+ * multiplied as they are stored; rotation and centring happen inside. docs/formats.md, section 9, gives the arithmetic: results are the same bits on
+ * every CPU and tier, for every split of the work, and of a query token alone or among others.
+ *
+ * The work is split into *chunks* of 1024 tokens of the sequence (0 .. 1023, 1024 .. 2047, ...). A chunk's result is a *partial*: for every query
+ * row its largest logit, the sum of its weights, and the weighted sum of values. Partials are merged in order of their tokens, whoever made them.
+ *
+ * Threads: calls may run at the same time as long as each has a workspace of its own and nobody writes to the pages.
+ */
+#ifndef KVTILE_ATTEND_H
+#define KVTILE_ATTEND_H
+
+#include <kvtile/kvtile.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVT_CHUNK_TOKENS 1024
+#define KVT_MAX_GROUP    128
+
+/* Tokens from first_token on, until the next segment begins, are in these pages: page p has tokens first_token + 64p .. first_token + 64p + 63. A
+ * sequence whose first pages or whose open page are stored by another scheme than the others has several segments. */
+typedef struct kvt_segment {
+    const kvt_layout *layout;
+    kvt_pages pages;    /* of one KV head; NULL in a table is allowed for pages that no query sees */
+    size_t first_token; /* a multiple of 64, larger than that of the segment before */
+} kvt_segment;
+
+/* A position for queries that see everything from `begin` to `end`. */
+#define KVT_NO_MASK SIZE_MAX
+
+/* What is asked. Zero it, then fill it.
+ *
+ * Row (i, h), query token i of query_tokens and query head h of group, is k_dim numbers at queries + i * query_token_stride + h * query_head_stride,
+ * and behind them rope_dim ones; its result is v_dim numbers (k_dim, where v_dim is 0) at out + i * out_token_stride + h * out_head_stride. Strides
+ * are bytes and may be negative; result rows must not overlap each other or the queries.
+ *
+ * Query token i is at position + i in the sequence and sees the tokens up to there, its own included, from `begin` on and below `end`; with a window,
+ * only the last `window` of these. A row that sees nothing has a result of zeros. What is not seen has no influence, whatever its bytes are.
+ *
+ * NaN and infinity: a logit that is not finite (a key or the query holds such numbers) makes the row's result NaN, and so does a seen value's NaN in
+ * the channels that share its scale; a seen infinity gives an infinity or NaN. All NaNs are quiet and positive. */
+typedef struct kvt_attention {
+    size_t size; /* sizeof(kvt_attention) */
+    const kvt_segment *segments;
+    size_t n_segments; /* all with the same widths, and the same rotation of K and of V; tiers are those of the first */
+    size_t begin, end;
+    size_t position; /* or KVT_NO_MASK */
+    size_t window;   /* 0: none */
+    uint32_t group;  /* query heads, 1 .. KVT_MAX_GROUP */
+    uint32_t query_tokens;
+    const void *queries;
+    kvt_dtype query_dtype;
+    kvt_dtype out_dtype;
+    ptrdiff_t query_token_stride, query_head_stride;
+    void *out;
+    ptrdiff_t out_token_stride, out_head_stride;
+    const float *sinks; /* `group` more logits, one for each query head, that have no value; NULL: none */
+    float scale;        /* of logits; finite, magnitude 2^-20 .. 2^20 */
+    float soft_cap;     /* logits become cap * tanh(logit / cap) after scaling; 2^-20 .. 2^20, or 0: none */
+} kvt_attention;
+
+typedef struct kvt_attend_sizes {
+    size_t workspace_bytes; /* a call needs */
+    size_t chunks;          /* that any query sees something of */
+    size_t partial_bytes;   /* of one chunk */
+} kvt_attend_sizes;
+
+/* Errors of all functions here: NULL, STRUCT_SIZE, LAYOUT, SEGMENTS, GROUP, DTYPE, STRIDE, RANGE (tokens beyond the
+ * pages, begin > end, positions that overflow), NUMBER (scale, soft_cap), OPTIONS (a window without positions), OVERFLOW. Nothing is written then.
+ * `queries` and `out` may be NULL where only sizes are asked for. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_attend_plan_sizes(const kvt_attention *attention, kvt_attend_sizes *sizes);
+
+/* All of it. `workspace`: workspace_bytes, of any alignment, needs no initialisation, and holds nothing of use afterwards. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_attend(const kvt_attention *attention, void *workspace);
+
+/* The partials of chunks first_chunk .. first_chunk + n_chunks - 1 (of kvt_attend_sizes.chunks): chunk c's to partials + c * partial_bytes.
+ * `partials` is aligned to 4 bytes. Does not touch `out`. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_attend_chunks(const kvt_attention *attention, size_t first_chunk, size_t n_chunks, void *partials,
+                                                    void *workspace);
+
+/* The result, from the partials of all chunks: the bits that kvt_attend gives. `workspace` as there. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_merge(const kvt_attention *attention, const void *partials, void *workspace);
+
+/* An even split of work units 0 .. heads * chunks - 1 (unit = head * chunks + chunk) for worker `worker` of `workers`: count units from *first on;
+ * where there are fewer units than workers some get none. Errors: NULL, RANGE (worker >= workers), OVERFLOW. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_attend_plan(size_t heads, size_t chunks, uint32_t workers, uint32_t worker, size_t *first, size_t *count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
