@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds kvtile on a Debian machine and shows what it does: what six models' KV caches take, and what real keys and values lose.
+# Builds kvtile on a Debian machine and shows what it does: what six models' KV caches take, what real keys and values lose, what attention loses by
+# that, and a small model that runs on the tiles.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,8 +15,9 @@ cmake --build --preset release >&2
 bin=build/release/bin
 out=build/demo
 mkdir -p "$out"
-"$bin/kvtile-engine" capture --model tools/demo/gutenberg-3.5M.f16.bin --tokenizer tools/demo/tok2048.bin \
-    --text tools/demo/chesterton-brown.txt --tokens 1024 --out "$out" >&2
+model="--model tools/demo/gutenberg-3.5M.f16.bin --tokenizer tools/demo/tok2048.bin"
+# shellcheck disable=SC2086
+"$bin/kvtile-engine" capture $model --text tools/demo/chesterton-brown.txt --tokens 1024 --out "$out" >&2
 
 echo
 "$bin/kvtile" size --table
@@ -23,3 +25,17 @@ echo
 echo "Keys and values of a small model (head_dim 64) over 1024 tokens of a book, stored in each scheme and read back:"
 echo
 "$bin/kvtile" eval "$out/layer1_keys.qvkt" "$out/layer1_values.qvkt"
+echo
+echo "What that does to attention, with the model's own queries:"
+echo
+"$bin/kvtile" eval --attention "$out"/*.qvkt
+echo
+echo "The model itself, its KV cache stored in each scheme (rotated): perplexity over the first 512 tokens of the book"
+echo
+# shellcheck disable=SC2086
+"$bin/kvtile-engine" perplexity $model --text tools/demo/chesterton-brown.txt --tokens 512 --schemes all --rotation 64
+echo
+echo "and a text that it goes on with, from a cache of 4 bits:"
+echo
+# shellcheck disable=SC2086
+"$bin/kvtile-engine" generate $model --prompt "Father Brown looked at the" --tokens 60 --scheme kv4 --rotation 64

@@ -1,5 +1,7 @@
 #include "tools/engine/forward.h"
 
+#include "tools/engine/dot.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -8,62 +10,91 @@
 static const float RMS_EPSILON = 1e-5f;
 static const double ROPE_BASE = 10000;
 
-int forward_open(forward_state *state, const checkpoint *model, size_t tokens, error_text *error)
+static int take_memory(forward_state *state)
 {
-    *state = (forward_state){ .model = model, .room = tokens };
+    const checkpoint *model = state->model;
+    const struct {
+        float **place;
+        size_t n;
+    } rows[] = {
+        { &state->x, model->dim },
+        { &state->normed, model->dim },
+        { &state->query, model->dim },
+        { &state->attended, model->dim },
+        { &state->projected, model->dim },
+        { &state->key, model->kv_dim },
+        { &state->value, model->kv_dim },
+        { &state->gate, model->ffn },
+        { &state->up, model->ffn },
+        { &state->cosines, model->head_dim / 2 },
+        { &state->sines, model->head_dim / 2 },
+        { &state->logits, model->vocabulary },
+    };
+    size_t n = 0; /* a few million at most, see checkpoint.c: no overflow */
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        n += rows[i].n;
+    state->memory = malloc(n * sizeof *state->memory);
+    float *next = state->memory;
+    for (size_t i = 0; next != NULL && i < sizeof rows / sizeof *rows; i++) {
+        *rows[i].place = next;
+        next += rows[i].n;
+    }
+    return next != NULL ? 0 : -1;
+}
+
+int forward_open(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, pool *threads, error_text *error)
+{
+    *state = (forward_state){ .model = model, .threads = threads };
     if (tokens < 1 || tokens > model->context)
         return error_set(error, "tokens is %zu: 1 to %" PRIu32 ", the model's context, would be right", tokens, model->context);
-    size_t cache; /* elements */
-    if (!__builtin_mul_overflow((size_t)model->layers * model->kv_dim, tokens, &cache) && cache <= SIZE_MAX / sizeof(float)) {
-        state->keys = malloc(cache * sizeof(float));
-        state->values = malloc(cache * sizeof(float));
-    }
-    /* Sizes of a few million at most, see checkpoint.c: no overflow. */
-    state->memory = malloc((5 * (size_t)model->dim + 2 * (size_t)model->ffn + tokens + model->vocabulary) * sizeof(float));
-    if (state->keys == NULL || state->values == NULL || state->memory == NULL) {
+    if (take_memory(state) != 0)
+        return error_set(error, "vocabulary is %" PRIu32 ": out of memory", model->vocabulary);
+    const int result = cache_open(&state->cache, model, way, tokens, threads, error);
+    if (result != 0)
         forward_close(state);
-        return error_set(error, "tokens is %zu: more than memory holds", tokens);
-    }
-    float *next = state->memory;
-    float **const of_dim[] = { &state->x, &state->normed, &state->query, &state->attended, &state->projected };
-    for (size_t i = 0; i < sizeof of_dim / sizeof *of_dim; i++) {
-        *of_dim[i] = next;
-        next += model->dim;
-    }
-    state->gate = next;
-    state->up = state->gate + model->ffn;
-    state->scores = state->up + model->ffn;
-    state->logits = state->scores + tokens;
-    return 0;
+    return result;
 }
 
 void forward_close(forward_state *state)
 {
-    free(state->keys);
-    free(state->values);
+    for (size_t kind = 0; kind < N_CAPTURED; kind++)
+        free(state->captured[kind]);
+    cache_close(&state->cache);
     free(state->memory);
     *state = (forward_state){ 0 };
 }
 
-/* Eight sums side by side: the compiler may use vectors without changing the order of any addition. */
-static float dot(const float *a, const float *b, size_t n)
-{
-    float sums[8] = { 0 };
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        for (size_t lane = 0; lane < 8; lane++)
-            sums[lane] += a[i + lane] * b[i + lane];
-    }
-    for (; i < n; i++)
-        sums[0] += a[i] * b[i];
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
+/* ---- arithmetic ---- */
 
 /* out[rows] = matrix[rows][columns] * in */
-static void multiply(float *out, const float *matrix, const float *in, size_t rows, size_t columns)
+typedef struct product {
+    float *out;
+    const float *matrix;
+    size_t rows;
+} product;
+
+typedef struct product_job {
+    const product *products;
+    size_t n;
+    const float *in;
+    size_t columns;
+} product_job;
+
+static void multiply_share(void *data, unsigned worker, unsigned workers)
 {
-    for (size_t r = 0; r < rows; r++)
-        out[r] = dot(matrix + r * columns, in, columns);
+    const product_job *job = data;
+    for (size_t i = 0; i < job->n; i++) {
+        const product *one = &job->products[i];
+        for (size_t r = pool_first(one->rows, worker, workers); r < pool_first(one->rows, worker + 1, workers); r++)
+            one->out[r] = dot(one->matrix + r * job->columns, job->in, job->columns);
+    }
+}
+
+/* Several products of one input, rows split among the workers. */
+static void multiply(const forward_state *state, const product *products, size_t n, const float *in, size_t columns)
+{
+    product_job job = { products, n, in, columns };
+    pool_run(state->threads, multiply_share, &job);
 }
 
 static void add(float *sum, const float *term, size_t n)
@@ -79,71 +110,81 @@ static void rms_norm(float *out, const float *in, const float *weight, size_t n)
         out[i] = weight[i] * (scale * in[i]);
 }
 
-/* Turns each pair of neighbouring channels by an angle that depends on the position and the pair. */
-static void rotate(float *row, size_t head_dim, size_t position)
+/* The angles of RoPE depend on the position and the pair of channels. In double: what libraries differ in is lost in rounding. */
+static void set_angles(forward_state *state, size_t position)
 {
-    for (size_t i = 0; i < head_dim; i += 2) {
-        const double angle = (double)position * pow(ROPE_BASE, -(double)i / (double)head_dim);
-        const float cosine = (float)cos(angle);
-        const float sine = (float)sin(angle);
-        const float first = row[i];
-        const float second = row[i + 1];
-        row[i] = first * cosine - second * sine;
-        row[i + 1] = first * sine + second * cosine;
+    const size_t head_dim = state->model->head_dim;
+    for (size_t i = 0; i < head_dim / 2; i++) {
+        const double angle = (double)position * pow(ROPE_BASE, -2.0 * (double)i / (double)head_dim);
+        state->cosines[i] = (float)cos(angle);
+        state->sines[i] = (float)sin(angle);
     }
 }
 
-static void softmax(float *scores, size_t n)
+/* Turns each pair of neighbouring channels. */
+static void rotate(const forward_state *state, float *rows, size_t n_rows)
 {
-    float largest = scores[0];
-    for (size_t i = 1; i < n; i++)
-        largest = fmaxf(largest, scores[i]);
-    float sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        scores[i] = expf(scores[i] - largest);
-        sum += scores[i];
+    const size_t pairs = state->model->head_dim / 2;
+    for (size_t i = 0; i < n_rows * pairs; i++) {
+        const float cosine = state->cosines[i % pairs];
+        const float sine = state->sines[i % pairs];
+        const float first = rows[2 * i];
+        const float second = rows[2 * i + 1];
+        rows[2 * i] = first * cosine - second * sine;
+        rows[2 * i + 1] = first * sine + second * cosine;
     }
-    for (size_t i = 0; i < n; i++)
-        scores[i] /= sum;
 }
 
-/* One query head over the n_tokens cached rows of its KV head. */
-static void attend(float *out, float *scores, const float *query, const float *keys, const float *values, size_t n_tokens, size_t head_dim)
+/* ---- capturing ---- */
+
+static size_t heads_of(const checkpoint *model, size_t kind)
 {
-    const float scale = 1 / sqrtf((float)head_dim);
-    for (size_t t = 0; t < n_tokens; t++)
-        scores[t] = dot(query, keys + t * head_dim, head_dim) * scale;
-    softmax(scores, n_tokens);
-    memset(out, 0, head_dim * sizeof *out);
-    for (size_t t = 0; t < n_tokens; t++) {
-        for (size_t i = 0; i < head_dim; i++)
-            out[i] += scores[t] * values[t * head_dim + i];
+    return kind == CAPTURED_QUERIES ? model->heads : model->kv_heads;
+}
+
+int forward_capture(forward_state *state, error_text *error)
+{
+    const checkpoint *model = state->model;
+    for (size_t kind = 0; kind < N_CAPTURED; kind++) {
+        size_t bytes; /* at most 2^60 but for the room */
+        if (__builtin_mul_overflow((size_t)model->layers * heads_of(model, kind) * model->head_dim * sizeof(float), state->cache.room, &bytes) ||
+            (state->captured[kind] = malloc(bytes)) == NULL)
+            return error_set(error, "rows of %zu tokens: more than memory holds", state->cache.room);
+    }
+    return 0;
+}
+
+static void capture(const forward_state *state, size_t layer, size_t position)
+{
+    const checkpoint *model = state->model;
+    const float *const rows[N_CAPTURED] = { state->key, state->value, state->query };
+    for (size_t kind = 0; kind < N_CAPTURED && state->captured[kind] != NULL; kind++) {
+        for (size_t h = 0; h < heads_of(model, kind); h++) {
+            const size_t row = (layer * heads_of(model, kind) + h) * state->cache.room + position;
+            memcpy(state->captured[kind] + row * model->head_dim, rows[kind] + h * model->head_dim, model->head_dim * sizeof(float));
+        }
     }
 }
+
+/* ---- the model ---- */
 
 static void attention(forward_state *state, size_t layer, size_t position)
 {
     const checkpoint *model = state->model;
     const size_t dim = model->dim;
     const size_t kv_dim = model->kv_dim;
-    const size_t head_dim = model->head_dim;
+    const product inputs[] = { { state->query, model->wq + layer * dim * dim, dim },
+                               { state->key, model->wk + layer * kv_dim * dim, kv_dim },
+                               { state->value, model->wv + layer * kv_dim * dim, kv_dim } };
+    const product output = { state->projected, model->wo + layer * dim * dim, dim };
     rms_norm(state->normed, state->x, model->rms_att + layer * dim, dim);
-    multiply(state->query, model->wq + layer * dim * dim, state->normed, dim, dim);
-    for (size_t h = 0; h < model->kv_heads; h++) {
-        const size_t weights = (layer * kv_dim + h * head_dim) * dim;
-        const size_t row = ((layer * model->kv_heads + h) * state->room + position) * head_dim;
-        multiply(state->keys + row, model->wk + weights, state->normed, head_dim, dim);
-        multiply(state->values + row, model->wv + weights, state->normed, head_dim, dim);
-        rotate(state->keys + row, head_dim, position);
-    }
-    const size_t group = model->heads / model->kv_heads;
-    for (size_t h = 0; h < model->heads; h++) {
-        float *query = state->query + h * head_dim;
-        const size_t cached = (layer * model->kv_heads + h / group) * state->room * head_dim;
-        rotate(query, head_dim, position);
-        attend(state->attended + h * head_dim, state->scores, query, state->keys + cached, state->values + cached, position + 1, head_dim);
-    }
-    multiply(state->projected, model->wo + layer * dim * dim, state->attended, dim, dim);
+    multiply(state, inputs, 3, state->normed, dim);
+    rotate(state, state->query, model->heads);
+    rotate(state, state->key, model->kv_heads);
+    capture(state, layer, position);
+    cache_append(&state->cache, layer, position, state->key, state->value);
+    cache_attend(&state->cache, layer, position, state->query, state->attended);
+    multiply(state, &output, 1, state->attended, dim);
     add(state->x, state->projected, dim);
 }
 
@@ -153,12 +194,13 @@ static void feed_forward(forward_state *state, size_t layer)
     const size_t dim = model->dim;
     const size_t ffn = model->ffn;
     const size_t weights = layer * ffn * dim;
+    const product inputs[] = { { state->gate, model->w1 + weights, ffn }, { state->up, model->w3 + weights, ffn } };
+    const product output = { state->projected, model->w2 + weights, dim };
     rms_norm(state->normed, state->x, model->rms_ffn + layer * dim, dim);
-    multiply(state->gate, model->w1 + weights, state->normed, ffn, dim);
-    multiply(state->up, model->w3 + weights, state->normed, ffn, dim);
+    multiply(state, inputs, 2, state->normed, dim);
     for (size_t i = 0; i < ffn; i++)
         state->gate[i] = state->gate[i] / (1 + expf(-state->gate[i])) * state->up[i];
-    multiply(state->projected, model->w2 + weights, state->gate, dim, ffn);
+    multiply(state, &output, 1, state->gate, ffn);
     add(state->x, state->projected, dim);
 }
 
@@ -166,13 +208,15 @@ const float *forward_token(forward_state *state, uint32_t token, size_t position
 {
     const checkpoint *model = state->model;
     const size_t dim = model->dim;
+    const product output = { state->logits, model->classifier, model->vocabulary };
     memcpy(state->x, model->embedding + token * dim, dim * sizeof *state->x);
+    set_angles(state, position);
     for (size_t layer = 0; layer < model->layers; layer++) {
         attention(state, layer, position);
         feed_forward(state, layer);
     }
     rms_norm(state->normed, state->x, model->rms_final, dim);
-    multiply(state->logits, model->classifier, state->normed, model->vocabulary, dim);
+    multiply(state, &output, 1, state->normed, dim);
     return state->logits;
 }
 

@@ -1,24 +1,30 @@
-/* One token through the model: RMSNorm, rotary attention over a plain f32 cache, SwiGLU. */
+/* One token through the model: RMSNorm, rotary attention over the KV cache, SwiGLU. Results do not depend on the number of threads. */
 #ifndef KVT_ENGINE_FORWARD_H
 #define KVT_ENGINE_FORWARD_H
 
-#include "tools/engine/checkpoint.h"
+#include "tools/engine/cache.h"
+
+enum { CAPTURED_KEYS, CAPTURED_VALUES, CAPTURED_QUERIES, N_CAPTURED };
 
 typedef struct forward_state {
     const checkpoint *model;
-    size_t room; /* tokens that the caches hold */
-    float *keys; /* [layer][kv head][room][head_dim], after RoPE */
-    float *values;
+    pool *threads;
+    kv_cache cache;
+    float *captured[N_CAPTURED];                      /* NULL, or [layer][head][room][head_dim] */
     float *memory;                                    /* all that follow */
     float *x, *normed, *query, *attended, *projected; /* [dim] */
+    float *key, *value;                               /* [kv_dim] */
     float *gate, *up;                                 /* [ffn] */
-    float *scores;                                    /* [room] */
+    float *cosines, *sines;                           /* [head_dim / 2]: of the position */
     float *logits;                                    /* [vocabulary] */
 } forward_state;
 
-/* Room for `tokens` tokens, at most the model's context. The model must outlive the state. 0, or -1 with the error. */
-int forward_open(forward_state *state, const checkpoint *model, size_t tokens, error_text *error);
+/* Room for `tokens` tokens, at most the model's context. The model and the threads must outlive the state. 0, or -1 with the error. */
+int forward_open(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, pool *threads, error_text *error);
 void forward_close(forward_state *state);
+
+/* From now on, rows are captured as the cache gets them, and queries as attention does: after RoPE. 0, or -1 with the error. */
+int forward_capture(forward_state *state, error_text *error);
 
 /* Runs `token` (below the vocabulary) at `position` (below the room; all before it have been run) and returns the logits of the next one. */
 const float *forward_token(forward_state *state, uint32_t token, size_t position);

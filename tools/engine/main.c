@@ -1,149 +1,52 @@
-/* kvtile-engine: runs a small model to get real keys and values, and to show that it runs it right. */
-#define _POSIX_C_SOURCE 200809L
-#include "tools/engine/forward.h"
-#include "tools/engine/tokenizer.h"
-#include "tools/io/formats.h"
+/* kvtile-engine: runs a small model on kvtile's cache and attention, to get real keys and values, and to show that it runs it right. */
+#include "tools/engine/commands.h"
 #include "tools/options.h"
 
-#include <errno.h>
-#include <inttypes.h>
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char HELP[] =
-    "Usage: kvtile-engine capture    --model FILE --tokenizer FILE --text FILE [--tokens N] [--bos] --out DIRECTORY\n"
-    "       kvtile-engine perplexity --model FILE --tokenizer FILE --text FILE [--tokens N] [--bos]\n"
+    "Usage: kvtile-engine generate   --model FILE --tokenizer FILE (--prompt TEXT | --text FILE) [options]\n"
+    "       kvtile-engine perplexity --model FILE --tokenizer FILE --text FILE [options]\n"
+    "       kvtile-engine capture    --model FILE --tokenizer FILE --text FILE --out DIRECTORY [options]\n"
     "       kvtile-engine export     --model FILE --out FILE\n"
-    "Runs a small Llama-style model (llama2.c checkpoint, f32 or f16) over a text.\n"
+    "Runs a small Llama-style model (llama2.c checkpoint, f32 or f16) over a text, with its KV cache in kvtile's pages.\n"
     "\n"
-    "  capture     writes the KV cache: layerL_keys.qvkt (after RoPE) and layerL_values.qvkt for each layer L\n"
-    "  perplexity  exp of the mean surprise of each token after the first, given those before it\n"
+    "  generate    goes on with the text; speed and bytes of KV cache on stderr\n"
+    "  perplexity  exp of the mean surprise of each token after the first, given those before it; speed on stderr\n"
+    "  capture     writes what goes into attention: layerL_keys.qvkt and layerL_queries.qvkt (after RoPE) and layerL_values.qvkt for each\n"
+    "              layer L, [head][token][channel]. Runs the reference unless a way of storing is given\n"
     "  export      writes the model's f16 form\n"
     "\n"
-    "  --tokens N  the first N tokens of the text (default: all, but not more than the model's context)\n"
-    "  --bos       put the token before the text that marks its beginning, for models that were trained so; --tokens counts it\n"
+    "  --tokens N       the first N tokens of the text (default: all, but not more than the model's context);\n"
+    "                   generate: N tokens more (default: until the context is full), or less if the model ends its text\n"
+    "  --bos            put the token before the text that marks its beginning, for models that were trained so\n"
+    "  --threads N      that share the work (default 1); results do not depend on it\n"
     "\n"
-    "Example:\n"
+    "How the KV cache stores rows:\n"
+    "  --scheme S       keys and values in scheme S, see kvtile info (default f32)\n"
+    "  --k S, --v S     keys, or values\n"
+    "  --schemes LIST   perplexity: a table of schemes, separated by commas, or \"all\"\n"
+    "  --rotation R     none (or 0), 64 or 128 (default none)\n"
+    "  --centring C     none, sequence or page (default none)\n"
+    "  --reference      plain f32 rows, and attention in plain C instead of kvtile's\n"
+    "\n"
+    "generate:\n"
+    "  --temperature T  0 takes the likeliest token, 1 draws as the model says (default 0)\n"
+    "  --seed N         of the random numbers (default 0)\n"
+    "\n"
+    "bits/element, B/token: stored for an element of a row, and for a token in all layers and heads; scales, centres and padding count\n"
+    "\n"
+    "Examples:\n"
+    "  kvtile-engine generate --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --prompt \"Father Brown\" --tokens 100 --scheme kv4 --rotation "
+    "64\n"
+    "  kvtile-engine perplexity --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes all --rotation 64\n"
     "  kvtile-engine capture --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --tokens 1024 --out captured\n";
 
-typedef struct options {
-    char *model, *tokenizer, *text, *out;
-    long tokens; /* 0: as many as there are */
-    int bos;
-} options;
+enum { CAPTURE = 1, PERPLEXITY = 2, GENERATE = 4, EXPORT = 8, RUNS = CAPTURE | PERPLEXITY | GENERATE };
 
-/* A model, its state, and the tokens of the text. */
-typedef struct run {
-    checkpoint model;
-    tokenizer words;
-    forward_state state;
-    uint32_t *tokens;
-    size_t n_tokens;
-} run;
-
-static void run_close(run *job)
-{
-    free(job->tokens);
-    forward_close(&job->state);
-    tokenizer_close(&job->words);
-    checkpoint_close(&job->model);
-}
-
-static int encode_file(run *job, const char *path, bool bos, error_text *error)
-{
-    file_map text;
-    if (file_map_open(&text, path, error) != 0)
-        return -1;
-    const int result = tokenizer_encode(&job->words, bos, text.data, text.size, &job->tokens, &job->n_tokens, error);
-    file_map_close(&text);
-    return result;
-}
-
-/* On failure *argument is what the error is about. */
-static int run_open(run *job, const options *chosen, const char **argument, error_text *error)
-{
-    *job = (run){ 0 };
-    *argument = chosen->model;
-    if (checkpoint_open(&job->model, chosen->model, error) != 0)
-        return -1;
-    *argument = chosen->tokenizer;
-    if (tokenizer_open(&job->words, chosen->tokenizer, job->model.vocabulary, error) != 0)
-        return -1;
-    *argument = chosen->text;
-    if (encode_file(job, chosen->text, chosen->bos != 0, error) != 0)
-        return -1;
-    *argument = "--tokens";
-    const size_t wanted = (size_t)chosen->tokens;
-    if (wanted > job->n_tokens)
-        return error_set(error, "%zu: the text has only %zu", wanted, job->n_tokens);
-    if (wanted != 0)
-        job->n_tokens = wanted;
-    else if (job->n_tokens > job->model.context)
-        job->n_tokens = job->model.context;
-    return forward_open(&job->state, &job->model, job->n_tokens, error);
-}
-
-static int write_layers(const run *job, const char *directory, const char **argument, error_text *error)
-{
-    static const char *const kinds[2] = { "keys", "values" };
-    const checkpoint *model = &job->model;
-    const size_t head_stride = job->state.room * model->head_dim;
-    *argument = directory;
-    if (mkdir(directory, 0777) != 0 && errno != EEXIST)
-        return error_set(error, "cannot be made: %s", strerror(errno));
-    const size_t room = strlen(directory) + 64;
-    char *path = malloc(room);
-    if (path == NULL)
-        return error_set(error, "cannot be written: out of memory");
-    int result = 0;
-    for (uint32_t layer = 0; result == 0 && layer < model->layers; layer++) {
-        for (size_t kind = 0; result == 0 && kind < 2; kind++) {
-            const float *rows = (kind == 0 ? job->state.keys : job->state.values) + layer * model->kv_heads * head_stride;
-            error_text why;
-            snprintf(path, room, "%s/layer%" PRIu32 "_%s.qvkt", directory, layer, kinds[kind]);
-            if (qvkt_write(path, layer, model->kv_heads, job->n_tokens, model->head_dim, rows, head_stride, &why) != 0)
-                result = error_set(error, "layer%" PRIu32 "_%s.qvkt %.300s", layer, kinds[kind], why.text);
-        }
-    }
-    free(path);
-    return result;
-}
-
-static int capture(const options *chosen, const char **argument, error_text *error)
-{
-    run job;
-    int result = run_open(&job, chosen, argument, error);
-    for (size_t i = 0; result == 0 && i < job.n_tokens; i++)
-        forward_token(&job.state, job.tokens[i], i);
-    if (result == 0)
-        result = write_layers(&job, chosen->out, argument, error);
-    if (result == 0)
-        printf("%s: %" PRIu32 " layers, %" PRIu32 " KV heads x %zu tokens x %" PRIu32 " channels\n", chosen->out, job.model.layers,
-               job.model.kv_heads, job.n_tokens, job.model.head_dim);
-    run_close(&job);
-    return result;
-}
-
-static int perplexity(const options *chosen, const char **argument, error_text *error)
-{
-    run job;
-    int result = run_open(&job, chosen, argument, error);
-    if (result == 0 && job.n_tokens < 2)
-        result = error_set(error, "%zu: at least 2 would be right", job.n_tokens);
-    double surprise = 0;
-    for (size_t i = 0; result == 0 && i + 1 < job.n_tokens; i++) {
-        forward_token(&job.state, job.tokens[i], i);
-        surprise += forward_surprise(&job.state, job.tokens[i + 1]);
-    }
-    if (result == 0)
-        printf("perplexity %.4f over %zu tokens\n", exp(surprise / (double)(job.n_tokens - 1)), job.n_tokens);
-    run_close(&job);
-    return result;
-}
-
-static int export(const options *chosen, const char **argument, error_text *error)
+static int cmd_export(const options *chosen, const char **argument, error_text *error)
 {
     checkpoint model;
     *argument = chosen->model;
@@ -157,72 +60,124 @@ static int export(const options *chosen, const char **argument, error_text *erro
 
 static const struct command {
     const char *name;
+    unsigned bit;
     int (*run)(const options *chosen, const char **argument, error_text *error);
-    bool runs_model; /* needs --tokenizer and --text */
-    bool writes;     /* needs --out */
 } COMMANDS[] = {
-    { "capture", capture, true, true },
-    { "perplexity", perplexity, true, false },
-    { "export", export, false, true },
+    { "capture", CAPTURE, cmd_capture },
+    { "perplexity", PERPLEXITY, cmd_perplexity },
+    { "generate", GENERATE, cmd_generate },
+    { "export", EXPORT, cmd_export },
 };
 
-static const char *missing_option(const struct command *command, const options *chosen)
+typedef struct arguments {
+    option_texts texts;
+    int bos, reference;
+} arguments;
+
+/* An option with a text: the commands that take it, and those that cannot do without. */
+typedef struct text_option {
+    const char *name;
+    char **place;
+    unsigned takes, needs;
+} text_option;
+
+enum { N_TEXTS = sizeof(option_texts) / sizeof(char *) };
+
+static void list_options(arguments *given, text_option list[N_TEXTS])
 {
-    if (chosen->model == NULL)
-        return "--model";
-    if (command->runs_model && chosen->tokenizer == NULL)
-        return "--tokenizer";
-    if (command->runs_model && chosen->text == NULL)
-        return "--text";
-    if (command->writes && chosen->out == NULL)
-        return "--out";
-    return NULL;
+    option_texts *texts = &given->texts;
+    const text_option all[N_TEXTS] = {
+        { "--model", &texts->model, RUNS | EXPORT, RUNS | EXPORT },
+        { "--tokenizer", &texts->tokenizer, RUNS, RUNS },
+        { "--text", &texts->text, RUNS, CAPTURE | PERPLEXITY },
+        { "--prompt", &texts->prompt, GENERATE, 0 },
+        { "--out", &texts->out, CAPTURE | EXPORT, CAPTURE | EXPORT },
+        { "--tokens", &texts->tokens, RUNS, 0 },
+        { "--threads", &texts->threads, RUNS, 0 },
+        { "--scheme", &texts->scheme, RUNS, 0 },
+        { "--k", &texts->k, RUNS, 0 },
+        { "--v", &texts->v, RUNS, 0 },
+        { "--schemes", &texts->schemes, PERPLEXITY, 0 },
+        { "--rotation", &texts->rotation, RUNS, 0 },
+        { "--centring", &texts->centring, RUNS, 0 },
+        { "--temperature", &texts->temperature, GENERATE, 0 },
+        { "--seed", &texts->seed, GENERATE, 0 },
+    };
+    memcpy(list, all, sizeof all);
 }
 
-static int run_command(const char *name, const options *chosen)
+/* Whether the command has what it needs, and nothing that it would not look at. */
+static int check_given(const struct command *command, arguments *given, const char **argument, error_text *error)
+{
+    text_option list[N_TEXTS];
+    list_options(given, list);
+    for (size_t i = 0; i < N_TEXTS; i++) {
+        *argument = list[i].name;
+        if (*list[i].place != NULL && (list[i].takes & command->bit) == 0)
+            return error_set(error, "\"%.60s\": %s has no such option; see kvtile-engine --help", *list[i].place, command->name);
+        if (*list[i].place == NULL && (list[i].needs & command->bit) != 0)
+            return error_set(error, "is missing; see kvtile-engine --help");
+    }
+    *argument = given->bos ? "--bos" : "--reference";
+    if ((given->bos || given->reference) && (RUNS & command->bit) == 0)
+        return error_set(error, "%s has no such option; see kvtile-engine --help", command->name);
+    *argument = "--prompt";
+    if (command->bit == GENERATE && given->texts.prompt == NULL && given->texts.text == NULL)
+        return error_set(error, "is missing, and --text too: one of them would be right");
+    if (command->bit == GENERATE && given->texts.prompt != NULL && given->texts.text != NULL)
+        return error_set(error, "\"%.60s\": --text is given too; one of them would be right", given->texts.prompt);
+    return 0;
+}
+
+static int run_command(const char *name, arguments *given)
 {
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++) {
         const struct command *command = &COMMANDS[i];
         if (strcmp(name, command->name) != 0)
             continue;
-        char who[64];
-        snprintf(who, sizeof who, "kvtile-engine %s", name);
-        const char *argument = missing_option(command, chosen);
-        if (argument != NULL) {
-            error_print(who, argument, "is missing; see kvtile-engine --help");
-            return 2;
-        }
-        if (chosen->tokens < 0) {
-            error_print(who, "--tokens", "at least 1 would be right");
-            return 2;
-        }
+        const option_texts *texts = &given->texts;
+        const bool has_way = texts->scheme || texts->k || texts->v || texts->rotation || texts->centring;
+        options chosen = { .bos = given->bos != 0 };
+        chosen.way.reference = given->reference != 0 || (command->bit == CAPTURE && !has_way);
+        const char *argument = NULL;
         error_text error;
-        if (command->run(chosen, &argument, &error) == 0)
-            return 0;
-        error_print(who, argument, error.text);
-        return 1;
+        int code = 2;
+        if (check_given(command, given, &argument, &error) == 0 && options_read(&chosen, texts, &argument, &error) == 0)
+            code = command->run(&chosen, &argument, &error) == 0 ? 0 : 1;
+        if (code != 0) {
+            char who[64];
+            snprintf(who, sizeof who, "kvtile-engine %s", name);
+            error_print(who, argument, error.text);
+        }
+        return code;
     }
-    error_print("kvtile-engine", name, "no such command: capture, perplexity or export would be right");
+    error_print("kvtile-engine", name, "no such command: generate, perplexity, capture or export would be right");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    options chosen = { 0 };
+    arguments given = { 0 };
     int help = 0;
-    const struct poptOption table[] = {
-        { "model", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },          { "tokenizer", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "text", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },           { "out", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "tokens", 0, POPT_ARG_LONG, &chosen.tokens, 0, NULL, NULL }, { "bos", 0, POPT_ARG_NONE, &chosen.bos, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },          POPT_TABLEEND
+    text_option list[N_TEXTS];
+    char **values[N_TEXTS];
+    struct poptOption table[N_TEXTS + 4] = {
+        [N_TEXTS] = { "bos", 0, POPT_ARG_NONE, &given.bos, 0, NULL, NULL },
+        { "reference", 0, POPT_ARG_NONE, &given.reference, 0, NULL, NULL },
+        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        POPT_TABLEEND,
     };
-    void *arguments = argv; /* popt wants const char **, which C does not convert to */
-    poptContext context = poptGetContext("kvtile-engine", argc, arguments, table, 0);
+    list_options(&given, list);
+    for (int i = 0; i < N_TEXTS; i++) {
+        table[i] = (struct poptOption){ list[i].name + 2, 0, POPT_ARG_STRING, NULL, i + 1, NULL, NULL };
+        values[i] = list[i].place;
+    }
+    void *words = argv; /* popt wants const char **, which C does not convert to */
+    poptContext context = poptGetContext("kvtile-engine", argc, words, table, 0);
     if (context == NULL) {
         error_print("kvtile-engine", "arguments", "cannot be read: out of memory");
         return 1;
     }
-    char **const values[] = { &chosen.model, &chosen.tokenizer, &chosen.text, &chosen.out };
     const int parsed = options_take(context, values);
     const char *name = poptGetArg(context);
     int code;
@@ -233,18 +188,16 @@ int main(int argc, char **argv)
         fputs(HELP, stdout);
         code = 0;
     } else if (name == NULL) {
-        error_print("kvtile-engine", "no command", "capture, perplexity or export would be right; see kvtile-engine --help");
+        error_print("kvtile-engine", "no command", "generate, perplexity, capture or export would be right; see kvtile-engine --help");
         code = 2;
     } else if (poptPeekArg(context) != NULL) {
         error_print("kvtile-engine", poptPeekArg(context), "one command and its options would be right; see kvtile-engine --help");
         code = 2;
     } else {
-        code = run_command(name, &chosen);
+        code = run_command(name, &given);
     }
-    free(chosen.model);
-    free(chosen.tokenizer);
-    free(chosen.text);
-    free(chosen.out);
+    for (size_t i = 0; i < N_TEXTS; i++)
+        free(*list[i].place);
     poptFreeContext(context);
     return code;
 }

@@ -244,3 +244,19 @@ int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size
     free(state.heap);
     return *out != NULL ? 0 : -1;
 }
+
+/* ---- decoding ---- */
+
+void tokenizer_write(const tokenizer *words, uint32_t before, uint32_t number, FILE *stream)
+{
+    if (number == TOKEN_BOS || number == TOKEN_EOS)
+        return;
+    token text = words->tokens[number];
+    uint8_t byte;
+    if (number >= TOKEN_FIRST_BYTE && number < TOKEN_FIRST_BYTE + 256) { /* in the file as "<0x41>" */
+        byte = (uint8_t)(number - TOKEN_FIRST_BYTE);
+        text = (token){ .bytes = &byte, .length = 1 };
+    }
+    const bool has_space = before == TOKEN_BOS && text.length > 0 && text.bytes[0] == ' ';
+    fwrite(text.bytes + has_space, 1, text.length - has_space, stream);
+}

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 /* Tokens 3 .. 258 stand for single bytes. */
-enum { TOKEN_BOS = 1, TOKEN_FIRST_BYTE = 3 };
+enum { TOKEN_BOS = 1, TOKEN_EOS = 2, TOKEN_FIRST_BYTE = 3 };
 
 typedef struct token {
     const uint8_t *bytes; /* in the file */
@@ -28,5 +28,9 @@ void tokenizer_close(tokenizer *words);
 
 /* Encodes text: BOS if wanted, a space before the text, then merges by score, the leftmost first among equals. The caller frees *out. */
 int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size_t length, uint32_t **out, size_t *n_out, error_text *error);
+
+/* Writes the text of `token`: nothing for BOS and EOS. The token `before` it is TOKEN_BOS where a text begins, whose first space is the one that
+ * tokenizer_encode put there, and left out. */
+void tokenizer_write(const tokenizer *words, uint32_t before, uint32_t token, FILE *stream);
 
 #endif

@@ -25,11 +25,12 @@ static const char WHO[] = "kvtile bench";
 
 static const char HELP[] =
     "Usage: kvtile bench [OPTION...]\n"
-    "Times the kernels beside the simplest loop that moves the same bytes, and beside memcpy, in turns on one thread.\n"
+    "Times the kernels in turns with what limits them: conversions beside the simplest loop that moves the same bytes, and memcpy, on one thread;\n"
+    "attention beside only reading what is stored, only multiplying as much, f16 tiles, and a plain loop over rows of f16.\n"
     "\n"
     "  --schemes LIST   names separated by commas (default: all; see kvtile info)\n"
     "  --ops LIST       write, read: whole heads in and out; append: a token in 8 heads per call; import, export: whole heads from and to rows of\n"
-    "                   another engine (default: all)\n"
+    "                   another engine; attend: a decode step of one layer (default: all)\n"
     "  --side k|v|both  (default: both)\n"
     "  --tier LIST      tiers to measure, or all (default: the best that this CPU has; see kvtile info)\n"
     "  --head-dim LIST  channels of a row (default: 128)\n"
@@ -40,6 +41,11 @@ static const char HELP[] =
     "  --rotation none|64|128, --centring none|sequence|page, --effort default|fast|best\n"
     "  --fp8-block row|32|64|128, --fp8-scale f32|e8m0\n"
     "                   how rows are stored (default: the first of each); schemes that have no such option are left out\n"
+    "  --group LIST, --tokens LIST, --kv-heads N, --threads LIST\n"
+    "                   of attend: query heads of a KV head (default: 4), tokens of the sequence in memory (default: 32768; in L2 as many as fit),\n"
+    "                   KV heads in memory (default: 8; in L2 one per thread), threads (default: 1)\n"
+    "  --rope SCHEME    of attend: MLA. Rows are latents, keys that are values too, of --head-dim (default: 512) channels, and beside them rotary\n"
+    "                   parts of 64 channels in that scheme; --group is all heads (default: 20), and there is one KV head\n"
     "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
     "  --json           one object: the machine, and an array of results\n"
     "  --help           this text\n"
@@ -51,12 +57,17 @@ static const char HELP[] =
     "               half out; median of pairs measured right after each other. 1 would be as fast, 2 takes twice the time. ggml: in a build that "
     "compares\n"
     "bulk           of append: our time over that of writing as many tokens as whole pages\n"
+    "us, GB/s       of attend: microseconds of a step, and 10^9 stored bytes per second that it attends to\n"
+    "read, multiply the time of only reading the bytes, and of only multiplying as often on this tier, over ours: 1 would be at that limit\n"
+    "f16, plain     speed-up: the time from f16 tiles, and of a plain loop over rows of f16, over ours\n"
     "docs/performance.md says more. kvtile-bench runs the same cases under Google Benchmark's flags.\n"
     "\n"
     "Examples:\n"
     "  kvtile bench --quick\n"
     "  kvtile bench --schemes q8_0,kv4 --ops read --tier all --head-dim 64,128,256\n"
     "  kvtile bench --schemes e4m3 --fp8-block 32 --fp8-scale e8m0\n"
+    "  kvtile bench --ops attend --group 1,4,8 --tokens 4096,32768 --threads 1,2 --where memory\n"
+    "  kvtile bench --ops attend --schemes bf16,kv6,kv4 --rope kv8 --group 20,128 --where memory\n"
     "  kvtile bench --schemes kv4 --ops write --effort best --where l2 --json | jq -r '.results[] | [.side, .elements_per_ns] | @tsv'\n";
 
 enum { MOST_WORDS = 64 };
@@ -65,6 +76,9 @@ typedef struct options {
     bench_selection selection;
     const kvt_scheme_info *schemes[MOST_WORDS];
     uint32_t dims[MOST_WORDS];
+    uint32_t groups[MOST_WORDS];
+    uint32_t tokens[MOST_WORDS];
+    uint32_t threads[MOST_WORDS];
     bool quick;
     bool json;
 } options;
@@ -105,7 +119,7 @@ static int take_op(options *chosen, const char *word)
             return 0;
         }
     }
-    return refuse("--ops", word, "write, read, append, import or export would be right");
+    return refuse("--ops", word, "write, read, append, import, export or attend would be right");
 }
 
 static int take_tier(options *chosen, const char *word)
@@ -124,14 +138,46 @@ static int take_tier(options *chosen, const char *word)
     return refuse("--tier", word, "all, or one that this CPU has, would be right; kvtile info lists them");
 }
 
-static int take_dim(options *chosen, const char *word)
+/* A whole number 1 .. most. */
+static int take_number(uint32_t *value, const char *option, const char *word, uint32_t most)
 {
     char *end;
-    const unsigned long dim = strtoul(word, &end, 10);
-    if (!isdigit((unsigned char)*word) || *end != '\0' || dim < 1 || dim > KVT_MAX_DIM || chosen->selection.n_dims == MOST_WORDS)
-        return refuse("--head-dim", word, "1 to 1024 would be right");
-    chosen->dims[chosen->selection.n_dims++] = (uint32_t)dim;
-    return 0;
+    const unsigned long number = strtoul(word, &end, 10);
+    if (isdigit((unsigned char)*word) && *end == '\0' && number >= 1 && number <= most) {
+        *value = (uint32_t)number;
+        return 0;
+    }
+    char right[60];
+    snprintf(right, sizeof right, "1 to %u would be right", most);
+    return refuse(option, word, right);
+}
+
+/* One more of a list of them. */
+static int add_number(uint32_t *list, size_t *n, const char *option, const char *word, uint32_t most)
+{
+    if (*n == MOST_WORDS)
+        return refuse(option, word, "as many as there may be are there already");
+    return take_number(&list[(*n)++], option, word, most);
+}
+
+static int take_dim(options *chosen, const char *word)
+{
+    return add_number(chosen->dims, &chosen->selection.n_dims, "--head-dim", word, KVT_MAX_DIM);
+}
+
+static int take_group(options *chosen, const char *word)
+{
+    return add_number(chosen->groups, &chosen->selection.n_groups, "--group", word, KVT_MAX_GROUP);
+}
+
+static int take_tokens(options *chosen, const char *word)
+{
+    return add_number(chosen->tokens, &chosen->selection.n_tokens, "--tokens", word, 1U << 30);
+}
+
+static int take_threads(options *chosen, const char *word)
+{
+    return add_number(chosen->threads, &chosen->selection.n_threads, "--threads", word, POOL_MOST_WORKERS);
 }
 
 /* Words separated by commas; none when `list` is NULL. */
@@ -187,7 +233,26 @@ typedef struct texts {
     char *effort;
     char *fp8_block;
     char *fp8_scale;
+    char *group;
+    char *tokens;
+    char *kv_heads;
+    char *threads;
+    char *rope;
 } texts;
+
+static int take_rope(bench_selection *selection, const char *name)
+{
+    char text[100];
+    selection->rope = kvt_scheme_find(name);
+    if (selection->rope != NULL && selection->ops == 1U << BENCH_ATTEND)
+        return 0;
+    if (selection->rope != NULL)
+        snprintf(text, sizeof text, "is for attention alone; --ops attend would be right");
+    else
+        snprintf(text, sizeof text, "\"%.40s\" is no scheme; kvtile info names all", name);
+    error_print(WHO, "--rope", text);
+    return -1;
+}
 
 static int choose(options *chosen, const texts *given)
 {
@@ -210,7 +275,14 @@ static int choose(options *chosen, const texts *given)
         take_choice(&fp8_scale, "--fp8-scale", given->fp8_scale, fp8_scales) != 0)
         return -1;
     if (take_words(chosen, given->schemes, take_scheme) != 0 || take_words(chosen, given->ops, take_op) != 0 ||
-        take_words(chosen, given->tier, take_tier) != 0 || take_words(chosen, given->head_dim, take_dim) != 0)
+        take_words(chosen, given->tier, take_tier) != 0 || take_words(chosen, given->head_dim, take_dim) != 0 ||
+        take_words(chosen, given->group, take_group) != 0 || take_words(chosen, given->tokens, take_tokens) != 0 ||
+        take_words(chosen, given->threads, take_threads) != 0)
+        return -1;
+    if (given->rope != NULL && take_rope(selection, given->rope) != 0)
+        return -1;
+    selection->kv_heads = selection->rope != NULL ? 1 : BENCH_ATTEND_HEADS;
+    if (given->kv_heads != NULL && take_number(&selection->kv_heads, "--kv-heads", given->kv_heads, 1024) != 0)
         return -1;
     selection->sides = (unsigned)side;
     selection->wheres = given->where == NULL && chosen->quick ? 1U << BENCH_L2 : (unsigned)where;
@@ -223,8 +295,17 @@ static int choose(options *chosen, const texts *given)
     if (given->ops == NULL)
         selection->ops = (1U << BENCH_N_OPS) - 1;
     if (given->head_dim == NULL)
-        chosen->dims[selection->n_dims++] = 128;
+        chosen->dims[selection->n_dims++] = selection->rope != NULL ? 512 : 128;
+    if (given->group == NULL)
+        chosen->groups[selection->n_groups++] = selection->rope != NULL ? 20 : 4;
+    if (given->tokens == NULL)
+        chosen->tokens[selection->n_tokens++] = 32768;
+    if (given->threads == NULL)
+        chosen->threads[selection->n_threads++] = 1;
     selection->dims = chosen->dims;
+    selection->groups = chosen->groups;
+    selection->tokens = chosen->tokens;
+    selection->threads = chosen->threads;
     for (uint32_t id = 0; given->tier == NULL && id < 32; id++) {
         if ((kvt_tiers_usable() >> id & 1) != 0)
             selection->tiers = UINT32_C(1) << id;
@@ -290,27 +371,60 @@ static void print_head(const options *chosen, const machine *here)
            fp8_scale_name(stored->fp8_scale));
     if (ggml_report() != NULL)
         printf("ggml: %s\n", ggml_report());
-    printf("\n%-6s %-6s %-4s %-9s %4s %-6s %9s %8s %8s %8s %8s %8s%s\n", "op", "scheme", "side", "tier", "dim", "where", "elem/ns", "GB/s in",
-           "GB/s out", "floor", "memcpy", "bulk", ggml_report() != NULL ? "     ggml" : "");
+}
+
+static void print_heading(bool is_attend)
+{
+    if (is_attend)
+        printf("\n%-6s %-6s %5s %-9s %4s %-6s %8s %3s %10s %7s %6s %8s %6s %6s\n", "op", "scheme", "group", "tier", "dim", "where", "tokens", "thr",
+               "us", "GB/s", "read", "multiply", "f16", "plain");
+    else
+        printf("\n%-6s %-6s %-4s %-9s %4s %-6s %9s %8s %8s %8s %8s %8s%s\n", "op", "scheme", "side", "tier", "dim", "where", "elem/ns", "GB/s in",
+               "GB/s out", "floor", "memcpy", "bulk", ggml_report() != NULL ? "     ggml" : "");
+}
+
+/* As `format` says, or blanks where the case has no such counter. */
+static void print_counter(const shim_result *result, const char *name, const char *format, int width)
+{
+    const double value = shim_result_counter(result, name);
+    if (isfinite(value))
+        printf(format, value);
+    else
+        printf("%*s", width, "");
 }
 
 static void print_row(const bench_case *one, const shim_result *result)
 {
-    printf("%-6s %-6s %-4s %-9s %4u %-6s ", BENCH_OP_NAMES[one->op], one->scheme->name, one->side == KVT_K ? "k" : "v", kvt_tier_name(one->tier),
-           one->dim, BENCH_WHERE_NAMES[one->where]);
+    const bool is_attend = one->op == BENCH_ATTEND;
+    char scheme[24];
+    snprintf(scheme, sizeof scheme, "%s%s%s", one->scheme->name, one->rope != NULL ? "+" : "", one->rope != NULL ? one->rope->name : "");
+    printf("%-6s %-6s ", BENCH_OP_NAMES[one->op], scheme);
+    if (is_attend)
+        printf("%5u", one->group);
+    else
+        printf("%-4s", one->side == KVT_K ? "k" : "v");
+    printf(" %-9s %4u %-6s ", kvt_tier_name(one->tier), one->dim, BENCH_WHERE_NAMES[one->where]);
     if (result->error != NULL) {
         printf("%s\n", result->error);
         return;
     }
-    printf("%9.3f %8.2f %8.2f %8.2f %8.2f", shim_result_counter(result, MEASURE_ELEMENTS), shim_result_counter(result, MEASURE_IN),
-           shim_result_counter(result, MEASURE_OUT), shim_result_counter(result, MEASURE_FLOOR), shim_result_counter(result, MEASURE_MEMCPY));
-    const double bulk = shim_result_counter(result, MEASURE_BULK), ggml = shim_result_counter(result, MEASURE_GGML);
-    if (isfinite(bulk))
-        printf(" %8.2f", bulk);
-    else
-        printf(" %8s", "");
-    if (isfinite(ggml))
-        printf(" %8.2f", ggml);
+    if (is_attend) {
+        printf("%8.0f %3u", shim_result_counter(result, MEASURE_TOKENS), one->threads);
+        print_counter(result, MEASURE_STEP, " %10.1f", 11);
+        print_counter(result, MEASURE_STORED, " %7.2f", 8);
+        print_counter(result, MEASURE_READ, " %6.2f", 7);
+        print_counter(result, MEASURE_MULTIPLY, " %8.2f", 9);
+        print_counter(result, MEASURE_F16, " %6.2f", 7);
+        print_counter(result, MEASURE_REFERENCE, " %6.2f", 7);
+    } else {
+        print_counter(result, MEASURE_ELEMENTS, "%9.3f", 9);
+        print_counter(result, MEASURE_IN, " %8.2f", 9);
+        print_counter(result, MEASURE_OUT, " %8.2f", 9);
+        print_counter(result, MEASURE_FLOOR, " %8.2f", 9);
+        print_counter(result, MEASURE_MEMCPY, " %8.2f", 9);
+        print_counter(result, MEASURE_BULK, " %8.2f", 9);
+        print_counter(result, MEASURE_GGML, " %8.2f", 0);
+    }
     putchar('\n');
 }
 
@@ -319,7 +433,15 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
     json_t *object = json_object();
     json_object_set_new(object, "op", json_string(BENCH_OP_NAMES[one->op]));
     json_object_set_new(object, "scheme", json_string(one->scheme->name));
-    json_object_set_new(object, "side", json_string(one->side == KVT_K ? "k" : "v"));
+    if (one->op != BENCH_ATTEND) {
+        json_object_set_new(object, "side", json_string(one->side == KVT_K ? "k" : "v"));
+    } else {
+        json_object_set_new(object, "group", json_integer((json_int_t)one->group));
+        json_object_set_new(object, "kv_heads", json_integer((json_int_t)one->kv_heads));
+        json_object_set_new(object, "threads", json_integer((json_int_t)one->threads));
+        if (one->rope != NULL)
+            json_object_set_new(object, "rope_scheme", json_string(one->rope->name));
+    }
     json_object_set_new(object, "tier", json_string(kvt_tier_name(one->tier)));
     json_object_set_new(object, "head_dim", json_integer((json_int_t)one->dim));
     json_object_set_new(object, "dtype", json_string(bench_dtype_name(one->dtype)));
@@ -335,7 +457,7 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
     }
     for (size_t i = 0; i < result->n_counters; i++) {
         const char *name = result->counter_names[i];
-        const bool whole = strcmp(name, MEASURE_SAMPLES) == 0 || strcmp(name, MEASURE_BYTES) == 0;
+        const bool whole = strcmp(name, MEASURE_SAMPLES) == 0 || strcmp(name, MEASURE_BYTES) == 0 || strcmp(name, MEASURE_TOKENS) == 0;
         const double value = result->counter_values[i];
         json_object_set_new(object, name, whole ? json_integer((json_int_t)value) : json_real(value));
     }
@@ -360,6 +482,8 @@ static void take_result(void *context, const shim_result *result)
     }
     if (state->terminal)
         fputs("\r\033[K", stderr);
+    if (state->done == 1 || (one->op == BENCH_ATTEND) != (one[-1].op == BENCH_ATTEND))
+        print_heading(one->op == BENCH_ATTEND);
     print_row(one, result);
     fflush(stdout);
     progress(state);
@@ -425,17 +549,31 @@ int kvt_cmd_bench(int argc, const char **argv)
     int json = 0;
     int quick = 0;
     texts given = { 0 };
-    char **const values[] = { &given.schemes, &given.ops,      &given.side,     &given.tier,   &given.head_dim,  &given.where,
-                              &given.dtype,   &given.rotation, &given.centring, &given.effort, &given.fp8_block, &given.fp8_scale };
+    char **const values[] = { &given.schemes, &given.ops,      &given.side,     &given.tier,    &given.head_dim,  &given.where,
+                              &given.dtype,   &given.rotation, &given.centring, &given.effort,  &given.fp8_block, &given.fp8_scale,
+                              &given.group,   &given.tokens,   &given.kv_heads, &given.threads, &given.rope };
     const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },    { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },       { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },   { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },      { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },   { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL }, { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
-        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },      { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },      POPT_TABLEEND,
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
+        { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },
+        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },
+        { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },
+        { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },
+        { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },
+        { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
+        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },
+        { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
+        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },
+        { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
+        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },
+        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
+        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        POPT_TABLEEND,
     };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {

@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,12 @@ static const char WHO[] = "kvtile eval";
 
 static const char HELP[] =
     "Usage: kvtile eval INPUT... [options]\n"
+    "       kvtile eval --attention INPUT... [options]\n"
     "Stores the rows of each INPUT in each scheme, with each rotation, centring and effort, reads them back, and reports exact bytes, accuracy and\n"
     "speed: the largest first, of equal size the most accurate first. Several inputs of one side are also summed up.\n"
+    "\n"
+    "With --attention the first keys, the first values and the first queries among the inputs are a layer, the second ones the next, and what is\n"
+    "reported is what causal attention makes of them: the divergence of its weights and the error of its output.\n"
     "\n"
     "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16),\n"
     "       .safetensors (every tensor of f32, f16 or bf16 that has such a shape)\n"
@@ -32,12 +37,17 @@ static const char HELP[] =
     "\n"
     "  --side k|v      store as keys or as values; auto (the default): values when the name of the tensor, or else of the\n"
     "                  file, has \"value\" or a v of its own in it (\"layer3_v\", \"cache.v\"), keys otherwise\n"
+    "  --attention     compare attention; without queries keys stand for them\n"
+    "  --queries N     at most so many tokens of a layer ask, evenly spaced (default 128)\n"
+    "  --scale X       of logits (default: 1 / sqrt(head_dim))\n"
     "  --from N        measure tokens N and later; all are stored (default 0)\n"
     "  --mean          only what is summed up over all inputs\n"
     "  --no-speed      do not measure speed, which is what takes time\n"
     "  --tier LIST     kernels that may run: \"avx2\" = that tier and what it inherits, \"-avx512\" = all but that one\n"
     "  --json          an array of objects, one per tensor and way of storing; with --mean one per side and way\n"
-    "  --help          this text\n"
+    "  --help          this text\n";
+
+static const char HELP_OF_COLUMNS[] =
     "\n"
     "bits        stored bits per element of the row, all told: codes, scales, centres and padding of a page of 64 tokens that\n"
     "            holds this side of one head and nothing else (JSON: page_bytes), over 64 * dim\n"
@@ -50,12 +60,17 @@ static const char HELP[] =
     "GB/s        10^9 bytes of f32 rows per second, written and read (inputs of 16 bits are widened first, so that all inputs\n"
     "            compare): the first head, over and over for 20 ms at least, best pass, one thread\n"
     "Energies of a tensor are summed over its heads. The sums over several are means: of each head's dB, of each tensor's GB/s.\n"
+    "KL          --attention: of the weights over stored keys from those over the keys themselves, in nats, a query row's; mean and largest\n"
+    "same top    rows whose most attended token is the same\n"
+    "error %     of the output: root of error energy over energy, all rows together\n"
+    "added dB    of which this library's arithmetic adds so much to what exact arithmetic on the stored codes would have\n"
     "All tokens are written in order from 0, as an engine does: page 0 has no centre yet.\n"
     "Rows with a NaN or an infinity are stored but left out of SNR, mean and error; JSON \"nonfinite\" counts such numbers.\n"
     "JSON \"lost\" counts finite numbers that did not come back finite; SNR and error are null then.\n"
     "\n"
     "Examples:\n"
     "  kvtile eval layer0_keys.qvkt layer0_values.qvkt\n"
+    "  kvtile eval --attention layer0_keys.qvkt layer0_values.qvkt layer0_queries.qvkt --schemes q8_0,kv5,kv4\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
 
@@ -65,6 +80,9 @@ typedef struct options {
     kvt_side side;
     uint32_t tiers;
     size_t from;
+    size_t queries;
+    double scale; /* 0: of the head_dim */
+    bool attention;
     bool speed;
     bool mean;
     bool json;
@@ -101,17 +119,24 @@ static bool names(const char *name, const char *word)
     return false;
 }
 
-static kvt_side choose_side(const options *chosen, const char *path, const rows_tensor *tensor)
+typedef enum kind { KEYS, VALUES, QUERIES, N_KINDS } kind;
+
+static bool is_kind(const char *name, kind one)
 {
-    if (!chosen->auto_side)
-        return chosen->side;
-    if (tensor->name != NULL && (names(tensor->name, "value") || names(tensor->name, "v")))
-        return KVT_V;
-    if (tensor->name != NULL && (names(tensor->name, "key") || names(tensor->name, "k")))
-        return KVT_K;
+    static const char *const words[N_KINDS][2] = { { "key", "k" }, { "value", "v" }, { "quer", "q" } };
+    return names(name, words[one][0]) || names(name, words[one][1]);
+}
+
+static kind kind_of(const char *path, const rows_tensor *tensor)
+{
+    static const kind order[N_KINDS] = { VALUES, KEYS, QUERIES };
     const char *slash = strrchr(path, '/');
-    const char *file = slash != NULL ? slash + 1 : path;
-    return names(file, "value") || names(file, "v") ? KVT_V : KVT_K;
+    const char *texts[2] = { tensor->name, slash != NULL ? slash + 1 : path };
+    for (size_t i = 0; i < 2; i++)
+        for (size_t k = 0; texts[i] != NULL && k < N_KINDS; k++)
+            if (is_kind(texts[i], order[k]))
+                return order[k];
+    return KEYS;
 }
 
 static char *input_name(const char *path, const rows_file *file, const rows_tensor *tensor)
@@ -129,9 +154,16 @@ static char *input_name(const char *path, const rows_file *file, const rows_tens
 static int measure_tensor(const char *path, const rows_file *file, const rows_tensor *tensor, state *run, error_text *error)
 {
     const options *chosen = run->chosen;
+    const kind is = kind_of(path, tensor);
+    if (chosen->auto_side && is == QUERIES) {
+        error_print(WHO, path, "has queries, which only --attention wants: left out");
+        return 0;
+    }
     eval_tensor report = { .input = input_name(path, file, tensor),
                            .tensor = tensor,
-                           .side = choose_side(chosen, path, tensor),
+                           .side = !chosen->auto_side ? chosen->side
+                                   : is == VALUES     ? KVT_V
+                                                      : KVT_K,
                            .from = chosen->from,
                            .results = calloc(chosen->ways.n, sizeof *report.results) };
     int status = report.input == NULL || report.results == NULL ? error_set(error, "cannot be evaluated: out of memory") : 0;
@@ -205,20 +237,127 @@ static int eval_inputs(const char **paths, const options *chosen)
     return status == 0 ? 0 : 1;
 }
 
-static int choose_from(options *chosen, const char *text)
+/* ---- attention ---- */
+
+/* Tensors of one kind, in the order of the inputs. */
+typedef struct tensors {
+    const rows_tensor **of;
+    const char **paths;
+    size_t n;
+} tensors;
+
+static int tensors_add(tensors *list, const char *path, const rows_tensor *tensor)
+{
+    const rows_tensor **of = realloc(list->of, (list->n + 1) * sizeof *of);
+    list->of = of != NULL ? of : list->of;
+    const char **paths = realloc(list->paths, (list->n + 1) * sizeof *paths);
+    list->paths = paths != NULL ? paths : list->paths;
+    if (of == NULL || paths == NULL)
+        return -1;
+    list->of[list->n] = tensor;
+    list->paths[list->n++] = path;
+    return 0;
+}
+
+static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
+{
+    const size_t n = kinds[KEYS].n;
+    char text[160];
+    if (n == 0 || kinds[VALUES].n != n || (kinds[QUERIES].n != 0 && kinds[QUERIES].n != n)) {
+        snprintf(text, sizeof text,
+                 "%zu of keys, %zu of values, %zu of queries: as many of each, or no queries, would be right; names tell them apart", n,
+                 kinds[VALUES].n, kinds[QUERIES].n);
+        error_print(WHO, "--attention", text);
+        return 1;
+    }
+    eval_layer *layers = calloc(n, sizeof *layers);
+    json_t *array = chosen->json ? json_array() : NULL;
+    eval_progress progress;
+    eval_progress_start(&progress);
+    const eval_attention_options how = {
+        .tiers = chosen->tiers, .from = chosen->from, .queries = chosen->queries, .scale = chosen->scale, .progress = &progress
+    };
+    error_text error;
+    const char *about = "--attention";
+    int status = layers == NULL ? error_set(&error, "out of memory") : 0;
+    for (size_t i = 0; status == 0 && i < n; i++)
+        layers[i] =
+            (eval_layer){ kinds[VALUES].paths[i], kinds[KEYS].of[i], kinds[VALUES].of[i], kinds[QUERIES].n > 0 ? kinds[QUERIES].of[i] : NULL };
+    if (status == 0)
+        status = eval_attention(layers, n, &chosen->ways, &how, array, &about, &error);
+    if (status != 0)
+        error_print(WHO, about, error.text);
+    if (status == 0 && array != NULL) {
+        json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+    }
+    json_decref(array);
+    free(layers);
+    return status == 0 ? 0 : 1;
+}
+
+static int attend_inputs(const char **paths, const options *chosen)
+{
+    size_t n = 0;
+    while (paths[n] != NULL)
+        n++;
+    rows_file *files = calloc(n, sizeof *files);
+    tensors kinds[N_KINDS] = { { 0 } };
+    error_text error;
+    int code = files == NULL ? 1 : 0;
+    size_t opened = 0;
+    for (; code == 0 && opened < n; opened++) {
+        code = rows_open(&files[opened], paths[opened], &error) != 0;
+        for (size_t i = 0; code == 0 && i < files[opened].n_tensors; i++) {
+            const rows_tensor *tensor = &files[opened].tensors[i];
+            if (tensors_add(&kinds[kind_of(paths[opened], tensor)], paths[opened], tensor) != 0)
+                code = -error_set(&error, "cannot be evaluated: out of memory");
+        }
+        if (code != 0)
+            error_print(WHO, paths[opened], error.text);
+    }
+    if (code == 0)
+        code = attend_layers(kinds, chosen);
+    for (size_t i = 0; i < opened; i++)
+        rows_close(&files[i]);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        free(kinds[i].of);
+        free(kinds[i].paths);
+    }
+    free(files);
+    return code;
+}
+
+/* ---- options ---- */
+
+static int choose_count(size_t *to, const char *text, const char *option, size_t least)
 {
     char *end;
     errno = 0;
     const unsigned long long value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end != '\0' || errno != 0 || value > SIZE_MAX) {
-        error_print(WHO, text, "a whole number, the first token to measure, would be right for --from");
+    if (!isdigit((unsigned char)*text) || *end != '\0' || errno != 0 || value > SIZE_MAX || value < least) {
+        char what[96];
+        snprintf(what, sizeof what, "a whole number%s would be right for %s", least > 0 ? " from 1 on" : ", the first token to measure,", option);
+        error_print(WHO, text, what);
         return -1;
     }
-    chosen->from = (size_t)value;
+    *to = (size_t)value;
     return 0;
 }
 
-static int choose_options(options *chosen, const eval_words *words, const char *side, const char *tiers, const char *from)
+static int choose_scale(options *chosen, const char *text)
+{
+    char *end;
+    chosen->scale = strtod(text, &end);
+    if (end == text || *end != '\0' || !(fabs(chosen->scale) >= 0x1p-20 && fabs(chosen->scale) <= 0x1p20)) {
+        error_print(WHO, text, "a number of magnitude 2^-20 to 2^20 would be right for --scale");
+        return -1;
+    }
+    return 0;
+}
+
+static int choose_options(options *chosen, const eval_words *words, const char *side, const char *tiers, const char *from, const char *queries,
+                          const char *scale)
 {
     chosen->auto_side = side == NULL || strcmp(side, "auto") == 0;
     if (!chosen->auto_side && strcmp(side, "k") != 0 && strcmp(side, "v") != 0) {
@@ -233,18 +372,28 @@ static int choose_options(options *chosen, const eval_words *words, const char *
             return -1;
         }
     }
-    if (from != NULL && choose_from(chosen, from) != 0)
+    if (from != NULL && choose_count(&chosen->from, from, "--from", 0) != 0)
+        return -1;
+    if (!chosen->attention && (queries != NULL || scale != NULL)) {
+        error_print(WHO, queries != NULL ? "--queries" : "--scale", "only --attention has queries and logits");
+        return -1;
+    }
+    chosen->queries = 128;
+    if (queries != NULL && choose_count(&chosen->queries, queries, "--queries", 1) != 0)
+        return -1;
+    if (scale != NULL && choose_scale(chosen, scale) != 0)
         return -1;
     return eval_choose_ways(&chosen->ways, words, WHO);
 }
 
 int kvt_cmd_eval(int argc, const char **argv)
 {
-    enum { SCHEMES, ROTATION, CENTRING, EFFORT, FP8_BLOCK, FP8_SCALE, SIDE, TIER, FROM, N_TEXTS };
+    enum { SCHEMES, ROTATION, CENTRING, EFFORT, FP8_BLOCK, FP8_SCALE, SIDE, TIER, FROM, QUERY_COUNT, SCALE, N_TEXTS };
     int help = 0;
     int json = 0;
     int mean = 0;
     int no_speed = 0;
+    int attention = 0;
     char *texts[N_TEXTS] = { NULL };
     const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1 + SCHEMES, NULL, NULL },
                                         { "rotation", 0, POPT_ARG_STRING, NULL, 1 + ROTATION, NULL, NULL },
@@ -255,6 +404,9 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "side", 0, POPT_ARG_STRING, NULL, 1 + SIDE, NULL, NULL },
                                         { "tier", 0, POPT_ARG_STRING, NULL, 1 + TIER, NULL, NULL },
                                         { "from", 0, POPT_ARG_STRING, NULL, 1 + FROM, NULL, NULL },
+                                        { "queries", 0, POPT_ARG_STRING, NULL, 1 + QUERY_COUNT, NULL, NULL },
+                                        { "scale", 0, POPT_ARG_STRING, NULL, 1 + SCALE, NULL, NULL },
+                                        { "attention", 0, POPT_ARG_NONE, &attention, 0, NULL, NULL },
                                         { "mean", 0, POPT_ARG_NONE, &mean, 0, NULL, NULL },
                                         { "no-speed", 0, POPT_ARG_NONE, &no_speed, 0, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
@@ -275,21 +427,22 @@ int kvt_cmd_eval(int argc, const char **argv)
                                .effort = texts[EFFORT],
                                .fp8_block = texts[FP8_BLOCK],
                                .fp8_scale = texts[FP8_SCALE] };
-    options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0 };
+    options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0, .attention = attention != 0 };
     int code;
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
         code = 2;
     } else if (help) {
         fputs(HELP, stdout);
+        fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
     } else if (poptPeekArg(context) == NULL) {
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;
-    } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM]) != 0) {
+    } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0) {
         code = 2;
     } else {
-        code = eval_inputs(poptGetArgs(context), &chosen);
+        code = chosen.attention ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
     }
     free(chosen.ways.ways);
     for (size_t i = 0; i < N_TEXTS; i++)

@@ -37,6 +37,7 @@ static const char help[] =
     "What is stored:\n"
     "  --scheme S,...     how keys and values are stored, in the engine's own words (default f16; --list names all)\n"
     "  --k S, --v S       the same for keys or values alone\n"
+    "  --rope S           kvtile, logical: the rotary part of MLA's rows in a scheme of its own, as kvt_attend wants them\n"
     "  --ctx N,...        tokens of context of each sequence (default 32k). k and m stand for 1024 and 1024 * 1024; 65k,\n"
     "                     131k, 262k and 524k for the powers of two that people write so\n"
     "  --seqs N           sequences (default 1)\n"
@@ -72,7 +73,8 @@ static const char help[] =
     "  kvtile size Qwen3.5-35B-A3B --scheme q8_0 --ctx 128k --seqs 4\n"
     "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB --weights 5.2GB\n"
     "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
-    "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n";
+    "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n"
+    "  kvtile size GLM-4.7-Flash --schemes bf16,kv6,kv4 --rope kv8\n";
 /* clang-format on */
 
 static const char *const well_known[] = { "gemma-4-E2B",   "gemma-4-26B-A4B",         "Qwen3.5-35B-A3B",
@@ -84,6 +86,7 @@ enum {
     TEXT_SCHEME,
     TEXT_K,
     TEXT_V,
+    TEXT_ROPE,
     TEXT_CTX,
     TEXT_SEQS,
     TEXT_ENGINE,
@@ -372,6 +375,7 @@ static int refuse_foreign(const arguments *a, kvt_engine engine)
         { "--centring", a->texts[TEXT_CENTRING], { tiles }, "kvtile" },
         { "--fp8-block", a->texts[TEXT_FP8_BLOCK], { tiles, rows }, "kvtile or logical" },
         { "--fp8-scale", a->texts[TEXT_FP8_SCALE], { tiles, rows }, "kvtile or logical" },
+        { "--rope", a->texts[TEXT_ROPE], { tiles, rows }, "kvtile or logical" },
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
         const kvt_engine *e = options[i].engines;
@@ -418,7 +422,7 @@ static int parse_engine_options(const arguments *a, kvt_size_request *r)
     r->no_flash_attention = off;
     r->k_options = (kvt_side_options){ .centring = (kvt_centring)centring, .fp8_block = block, .fp8_scale = (kvt_fp8_scale)scale };
     r->v_options = r->k_options;
-    return 0;
+    return a->texts[TEXT_ROPE] ? parse_type(r->engine, a->texts[TEXT_ROPE], &r->rope_type) : 0;
 }
 
 static int parse_question(const arguments *a, size_question *q)
@@ -625,6 +629,7 @@ int kvt_cmd_size(int argc, const char **argv)
                                           TEXT("schemes", TEXT_SCHEME),
                                           TEXT("k", TEXT_K),
                                           TEXT("v", TEXT_V),
+                                          TEXT("rope", TEXT_ROPE),
                                           TEXT("ctx", TEXT_CTX),
                                           TEXT("seqs", TEXT_SEQS),
                                           TEXT("engine", TEXT_ENGINE),

@@ -110,9 +110,32 @@ typedef struct eval_progress {
     double start;
 } eval_progress;
 void eval_progress_start(eval_progress *state);
+void eval_progress_show(eval_progress *state, const char *input, size_t percent, const char *scheme);
+void eval_progress_clear(eval_progress *state);
 
 /* Fills a tensor's sums and results; `input`, `tensor`, `side`, `from` and room for `ways->n` results are given. */
 int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, eval_progress *state, error_text *error);
+
+/* ---- attention ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct eval_layer {
+    const char *name; /* of its keys, or what an error is about */
+    const rows_tensor *k, *v;
+    const rows_tensor *q; /* NULL: none */
+} eval_layer;
+
+typedef struct eval_attention_options {
+    uint32_t tiers;
+    size_t from;    /* the first token that asks */
+    size_t queries; /* at most so many tokens of a layer ask, evenly spaced */
+    double scale;   /* of logits; 0: 1 / sqrt(head_dim) */
+    eval_progress *progress;
+} eval_attention_options;
+
+/* Causal attention over the layers' rows in each way, compared with attention over the rows as they are, in double precision. Reports as the others
+ * do; -1 with the error and what it is about. */
+int eval_attention(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_attention_options *options, json_t *array,
+                   const char **about, error_text *error);
 
 /* ---- reports --------------------------------------------------------------------------------------------------------------------- */
 

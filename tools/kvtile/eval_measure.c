@@ -22,16 +22,15 @@ void eval_progress_start(eval_progress *state)
     *state = (eval_progress){ .terminal = isatty(STDERR_FILENO) != 0, .start = seconds() };
 }
 
-static void progress_show(eval_progress *state, const eval_tensor *report, uint32_t head, size_t way)
+void eval_progress_show(eval_progress *state, const char *input, size_t percent, const char *scheme)
 {
     if (!state->terminal || seconds() - state->start < 1)
         return;
-    const size_t percent = 100 * (head * report->n_results + way) / (report->tensor->heads * report->n_results);
-    fprintf(stderr, "\r\033[K%.60s: %zu %%, %s", report->input, percent, report->results[way].way->scheme->name);
+    fprintf(stderr, "\r\033[K%.60s: %zu %%, %s", input, percent, scheme);
     state->shown = true;
 }
 
-static void progress_clear(eval_progress *state)
+void eval_progress_clear(eval_progress *state)
 {
     if (state->shown)
         fputs("\r\033[K", stderr);
@@ -301,10 +300,10 @@ int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, boo
         for (size_t i = 0; status == 0 && i < ways->n; i++) {
             if (report->results[i].same_as != i)
                 continue;
-            progress_show(state, report, h, i);
+            eval_progress_show(state, report->input, 100 * (h * ways->n + i) / (report->tensor->heads * ways->n), ways->ways[i].scheme->name);
             status = run_head(&report->results[i], &one, speed && h == 0, error);
         }
     }
-    progress_clear(state);
+    eval_progress_clear(state);
     return status;
 }

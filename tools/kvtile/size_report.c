@@ -152,7 +152,8 @@ static void print_part(const char *what, uint64_t bytes)
 static void print_heading(const size_answer *answer)
 {
     const kvt_size_request *r = &answer->request;
-    printf("%s: keys %s, values %s, %s token%s of context%s %s sequence%s\n%s\n\n", answer->model->name, r->k_type, r->v_type,
+    printf("%s: keys %s, values %s, %s%s%s%s token%s of context%s %s sequence%s\n%s\n\n", answer->model->name, r->k_type, r->v_type,
+           r->rope_type ? "rotary parts of latents " : "", r->rope_type ? r->rope_type : "", r->rope_type ? ", " : "",
            number_grouped(r->context).text, plural(r->context), is_shared(r) ? ", shared by" : ",", number_grouped(r->sequences).text,
            plural(r->sequences), kvt_engine_title(r->engine));
 }
@@ -371,14 +372,14 @@ static json_t *layers_json(const size_answer *answer)
     for (size_t i = 0; i < answer->model->n_groups; i++) {
         const kvt_layer_group *g = &answer->model->groups[i];
         const kvt_group_size *s = &answer->groups[i];
-        json_t *layer =
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
-                      kvt_layer_kind_name(g->kind), "count", integer(s->layers), "conv_kernel", integer(g->conv_kernel), "conv_channels",
-                      integer(g->conv_channels), "recurrent_elements", integer(g->recurrent_elements), "kv_heads", integer(g->kv_heads), "k_dim",
-                      integer(g->k_dim), "v_dim", integer(g->v_dim), "window", integer(g->window), "tokens_per_row", integer(g->tokens_per_row),
-                      "bytes_per_token", integer(s->bytes_per_token), "rows", integer(s->rows), "allocated_rows", integer(s->allocated_rows),
-                      "payload_bytes", integer(s->payload_bytes), "scale_bytes", integer(s->scale_bytes), "padding_bytes", integer(s->padding_bytes),
-                      "rounding_bytes", integer(s->rounding_bytes), "state_bytes", integer(s->state_bytes), "bytes", integer(s->bytes));
+        json_t *layer = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
+                                  kvt_layer_kind_name(g->kind), "count", integer(s->layers), "conv_kernel", integer(g->conv_kernel), "conv_channels",
+                                  integer(g->conv_channels), "recurrent_elements", integer(g->recurrent_elements), "kv_heads", integer(g->kv_heads),
+                                  "k_dim", integer(g->k_dim), "v_dim", integer(g->v_dim), "rope_dim", integer(g->rope_dim), "window",
+                                  integer(g->window), "tokens_per_row", integer(g->tokens_per_row), "bytes_per_token", integer(s->bytes_per_token),
+                                  "rows", integer(s->rows), "allocated_rows", integer(s->allocated_rows), "payload_bytes", integer(s->payload_bytes),
+                                  "scale_bytes", integer(s->scale_bytes), "padding_bytes", integer(s->padding_bytes), "rounding_bytes",
+                                  integer(s->rounding_bytes), "state_bytes", integer(s->state_bytes), "bytes", integer(s->bytes));
         if (json_array_append_new(layers, layer) != 0) {
             json_decref(layers);
             return NULL;
@@ -424,14 +425,15 @@ static int answer_json(const size_question *question, const size_answer *answer,
         code = budget_json(question, answer, &budget);
     if (code)
         return code;
-    *object = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, s:s}", "model",
-                        answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme", request->v_type,
-                        "context", integer(request->context), "sequences", integer(request->sequences), "bytes_per_token", "growing", growth_json(r),
-                        "growing_bytes", integer(r->growing_bytes), "growing_tokens", integer(r->growing_tokens), "window",
-                        integer(r->window_bytes_per_token), "state_bytes_per_sequence", integer(r->state_bytes_per_sequence), "breakdown", "payload",
-                        integer(r->payload_bytes), "scales", integer(r->scale_bytes), "padding", integer(r->padding_bytes), "rounding",
-                        integer(r->rounding_bytes), "window", integer(r->window_bytes), "state", integer(r->state_bytes), "total_bytes",
-                        integer(r->total_bytes), "layers", layers_json(answer), "budget", budget, "notes", answer->notes);
+    *object = json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, s:s}",
+                        "model", answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme",
+                        request->v_type, "rope_scheme", request->rope_type, "context", integer(request->context), "sequences",
+                        integer(request->sequences), "bytes_per_token", "growing", growth_json(r), "growing_bytes", integer(r->growing_bytes),
+                        "growing_tokens", integer(r->growing_tokens), "window", integer(r->window_bytes_per_token), "state_bytes_per_sequence",
+                        integer(r->state_bytes_per_sequence), "breakdown", "payload", integer(r->payload_bytes), "scales", integer(r->scale_bytes),
+                        "padding", integer(r->padding_bytes), "rounding", integer(r->rounding_bytes), "window", integer(r->window_bytes), "state",
+                        integer(r->state_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer), "budget", budget, "notes",
+                        answer->notes);
     return 0;
 }
 

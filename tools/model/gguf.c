@@ -370,6 +370,7 @@ typedef struct model {
     uint32_t interval; /* every interval-th layer is not recurrent */
     bool dense_first, latent;
     uint32_t k_dim, v_dim, k_dim_sliding, v_dim_sliding;
+    uint32_t rope_dim;                       /* of rows that are key and value in one */
     uint32_t expanded_k_dim, expanded_v_dim; /* latent */
     uint32_t index_dim;                      /* 0: no indexers */
     uint32_t dense_layers;                   /* the first, which have none */
@@ -557,6 +558,8 @@ static bool get_dims(model *m)
     const bool only_k = m->latent || m->known->compressed;
     if (!get_dim(m, "attention.key_length", head, &m->k_dim) || !get_dim(m, "attention.key_length_swa", m->k_dim, &m->k_dim_sliding))
         return false;
+    if (only_k && (!get(&m->file, "rope.dimension_count", 0, MAX_NUMBER, 0, &m->rope_dim) || m->rope_dim >= m->k_dim))
+        m->rope_dim = 0; /* then it is not known */
     find(&m->file, "attention.value_length");
     find(&m->file, "attention.value_length_swa");
     return only_k || (get_dim(m, "attention.value_length", head, &m->v_dim) && get_dim(m, "attention.value_length_swa", m->v_dim, &m->v_dim_sliding));
@@ -653,6 +656,7 @@ static bool add_attention(const model *m, model_description *description, uint32
         .kv_heads = at(m, m->kv_heads, i),
         .k_dim = sliding ? m->k_dim_sliding : m->k_dim,
         .v_dim = sliding ? m->v_dim_sliding : m->v_dim,
+        .rope_dim = m->rope_dim,
         .window = sliding ? m->window : 0,
     };
     if (latent) {
@@ -686,6 +690,7 @@ static bool add_compressed(const model *m, model_description *description, uint3
     const kvt_layer_group one = { .kind = KVT_LAYER_COMPRESSED,
                                   .kv_heads = 1,
                                   .k_dim = m->k_dim,
+                                  .rope_dim = m->rope_dim,
                                   .tokens_per_row = ratio,
                                   .recurrent_elements = (ratio == 4 ? 8 : 2) * (uint64_t)ratio * m->k_dim,
                                   .recurrent_element_bytes = 4 };

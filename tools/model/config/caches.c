@@ -96,6 +96,7 @@ static bool read_latent(const config_reader *r, kvt_layer_group *group)
     group->kind = KVT_LAYER_LATENT;
     group->kv_heads = 1;
     group->k_dim = rank + rope;
+    group->rope_dim = rope;
 
     config_find(r, "num_key_value_heads"); /* of engines without MLA, where it is num_attention_heads */
     const bool known = config_find(r, "num_attention_heads") && config_find(r, "qk_nope_head_dim") && config_find(r, "v_head_dim");
@@ -248,7 +249,9 @@ static bool add_compressing_layer(const config_reader *r, uint32_t ratio, bool d
         return false;
     if (ratio == 0)
         return true;
-    kvt_layer_group rows = { .kind = KVT_LAYER_COMPRESSED, .kv_heads = 1, .k_dim = window->k_dim, .tokens_per_row = ratio };
+    kvt_layer_group rows = {
+        .kind = KVT_LAYER_COMPRESSED, .kv_heads = 1, .k_dim = window->k_dim, .rope_dim = window->rope_dim, .tokens_per_row = ratio
+    };
     set_compressor(ratio, &rows);
     if (!add(r, rows, count, draft_count))
         return false;
@@ -273,8 +276,11 @@ bool config_read_compressing(const config_reader *r)
         !config_check_length(r, "compress_ratios", json_array_size(ratios), draft, &count))
         return false;
     if (!config_get_u32(r, "num_key_value_heads", 1, &heads) || !config_get_dim(r, "head_dim", &window.k_dim) ||
-        !config_get_u32(r, "sliding_window", UINT32_MAX, &window.window))
+        !config_get_u32(r, "sliding_window", UINT32_MAX, &window.window) || !config_get_count(r, "qk_rope_head_dim", KVT_MAX_DIM, &window.rope_dim))
         return false;
+    if (window.rope_dim >= window.k_dim)
+        return config_fail(r, "qk_rope_head_dim is %u, but must be less than head_dim, which is %u", (unsigned)window.rope_dim,
+                           (unsigned)window.k_dim);
     for (size_t i = 0; i < json_array_size(ratios); i++) {
         char entry[64];
         json_int_t ratio = 0;

@@ -1,0 +1,76 @@
+/* kvtile-engine generate: the prompt, and how the model goes on. */
+#include "tools/engine/commands.h"
+#include "tools/engine/progress.h"
+#include "tools/engine/sample.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Writes the prompt and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that were run: *n_run. */
+static int write_text(forward_state *state, const run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
+{
+    uint64_t random = chosen->seed;
+    uint32_t before = TOKEN_BOS;
+    const float *logits = NULL;
+    const size_t n = job->n_tokens + n_new;
+    for (size_t i = 0; i < n; i++) {
+        const bool is_new = i >= job->n_tokens;
+        const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
+        if (is_new && (next == TOKEN_BOS || next == TOKEN_EOS))
+            break;
+        tokenizer_write(&job->words, before, next, stdout);
+        if (fflush(stdout) != 0)
+            return error_set(error, "cannot be written: %s", strerror(errno));
+        before = next;
+        if (i + 1 == n)
+            break;
+        logits = forward_token(state, next, i);
+        *n_run = i + 1;
+    }
+    return putchar('\n') != EOF && fflush(stdout) == 0 ? 0 : error_set(error, "cannot be written: %s", strerror(errno));
+}
+
+/* How many new tokens there is room for, if the prompt leaves any. */
+static int choose_length(const run *job, const options *chosen, size_t *n_new, const char **argument, error_text *error)
+{
+    const size_t context = job->model.context;
+    *argument = chosen->prompt != NULL ? "--prompt" : chosen->text;
+    if (job->n_tokens == 0)
+        return error_set(error, "\"\": some text, or --bos, would be right");
+    if (job->n_tokens >= context)
+        return error_set(error, "takes %zu tokens: at most %zu, one less than the model's context, would be right", job->n_tokens, context - 1);
+    *argument = "--tokens";
+    if (chosen->tokens > context - job->n_tokens)
+        return error_set(error, "%zu: 1 to %zu would be right, as the prompt takes %zu of %zu tokens, the model's context", chosen->tokens,
+                         context - job->n_tokens, job->n_tokens, context);
+    *n_new = chosen->tokens != 0 ? chosen->tokens : context - job->n_tokens;
+    return 0;
+}
+
+int cmd_generate(const options *chosen, const char **argument, error_text *error)
+{
+    run job;
+    forward_state state = { 0 };
+    size_t n_new = 0;
+    int result = run_open(&job, chosen, argument, error);
+    if (result == 0)
+        result = choose_length(&job, chosen, &n_new, argument, error);
+    if (result == 0) {
+        *argument = chosen->model;
+        result = forward_open(&state, &job.model, &chosen->way, job.n_tokens + n_new - 1, job.threads, error);
+    }
+    if (result == 0) {
+        size_t n_run = 0;
+        const double start = seconds();
+        *argument = "the text";
+        result = write_text(&state, &job, chosen, n_new, &n_run, error);
+        if (result == 0)
+            fprintf(stderr, "%zu tokens, %.1f tokens/s; KV cache: %zu bytes, %zu per token\n", n_run, (double)n_run / (seconds() - start),
+                    state.cache.bytes, state.cache.token_bytes);
+    }
+    forward_close(&state);
+    run_close(&job);
+    return result;
+}

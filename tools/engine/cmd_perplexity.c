@@ -1,0 +1,94 @@
+/* kvtile-engine perplexity: of one way of storing, or of several in a table. */
+#include "tools/engine/commands.h"
+#include "tools/engine/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct measured {
+    double perplexity;
+    double speed; /* tokens per second */
+    double bits;
+    size_t token_bytes;
+} measured;
+
+static int measure(measured *result, const run *job, const cache_way *way, const char *name, error_text *error)
+{
+    forward_state state;
+    if (forward_open(&state, &job->model, way, job->n_tokens, job->threads, error) != 0)
+        return -1;
+    const size_t n = job->n_tokens - 1; /* the last is only predicted */
+    double surprise = 0;
+    progress shown;
+    progress_start(&shown, name);
+    for (size_t i = 0; i < n; i++) {
+        progress_show(&shown, i, n);
+        forward_token(&state, job->tokens[i], i);
+        surprise += forward_surprise(&state, job->tokens[i + 1]);
+    }
+    *result = (measured){ .perplexity = exp(surprise / (double)n),
+                          .speed = (double)n / progress_end(&shown),
+                          .bits = state.cache.bits,
+                          .token_bytes = state.cache.token_bytes };
+    forward_close(&state);
+    return 0;
+}
+
+static int report_one(const run *job, const options *chosen, error_text *error)
+{
+    const cache_way *way = &chosen->way;
+    measured result;
+    if (measure(&result, job, way, "perplexity", error) != 0)
+        return -1;
+    printf("perplexity %.4f over %zu tokens\n", result.perplexity, job->n_tokens);
+    if (chosen->shows_way)
+        printf("K %s, V %s: %.4g bits per element\n", kvt_scheme_get(way->k_scheme)->name, kvt_scheme_get(way->v_scheme)->name, result.bits);
+    fprintf(stderr, "%.1f tokens/s\n", result.speed);
+    return 0;
+}
+
+static void print_row(const char *name, const measured *row, double base)
+{
+    printf("%-6s  %10.4f  %+10.3f  %12.4g  %8zu  %9.1f\n", name, row->perplexity, 100 * (row->perplexity / base - 1), row->bits, row->token_bytes,
+           row->speed);
+    fflush(stdout);
+}
+
+/* The f32 row comes first, asked for or not: the others are compared with it. */
+static int report_table(const run *job, const options *chosen, error_text *error)
+{
+    cache_way way = chosen->way;
+    measured base;
+    if (measure(&base, job, &way, "f32", error) != 0)
+        return -1;
+    printf("over %zu tokens\n%-6s  %10s  %10s  %12s  %8s  %9s\n", job->n_tokens, "scheme", "perplexity", "to f32, %", "bits/element", "B/token",
+           "tokens/s");
+    print_row("f32", &base, base.perplexity);
+    for (size_t i = 0; i < chosen->n_schemes; i++) {
+        const char *name = kvt_scheme_get(chosen->schemes[i])->name;
+        measured row;
+        way.k_scheme = way.v_scheme = chosen->schemes[i];
+        if (way.k_scheme == KVT_SCHEME_f32)
+            continue;
+        if (measure(&row, job, &way, name, error) != 0)
+            return -1;
+        print_row(name, &row, base.perplexity);
+    }
+    return 0;
+}
+
+int cmd_perplexity(const options *chosen, const char **argument, error_text *error)
+{
+    run job;
+    int result = run_open(&job, chosen, argument, error);
+    if (result == 0)
+        result = run_limit(&job, chosen, argument, error);
+    if (result == 0 && job.n_tokens < 2) {
+        *argument = "--tokens";
+        result = error_set(error, "%zu: at least 2 would be right", job.n_tokens);
+    }
+    if (result == 0)
+        result = chosen->n_schemes > 0 ? report_table(&job, chosen, error) : report_one(&job, chosen, error);
+    run_close(&job);
+    return result;
+}
