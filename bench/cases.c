@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const BENCH_OP_NAMES[BENCH_N_OPS] = { "write", "read", "append", "import", "export" };
+const char *const BENCH_OP_NAMES[BENCH_N_OPS] = { "write", "read", "append", "import", "export", "attend" };
 const char *const BENCH_WHERE_NAMES[BENCH_N_WHERE] = { "l2", "memory" };
 
 kvt_row_format bench_row_format(const kvt_scheme_info *scheme)
@@ -28,18 +28,28 @@ kvt_row_format bench_row_format(const kvt_scheme_info *scheme)
     }
 }
 
+uint32_t bench_query_dim(const bench_case *one)
+{
+    return one->dim + (one->rope != NULL ? BENCH_ROPE_DIM : 0);
+}
+
 kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout)
 {
     kvt_spec spec = { .size = sizeof spec, .k_scheme = one->scheme->scheme, .k_dim = one->dim };
-    spec.kv_heads = one->op == BENCH_APPEND ? BENCH_APPEND_HEADS : 1;
+    spec.kv_heads = one->op == BENCH_APPEND ? BENCH_APPEND_HEADS : one->op == BENCH_ATTEND ? one->kv_heads : 1;
     const kvt_status status = kvt_tiers_parse(kvt_tier_name(one->tier), &spec.tiers);
     if (status != KVT_OK)
         return status;
-    if (one->side == KVT_K) {
+    if (one->op == BENCH_ATTEND || one->side == KVT_K) {
         spec.k_options = one->options;
     } else {
         spec.k_scheme = KVT_SCHEME_q4_0;
         spec.k_dim = 1;
+    }
+    if (one->op == BENCH_ATTEND && one->rope != NULL) {
+        spec.rope_scheme = one->rope->scheme;
+        spec.rope_dim = BENCH_ROPE_DIM;
+    } else if (one->op == BENCH_ATTEND || one->side == KVT_V) {
         spec.v_scheme = one->scheme->scheme;
         spec.v_dim = one->dim;
         spec.v_options = one->options;
@@ -58,24 +68,40 @@ static void join(char *text, size_t room, const char *word)
     snprintf(text + length, room - length, "%s%s", length > 0 ? "+" : "", word);
 }
 
+static void name_options(const kvt_side_options *options, char *text, size_t room)
+{
+    text[0] = '\0';
+    if (options->rotation != KVT_ROTATION_NONE)
+        join(text, room, options->rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
+    if (options->centring != KVT_CENTRING_NONE)
+        join(text, room, options->centring == KVT_CENTRING_PAGE ? "page" : "sequence");
+    if (options->effort != KVT_EFFORT_DEFAULT)
+        join(text, room, options->effort == KVT_EFFORT_FAST ? "fast" : "best");
+    if (options->fp8_block != 0) {
+        char block[16];
+        snprintf(block, sizeof block, "block%u", options->fp8_block);
+        join(text, room, block);
+    }
+    if (options->fp8_scale != KVT_FP8_SCALE_F32)
+        join(text, room, "e8m0");
+}
+
 void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM])
 {
-    char options[48] = "";
-    if (one->options.rotation != KVT_ROTATION_NONE)
-        join(options, sizeof options, one->options.rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
-    if (one->options.centring != KVT_CENTRING_NONE)
-        join(options, sizeof options, one->options.centring == KVT_CENTRING_PAGE ? "page" : "sequence");
-    if (one->options.effort != KVT_EFFORT_DEFAULT)
-        join(options, sizeof options, one->options.effort == KVT_EFFORT_FAST ? "fast" : "best");
-    if (one->options.fp8_block != 0) {
-        char block[16];
-        snprintf(block, sizeof block, "block%u", one->options.fp8_block);
-        join(options, sizeof options, block);
+    char options[48];
+    char tokens[16] = "fit";
+    const char *op = BENCH_OP_NAMES[one->op], *scheme = one->scheme->name, *tier = kvt_tier_name(one->tier), *where = BENCH_WHERE_NAMES[one->where];
+    name_options(&one->options, options, sizeof options);
+    if (one->op != BENCH_ATTEND) {
+        snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", op, scheme, one->side == KVT_K ? "k" : "v", tier, one->dim,
+                 bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", where);
+        return;
     }
-    if (one->options.fp8_scale != KVT_FP8_SCALE_F32)
-        join(options, sizeof options, "e8m0");
-    snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", BENCH_OP_NAMES[one->op], one->scheme->name, one->side == KVT_K ? "k" : "v",
-             kvt_tier_name(one->tier), one->dim, bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", BENCH_WHERE_NAMES[one->where]);
+    if (one->tokens > 0)
+        snprintf(tokens, sizeof tokens, "%u", one->tokens);
+    snprintf(name, BENCH_NAME_ROOM, "%s/%s%s%s/g%u/%s/%u/%s/t%u%s%s/%s", op, scheme, one->rope != NULL ? "+" : "",
+             one->rope != NULL ? one->rope->name : "", one->group, tier, one->dim, tokens, one->threads, options[0] != '\0' ? "/" : "", options,
+             where);
 }
 
 static int add_one(bench_cases *list, const bench_case *one)
@@ -83,9 +109,10 @@ static int add_one(bench_cases *list, const bench_case *one)
     kvt_layout layout;
     const bool searches = one->scheme->scale_bytes == 1 && !one->scheme->is_fp8; /* the others' encoders make no effort */
     const bool converts = one->op == BENCH_IMPORT || one->op == BENCH_EXPORT;
+    const bool is_f32_only = converts || one->op == BENCH_ATTEND;
     if (bench_case_layout(one, &layout) != KVT_OK || (one->options.effort != KVT_EFFORT_DEFAULT && !searches))
         return 0;
-    if (converts && (bench_row_format(one->scheme) == 0 || one->dtype != KVT_F32))
+    if ((converts && bench_row_format(one->scheme) == 0) || (is_f32_only && one->dtype != KVT_F32))
         return 0;
     if ((list->n & (list->n - 1)) == 0) { /* room for a power of two of them */
         bench_case *larger = realloc(list->cases, (list->n > 0 ? list->n * 2 : 1) * sizeof *larger);
@@ -118,9 +145,46 @@ static int add_scheme(bench_cases *list, const bench_selection *selection, bench
     return status;
 }
 
+/* Tokens of attend: the chosen numbers in memory, and once what fits in the L2 cache. */
+static int add_attend_lengths(bench_cases *list, const bench_selection *selection, bench_case one)
+{
+    int status = 0;
+    one.where = BENCH_L2;
+    one.kv_heads = one.threads;
+    if ((selection->wheres >> BENCH_L2 & 1) != 0)
+        status = add_one(list, &one);
+    one.where = BENCH_MEMORY;
+    one.kv_heads = selection->kv_heads;
+    for (size_t t = 0; (selection->wheres >> BENCH_MEMORY & 1) != 0 && status == 0 && t < selection->n_tokens; t++) {
+        one.tokens = selection->tokens[t];
+        status = add_one(list, &one);
+    }
+    return status;
+}
+
+/* Tiers, widths, groups, threads and lengths of attention in one scheme. */
+static int add_attend(bench_cases *list, const bench_selection *selection, const kvt_scheme_info *scheme)
+{
+    bench_case one = { .op = BENCH_ATTEND, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
+    int status = 0;
+    for (one.tier = 0; one.tier < 32; one.tier++) {
+        for (size_t d = 0; (selection->tiers >> one.tier & 1) != 0 && d < selection->n_dims; d++) {
+            one.dim = selection->dims[d];
+            for (size_t g = 0; g < selection->n_groups; g++) {
+                one.group = selection->groups[g];
+                for (size_t t = 0; status == 0 && t < selection->n_threads; t++) {
+                    one.threads = selection->threads[t];
+                    status = add_attend_lengths(list, selection, one);
+                }
+            }
+        }
+    }
+    return status;
+}
+
 int bench_cases_add(bench_cases *list, const bench_selection *selection)
 {
-    static const bench_op ops[] = { BENCH_WRITE, BENCH_READ, BENCH_APPEND, BENCH_IMPORT, BENCH_EXPORT };
+    static const bench_op ops[] = { BENCH_WRITE, BENCH_READ, BENCH_APPEND, BENCH_IMPORT, BENCH_EXPORT, BENCH_ATTEND };
     int status = 0;
     for (size_t i = 0; i < BENCH_N_OPS; i++) {
         for (size_t s = 0; (selection->ops >> ops[i] & 1) != 0; s++) {
@@ -129,10 +193,32 @@ int bench_cases_add(bench_cases *list, const bench_selection *selection)
             const kvt_scheme_info *scheme = selection->schemes != NULL ? selection->schemes[s] : kvt_scheme_at(s);
             if (scheme == NULL)
                 break;
-            status |= add_scheme(list, selection, ops[i], scheme);
+            status |= ops[i] == BENCH_ATTEND ? add_attend(list, selection, scheme) : add_scheme(list, selection, ops[i], scheme);
         }
     }
     return status;
+}
+
+static int add_all_attend(bench_cases *list)
+{
+    static const uint32_t dims[] = { 64, 128, 256, 512 };
+    static const uint32_t groups[] = { 1, 4, 8, 16 };
+    static const uint32_t tokens[] = { 4096, 32768, 131072 };
+    static const uint32_t threads[] = { 1, 2 };
+    const bench_selection all = { .ops = 1U << BENCH_ATTEND,
+                                  .wheres = (1U << BENCH_N_WHERE) - 1,
+                                  .tiers = kvt_tiers_usable(),
+                                  .n_dims = sizeof dims / sizeof *dims,
+                                  .dims = dims,
+                                  .dtype = KVT_F32,
+                                  .n_groups = sizeof groups / sizeof *groups,
+                                  .groups = groups,
+                                  .n_tokens = sizeof tokens / sizeof *tokens,
+                                  .tokens = tokens,
+                                  .n_threads = sizeof threads / sizeof *threads,
+                                  .threads = threads,
+                                  .kv_heads = BENCH_ATTEND_HEADS };
+    return bench_cases_add(list, &all);
 }
 
 int bench_cases_add_all(bench_cases *list)
@@ -153,7 +239,7 @@ int bench_cases_add_all(bench_cases *list)
     };
     int status = 0;
     for (size_t i = 0; status == 0 && i < sizeof variants / sizeof *variants; i++) {
-        const unsigned every_op = (1U << BENCH_N_OPS) - 1;
+        const unsigned every_op = (1U << BENCH_ATTEND) - 1; /* of those before attend */
         const bench_selection all = { .ops = variants[i].options.effort != KVT_EFFORT_DEFAULT ? every_op & ~(1U << BENCH_READ | 1U << BENCH_EXPORT)
                                                                                               : every_op,
                                       .sides = 3,
@@ -165,5 +251,5 @@ int bench_cases_add_all(bench_cases *list)
                                       .options = variants[i].options };
         status = bench_cases_add(list, &all);
     }
-    return status;
+    return status != 0 ? status : add_all_attend(list);
 }

@@ -1,9 +1,10 @@
-/* kvtile-count: how many instructions a case takes, of one page (64 tokens).
+/* kvtile-count: how many instructions a case takes, of one page (64 tokens); of attend, of four.
  *
  * The work is done between marks, first none of it and then all, and the difference is what it takes. Natively a mark is a SIGSTOP of a child that is
  * traced and stepped instruction by instruction. Under user-mode qemu, which has no ptrace, it is a system call that count_instructions.sh finds in
  * qemu's log of every instruction. */
 #define _GNU_SOURCE
+#include "bench/decode.h"
 #include "bench/workload.h"
 
 #include <signal.h>
@@ -17,7 +18,7 @@
 static const char HELP[] =
     "Usage: kvtile-count [--marked] CASE...\n"
     "       kvtile-count --list\n"
-    "Prints \"CASE ELEMENTS INSTRUCTIONS\" of one page of 64 tokens.\n"
+    "Prints \"CASE ELEMENTS INSTRUCTIONS\" of one page of 64 tokens; of attend, of 256 tokens of K and V.\n"
     "\n"
     "  --list    all cases of this CPU, as kvtile-bench names them, without where\n"
     "  --marked  prints no INSTRUCTIONS: calls getppid() before and after no work, and after the work, for who counts outside\n"
@@ -27,6 +28,18 @@ static const char HELP[] =
     "bench/count_instructions.sh makes a table of many, natively or under qemu.\n";
 
 static workload work;
+static decode step;
+static bool is_decode; /* what is open */
+
+static kvt_status run_once(void)
+{
+    return is_decode ? decode_run_ours(&step) : workload_run_ours(&work);
+}
+
+static size_t elements(void)
+{
+    return is_decode ? decode_cells(&step) : workload_elements(&work);
+}
 
 static int open_case(const bench_cases *all, const char *name)
 {
@@ -38,11 +51,12 @@ static int open_case(const bench_cases *all, const char *name)
         *where = '\0';
         if (all->cases[i].where != BENCH_L2 || strcmp(name, other) != 0)
             continue;
-        if (workload_open(&work, &all->cases[i], &none, WORKLOAD_TINY) != 0) {
-            fprintf(stderr, "kvtile-count: %s: %s\n", name, work.error);
-            return -1;
-        }
-        return 0;
+        is_decode = all->cases[i].op == BENCH_ATTEND;
+        const int status =
+            is_decode ? decode_open(&step, &all->cases[i], &none, WORKLOAD_TINY) : workload_open(&work, &all->cases[i], &none, WORKLOAD_TINY);
+        if (status != 0)
+            fprintf(stderr, "kvtile-count: %s: %s\n", name, is_decode ? step.error : work.error);
+        return status;
     }
     fprintf(stderr, "kvtile-count: %s: no such case on this CPU; kvtile-count --list has them\n", name);
     return -1;
@@ -67,10 +81,10 @@ static long long count_steps(pid_t child)
 /* The work between marks. */
 static kvt_status run_marked(void (*mark)(void))
 {
-    const kvt_status status = workload_run_ours(&work); /* binds what is bound late */
+    const kvt_status status = run_once(); /* binds what is bound late */
     mark();
     mark();
-    const kvt_status again = workload_run_ours(&work);
+    const kvt_status again = run_once();
     mark();
     return status != KVT_OK ? status : again;
 }
@@ -111,7 +125,7 @@ static int count_cases(const bench_cases *all, int n, char **names, bool marked)
         if (open_case(all, names[i]) != 0)
             return 2;
         if (marked && run_marked(mark_by_call) == KVT_OK) {
-            printf("%s %zu\n", names[i], workload_elements(&work));
+            printf("%s %zu\n", names[i], elements());
             continue;
         }
         const long long instructions = marked ? -1 : count_traced();
@@ -119,7 +133,7 @@ static int count_cases(const bench_cases *all, int n, char **names, bool marked)
             fprintf(stderr, "kvtile-count: %s: %s\n", names[i], marked ? "fails" : "this system does not let a program be traced");
             return 1;
         }
-        printf("%s %zu %lld\n", names[i], workload_elements(&work), instructions);
+        printf("%s %zu %lld\n", names[i], elements(), instructions);
         fflush(stdout);
     }
     return 0;
@@ -154,6 +168,7 @@ int main(int argc, char **argv)
         code = count_cases(&all, argc - 1 - marked, argv + 1 + marked, marked);
     }
     workload_close(&work);
+    decode_close(&step);
     free(all.cases);
     return code;
 }

@@ -10,18 +10,20 @@
 
 static const char HELP[] =
     "Usage: kvtile-bench [--benchmark_filter=REGEX] [GOOGLE BENCHMARK'S FLAGS]\n"
-    "Times kvtile's kernels beside the simplest loop that moves the same bytes, and beside memcpy, in turns.\n"
+    "Times kvtile's kernels in turns with what limits them.\n"
     "\n"
     "Names are op/scheme/side/tier/head_dim/dtype/options/where:\n"
     "  op       write, read: whole heads; append: a token in 8 heads per call; import, export: whole heads from and to rows of another engine\n"
     "  options  plain, rot64, page (centring), fast, best (effort), block32+e8m0 (FP8)\n"
     "  where    l2: the data stay in the L2 cache; memory: at least three times the last level is walked\n"
-    "Counters: docs/performance.md. Ratios are our time over the other's.\n"
+    "Names of attention are attend/scheme/group/tier/head_dim/tokens/threads/where; tokens is fit where as many as the L2 cache holds.\n"
+    "Counters: docs/performance.md. Ratios are our time over the other's; shares and speed-ups are the other's time over ours.\n"
     "Without a filter the plain cases of f32 rows run. `kvtile bench` prints the same as a table.\n"
     "\n"
     "Examples:\n"
     "  kvtile-bench --benchmark_filter='write/q8_0/k/.*/128/f32/plain'\n"
     "  kvtile-bench --benchmark_filter='read/kv.*/rot64/l2' --benchmark_min_time=0.5 --benchmark_out=kv.json\n"
+    "  kvtile-bench --benchmark_filter='attend/.*/g4/.*/128/32768/t1/memory'\n"
     "  kvtile-bench --benchmark_list_tests --benchmark_filter=.\n"
     "\n";
 

@@ -26,19 +26,77 @@ static double median(const double *values, size_t n)
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
+enum { MOST_CONTENDERS = (int)N_CONTENDERS > (int)N_DECODE_CONTENDERS ? (int)N_CONTENDERS : (int)N_DECODE_CONTENDERS };
+
 /* The last MOST_SAMPLES samples. */
 typedef struct samples {
-    size_t n;
+    size_t n; /* all that were taken */
     double ours[MOST_SAMPLES];
-    double ratio[N_CONTENDERS][MOST_SAMPLES]; /* ours over theirs */
+    double ratio[MOST_CONTENDERS][MOST_SAMPLES]; /* ours, the first contender's, over theirs */
 } samples;
 
-static void add_sample(samples *all, const double seconds[N_CONTENDERS])
+static size_t kept(const samples *all)
 {
-    const size_t at = all->n++ % MOST_SAMPLES;
-    all->ours[at] = seconds[CONTENDER_OURS];
-    for (size_t who = 0; who < N_CONTENDERS; who++)
-        all->ratio[who][at] = seconds[CONTENDER_OURS] / seconds[who];
+    return all->n < MOST_SAMPLES ? all->n : MOST_SAMPLES;
+}
+
+static double median_ratio(const samples *all, size_t who)
+{
+    return median(all->ratio[who], kept(all));
+}
+
+static int open_case(measure_plan *plan, const bench_case *one)
+{
+    if (plan->open == one) /* Google Benchmark calls a case again and again until its time is up */
+        return 0;
+    plan->open = NULL;
+    const int status = one->op == BENCH_ATTEND ? decode_open(&plan->step, one, &plan->machine, plan->size)
+                                               : workload_open(&plan->work, one, &plan->machine, plan->size);
+    if (status == 0)
+        plan->open = one;
+    return status;
+}
+
+/* Returns our seconds, or a negative number with the error. */
+static double take_sample(measure_plan *plan, const bench_case *one, samples *all)
+{
+    double seconds[MOST_CONTENDERS];
+    const bool is_decode = one->op == BENCH_ATTEND;
+    if ((is_decode ? decode_sample(&plan->step, seconds) : workload_sample(&plan->work, seconds)) != 0)
+        return -1;
+    const size_t at = all->n++ % MOST_SAMPLES, contenders = is_decode ? (size_t)N_DECODE_CONTENDERS : (size_t)N_CONTENDERS;
+    all->ours[at] = seconds[0];
+    for (size_t who = 0; who < contenders; who++)
+        all->ratio[who][at] = seconds[0] / seconds[who];
+    return seconds[0];
+}
+
+static void count_conversion(shim_state *state, const workload *work, const samples *all)
+{
+    const double nanoseconds = 1e9 * median(all->ours, kept(all));
+    shim_set_counter(state, MEASURE_ELEMENTS, (double)workload_elements(work) / nanoseconds);
+    shim_set_counter(state, MEASURE_IN, (double)workload_bytes_in(work) / nanoseconds);
+    shim_set_counter(state, MEASURE_OUT, (double)workload_bytes_out(work) / nanoseconds);
+    shim_set_counter(state, MEASURE_FLOOR, median_ratio(all, CONTENDER_FLOOR));
+    shim_set_counter(state, MEASURE_MEMCPY, median_ratio(all, CONTENDER_MEMCPY));
+    if (work->ggml != NULL)
+        shim_set_counter(state, MEASURE_GGML, median_ratio(all, CONTENDER_GGML));
+    if (work->one.op == BENCH_APPEND)
+        shim_set_counter(state, MEASURE_BULK, median_ratio(all, CONTENDER_BULK));
+    shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
+}
+
+static void count_decode(shim_state *state, const decode *step, const samples *all)
+{
+    static const char *const names[N_DECODE_CONTENDERS] = { NULL, MEASURE_READ, MEASURE_MULTIPLY, MEASURE_F16, MEASURE_REFERENCE };
+    const double microseconds = 1e6 * median(all->ours, kept(all)) / (double)decode_steps(step);
+    shim_set_counter(state, MEASURE_TOKENS, (double)step->tokens);
+    shim_set_counter(state, MEASURE_STEP, microseconds);
+    shim_set_counter(state, MEASURE_STORED, (double)decode_step_bytes(step) / microseconds / 1e3);
+    for (size_t who = 1; who < N_DECODE_CONTENDERS; who++)
+        if (isfinite(all->ratio[who][0]))
+            shim_set_counter(state, names[who], 1 / median_ratio(all, who));
+    shim_set_counter(state, MEASURE_BYTES, (double)decode_working_set(step));
 }
 
 static void run_case(shim_state *state, void *context)
@@ -46,46 +104,30 @@ static void run_case(shim_state *state, void *context)
     static samples all;
     const measure_entry *entry = context;
     measure_plan *plan = entry->plan;
-    workload *work = &plan->work;
-    if (plan->open != entry->one) { /* Google Benchmark calls a case again and again until its time is up */
-        plan->open = NULL;
-        if (workload_open(work, entry->one, &plan->machine, plan->size) != 0) {
-            shim_skip_with_error(state, work->error);
-            return;
-        }
-        plan->open = entry->one;
-    }
-
-    const size_t enough = plan->size == WORKLOAD_QUICK ? 3 : 7;
-    double seconds[N_CONTENDERS];
-    int status = 0;
-    all.n = 0;
-    while (shim_keep_running(state)) {
-        status |= workload_sample(work, seconds);
-        add_sample(&all, seconds);
-        shim_set_iteration_time(state, seconds[CONTENDER_OURS]);
-    }
-    while (all.n < enough && status == 0) {
-        status |= workload_sample(work, seconds);
-        add_sample(&all, seconds);
-    }
-    if (status != 0) {
-        shim_skip_with_error(state, work->error);
+    const bool is_decode = entry->one->op == BENCH_ATTEND;
+    const char *error = is_decode ? plan->step.error : plan->work.error;
+    if (open_case(plan, entry->one) != 0) {
+        shim_skip_with_error(state, error);
         return;
     }
 
-    const size_t n = all.n < MOST_SAMPLES ? all.n : MOST_SAMPLES;
-    const double nanoseconds = 1e9 * median(all.ours, n);
-    shim_set_counter(state, MEASURE_ELEMENTS, (double)workload_elements(work) / nanoseconds);
-    shim_set_counter(state, MEASURE_IN, (double)workload_bytes_in(work) / nanoseconds);
-    shim_set_counter(state, MEASURE_OUT, (double)workload_bytes_out(work) / nanoseconds);
-    shim_set_counter(state, MEASURE_FLOOR, median(all.ratio[CONTENDER_FLOOR], n));
-    shim_set_counter(state, MEASURE_MEMCPY, median(all.ratio[CONTENDER_MEMCPY], n));
-    if (work->ggml != NULL)
-        shim_set_counter(state, MEASURE_GGML, median(all.ratio[CONTENDER_GGML], n));
-    if (entry->one->op == BENCH_APPEND)
-        shim_set_counter(state, MEASURE_BULK, median(all.ratio[CONTENDER_BULK], n));
-    shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
+    const size_t enough = plan->size == WORKLOAD_QUICK ? 3 : 7;
+    all.n = 0;
+    double seconds = 0;
+    while (seconds >= 0 && shim_keep_running(state)) {
+        seconds = take_sample(plan, entry->one, &all);
+        shim_set_iteration_time(state, seconds);
+    }
+    while (seconds >= 0 && all.n < enough)
+        seconds = take_sample(plan, entry->one, &all);
+    if (seconds < 0) {
+        shim_skip_with_error(state, error);
+        return;
+    }
+    if (is_decode)
+        count_decode(state, &plan->step, &all);
+    else
+        count_conversion(state, &plan->work, &all);
     shim_set_counter(state, MEASURE_SAMPLES, (double)all.n);
 }
 
@@ -107,6 +149,7 @@ void measure_free(measure_plan *plan)
 {
     shim_shutdown();
     workload_close(&plan->work);
+    decode_close(&plan->step);
     free(plan->entries);
     free(plan->list.cases);
     *plan = (measure_plan){ 0 };

@@ -3,6 +3,7 @@
 #define KVT_BENCH_MEASURE_H
 
 #include "bench/cases.h"
+#include "bench/decode.h"
 #include "bench/gbench_shim.h"
 #include "bench/machine.h"
 #include "bench/workload.h"
@@ -17,14 +18,23 @@
 #define MEASURE_BULK     "bulk_ratio" /* only of append */
 #define MEASURE_BYTES    "working_set"
 #define MEASURE_SAMPLES  "samples"
+/* Of attend, which has these and the last two: shares of a limit are its time over ours, speed-ups the other's time over ours. */
+#define MEASURE_TOKENS    "tokens"
+#define MEASURE_STEP      "microseconds"
+#define MEASURE_STORED    "gbps_stored"
+#define MEASURE_READ      "read_share"
+#define MEASURE_MULTIPLY  "multiply_share"    /* only of tiers with vectors */
+#define MEASURE_F16       "f16_speedup"       /* not of f16 */
+#define MEASURE_REFERENCE "reference_speedup" /* only of widths that are multiples of 16 */
 
 typedef struct measure_plan {
     machine machine;
     workload_size size;
     bench_cases list;
     struct measure_entry *entries;
-    workload work;
-    const bench_case *open; /* the case that `work` has */
+    workload work; /* or, of attend, */
+    decode step;
+    const bench_case *open; /* the case that these have */
 } measure_plan;
 
 /* Registers the plan's cases under their names. The plan stays until measure_free. Returns 0, or -1 when memory is out. */

@@ -1,4 +1,4 @@
-# The report of `kvtile bench --json` as Markdown: a table for each tier, head_dim and place, a row for each scheme.
+# The report of `kvtile bench --json` as Markdown: a table for each tier, head_dim and place, a row for each scheme (attend: and group, tokens, threads).
 #   build/release/bin/kvtile bench --json | jq -rf bench/table.jq
 # A cell has elements per nanosecond and, in brackets, our time over the floor's; of append, over a bulk write's. docs/performance.md says what they are.
 def places($n): pow(10; $n) as $one | . * $one | round / $one | tostring;
@@ -12,5 +12,11 @@ def table:
     "|---|" + ($columns | map("---:|") | join("")),
     ($schemes[] as $s | "| " + $s + " | "
       + ($columns | map(. as $c | first($all[] | select(.scheme == $s and .op == $c.op and .side == $c.side)) // null | cell) | join(" | ")) + " |");
-.results | group_by([.where, .tier, .head_dim])[]
-  | "", "\(.[0].tier), head_dim \(.[0].head_dim), \(.[0].where):", "", table
+def value($n): if . == null then "" else places($n) end;
+def steps:
+  "| scheme | group | tokens | threads | µs | GB/s | of reading | of multiplying | f16 tiles | plain f16 |",
+  "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+  (.[] | "| \(.scheme)\(if .rope_scheme then "+" + .rope_scheme else "" end) | \(.group) | \(.tokens) | \(.threads) | \(.microseconds | value(if . < 100 then 1 else 0 end)) | \(.gbps_stored | value(1)) | \(.read_share | value(2))"
+    + " | \(.multiply_share | value(2)) | \(.f16_speedup | value(2)) | \(.reference_speedup | value(1)) |");
+.results | group_by([.op == "attend", .where, .tier, .head_dim])[]
+  | "", "\(.[0].tier), head_dim \(.[0].head_dim), \(.[0].where):", "", if .[0].op == "attend" then steps else table end

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "bench/workload.h"
 
 #include "bench/floor.h"
@@ -6,41 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { HUGE_PAGE = 2 << 20, LINE = 64 };
-
-/* ---- memory ---- */
-
-static void arena_free(arena *one)
-{
-    if (one->mapped != NULL)
-        munmap(one->mapped, one->mapped_bytes);
-    *one = (arena){ 0 };
-}
-
-/* Makes `bytes` usable: in huge pages where the system has them, and touched (unless time does not matter). Alike for all buffers. */
-static int arena_need(arena *one, size_t bytes, bool touch)
-{
-    if (one->bytes >= bytes)
-        return 0;
-    arena_free(one);
-    const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    void *mapped = mmap(NULL, whole + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED)
-        return -1;
-    const size_t beyond = (size_t)((uintptr_t)mapped % HUGE_PAGE);
-    *one = (arena){ .mapped = mapped, .mapped_bytes = whole + HUGE_PAGE, .bytes = whole };
-    one->base = (unsigned char *)mapped + (beyond > 0 ? HUGE_PAGE - beyond : 0);
-#ifdef MADV_HUGEPAGE
-    (void)madvise(one->base, whole, MADV_HUGEPAGE);
-#endif
-    if (touch)
-        memset(one->base, 1, whole);
-    return 0;
-}
 
 /* ---- how much ---- */
 
@@ -58,11 +22,6 @@ static bool is_reading(const bench_case *one)
 static size_t at_least_1(size_t n)
 {
     return n > 0 ? n : 1;
-}
-
-static size_t divide_up(size_t a, size_t b)
-{
-    return at_least_1((a + b - 1) / b);
 }
 
 /* Steps of append that have as many rows as a page of one head: what a bulk write writes. */
@@ -125,46 +84,6 @@ static void choose_geometry(workload *state, const machine *here, workload_size 
 
 /* ---- what is in the buffers ---- */
 
-static uint16_t f16_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    const uint32_t magnitude = bits & 0x7fffffff;
-    const uint32_t narrow = magnitude >= UINT32_C(113) << 23 ? (magnitude - (UINT32_C(112) << 23)) >> 13 : 0; /* cut off; smaller ones are 0 */
-    return (uint16_t)(bits >> 16 & 0x8000) | (uint16_t)narrow;
-}
-
-/* Numbers as keys have them: a bell curve, with a few channels much wider than others. */
-static void fill_rows(const workload *state, unsigned char *rows, size_t n_rows)
-{
-    uint32_t random = 1;
-    for (size_t i = 0; i < n_rows * state->one.dim; i++) {
-        int32_t sum = 0;
-        for (int part = 0; part < 4; part++) {
-            random = random * 1664525 + 1013904223;
-            sum += (int32_t)(random >> 16) - 32768;
-        }
-        const float value = (float)sum * (i % state->one.dim % 29 == 3 ? 1e-3F : 5e-5F);
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        const uint16_t half = state->one.dtype == KVT_F16 ? f16_of(value) : (uint16_t)(bits >> 16);
-        if (state->one.dtype == KVT_F32)
-            memcpy(rows + i * sizeof value, &value, sizeof value);
-        else
-            memcpy(rows + i * sizeof half, &half, sizeof half);
-    }
-}
-
-/* base[0 .. part-1] again and again. */
-static void repeat(unsigned char *base, size_t part, size_t total)
-{
-    for (size_t done = part; done < total;) {
-        const size_t n = done < total - done ? done : total - done;
-        memcpy(base + done, base, n);
-        done += n;
-    }
-}
-
 static kvt_pages pages_of(const workload *state, size_t head)
 {
     return (kvt_pages){ .base = state->pages.base + head * state->head_pages * state->layout.page_bytes,
@@ -196,14 +115,14 @@ static int fill(workload *state, workload_size size)
     const size_t rows_bytes = state->steps * state->step_rows * state->row_bytes;
     kvt_status status = KVT_OK;
     if (is_converting(&state->one)) {
-        fill_rows(state, state->scratch.base, different);
+        fill_rows(state->scratch.base, different, state->one.dim, KVT_F32);
         status = kvt_rows_encode(bench_row_format(state->one.scheme), state->one.dim, different, state->scratch.base, KVT_F32,
                                  (ptrdiff_t)(state->one.dim * sizeof(float)), state->rows.base, (ptrdiff_t)state->row_bytes, NULL);
-        repeat(state->rows.base, different * state->row_bytes, rows_bytes);
+        fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = status == KVT_OK ? import_head(state, 0, state->rows.base) : status;
     } else {
-        fill_rows(state, state->rows.base, different);
-        repeat(state->rows.base, different * state->row_bytes, rows_bytes);
+        fill_rows(state->rows.base, different, state->one.dim, state->one.dtype);
+        fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = write_head(state, 0, 0, state->head_tokens, state->rows.base);
     }
     if (status != KVT_OK) {
@@ -211,14 +130,14 @@ static int fill(workload *state, workload_size size)
         return -1;
     }
     const size_t head_bytes = state->head_pages * state->layout.page_bytes;
-    repeat(state->pages.base, head_bytes, state->heads * head_bytes);
+    fill_repeat(state->pages.base, head_bytes, state->heads * head_bytes);
     if (state->ggml != NULL) {
         const size_t stored = ggml_row_bytes(state);
         for (size_t t = 0; t < state->head_tokens; t++) {
             const void *row = state->rows.base + t * state->row_bytes;
             state->ggml->quantize(row, state->foreign.base + t * stored, (int64_t)state->one.dim);
         }
-        repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_rows * stored);
+        fill_repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_rows * stored);
     }
     return 0;
 }
@@ -246,18 +165,8 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
                              moved + HUGE_PAGE, /* the halves of memcpy apart from each other */
                              filled * ggml_row_bytes(state) };
     arena *const arenas[] = { &state->rows, &state->pages, &state->scratch, &state->foreign };
-    size_t total = 0;
-    for (size_t i = 0; i < 4; i++)
-        total += needs[i];
-    const long pages = sysconf(_SC_PHYS_PAGES);
-    const long page = sysconf(_SC_PAGESIZE);
-    int status = pages > 0 && page > 0 && total / 2 > (size_t)pages / 4 * (size_t)page ? -1 : 0;
-    for (size_t i = 0; status == 0 && i < 4; i++)
-        status = arena_need(arenas[i], needs[i], size != WORKLOAD_TINY);
-    if (status != 0) {
-        snprintf(state->error, sizeof state->error, "needs %zu MiB: more than half of this machine's memory, or than it gives", total >> 20);
+    if (arenas_need(arenas, needs, 4, size != WORKLOAD_TINY, state->error, sizeof state->error) != 0)
         return -1;
-    }
     return fill(state, size);
 }
 
@@ -378,13 +287,6 @@ static void run_ggml(workload *state, size_t first, size_t n)
 
 /* ---- samples ---- */
 
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 static double sample_one(workload *state, contender who)
 {
     static void (*const run[N_CONTENDERS])(workload *, size_t, size_t) = { run_ours, run_floor, run_memcpy, run_ggml, run_bulk };
@@ -395,10 +297,10 @@ static double sample_one(workload *state, contender who)
     } else if (*cursor + state->sample_steps > state->steps) {
         *cursor = 0;
     }
-    const double start = now();
+    const double start = seconds_now();
     for (size_t pass = 0; pass < state->sample_passes; pass++)
         run[who](state, *cursor, state->sample_steps);
-    const double taken = now() - start;
+    const double taken = seconds_now() - start;
     *cursor += state->sample_steps;
     return taken;
 }

@@ -2,6 +2,7 @@
 #ifndef KVT_BENCH_WORKLOAD_H
 #define KVT_BENCH_WORKLOAD_H
 
+#include "bench/buffers.h"
 #include "bench/cases.h"
 #include "bench/ggml.h"
 #include "bench/machine.h"
@@ -14,19 +15,6 @@ typedef enum contender {
     CONTENDER_BULK, /* kvt_write of whole heads, as many tokens as are appended */
     N_CONTENDERS
 } contender;
-
-typedef enum workload_size {
-    WORKLOAD_FULL,
-    WORKLOAD_QUICK, /* shorter samples */
-    WORKLOAD_TINY   /* one page, whatever the case's `where` says */
-} workload_size;
-
-typedef struct arena {
-    void *mapped;
-    size_t mapped_bytes;
-    unsigned char *base; /* on a huge page's boundary */
-    size_t bytes;
-} arena;
 
 /* Work is counted in steps: a head, or a token of a sequence (append), which are so many rows. */
 typedef struct workload {

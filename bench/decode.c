@@ -1,0 +1,403 @@
+#include "bench/decode.h"
+
+#include "bench/floor.h"
+#include "bench/multiply.h"
+#include "bench/reference.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- how much ---- */
+
+enum { FILLED_TOKENS = 256 }; /* that differ */
+
+static size_t round_up(size_t n, size_t unit)
+{
+    return divide_up(n, unit) * unit;
+}
+
+/* Of a layer's rows as f16, K and V. */
+static size_t row_layer_bytes(const decode *state)
+{
+    return 2 * sizeof(uint16_t) * state->one.kv_heads * state->tokens * state->one.dim;
+}
+
+static bool has_reference(const decode *state)
+{
+    return state->one.dim % 16 == 0 && state->one.rope == NULL && reference_exists();
+}
+
+/* In the L2 cache as many pages for every scheme, so that those of f16 fill half of it. */
+static void choose_size(decode *state, const machine *here, workload_size size)
+{
+    const bench_case *one = &state->one;
+    state->tokens = one->tokens;
+    state->passes = 1;
+    if (size == WORKLOAD_TINY) {
+        state->tokens = FILLED_TOKENS;
+    } else if (one->where == BENCH_L2) {
+        const size_t pages = here->l2_bytes / 2 / state->f16.layout.page_bytes;
+        state->tokens = (pages > 0 ? pages : 1) * KVT_PAGE_TOKENS;
+        state->passes = size == WORKLOAD_FULL ? 8 : 1;
+    }
+    state->pages = divide_up(state->tokens, KVT_PAGE_TOKENS);
+}
+
+static size_t layers_of(const decode *state, const machine *here, size_t layer_bytes, workload_size size)
+{
+    return size == WORKLOAD_TINY || state->one.where == BENCH_L2 ? 1 : divide_up(3 * here->llc_bytes, layer_bytes);
+}
+
+/* ---- a step ---- */
+
+/* A head's step, but for where its numbers are. */
+static kvt_attention shape_of(const decode *state, const decode_tiles *tiles, kvt_segment *segment)
+{
+    const bench_case *one = &state->one;
+    *segment = (kvt_segment){ .layout = &tiles->layout, .pages = { .stride = tiles->layout.page_bytes, .count = state->pages } };
+    return (kvt_attention){ .size = sizeof(kvt_attention),
+                            .segments = segment,
+                            .n_segments = 1,
+                            .end = state->tokens,
+                            .position = state->tokens - 1,
+                            .group = one->group,
+                            .query_tokens = 1,
+                            .query_dtype = KVT_F32,
+                            .query_head_stride = (ptrdiff_t)(bench_query_dim(one) * sizeof(float)),
+                            .out_dtype = KVT_F32,
+                            .out_head_stride = (ptrdiff_t)(one->dim * sizeof(float)),
+                            .scale = 1 / sqrtf((float)bench_query_dim(one)) };
+}
+
+static kvt_attention ask(const decode *state, const decode_tiles *tiles, kvt_segment *segment, size_t head)
+{
+    const size_t rows = head * state->one.group;
+    kvt_attention asked = shape_of(state, tiles, segment);
+    segment->pages.base = tiles->memory.base + tiles->at * tiles->layer_bytes + head * state->pages * tiles->layout.page_bytes;
+    asked.queries = state->queries + rows * bench_query_dim(&state->one);
+    asked.out = state->out + rows * state->one.dim;
+    return asked;
+}
+
+/* What all workers of a round get. */
+typedef struct round_job {
+    decode *state;
+    const decode_tiles *tiles;
+} round_job;
+
+static size_t workspace_stride(const decode *state)
+{
+    const size_t ours = state->ours.sizes.workspace_bytes, f16 = state->f16.sizes.workspace_bytes;
+    return round_up(ours > f16 ? ours : f16, LINE);
+}
+static void *workspace_of(const decode *state, unsigned worker)
+{
+    return state->workspaces + worker * workspace_stride(state);
+}
+static unsigned char *partials_of(const decode *state, const decode_tiles *tiles, size_t head)
+{
+    return state->partials + head * tiles->sizes.chunks * tiles->sizes.partial_bytes;
+}
+
+static void note(decode *state, unsigned worker, kvt_status status)
+{
+    if (state->statuses[worker] == KVT_OK)
+        state->statuses[worker] = status;
+}
+
+static void attend_heads(void *data, unsigned worker, unsigned workers)
+{
+    const round_job *job = data;
+    const size_t heads = job->state->one.kv_heads;
+    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
+        kvt_segment segment;
+        const kvt_attention asked = ask(job->state, job->tiles, &segment, head);
+        note(job->state, worker, kvt_attend(&asked, workspace_of(job->state, worker)));
+    }
+}
+
+static void attend_chunks(void *data, unsigned worker, unsigned workers)
+{
+    const round_job *job = data;
+    const decode_tiles *tiles = job->tiles;
+    size_t unit = 0, n = 0;
+    note(job->state, worker, kvt_attend_plan(job->state->one.kv_heads, tiles->sizes.chunks, workers, worker, &unit, &n));
+    for (size_t end = unit + n; unit < end; unit++) {
+        const size_t head = unit / tiles->sizes.chunks, chunk = unit % tiles->sizes.chunks;
+        kvt_segment segment;
+        const kvt_attention asked = ask(job->state, tiles, &segment, head);
+        unsigned char *to = partials_of(job->state, tiles, head) + chunk * tiles->sizes.partial_bytes;
+        note(job->state, worker, kvt_attend_chunks(&asked, chunk, 1, to, workspace_of(job->state, worker)));
+    }
+}
+
+static void merge_heads(void *data, unsigned worker, unsigned workers)
+{
+    const round_job *job = data;
+    const size_t heads = job->state->one.kv_heads;
+    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
+        kvt_segment segment;
+        const kvt_attention asked = ask(job->state, job->tiles, &segment, head);
+        note(job->state, worker, kvt_merge(&asked, partials_of(job->state, job->tiles, head), workspace_of(job->state, worker)));
+    }
+}
+
+static void run_tiles(decode *state, decode_tiles *tiles)
+{
+    round_job job = { state, tiles };
+    if (state->one.kv_heads % pool_workers(state->threads) == 0) {
+        pool_run(state->threads, attend_heads, &job);
+    } else {
+        pool_run(state->threads, attend_chunks, &job);
+        pool_run(state->threads, merge_heads, &job);
+    }
+    tiles->at = (tiles->at + 1) % tiles->layers;
+}
+
+static void run_ours(decode *state)
+{
+    run_tiles(state, &state->ours);
+}
+
+static void run_f16(decode *state)
+{
+    run_tiles(state, &state->f16);
+}
+
+static void read_share(void *data, unsigned worker, unsigned workers)
+{
+    const decode *state = data;
+    const size_t bytes = state->ours.layer_bytes, first = pool_first(bytes / LINE, worker, workers) * LINE,
+                 end = pool_first(bytes / LINE, worker + 1, workers) * LINE;
+    floor_move(state->ours.memory.base + state->read_at * bytes + first, end - first, NULL, 0);
+}
+
+static void run_read(decode *state)
+{
+    pool_run(state->threads, read_share, state);
+    state->read_at = (state->read_at + 1) % state->ours.layers;
+}
+
+static void multiply_share(void *data, unsigned worker, unsigned workers)
+{
+    const decode *state = data;
+    const multiply_loops *loops = multiply_of_tier(state->one.tier);
+    bool is_floats;
+    const size_t lines = state->one.kv_heads * multiply_lines(loops, &state->ours.layout, state->one.group, state->tokens, &is_floats);
+    (is_floats ? loops->floats : loops->dots)(pool_first(lines, worker + 1, workers) - pool_first(lines, worker, workers));
+}
+
+static void run_multiply(decode *state)
+{
+    pool_run(state->threads, multiply_share, state);
+}
+
+static void reference_share(void *data, unsigned worker, unsigned workers)
+{
+    const decode *state = data;
+    const bench_case *one = &state->one;
+    const uint16_t *layer = (const uint16_t *)(const void *)(state->rows.base + state->row_at * row_layer_bytes(state));
+    const size_t side = state->tokens * one->dim, rows = (size_t)one->group * one->dim;
+    for (size_t head = pool_first(one->kv_heads, worker, workers); head < pool_first(one->kv_heads, worker + 1, workers); head++) {
+        const uint16_t *keys = layer + head * 2 * side;
+        reference_attend(keys, keys + side, state->tokens, one->dim, state->queries + head * rows, one->group, 1 / sqrtf((float)one->dim),
+                         state->logits + worker * one->group * state->tokens, state->out + head * rows);
+    }
+}
+
+static void run_reference(decode *state)
+{
+    pool_run(state->threads, reference_share, state);
+    state->row_at = (state->row_at + 1) % state->row_layers;
+}
+
+/* ---- a case ---- */
+
+static int refuse(decode *state, kvt_status status)
+{
+    snprintf(state->error, sizeof state->error, "%s", kvt_status_text(status));
+    return -1;
+}
+
+/* The layout and sizes of `scheme`, with the case's options where it is the case's scheme. */
+static kvt_status choose_layout(decode_tiles *tiles, const bench_case *one, kvt_scheme scheme)
+{
+    bench_case of_scheme = *one;
+    of_scheme.scheme = kvt_scheme_get(scheme);
+    if (scheme != one->scheme->scheme) {
+        of_scheme.options = (kvt_side_options){ 0 };
+        of_scheme.rope = one->rope != NULL ? of_scheme.scheme : NULL;
+    }
+    return bench_case_layout(&of_scheme, &tiles->layout);
+}
+
+static kvt_status choose_sizes(decode *state, decode_tiles *tiles)
+{
+    kvt_segment segment;
+    unsigned char nowhere;
+    kvt_status status = kvt_layout_bytes(&tiles->layout, state->tokens, &tiles->layer_bytes);
+    if (status != KVT_OK)
+        return status;
+    const kvt_attention asked = shape_of(state, tiles, &segment);
+    segment.pages.base = &nowhere; /* only counted */
+    return kvt_attend_plan_sizes(&asked, &tiles->sizes);
+}
+
+static kvt_status fill_tiles(const decode *state, const decode_tiles *tiles, const float *rows)
+{
+    const size_t page = tiles->layout.page_bytes, n = state->pages < FILLED_TOKENS / KVT_PAGE_TOKENS ? state->pages : FILLED_TOKENS / KVT_PAGE_TOKENS;
+    const kvt_pages pages = { .base = tiles->memory.base, .stride = page, .count = n };
+    const size_t tokens = n * KVT_PAGE_TOKENS;
+    kvt_status status = KVT_OK;
+    const bool is_latent = state->one.rope != NULL;
+    const ptrdiff_t stride = (ptrdiff_t)(bench_query_dim(&state->one) * sizeof(float));
+    status = kvt_write(&tiles->layout, KVT_K, &pages, 0, tokens, rows, KVT_F32, stride);
+    if (status == KVT_OK)
+        status =
+            kvt_write(&tiles->layout, is_latent ? KVT_ROPE : KVT_V, &pages, 0, tokens, is_latent ? rows + state->one.dim : rows, KVT_F32, stride);
+    fill_repeat(tiles->memory.base, n * page, tiles->layers * tiles->layer_bytes);
+    return status;
+}
+
+/* Gives out parts of `small`, or only counts them while there is none. */
+static void *part(decode *state, size_t *used, size_t bytes)
+{
+    unsigned char *at = state->small.base != NULL ? state->small.base + *used : NULL;
+    *used += round_up(bytes, LINE);
+    return at;
+}
+
+static size_t place_small(decode *state)
+{
+    const bench_case *one = &state->one;
+    const size_t rows = (size_t)one->kv_heads * one->group * bench_query_dim(one) * sizeof(float);
+    const decode_tiles *larger = state->f16.sizes.partial_bytes > state->ours.sizes.partial_bytes ? &state->f16 : &state->ours;
+    size_t used = 0;
+    state->queries = part(state, &used, rows);
+    state->out = part(state, &used, rows);
+    state->logits = part(state, &used, one->threads * (size_t)one->group * state->tokens * sizeof(float));
+    state->workspaces = part(state, &used, one->threads * workspace_stride(state));
+    state->partials = part(state, &used, one->kv_heads * larger->sizes.chunks * larger->sizes.partial_bytes);
+    return used;
+}
+
+static int start_threads(decode *state)
+{
+    if (state->threads != NULL && pool_workers(state->threads) == state->one.threads)
+        return 0;
+    pool_close(state->threads);
+    state->threads = pool_open(state->one.threads);
+    if (state->threads != NULL)
+        return 0;
+    snprintf(state->error, sizeof state->error, "%u threads cannot be started: %s", state->one.threads, strerror(errno));
+    return -1;
+}
+
+int decode_open(decode *state, const bench_case *one, const machine *here, workload_size size)
+{
+    state->one = *one;
+    state->error[0] = '\0';
+    memset(state->statuses, 0, sizeof state->statuses);
+    kvt_status status = choose_layout(&state->ours, one, one->scheme->scheme);
+    if (status == KVT_OK)
+        status = choose_layout(&state->f16, one, KVT_SCHEME_f16);
+    if (status != KVT_OK)
+        return refuse(state, status);
+    choose_size(state, here, size);
+    status = choose_sizes(state, &state->ours);
+    if (status == KVT_OK)
+        status = choose_sizes(state, &state->f16);
+    if (status != KVT_OK)
+        return refuse(state, status);
+
+    const bool is_alone = size == WORKLOAD_TINY;
+    state->ours.layers = layers_of(state, here, state->ours.layer_bytes, size);
+    state->f16.layers = one->scheme->scheme == KVT_SCHEME_f16 || is_alone ? 0 : layers_of(state, here, state->f16.layer_bytes, size);
+    state->row_layers = !has_reference(state) || is_alone ? 0 : layers_of(state, here, row_layer_bytes(state), size);
+    state->ours.at = state->f16.at = state->row_at = 0;
+    state->read_at = state->ours.layers / 2; /* where ours have not just been */
+    const size_t filled = (size_t)FILLED_TOKENS * bench_query_dim(one) * sizeof(float), used = place_small(state);
+    const size_t needs[] = { state->ours.layers * state->ours.layer_bytes, state->f16.layers * state->f16.layer_bytes,
+                             state->row_layers * row_layer_bytes(state), used > filled ? used : filled };
+    arena *const arenas[] = { &state->ours.memory, &state->f16.memory, &state->rows, &state->small };
+    if (start_threads(state) != 0 || arenas_need(arenas, needs, 4, !is_alone, state->error, sizeof state->error) != 0)
+        return -1;
+
+    float *rows = (float *)(void *)state->small.base;
+    fill_rows(rows, FILLED_TOKENS, bench_query_dim(one), KVT_F32);
+    status = fill_tiles(state, &state->ours, rows);
+    if (status == KVT_OK && state->f16.layers > 0)
+        status = fill_tiles(state, &state->f16, rows);
+    if (status != KVT_OK)
+        return refuse(state, status);
+    if (state->row_layers > 0) {
+        const size_t different = state->tokens < FILLED_TOKENS ? state->tokens : FILLED_TOKENS, bytes = different * one->dim * sizeof(uint16_t);
+        fill_rows(state->rows.base, different, one->dim, KVT_F16);
+        fill_repeat(state->rows.base, bytes, state->row_layers * row_layer_bytes(state));
+    }
+    place_small(state);
+    fill_rows(state->queries, (size_t)one->kv_heads * one->group, bench_query_dim(one), KVT_F32);
+    return 0;
+}
+
+/* ---- samples ---- */
+
+int decode_sample(decode *state, double seconds[N_DECODE_CONTENDERS])
+{
+    static void (*const run[N_DECODE_CONTENDERS])(decode *) = { run_ours, run_read, run_multiply, run_f16, run_reference };
+    const bool is_there[N_DECODE_CONTENDERS] = { true, true, multiply_of_tier(state->one.tier) != NULL, state->f16.layers > 0,
+                                                 state->row_layers > 0 };
+    for (size_t who = 0; who < N_DECODE_CONTENDERS; who++) {
+        seconds[who] = NAN;
+        if (!is_there[who])
+            continue;
+        if (state->one.where == BENCH_L2)
+            run[who](state); /* brings it into the cache */
+        const double start = seconds_now();
+        for (size_t pass = 0; pass < state->passes; pass++)
+            run[who](state);
+        seconds[who] = seconds_now() - start;
+    }
+    for (unsigned worker = 0; worker < state->one.threads; worker++)
+        if (state->statuses[worker] != KVT_OK)
+            return refuse(state, state->statuses[worker]);
+    return 0;
+}
+
+kvt_status decode_run_ours(decode *state)
+{
+    run_ours(state);
+    return state->statuses[0];
+}
+
+size_t decode_steps(const decode *state)
+{
+    return state->passes;
+}
+
+size_t decode_cells(const decode *state)
+{
+    return state->passes * state->one.kv_heads * state->tokens * state->one.dim * 2;
+}
+
+size_t decode_step_bytes(const decode *state)
+{
+    return state->ours.layer_bytes;
+}
+
+size_t decode_working_set(const decode *state)
+{
+    return state->ours.layers * state->ours.layer_bytes;
+}
+
+void decode_close(decode *state)
+{
+    arena_free(&state->ours.memory);
+    arena_free(&state->f16.memory);
+    arena_free(&state->rows);
+    arena_free(&state->small);
+    pool_close(state->threads);
+    state->threads = NULL;
+}
