@@ -288,11 +288,11 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    { KVT_ROW_ggml_q8_0, 32, 34, 0 }, { KVT_ROW_ggml_q4_0, 32, 18, 0 },   { KVT_ROW_ggml_q4_1, 32, 20, 0 },  { KVT_ROW_ggml_q5_0, 32, 22, 0 },
-    { KVT_ROW_ggml_q5_1, 32, 24, 0 }, { KVT_ROW_ggml_iq4_nl, 32, 18, 0 }, { KVT_ROW_ggml_mxfp4, 32, 17, 0 }, { KVT_ROW_ggml_nvfp4, 64, 36, 0 },
-    { KVT_ROW_ik_q6_0, 32, 26, 0 },   { KVT_ROW_ik_q8_kv, 1, 1, 8 },      { KVT_ROW_mxfp8_e4m3, 32, 33, 0 }, { KVT_ROW_mxfp4, 32, 17, 0 },
-    { KVT_ROW_nvfp4, 16, 9, 0 },      { KVT_ROW_vllm_int8, 1, 1, 4 },     { KVT_ROW_vllm_fp8, 1, 1, 4 },     { KVT_ROW_vllm_int4, 2, 1, 4 },
-    { KVT_ROW_openvino_u8, 1, 1, 8 }, { KVT_ROW_openvino_u4, 2, 1, 8 },
+    { KVT_ROW_ggml_q8_0, 32, 34, 0 }, { KVT_ROW_ggml_q4_0, 32, 18, 0 },   { KVT_ROW_ggml_q4_1, 32, 20, 0 },      { KVT_ROW_ggml_q5_0, 32, 22, 0 },
+    { KVT_ROW_ggml_q5_1, 32, 24, 0 }, { KVT_ROW_ggml_iq4_nl, 32, 18, 0 }, { KVT_ROW_ggml_mxfp4, 32, 17, 0 },     { KVT_ROW_ggml_nvfp4, 64, 36, 0 },
+    { KVT_ROW_ik_q6_0, 32, 26, 0 },   { KVT_ROW_ik_q8_kv, 1, 1, 8 },      { KVT_ROW_mxfp8_e4m3, 32, 33, 0 },     { KVT_ROW_mxfp4, 32, 17, 0 },
+    { KVT_ROW_nvfp4, 16, 9, 0 },      { KVT_ROW_vllm_int8, 1, 1, 4 },     { KVT_ROW_vllm_fp8, 1, 1, 4 },         { KVT_ROW_vllm_int4, 2, 1, 4 },
+    { KVT_ROW_openvino_u8, 1, 1, 8 }, { KVT_ROW_openvino_u4, 2, 1, 8 },   { KVT_ROW_deepseek_fp8, 128, 132, 0 }, { KVT_ROW_deepseek_v4, 64, 65, 0 },
 };
 
 static const shape *shape_of(kvt_row_format format)
@@ -454,6 +454,25 @@ static int power_below(uint32_t amax, int emax)
     return e < -100 ? -100 : e;
 }
 
+static bool is_deepseek(kvt_row_format format)
+{
+    return format == KVT_ROW_deepseek_fp8 || format == KVT_ROW_deepseek_v4;
+}
+
+static void encode_deepseek(kvt_row_format format, const block *b, unsigned char *codes, unsigned char *scale)
+{
+    double least = f(number(finite_amax_of(b)) / 448);
+    int e = -200;
+    while (two_to(e) < fmax(least, (double)1e-4f))
+        e++;
+    if (format == KVT_ROW_deepseek_v4)
+        *scale = (unsigned char)(e + 127);
+    else
+        put(scale, 4, (uint32_t)(e + 127) << 23);
+    for (uint32_t c = 0; c < b->n; c++)
+        codes[c] = (unsigned char)e4m3(b->x[c], two_to(-e));
+}
+
 static void encode_ocp(kvt_row_format format, const block *b, unsigned char *codes, unsigned char *scale, double global)
 {
     uint32_t amax = amax_of(b);
@@ -557,7 +576,7 @@ static bool is_of_blocks(kvt_row_format format)
 }
 static bool has_scales_last(kvt_row_format format)
 {
-    return format == KVT_ROW_mxfp8_e4m3 || format == KVT_ROW_mxfp4 || format == KVT_ROW_nvfp4;
+    return format == KVT_ROW_mxfp8_e4m3 || format == KVT_ROW_mxfp4 || format == KVT_ROW_nvfp4 || is_deepseek(format);
 }
 
 void reference_encode(kvt_row_format format, uint32_t dim, const uint32_t *x, unsigned char *row, kvt_rounding rounding, float global)
@@ -570,7 +589,7 @@ void reference_encode(kvt_row_format format, uint32_t dim, const uint32_t *x, un
         encode_row(format, &b, row);
         return;
     }
-    uint32_t blocks = blocks_of(s, dim), code_bytes = s->block_bytes - 1;
+    uint32_t blocks = blocks_of(s, dim), scale_bytes = format == KVT_ROW_deepseek_fp8 ? 4 : 1, code_bytes = s->block_bytes - scale_bytes;
     for (uint32_t i = 0; i < blocks; i++) {
         b.n = s->block;
         for (uint32_t c = 0; c < s->block; c++)
@@ -603,6 +622,10 @@ void reference_encode(kvt_row_format format, uint32_t dim, const uint32_t *x, un
             break;
         case KVT_ROW_ik_q6_0:
             encode_q6_0(&b, to);
+            break;
+        case KVT_ROW_deepseek_fp8:
+        case KVT_ROW_deepseek_v4:
+            encode_deepseek(format, &b, row + i * code_bytes, row + blocks * code_bytes + i * scale_bytes);
             break;
         default:
             encode_ocp(format, &b, row + i * code_bytes, row + blocks * code_bytes + i, global);
@@ -654,7 +677,7 @@ static uint32_t block_value(kvt_row_format format, const unsigned char *from, ui
 
 static uint32_t ocp_value(kvt_row_format format, const unsigned char *codes, unsigned scale, uint32_t c, double global)
 {
-    if (format == KVT_ROW_mxfp8_e4m3)
+    if (format == KVT_ROW_mxfp8_e4m3 || format == KVT_ROW_deepseek_v4)
         return e4m3_value(codes[c], read_e8m0(scale));
     double code = e2m1_value(get_nibble(codes + c / 2, c % 2));
     if (format == KVT_ROW_mxfp4)
@@ -689,11 +712,13 @@ static uint32_t row_value(kvt_row_format format, const unsigned char *row, uint3
 void reference_decode(kvt_row_format format, uint32_t dim, const unsigned char *row, uint32_t *x, float global)
 {
     const shape *s = shape_of(format);
-    uint32_t blocks = blocks_of(s, dim), code_bytes = s->block_bytes - 1;
+    uint32_t blocks = blocks_of(s, dim), code_bytes = s->block_bytes - (format == KVT_ROW_deepseek_fp8 ? 4 : 1);
     for (uint32_t c = 0; c < dim; c++) {
         uint32_t i = c / s->block;
         if (!is_of_blocks(format))
             x[c] = row_value(format, row, dim, c);
+        else if (format == KVT_ROW_deepseek_fp8)
+            x[c] = e4m3_value(row[c], read_f32(get(row + blocks * code_bytes + 4 * i, 4)));
         else if (has_scales_last(format))
             x[c] = ocp_value(format, row + i * code_bytes, row[blocks * code_bytes + i], c % s->block, global);
         else

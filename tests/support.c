@@ -312,7 +312,7 @@ unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_e
 void *test_malloc(size_t bytes)
 {
     void *memory = malloc(bytes);
-    ck_assert_msg(memory != NULL, "malloc of %zu bytes", bytes);
+    TEST_REQUIRE(memory != NULL, "malloc of %zu bytes", bytes);
     return memory;
 }
 

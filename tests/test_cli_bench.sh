@@ -45,7 +45,7 @@ if ! "$@" bench --help >"$work/help" 2>"$work/stderr"; then
 fi
 grep -q 'Examples:' "$work/help" || fail "no examples in the help"
 
-run "$@" bench --quick --schemes q8_0 --json
+run "$@" bench --quick --schemes q8_0 --ops write,read,append,import,export --json
 expect_json '(.version | test("^[0-9]+\\.[0-9]+\\.[0-9]+$")) and (.cpu | length > 0) and (.date | test("^20..-..-..T")) and (.tiers | length > 0)'
 expect_json '.caches | .l2 > 0 and .last_level >= .l2'
 expect_json '[.results[] | [.op, .side]] == [["write", "k"], ["write", "v"], ["read", "k"], ["read", "v"], ["append", "k"], ["append", "v"], ["import", "k"], ["import", "v"], ["export", "k"], ["export", "v"]]'
@@ -72,10 +72,31 @@ expect_json '.tiers == [.results[].tier] and all(.results[]; .rotation == "64" a
 run "$@" bench --quick --schemes e4m3,kv4 --ops import --side v --fp8-block 32 --fp8-scale e8m0 --json
 expect_json '[.results[] | [.scheme, .fp8_block, .fp8_scale]] == [["e4m3", "32", "e8m0"]]'
 
+# A decode step: 2 sides of 136 bytes per token and head. Nothing of it is beside f16 tiles where it is of f16, nor beside rows of odd widths.
+run "$@" bench --quick --schemes q8_0,f16 --ops attend --where l2 --group 1,3 --threads 1,2 --json
+expect_json '[.results[] | [.scheme, .group, .threads, .kv_heads]] == [["q8_0", 1, 1, 1], ["q8_0", 1, 2, 2], ["q8_0", 3, 1, 1], ["q8_0", 3, 2, 2], ["f16", 1, 1, 1], ["f16", 1, 2, 2], ["f16", 3, 1, 1], ["f16", 3, 2, 2]]'
+expect_json "all(.results[] | (.microseconds, .gbps_stored, .read_share, .working_set, .tokens); $positive)"
+expect_json "all(.results[] | .reference_speedup // 1; $positive) and all(.results[] | .multiply_share // 1; $positive)"
+expect_json 'all(.results[]; (.f16_speedup != null) == (.scheme == "q8_0") and .op == "attend" and .side == null and .samples >= 3)'
+expect_json 'all(.results[] | select(.scheme == "q8_0"); .working_set == .tokens * .kv_heads * 272)'
+expect_json 'all(.results[]; .gbps_stored * .microseconds * 1000 / .working_set | . > 0.999 and . < 1.001)'
+run "$@" bench --quick --schemes kv6 --rope kv8 --ops attend --where l2 --json
+expect_json '.results | length == 1'
+expect_json '.results[0] | .rope_scheme == "kv8" and .head_dim == 512 and .group == 20 and .kv_heads == 1 and .microseconds > 0 and .reference_speedup == null'
+expect_error 2 '"kv9" is no scheme' "$@" bench --ops attend --rope kv9
+expect_error 2 '--ops attend would be right' "$@" bench --rope kv8
+run "$@" bench --quick --schemes kv4 --ops attend --tier scalar --where l2 --head-dim 72 --rotation 64 --json
+expect_json '(.results | length == 1) and .results[0].reference_speedup == null and .results[0].multiply_share == null'
+run "$@" bench --quick --schemes kv4 --ops attend --where l2
+grep -q '^op .*us *GB/s *read multiply *f16 *plain' "$work/stdout" || fail "no heading"
+[ "$(grep -c '^attend *kv4' "$work/stdout")" -eq 1 ] || fail "not 1 row"
+
 # A walk through memory takes about six times the last-level cache.
 if [ "$last_level" -le $((64 << 20)) ]; then
     run "$@" bench --quick --schemes q8_0 --ops read --side k --where memory --json
     expect_json '(.results | length == 1) and .results[0].where == "memory" and .results[0].working_set >= 3 * .caches.last_level'
+    run "$@" bench --quick --schemes kv4 --ops attend --where memory --tokens 100 --kv-heads 3 --json
+    expect_json '(.results | length == 1) and (.results[0] | .tokens == 100 and .kv_heads == 3 and .working_set >= 3 * 1048576)'
 else
     echo "memory: skipped, the last-level cache is large"
 fi
@@ -87,7 +108,11 @@ if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider
 
 expect_error 2 '"q9" is no scheme' "$@" bench --schemes q8_0,q9
 expect_error 2 '"" is no scheme' "$@" bench --schemes ""
-expect_error 2 'write, read, append, import or export would be right' "$@" bench --ops reed
+expect_error 2 '1 to 128 would be right' "$@" bench --group 129
+expect_error 2 '1 to 1073741824 would be right' "$@" bench --tokens none
+expect_error 2 '1 to 256 would be right' "$@" bench --threads 0
+expect_error 2 '1 to 1024 would be right' "$@" bench --kv-heads -3
+expect_error 2 'write, read, append, import, export or attend would be right' "$@" bench --ops reed
 expect_error 2 'kvtile info lists them' "$@" bench --tier nosuch
 expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 0
 expect_error 2 '1 to 1024 would be right' "$@" bench --head-dim 128x

@@ -45,7 +45,7 @@ run() {
 # ---- real keys and values
 run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" \
     --tokens 100 --out "$work/cap"
-[ "$(find "$work/cap" -type f | wc -l)" -eq 8 ] || fail "not 8 files"
+[ "$(find "$work/cap" -type f | wc -l)" -eq 12 ] || fail "not 12 files"
 [ "$(wc -c <"$work/cap/layer3_values.qvkt")" -eq $((20 + 2 * 100 * 64 * 4)) ] || fail "size of a captured file"
 
 both="$work/cap/layer0_keys.qvkt $work/cap/layer0_values.qvkt"
@@ -169,6 +169,38 @@ grep -q 'exact' "$work/stdout" || fail "no exact row in the table"
 grep -q 'stored as values' "$work/stdout" || fail "no values in the table"
 # The names of files are as long as they are.
 if sed "s|$work||" "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi
+
+# ---- attention, with the real queries: 4 layers of 4 query heads, and as many tokens as are asked for
+run "$@" "$kvtile" eval --attention "$work"/cap/* --json
+expect_json 'length == 28 and all(.[]; .layers == 4 and .query_rows == 4 * 4 * 100 and .real_queries and .kl_mean >= 0 and .kl_max >= .kl_mean)'
+expect_json 'map(select(.scheme == "f32" and .rotation == "none"))[0] | .kl_max < 1e-12 and .same_top == 1 and .output_error < 1e-6'
+# What attention's own arithmetic adds to the error of what is stored: less than 0.2 dB, which is a factor of 1.0233.
+expect_json 'all(.[] | select(.scheme != "f32"); .output_error < 1.0233 * .output_error_of_codes)'
+expect_json 'map(select(.rotation == "64") | {(.scheme): .kl_mean}) | add | .kv8 < .kv6 and .kv6 < .kv5 and .kv5 < .kv4 and .kv4 < .kv3 and .kv3 < .kv2
+    and .q8_0 < .q4_0 and .kv4h < .q4_0 and .f16 < .q8_0'
+expect_json 'map(select(.rotation == "64") | {(.scheme): .output_error}) | add | .f16 < .q8_0 and .q8_0 < .e4m3 and .e4m3 < .kv4 and .kv4 < .kv3 and .kv3 < .kv2'
+"$jq" -S . "$work/stdout" >"$work/attention.json"
+run "$@" "$kvtile" eval --attention "$work"/cap/* --json --tier scalar
+"$jq" -S . "$work/stdout" | cmp - "$work/attention.json" || fail "--attention --tier scalar differs"
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes kv4 --rotation 64 --queries 10
+expect_json 'length == 1 and .[0].layers == 1 and .[0].query_rows == 4 * 10'
+# The sharper the logits, the more it costs.
+for scale in 0.001 0.01; do
+    run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes kv4 --rotation none --scale $scale
+    "$jq" '.[0].kl_mean' "$work/stdout"
+done >"$work/scales"
+"$jq" -es '.[1] > 50 * .[0] and .[0] > 0' "$work/scales" >/dev/null || fail "--scale: $(cat "$work/scales")"
+# Keys stand for queries that are not there.
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval --attention $both --json --schemes kv4 --rotation none
+expect_json '.[0].real_queries == false and .[0].kl_mean > 0'
+run "$@" "$kvtile" eval --attention "$work"/cap/* --schemes kv4,q8_0
+grep -q 'KL mean .* same top .* error %' "$work/stdout" || fail "no heading of attention"
+if tail -n +2 "$work/stdout" | grep -q '.\{101\}'; then fail "the table of attention is wider than 100 columns"; fi
+expect_error 1 "values" "$@" "$kvtile" eval --attention "$work/cap/layer0_keys.qvkt"
+expect_error 2 "--queries" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --queries 0
+expect_error 2 "only --attention" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
+expect_error 2 "only --attention" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5
 
 # ---- small .npy and .safetensors files: header, then numbers
 npy() { # npy FILE SHAPE DESCR ORDER

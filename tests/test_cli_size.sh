@@ -69,6 +69,8 @@ numbers 1824 - "$@" size gemma-4-E2B --k kv5 --v kv4 --json
 for scheme in kv8:3084 kv6:2400 kv5:2016 kv4:1632 kv4h:1728 kv3:1248 kv2:864 e4m3:3096 e5m2:3096; do
     numbers "${scheme#*:}" - "$@" size gemma-4-E2B --scheme "${scheme%:*}" --json
 done
+numbers 21902 - "$@" size GLM-4.7-Flash --scheme kv6 --rope kv8 --json
+numbers 30832 - "$@" size GLM-4.7-Flash --scheme e4m3 --fp8-block 128 --rope bf16 --json
 numbers 6144 98164736 "$@" size Nemotron-3-Nano-30B-A3B --ctx 0 --seqs 2 --json
 
 # ---- config.json files

@@ -73,7 +73,7 @@ static void show_groups(const kvt_model *model, char *text, size_t size)
         if (g->draft_count)
             SHOW("+%u", g->draft_count);
         if (g->kv_heads)
-            SHOW(" %ux%u/%u", g->kv_heads, g->k_dim, g->v_dim);
+            SHOW(g->rope_dim ? " %ux%u+%u/%u" : " %ux%u/%u", g->kv_heads, g->k_dim - g->rope_dim, g->rope_dim ? g->rope_dim : g->v_dim, g->v_dim);
         if (g->window)
             SHOW(" window %u", g->window);
         if (g->tokens_per_row)
@@ -113,7 +113,7 @@ static void check_groups(const char *config, const char *groups, const char *not
 #define NEMOTRON "\"conv_kernel\": 4, \"mamba_num_heads\": 8, \"mamba_head_dim\": 16, \"n_groups\": 2, \"ssm_state_size\": 32"
 #define GRANITE  "\"mamba_d_conv\": 4, \"mamba_n_heads\": 8, \"mamba_n_groups\": 1, \"mamba_d_state\": 32, \"mamba_expand\": 2"
 #define MLA      "\"kv_lora_rank\": 512, \"qk_rope_head_dim\": 64"
-#define LATENT_3 "latent 3 1x576/0"
+#define LATENT_3 "latent 3 1x512+64/0"
 
 typedef struct rule {
     const char *config, *groups;
@@ -300,7 +300,7 @@ START_TEST(states)
         { "{" KIND("kimi_linear") ", " BF16 ", " MLA
                                   ", " LAYERS(4) ", \"linear_attn_config\": {\"full_attn_layers\": [4], \"kda_layers\": [1, 2, 3], "
                                                  "\"num_heads\": 4, \"head_dim\": 32, \"short_conv_kernel_size\": 4}}",
-          "latent 1 1x576/0, recurrent 3 conv 4*384*2 state 4096*4" },
+          "latent 1 1x512+64/0, recurrent 3 conv 4*384*2 state 4096*4" },
         { "{" KIND("minimax_text_01") ", " ROWS ", " HIDDEN ", " BF16 ", " LAYERS(3) ", \"attn_type_list\": [0, 0, 1]}",
           "full 1 2x64/64, recurrent 2 state 32768*2" },
     };
@@ -332,7 +332,7 @@ START_TEST(drafts)
         { "{" NEW ", " LAYERS(3) ", \"use_mtp\": true, \"num_mtp_modules\": 3, \"mtp_transformer_layers\": 2}", "full 3+6 2x64/64" },
         { "{" NEW ", " LAYERS(3) ", \"use_mtp\": false, \"num_mtp_modules\": 3, \"mtp_transformer_layers\": 2}", "full 3 2x64/64" },
         { "{" KIND("a") ", " LAYERS(3) ", " MLA ", \"num_nextn_predict_layers\": 1, \"index_head_dim\": 128}",
-          "latent 3+1 1x576/0, indexer 3+1 1x128/0 per 1" },
+          "latent 3+1 1x512+64/0, indexer 3+1 1x128/0 per 1" },
     };
     CHECK_RULES(rules);
     check_groups("{" NEW ", " FSF ", \"sliding_window\": 9, \"num_nextn_predict_layers\": 1}", "full 2+1 2x64/64, sliding 1 2x64/64 window 9",
@@ -606,13 +606,13 @@ static const struct {
     const char *file, *groups;
     uint64_t context;
 } published_files[] = {
-    { "DeepSeek-V3.2", "latent 61+1 1x576/0 for 128x192/128, indexer 61+1 1x128/0 per 1", 163840 },
-    { "DeepSeek-V3", "latent 61+1 1x576/0 for 128x192/128", 163840 },
+    { "DeepSeek-V3.2", "latent 61+1 1x512+64/0 for 128x192/128, indexer 61+1 1x128/0 per 1", 163840 },
+    { "DeepSeek-V3", "latent 61+1 1x512+64/0 for 128x192/128", 163840 },
     { "DeepSeek-V4-Flash",
-      "sliding 43+1 1x512/0 window 128, compressed 21 1x512/0 per 4 state 16384*4, compressed 20 1x512/0 per 128 state 131072*4, "
+      "sliding 43+1 1x448+64/0 window 128, compressed 21 1x448+64/0 per 4 state 16384*4, compressed 20 1x448+64/0 per 128 state 131072*4, "
       "indexer 21 1x128/0 per 4 state 4096*4",
       1048576 },
-    { "Kimi-K2-Instruct", "latent 61 1x576/0 for 64x192/128", 131072 },
+    { "Kimi-K2-Instruct", "latent 61 1x512+64/0 for 64x192/128", 131072 },
     { "Meta-Llama-3.1-70B", "full 80 8x128/128", 131072 },
     { "Meta-Llama-3.1-8B", "full 32 8x128/128", 131072 },
     { "MiniMax-M2.5", "full 62+3 8x128/128", 196608 },
@@ -799,8 +799,8 @@ START_TEST(fields_of_published_files)
         { "DeepSeek-V3", mla, "num_nextn_predict_layers", SIZES "num_key_value_heads n_routed_experts n_shared_experts q_lora_rank" },
         { "DeepSeek-V3.2", mla, "num_nextn_predict_layers index_head_dim", SIZES "n_routed_experts index_n_heads index_topk" },
         { "Kimi-K2-Instruct", mla, "num_nextn_predict_layers", SIZES "num_key_value_heads n_routed_experts" },
-        { "DeepSeek-V4-Flash", attention, "sliding_window index_head_dim compress_ratios num_nextn_predict_layers",
-          "vocab_size hidden_size num_attention_heads n_routed_experts q_lora_rank o_lora_rank index_topk qk_rope_head_dim" },
+        { "DeepSeek-V4-Flash", attention, "sliding_window index_head_dim qk_rope_head_dim compress_ratios num_nextn_predict_layers",
+          "vocab_size hidden_size num_attention_heads n_routed_experts q_lora_rank o_lora_rank index_topk" },
         { "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", mamba2, "head_dim mamba_ssm_cache_dtype",
           SIZES "num_attention_heads n_routed_experts chunk_size expand" },
         { "gemma-4-26B-A4B", "layer_types num_hidden_layers num_key_value_heads num_global_key_value_heads head_dim global_head_dim sliding_window",

@@ -3,9 +3,11 @@
 #include "support.h"
 
 #include "tools/engine/forward.h"
+#include "tools/engine/sample.h"
 #include "tools/engine/tokenizer.h"
 #include "tools/io/number.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,7 +243,127 @@ START_TEST(tokenizer_hostile)
 }
 END_TEST
 
+START_TEST(tokenizer_decodes)
+{
+    tokenizer words;
+    open_demo_tokenizer(&words);
+    error_text error;
+    uint32_t *tokens;
+    size_t n, size;
+    char *text;
+    /* What was encoded comes back, odd bytes and spaces at the beginning too. */
+    static const char odd[] = "  Father Brown\n\xe2\x82\xac\xff\x01 <0x41>";
+    for (int bos = 0; bos < 2; bos++) {
+        FILE *stream = open_memstream(&text, &size);
+        ck_assert_ptr_nonnull(stream);
+        ck_assert_int_eq(tokenizer_encode(&words, bos != 0, (const uint8_t *)odd, sizeof odd - 1, &tokens, &n, &error), 0);
+        for (size_t i = 0; i < n; i++)
+            tokenizer_write(&words, i == 0 ? TOKEN_BOS : tokens[i - 1], tokens[i], stream);
+        ck_assert_int_eq(fclose(stream), 0);
+        ck_assert_uint_eq(size, sizeof odd - 1);
+        ck_assert_str_eq(text, odd);
+        free(text);
+        free(tokens);
+    }
+    FILE *stream = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(stream);
+    tokenizer_write(&words, TOKEN_BOS, TOKEN_BOS, stream);
+    tokenizer_write(&words, TOKEN_BOS, TOKEN_EOS, stream);
+    ck_assert_int_eq(fclose(stream), 0);
+    ck_assert_uint_eq(size, 0);
+    free(text);
+    tokenizer_close(&words);
+}
+END_TEST
+
+/* ---- threads ---- */
+
+enum { COUNTED = 1000 };
+
+typedef struct counting {
+    unsigned workers;
+    unsigned counts[COUNTED];
+} counting;
+
+static void count_share(void *data, unsigned worker, unsigned workers)
+{
+    counting *job = data;
+    if (worker == 0)
+        job->workers = workers;
+    for (size_t i = pool_first(COUNTED, worker, workers); i < pool_first(COUNTED, worker + 1, workers); i++)
+        job->counts[i]++;
+}
+
+static pool *open_pool(unsigned workers)
+{
+    pool *threads = pool_open(workers);
+    ck_assert_msg(threads != NULL, "%u workers: %s", workers, strerror(errno));
+    return threads;
+}
+
+/* Every share is run once per round, and all are done when the round is. */
+START_TEST(pool_runs_all)
+{
+    enum { ROUNDS = 2000 / KVT_TEST_SHARE };
+    for (unsigned workers = 1; workers <= 5; workers++) {
+        pool *threads = open_pool(workers);
+        static counting job;
+        job = (counting){ 0 };
+        for (unsigned round = 1; round <= ROUNDS; round++) {
+            pool_run(threads, count_share, &job);
+            size_t right = 0; /* an assertion takes longer than all of this */
+            for (size_t i = 0; i < COUNTED; i++)
+                right += job.counts[i] == round ? 1 : 0;
+            ck_assert_uint_eq(right, COUNTED);
+        }
+        ck_assert_uint_eq(job.workers, workers);
+        ck_assert_uint_eq(pool_workers(threads), workers);
+        pool_close(threads);
+    }
+    pool_close(open_pool(POOL_MOST_WORKERS)); /* more than there are cores, and nothing to do */
+    pool_close(NULL);
+}
+END_TEST
+
 /* ---- forward pass ---- */
+
+static const cache_way REFERENCE = { .reference = true };
+static const cache_way F32_TILES = { .k_scheme = KVT_SCHEME_f32, .v_scheme = KVT_SCHEME_f32 };
+static const cache_way SMALL_TILES = {
+    .k_scheme = KVT_SCHEME_kv4, .v_scheme = KVT_SCHEME_kv3, .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_PAGE
+};
+
+/* The demonstration's model, and the tokens of its book. */
+typedef struct book {
+    checkpoint model;
+    tokenizer words;
+    uint32_t *tokens;
+    size_t n_tokens;
+} book;
+
+static void open_book(book *it, const char *model_path)
+{
+    file_map text;
+    error_text error = { "" };
+    ck_assert_msg(checkpoint_open(&it->model, model_path, &error) == 0, "%s", error.text);
+    open_demo_tokenizer(&it->words);
+    ck_assert_int_eq(file_map_open(&text, KVT_DEMO_DIR "/chesterton-brown.txt", &error), 0);
+    ck_assert_int_eq(tokenizer_encode(&it->words, false, text.data, text.size, &it->tokens, &it->n_tokens, &error), 0);
+    file_map_close(&text);
+}
+
+static void close_book(book *it)
+{
+    free(it->tokens);
+    tokenizer_close(&it->words);
+    checkpoint_close(&it->model);
+}
+
+static void open_state(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, pool *threads)
+{
+    error_text error = { "" };
+    ck_assert_msg(forward_open(state, model, way, tokens, threads, &error) == 0, "%s", error.text);
+}
 
 /* The surprise of tokens 1 .. n-1. */
 static double surprise_of(forward_state *state, const uint32_t *tokens, size_t n)
@@ -254,31 +376,21 @@ static double surprise_of(forward_state *state, const uint32_t *tokens, size_t n
     return sum;
 }
 
-static double perplexity_of_book(const char *model_path, size_t n, uint32_t *first_guess)
+static double perplexity_of_book(const char *model_path, const cache_way *way, size_t n, uint32_t *first_guess)
 {
-    checkpoint model;
-    tokenizer words;
+    book it;
     forward_state state;
-    file_map text;
-    error_text error = { "" };
-    uint32_t *tokens;
-    size_t n_tokens;
-    ck_assert_msg(checkpoint_open(&model, model_path, &error) == 0, "%s", error.text);
-    open_demo_tokenizer(&words);
-    ck_assert_int_eq(file_map_open(&text, KVT_DEMO_DIR "/chesterton-brown.txt", &error), 0);
-    ck_assert_int_eq(tokenizer_encode(&words, false, text.data, text.size, &tokens, &n_tokens, &error), 0);
-    ck_assert_uint_ge(n_tokens, n);
-    ck_assert_int_eq(forward_open(&state, &model, n, &error), 0);
-    const double surprise = surprise_of(&state, tokens, n);
-    const float *logits = forward_token(&state, tokens[n - 1], n - 1);
-    *first_guess = 0;
-    for (uint32_t i = 1; i < model.vocabulary; i++)
-        *first_guess = logits[i] > logits[*first_guess] ? i : *first_guess;
+    open_book(&it, model_path);
+    ck_assert_uint_ge(it.n_tokens, n);
+    pool *threads = open_pool(1);
+    open_state(&state, &it.model, way, n, threads);
+    const double surprise = surprise_of(&state, it.tokens, n);
+    const float *logits = forward_token(&state, it.tokens[n - 1], n - 1);
+    uint64_t random = 0;
+    *first_guess = sample_token(logits, it.model.vocabulary, 0, &random);
     forward_close(&state);
-    free(tokens);
-    file_map_close(&text);
-    tokenizer_close(&words);
-    checkpoint_close(&model);
+    pool_close(threads);
+    close_book(&it);
     return exp(surprise / (double)(n - 1));
 }
 
@@ -287,15 +399,190 @@ static double perplexity_of_book(const char *model_path, size_t n, uint32_t *fir
  * f16 weights are off by up to 2^-12 each at random signs; measured: 0.0001. */
 START_TEST(demonstration_model)
 {
+    static const char small[] = KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin";
+    static const char full[] = KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin";
     uint32_t guess;
-    ck_assert_double_eq_tol(perplexity_of_book(KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", 1024, &guess), 50.574, 0.01);
-    ck_assert_uint_eq(guess, 371);
-    if (KVT_TEST_SHARE > 1 || access(KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin", R_OK) != 0) {
-        puts("f32 weights: skipped, emulated or no shared data");
+    ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 256, &guess), 53.491, 0.01);
+    ck_assert_uint_eq(guess, 367);
+    if (KVT_TEST_SHARE > 1) {
+        puts("the whole context: skipped, emulated");
         return;
     }
-    ck_assert_double_eq_tol(perplexity_of_book(KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin", 1024, &guess), 50.574, 0.01);
+    ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
+    ck_assert_double_eq_tol(perplexity_of_book(small, &F32_TILES, 1024, &guess), 50.574, 0.01);
+    ck_assert_uint_eq(guess, 371);
+    if (access(full, R_OK) != 0) {
+        puts("f32 weights: skipped, no shared data");
+        return;
+    }
+    ck_assert_double_eq_tol(perplexity_of_book(full, &REFERENCE, 1024, &guess), 50.574, 0.01);
+    ck_assert_uint_eq(guess, 371);
+}
+END_TEST
+
+/* Both do the same arithmetic in f32, in another order and with another exp. */
+START_TEST(f32_tiles_are_the_reference)
+{
+    enum { TOKENS = 256 / KVT_TEST_SHARE };
+    uint32_t guess;
+    const double reference = perplexity_of_book(KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", &REFERENCE, TOKENS, &guess);
+    const double tiles = perplexity_of_book(KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", &F32_TILES, TOKENS, &guess);
+    ck_assert_msg(fabs(tiles / reference - 1) <= 1e-6, "%.9g is not %.9g", tiles, reference);
+}
+END_TEST
+
+/* All logits of n tokens (repeated where there are fewer), by 1 and by 3 threads. */
+static void check_threads(const checkpoint *model, const cache_way *way, const uint32_t *tokens, size_t n_tokens, size_t n)
+{
+    pool *alone = open_pool(1);
+    pool *three = open_pool(3);
+    forward_state one, other;
+    open_state(&one, model, way, n, alone);
+    open_state(&other, model, way, n, three);
+    for (size_t i = 0; i < n; i++) {
+        const float *a = forward_token(&one, tokens[i % n_tokens], i);
+        const float *b = forward_token(&other, tokens[i % n_tokens], i);
+        ck_assert_msg(memcmp(a, b, model->vocabulary * sizeof *a) == 0, "token %zu", i);
+    }
+    forward_close(&one);
+    forward_close(&other);
+    pool_close(alone);
+    pool_close(three);
+}
+
+START_TEST(threads_change_nothing)
+{
+    static const cache_way *const ways[] = { &REFERENCE, &F32_TILES, &SMALL_TILES };
+    book it;
+    open_book(&it, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin");
+    for (size_t i = 0; i < 3; i++)
+        check_threads(&it.model, ways[i], it.tokens, it.n_tokens, 100 / KVT_TEST_SHARE);
+    close_book(&it);
+
+    /* A model with one KV head and a context of several chunks: these are split, and merged. */
+    uint8_t file[8192];
+    checkpoint model;
+    error_text error = { "" };
+    save(file, make_tiny(file, false));
+    ck_assert_msg(checkpoint_open(&model, temporary(), &error) == 0, "%s", error.text);
+    model.context = 3000;
+    for (size_t i = 0; i < model.n_weights; i++)
+        model.weights[i] = (float)((i * 7919 + 13) % 2003) / 1001 - 1;
+    static const uint32_t tokens[] = { 4, 0, 2, 3, 1, 1, 3 };
+    check_threads(&model, &SMALL_TILES, tokens, sizeof tokens / sizeof *tokens, KVT_TEST_SHARE > 1 ? 1100 : 2100);
+    checkpoint_close(&model);
+}
+END_TEST
+
+/* Greedy: the same text from every compiler, CPU and number of threads. */
+static void generate(const cache_way *way, unsigned n_threads, size_t n_new, const char *prompt, const char *expected)
+{
+    checkpoint model;
+    tokenizer words;
+    forward_state state;
+    error_text error = { "" };
+    uint32_t *tokens;
+    size_t n, size;
+    char *text;
+    FILE *stream = open_memstream(&text, &size);
+    ck_assert_ptr_nonnull(stream);
+    ck_assert_int_eq(checkpoint_open(&model, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", &error), 0);
+    open_demo_tokenizer(&words);
+    ck_assert_int_eq(tokenizer_encode(&words, false, (const uint8_t *)prompt, strlen(prompt), &tokens, &n, &error), 0);
+    pool *threads = open_pool(n_threads);
+    open_state(&state, &model, way, n + n_new, threads);
+    const float *logits = NULL;
+    uint64_t random = 0;
+    for (size_t i = 0; i < n; i++)
+        logits = forward_token(&state, tokens[i], i);
+    uint32_t before = tokens[n - 1];
+    for (size_t i = 0; i < n_new; i++) {
+        const uint32_t next = sample_token(logits, model.vocabulary, 0, &random);
+        tokenizer_write(&words, before, next, stream);
+        logits = forward_token(&state, next, n + i);
+        before = next;
+    }
+    ck_assert_int_eq(fclose(stream), 0);
+    ck_assert_msg(strncmp(text, expected, size) == 0, "%s", text);
+    ck_assert_uint_ge(size, n_new);
+    free(text);
+    free(tokens);
+    forward_close(&state);
+    pool_close(threads);
+    tokenizer_close(&words);
+    checkpoint_close(&model);
+}
+
+START_TEST(generates_this_text)
+{
+    enum { TOKENS = KVT_TEST_SHARE > 1 ? 16 : 48 };
+    static const char prompt[] = "The old man looked at the sea, and";
+    static const char expected[] =
+        " he was going to see the little Red Man's berries.\n\"What is the matter? You are the best,\" said the little Hal, \"you are not"
+        " the best.\"\n\"Well, I don't know";
+    generate(&F32_TILES, 1, TOKENS, prompt, expected);
+    generate(&F32_TILES, 3, TOKENS, prompt, expected);
+    generate(&REFERENCE, 1, TOKENS, prompt, expected);
+}
+END_TEST
+
+START_TEST(samples_as_the_model_says)
+{
+    static const float logits[4] = { 0, 1.0986123f, -1000, 0 }; /* 1 : 3 : 0 : 1 */
+    uint64_t random = 7;
+    ck_assert_uint_eq(sample_token(logits, 4, 0, &random), 1);
+    ck_assert_uint_eq(random, 7);
+    static const float equal[3] = { -1, 2, 2 };
+    ck_assert_uint_eq(sample_token(equal, 3, 0, &random), 1);
+    unsigned counts[4] = { 0 };
+    for (unsigned i = 0; i < 10000; i++)
+        counts[sample_token(logits, 4, 1, &random)]++;
+    /* Five standard deviations: 5 * sqrt(10000 * p * (1 - p)) */
+    ck_assert_uint_eq(counts[2], 0);
+    ck_assert_uint_le(counts[0] - 1800, 400);
+    ck_assert_uint_le(counts[1] - 5755, 490);
+    for (unsigned i = 0; i < 1000; i++) /* cold: 3^-50 */
+        ck_assert_uint_eq(sample_token(logits, 4, 0.02, &random), 1);
+}
+END_TEST
+
+/* Keys and values are the reference's, and so are those that the cache of f32 tiles holds. */
+START_TEST(captures_what_attention_sees)
+{
+    enum { TOKENS = 70 / KVT_TEST_SHARE };
+    book it;
+    forward_state plain, tiles;
+    error_text error;
+    open_book(&it, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin");
+    pool *threads = open_pool(1);
+    open_state(&plain, &it.model, &REFERENCE, TOKENS, threads);
+    open_state(&tiles, &it.model, &F32_TILES, TOKENS, threads);
+    ck_assert_int_eq(forward_capture(&plain, &error), 0);
+    ck_assert_int_eq(forward_capture(&tiles, &error), 0);
+    for (size_t i = 0; i < TOKENS; i++) {
+        forward_token(&plain, it.tokens[i], i);
+        forward_token(&tiles, it.tokens[i], i);
+    }
+    const size_t n = (size_t)it.model.layers * it.model.kv_dim * TOKENS;
+    ck_assert_int_eq(memcmp(plain.captured[CAPTURED_KEYS], plain.cache.keys, n * sizeof(float)), 0);
+    ck_assert_int_eq(memcmp(plain.captured[CAPTURED_VALUES], plain.cache.values, n * sizeof(float)), 0);
+    /* Layer 0 has not been through attention: its queries are the same bits. */
+    const size_t layer_queries = (size_t)it.model.dim * TOKENS;
+    ck_assert_int_eq(memcmp(plain.captured[CAPTURED_QUERIES], tiles.captured[CAPTURED_QUERIES], layer_queries * sizeof(float)), 0);
+    float back[TOKENS][64];
+    ck_assert_uint_eq(it.model.head_dim, 64);
+    for (size_t head = 0; head < (size_t)it.model.layers * it.model.kv_heads; head++) {
+        for (int side = 0; side < 2; side++) {
+            ck_assert_int_eq(
+                kvt_read(&tiles.cache.layout, side == 0 ? KVT_K : KVT_V, &tiles.cache.pages[head], 0, TOKENS, back, KVT_F32, sizeof back[0]), 0);
+            ck_assert_int_eq(memcmp(back, tiles.captured[side] + head * TOKENS * 64, sizeof back), 0);
+        }
+    }
+    forward_close(&plain);
+    forward_close(&tiles);
+    pool_close(threads);
+    close_book(&it);
 }
 END_TEST
 
@@ -304,11 +591,43 @@ START_TEST(context_is_the_limit)
     checkpoint model;
     forward_state state;
     error_text error = { "" };
+    pool *threads = open_pool(1);
     ck_assert_int_eq(checkpoint_open(&model, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", &error), 0);
-    ck_assert_int_eq(forward_open(&state, &model, 1025, &error), -1);
+    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 1025, threads, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "1 to 1024"));
-    ck_assert_int_eq(forward_open(&state, &model, 0, &error), -1);
+    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 0, threads, &error), -1);
     checkpoint_close(&model);
+    pool_close(threads);
+}
+END_TEST
+
+/* Models that this engine reads, but whose rows or groups kvtile does not store or attend to: errors, and no memory is left behind. */
+START_TEST(limits_of_kvtile)
+{
+    pool *threads = open_pool(1);
+    static const struct {
+        uint32_t heads, kv_heads, head_dim;
+        const char *part;
+    } cases[] = { { 1, 1, 1026, "head_dim is 1026" }, { 258, 2, 16, "heads is 258 with 2 kv heads: a group" } };
+    for (size_t i = 0; i < 2; i++) {
+        const uint32_t dim = cases[i].heads * cases[i].head_dim;
+        const checkpoint model = { .dim = dim,
+                                   .ffn = 1,
+                                   .layers = 1,
+                                   .vocabulary = 5,
+                                   .context = 64,
+                                   .heads = cases[i].heads,
+                                   .kv_heads = cases[i].kv_heads,
+                                   .head_dim = cases[i].head_dim,
+                                   .kv_dim = cases[i].kv_heads * cases[i].head_dim };
+        forward_state state;
+        error_text error = { "" };
+        ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 64, threads, &error), -1);
+        ck_assert_msg(strstr(error.text, cases[i].part) != NULL, "%s", error.text);
+        open_state(&state, &model, &REFERENCE, 64, threads);
+        forward_close(&state);
+    }
+    pool_close(threads);
 }
 END_TEST
 
@@ -329,7 +648,8 @@ START_TEST(known_perplexity_of_stories260K)
     ck_assert_int_eq(checkpoint_open(&model, KVT_SHARED_DIR "/data/stories260K/stories260K.bin", &error), 0);
     ck_assert_int_eq(tokenizer_open(&words, KVT_SHARED_DIR "/data/stories260K/tok512.bin", model.vocabulary, &error), 0);
     ck_assert_int_eq(file_map_open(&text, KVT_SHARED_DIR "/data/text/tinystories_sample.txt", &error), 0);
-    ck_assert_int_eq(forward_open(&state, &model, model.context, &error), 0);
+    pool *threads = open_pool(1);
+    open_state(&state, &model, &REFERENCE, model.context, threads);
     static const char separator[] = "<|endoftext|>";
     double surprise = 0;
     size_t n_predicted = 0;
@@ -354,6 +674,7 @@ START_TEST(known_perplexity_of_stories260K)
     }
     ck_assert_double_eq_tol(exp(surprise / (double)n_predicted), 3.54, 0.005);
     forward_close(&state);
+    pool_close(threads);
     file_map_close(&text);
     tokenizer_close(&words);
     checkpoint_close(&model);
@@ -375,8 +696,16 @@ int main(void)
     tcase_add_test(all, checkpoint_hostile);
     tcase_add_test(all, tokenizer_encodes);
     tcase_add_test(all, tokenizer_hostile);
+    tcase_add_test(all, tokenizer_decodes);
+    tcase_add_test(all, pool_runs_all);
     tcase_add_test(all, demonstration_model);
+    tcase_add_test(all, f32_tiles_are_the_reference);
+    tcase_add_test(all, threads_change_nothing);
+    tcase_add_test(all, generates_this_text);
+    tcase_add_test(all, samples_as_the_model_says);
+    tcase_add_test(all, captures_what_attention_sees);
     tcase_add_test(all, context_is_the_limit);
+    tcase_add_test(all, limits_of_kvtile);
     tcase_add_test(all, known_perplexity_of_stories260K);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -195,10 +195,11 @@ static void read_bad(const char *part)
 static bool same_group(const kvt_layer_group *a, const kvt_layer_group *b, bool drafts)
 {
     return a->kind == b->kind && a->count == b->count && (!drafts || a->draft_count == b->draft_count) && a->kv_heads == b->kv_heads &&
-           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->window == b->window && a->tokens_per_row == b->tokens_per_row &&
-           a->expanded_heads == b->expanded_heads && a->expanded_k_dim == b->expanded_k_dim && a->expanded_v_dim == b->expanded_v_dim &&
-           a->conv_kernel == b->conv_kernel && a->conv_channels == b->conv_channels && a->conv_element_bytes == b->conv_element_bytes &&
-           a->recurrent_elements == b->recurrent_elements && a->recurrent_element_bytes == b->recurrent_element_bytes;
+           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->rope_dim == b->rope_dim && a->window == b->window &&
+           a->tokens_per_row == b->tokens_per_row && a->expanded_heads == b->expanded_heads && a->expanded_k_dim == b->expanded_k_dim &&
+           a->expanded_v_dim == b->expanded_v_dim && a->conv_kernel == b->conv_kernel && a->conv_channels == b->conv_channels &&
+           a->conv_element_bytes == b->conv_element_bytes && a->recurrent_elements == b->recurrent_elements &&
+           a->recurrent_element_bytes == b->recurrent_element_bytes;
 }
 
 static bool same_groups(const kvt_model *a, const kvt_model *b, bool drafts)
@@ -335,7 +336,8 @@ static const struct {
       true },
     { "DeepSeek-V4-Flash", "deepseek4",
       "block_count=44;context_length=1048576;embedding_length=4096;attention.head_count=64;attention.head_count_kv=1;attention.key_length=512;"
-      "attention.value_length=512;attention.q_lora_rank=1024;attention.sliding_window=128;nextn_predict_layers=1;attention.indexer.head_count=64;"
+      "attention.value_length=512;attention.q_lora_rank=1024;rope.dimension_count=64;attention.sliding_window=128;nextn_predict_layers=1;attention."
+      "indexer.head_count=64;"
       "attention.indexer.key_length=128;attention.indexer.top_k=512;attention.output_group_count=8;attention.output_lora_rank=1024;"
       "attention.compress_rope_freq_base=160000.0;attention.compress_ratios=[0 0][4 128]*20[4 0];hash_layer_count=3",
       true },
@@ -403,10 +405,10 @@ END_TEST
     {                                                                                                                                                \
         .kind = KVT_LAYER_NONE, .count = (layers)                                                                                                    \
     }
-#define LATENT(layers, dim, heads, k, v)                                                                                                             \
+#define LATENT(layers, dim, rope, heads, k, v)                                                                                                       \
     {                                                                                                                                                \
-        .kind = KVT_LAYER_LATENT, .count = (layers), .kv_heads = 1, .k_dim = (dim), .expanded_heads = (heads), .expanded_k_dim = (k),                \
-        .expanded_v_dim = (v)                                                                                                                        \
+        .kind = KVT_LAYER_LATENT, .count = (layers), .kv_heads = 1, .k_dim = (dim), .rope_dim = (rope), .expanded_heads = (heads),                   \
+        .expanded_k_dim = (k), .expanded_v_dim = (v)                                                                                                 \
     }
 #define INDEXER(layers, dim)                                                                                                                         \
     {                                                                                                                                                \
@@ -507,7 +509,7 @@ START_TEST(recurrent)
     write_model("kimi-linear", SMALL(4),
                 "attention.head_count_kv=[0 0 0 1];ssm.conv_kernel=4;kda.head_dim=128;attention.kv_lora_rank=512;attention.key_length=576;"
                 "attention.key_length_mla=192;attention.value_length_mla=128");
-    CHECK_GROUPS("kimi-linear", LATENT(1, 576, 8, 192, 128), STATE(3, 4, 3 * 8 * 128, 8 * 128 * 128));
+    CHECK_GROUPS("kimi-linear", LATENT(1, 576, 0, 8, 192, 128), STATE(3, 4, 3 * 8 * 128, 8 * 128 * 128));
 
     /* A layer of Nemotron-H is a Mamba-2, attention or feed-forward layer. */
     write_model("nemotron_h", SMALL(4), "attention.head_count_kv=[0 0 2 2];feed_forward_length=[0 9 0 9];" SSM);
@@ -540,7 +542,7 @@ START_TEST(other_caches)
 
     /* MLA: latent rows only with both keys; older files store every head. */
     write_model("deepseek2", GLM_4_7_FLASH, "block_count=48;nextn_predict_layers=1");
-    CHECK_GROUPS("MTP stored", LATENT(48, 576, 20, 256, 256));
+    CHECK_GROUPS("MTP stored", LATENT(48, 576, 64, 20, 256, 256));
     write_model("deepseek2", GLM_4_7_FLASH,
                 "attention.key_length_mla=;attention.value_length_mla=;attention.head_count_kv=20;attention.key_length=256;"
                 "attention.value_length=256");
@@ -567,11 +569,11 @@ START_TEST(other_caches)
     /* Indexers: of all layers, of listed ones, after the dense layers. */
 #define MLA "attention.head_count_kv=1;attention.key_length=576;attention.key_length_mla=192;attention.value_length_mla=128;"
     write_model("glm-dsa", SMALL(12), MLA "attention.indexer.key_length=128");
-    CHECK_GROUPS("GLM-5", LATENT(12, 576, 8, 192, 128), INDEXER(12, 128));
+    CHECK_GROUPS("GLM-5", LATENT(12, 576, 0, 8, 192, 128), INDEXER(12, 128));
     write_model("glm-dsa", SMALL(12), MLA "attention.indexer.key_length=128;context_length=1048576");
-    CHECK_GROUPS("GLM-5.2", LATENT(12, 576, 8, 192, 128), INDEXER(5, 128)); /* 0 1 2 6 10 */
+    CHECK_GROUPS("GLM-5.2", LATENT(12, 576, 0, 8, 192, 128), INDEXER(5, 128)); /* 0 1 2 6 10 */
     write_model("glm-dsa", SMALL(12), MLA "attention.indexer.key_length=128;attention.indexer.types=[T]*7[F]*5");
-    CHECK_GROUPS("a list", LATENT(12, 576, 8, 192, 128), INDEXER(7, 128));
+    CHECK_GROUPS("a list", LATENT(12, 576, 0, 8, 192, 128), INDEXER(7, 128));
     write_model("minimax-m3", SMALL(12), "attention.indexer.key_length=128;leading_dense_block_count=3");
     CHECK_GROUPS("minimax-m3", FULL(12, 2, 64, 64), INDEXER(9, 128));
 }

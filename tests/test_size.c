@@ -197,6 +197,59 @@ START_TEST(agrees_with_layout)
 }
 END_TEST
 
+/* Latents whose rotary part has a scheme of its own: every model that has them, every pair of schemes; and formats that are written about. */
+START_TEST(latents_agree_with_layout)
+{
+    static const char *const models[] = { "GLM-4.7-Flash", "DeepSeek-V3", "DeepSeek-V3.2", "Kimi-K2-Instruct", "DeepSeek-V4-Flash" };
+    const kvt_scheme_info *latent, *rope;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        const kvt_model *model = kvt_catalogue_find(models[m]);
+        const kvt_layer_group *group = model->groups;
+        while (!group->rope_dim || group->kind == KVT_LAYER_SLIDING)
+            group++;
+        const uint64_t step = group->tokens_per_row ? group->tokens_per_row : 1;
+        const kvt_model only = { model->name, 0, 1, group };
+        for (size_t i = 0; (latent = kvt_scheme_at(i)) != NULL; i++) {
+            for (size_t j = 0; (rope = kvt_scheme_at(j)) != NULL; j++) {
+                const kvt_spec spec = { .size = sizeof spec,
+                                        .k_scheme = latent->scheme,
+                                        .k_dim = group->k_dim - group->rope_dim,
+                                        .kv_heads = 1,
+                                        .rope_scheme = rope->scheme,
+                                        .rope_dim = group->rope_dim };
+                kvt_layout layout;
+                ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+                kvt_size_request request = request_of(KVT_ENGINE_kvtile, latent->name, 1000 * step);
+                request.rope_type = rope->name;
+                size_t bytes;
+                kvt_group_size size;
+                kvt_size_report report;
+                ck_assert_int_eq(kvt_layout_bytes(&layout, 1000, &bytes), KVT_OK);
+                ck_assert_int_eq(kvt_size(&only, &request, &report, &size), KVT_OK);
+                ck_assert_uint_eq(size.bytes_per_token, group->count * layout.token_bytes);
+                ck_assert_uint_eq(size.bytes - size.state_bytes, group->count * bytes);
+            }
+        }
+    }
+    const kvt_model *glm = kvt_catalogue_find("GLM-4.7-Flash");
+    kvt_size_request request = request_of(KVT_ENGINE_logical, "kv6", 1);
+    kvt_size_report report;
+    request.rope_type = "kv8";
+    ck_assert_int_eq(kvt_size(glm, &request, &report, NULL), KVT_OK);
+    ck_assert_uint_eq(report.growing_bytes, 47 * 466);
+    request.k_type = "e4m3"; /* FlashMLA's 656 bytes */
+    request.k_options.fp8_block = 128;
+    request.rope_type = "bf16";
+    ck_assert_int_eq(kvt_size(glm, &request, &report, NULL), KVT_OK);
+    ck_assert_uint_eq(report.growing_bytes, 47 * 656);
+    request.rope_type = "no";
+    ck_assert_int_eq(kvt_size(glm, &request, &report, NULL), KVT_ERR_SCHEME);
+    request = request_of(KVT_ENGINE_llama_cpp, "q8_0", 256);
+    request.rope_type = "q8_0";
+    ck_assert_int_eq(kvt_size(glm, &request, &report, NULL), KVT_ERR_ENGINE);
+}
+END_TEST
+
 /* A call that fails writes nothing. */
 static kvt_status failing(const kvt_model *model, const kvt_size_request *request)
 {
@@ -314,6 +367,8 @@ START_TEST(bad_models)
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .v_dim = 512 } },
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .window = 512 } },
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .expanded_heads = 20 } },
+        { KVT_ERR_MODEL, { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .rope_dim = 576 } },
+        { KVT_ERR_MODEL, { .kind = KVT_LAYER_FULL, .count = 1, .kv_heads = 1, .k_dim = 64, .v_dim = 64, .rope_dim = 32 } },
         { KVT_ERR_HEADS,
           { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .expanded_heads = KVT_MAX_HEADS + 1, .expanded_k_dim = 1 } },
         { KVT_ERR_DIM, { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 576, .expanded_heads = 1, .expanded_k_dim = 5000 } },
@@ -763,6 +818,7 @@ int main(void)
     tcase_add_test(cases, no_context);
     tcase_add_test(cases, sliding_pages);
     tcase_add_test(cases, agrees_with_layout);
+    tcase_add_test(cases, latents_agree_with_layout);
     tcase_add_test(cases, bad_requests);
     tcase_add_test(cases, overflows);
     tcase_add_test(cases, large_states);

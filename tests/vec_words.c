@@ -29,6 +29,7 @@ OUT_F(f32x16_mul, f32x16_mul(F(0), F(1)))
 OUT_F(f32x16_div, f32x16_div(F(0), F(1)))
 OUT_F(f32x16_fma, f32x16_fma(F(0), F(1), F(2)))
 OUT_F(f32x16_min_num, f32x16_min_num(F(0), F(1)))
+OUT_F(f32x16_max_num, f32x16_max_num(F(0), F(1)))
 OUT_I(f32x16_gt, i32x16_select(f32x16_gt(F(0), F(1)), I(2), I(3)))
 OUT_F(f32x16_hadamard, f32x16_hadamard(F(0)))
 OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
@@ -82,6 +83,9 @@ OUT_B(i16x32_mulhrs, i16x32_mulhrs(B(0), B(1)))
 OUT_B(i16x32_pack_s8, i16x32_pack_s8(B(0), B(1)))
 OUT_I(i32x16_dot_s16, i32x16_dot_s16(I(2), B(0), B(1)))
 OUT_I(i32x16_add_pairs, i32x16_add_pairs(I(0), I(1)))
+OUT_F(f32x16_add_neighbours, f32x16_add_neighbours(F(0), F(1)))
+OUT_F(f32x16_load_pair, f32x16_load_pair((const float *)(const void *)(in + 68)))
+OUT_F(f32x16_load_quad, f32x16_load_quad((const float *)(const void *)(in + 68)))
 OUT_B(u8x64_swap_cells, u8x64_swap_cells(B(0)))
 OUT_I(i32x16_dot_u7s8, i32x16_dot_u7s8(I(2), B(0), B(1)))
 OUT_I(narrow_bf16, narrow_bf16(I(0)))
@@ -108,6 +112,31 @@ WORD(u8x64_pack_sat_s8, LOAD_QUAD; u8x64_store(out, u8x64_pack_sat_s8(row)))
 WORD(quad16_words, LOAD_QUAD; u8x64 half[2]; quad16_words(row, half); store_halves(out, half))
 WORD(quad32_transpose, LOAD_QUAD; quad32_transpose(row); store_quad(out, row))
 WORD(quad_max_u, LOAD_QUAD; uint32_t max[4]; quad_max_u(row, max); memcpy(out, max, sizeof max))
+WORD(quad_sum, LOAD_QUAD; uint32_t sum[4]; quad_sum(row, sum); memcpy(out, sum, sizeof sum))
+
+/* Codes times integers of 16 bits, of which both kinds of dots, of bytes and of halfwords, can make their terms: line j of `out` is the sum with the
+ * group's j-th quad. The second group of four is taken. */
+#if KVT_DOT_BITS == 8
+#define DOT_OF(j)                                                                                                                                    \
+    {                                                                                                                                                \
+        const dot_sum high = dot_add(dot_start(0), line, dot_quads_at(stored + 16), j);                                                              \
+        const dot_sum low = dot_add(dot_start(12345), line, dot_quads_at(stored + 80), j);                                                           \
+        i32x16_store(out + 64 * (j), i32x16_add(i32x16_shl(dot_finish(high), 8), dot_finish(low)));                                                  \
+    }
+#else
+#define DOT_OF(j) i32x16_store(out + 64 * (j), dot_finish(dot_add(dot_start(12345), line, dot_quads_at(stored + 16), j)));
+#endif
+static void run_dots(const uint8_t in[256], uint8_t out[256])
+{
+    const u8x64 half = u8x64_from_i32(i32x16_set1(0x40004000)); /* the upper byte, rounded, has to be one */
+    uint8_t stored[128];
+    dot_store(stored, i16x32_mulhrs(B(1), half), i16x32_mulhrs(B(2), half), 2);
+    const dot_line line = dot_line_of(B(0));
+    DOT_OF(0)
+    DOT_OF(1)
+    DOT_OF(2)
+    DOT_OF(3)
+}
 
 extern const vec_word JOIN(vec_words_, KVT_TIER)[];
 const vec_word JOIN(vec_words_, KVT_TIER)[] = {
@@ -121,6 +150,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(f32x16_div, INPUT_SMALL),
     ROW(f32x16_fma, INPUT_SMALL),
     ROW(f32x16_min_num, INPUT_FLOATS),
+    ROW(f32x16_max_num, INPUT_FLOATS),
     ROW(f32x16_gt, INPUT_ALIKE),
     ROW(f32x16_hadamard, INPUT_ALIKE),
     ROW(f32x16_from_i32, INPUT_BYTES),
@@ -174,6 +204,9 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(u8x64_widen_high_s8, INPUT_BYTES),
     ROW(i32x16_dot_s16, INPUT_DOT16),
     ROW(i32x16_add_pairs, INPUT_BYTES),
+    ROW(f32x16_add_neighbours, INPUT_SMALL),
+    ROW(f32x16_load_pair, INPUT_BYTES),
+    ROW(f32x16_load_quad, INPUT_BYTES),
     ROW(i32x16_twice, INPUT_BYTES),
     ROW(u8x64_swap_cells, INPUT_BYTES),
     ROW(i32x16_dot_u7s8, INPUT_DOT),
@@ -186,5 +219,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(quad16_words, INPUT_S16),
     ROW(quad32_transpose, INPUT_BYTES),
     ROW(quad_max_u, INPUT_BYTES),
+    ROW(quad_sum, INPUT_BYTES),
+    ROW(dots, INPUT_DOT),
     { NULL, 0, NULL },
 };
