@@ -199,8 +199,42 @@ grep -q 'KL mean .* same top .* error %' "$work/stdout" || fail "no heading of a
 if tail -n +2 "$work/stdout" | grep -q '.\{101\}'; then fail "the table of attention is wider than 100 columns"; fi
 expect_error 1 "values" "$@" "$kvtile" eval --attention "$work/cap/layer0_keys.qvkt"
 expect_error 2 "--queries" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --queries 0
-expect_error 2 "only --attention" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
-expect_error 2 "only --attention" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5
+expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
+expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5
+
+# ---- latents: head_k.qvkt has one head of 64 numbers, here 48 and a rotary part of 16
+run "$@" "$kvtile" eval --latent "$work/head_k.qvkt" --rope-dim 16 --rope bf16,kv8 --json --schemes bf16,kv6,kv4 --rotation 64 --centring none
+expect_json 'map({(.format): .bytes_per_token}) | add == {"bf16+bf16": 128, "bf16+kv8": 114, "kv6+bf16": 70, "kv6+kv8": 56, "kv4+bf16": 58, "kv4+kv8": 44,
+    "FlashMLA": 164, "DeepSeek-V4": 104, "ggml q8_0": 102, "ggml q4_0": 54}'
+expect_json 'all(.[]; .layers == 1 and .query_rows == 100 and .real_queries == false and .rank == null and .kl_max >= .kl_mean)'
+expect_json 'map({(.format): .latent_snr_db}) | add | .["kv6+kv8"] > .FlashMLA + 2 and .["kv4+kv8"] > .["ggml q4_0"] + 1 and .FlashMLA > 28 and .["kv6+kv8"] == .["kv6+bf16"]'
+expect_json 'map({(.format): .rope_snr_db}) | add | .FlashMLA == .["kv6+bf16"] and .FlashMLA > .["kv6+kv8"] + 5 and .["kv6+kv8"] > 38'
+expect_json 'map({(.format): .kl_mean}) | add | .["bf16+bf16"] < .["kv6+kv8"] and .["kv6+kv8"] < .FlashMLA and .["kv6+kv8"] < .["kv4+kv8"] and .["kv4+kv8"] < .["ggml q4_0"]'
+# Latents of keys and values: all of them, in a basis of theirs, are as good as they are without one; fewer are not.
+run "$@" "$kvtile" eval --latent "$work"/cap/layer[01]* --json --schemes bf16,kv6 --rotation 64 --centring none --rank 16,100
+expect_json 'length == 2 + 2 * (2 + 4) and all(.[]; .layers == 2 and .real_queries and .query_rows == 2 * 4 * 100 and .rope_scheme == null)'
+expect_json 'map(select(.scheme == "kv6") | {("\(.rank // "none")"): .}) | add | .["100"].output_error < 1.3 * .none.output_error and .["100"].kl_mean < 2 * .none.kl_mean
+    and .["16"].output_error > 3 * .none.output_error and .["16"].bytes_per_token == 2 * 13 and .none.bytes_per_token == 2 * 200'
+expect_json 'map(select(.rank == 100)) | map({(.format): .latent_snr_db}) | add | .kv6 > .FlashMLA + 2 and .bf16 > 50'
+# Of tokens that the basis has not seen, less is left.
+run "$@" "$kvtile" eval --latent "$work"/cap/layer0* --json --schemes bf16 --rotation none --rank 32
+"$jq" '.[] | select(.format == "bf16" and .rank == 32).output_error' "$work/stdout" >"$work/seen"
+run "$@" "$kvtile" eval --latent "$work"/cap/layer0* --json --schemes bf16 --rotation none --rank 32 --from 50
+"$jq" '.[] | select(.format == "bf16" and .rank == 32).output_error' "$work/stdout" >>"$work/seen"
+"$jq" -es '.[1] > 1.2 * .[0]' "$work/seen" >/dev/null || fail "a basis of other tokens is as good: $(cat "$work/seen")"
+run "$@" "$kvtile" eval --latent "$work"/cap/layer0* --schemes kv4 --rotation none
+grep -q 'which flatters them' "$work/stdout" || fail "no word about the basis"
+if tail -n +3 "$work/stdout" | grep -q '.\{121\}'; then fail "the table of latents is wider than 120 columns"; fi
+expect_error 1 "has 2 heads: latents are of all heads" "$@" "$kvtile" eval --latent "$work"/cap/layer0_keys.qvkt
+expect_error 1 "leaves no latent" "$@" "$kvtile" eval --latent "$work"/head_k.qvkt --rope-dim 64
+expect_error 1 "have no rotary part" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --rope-dim 16
+expect_error 1 "--rank 101 is more than the 100 that 100 tokens of 256 numbers have" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --rank 101
+expect_error 1 "there are no values" "$@" "$kvtile" eval --latent "$work"/head_k.qvkt --rank 16
+expect_error 2 "1 to 1024 would be right for --rank" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --rank 16,0
+expect_error 2 "for --rope-dim" "$@" "$kvtile" eval --latent "$work"/head_k.qvkt --rope-dim x
+expect_error 2 "did you mean bf16?" "$@" "$kvtile" eval --latent "$work"/head_k.qvkt --rope bf61
+expect_error 2 "only --latent" "$@" "$kvtile" eval "$work"/head_k.qvkt --rope-dim 16
+expect_error 2 "another comparison" "$@" "$kvtile" eval --latent --attention "$work"/head_k.qvkt
 
 # ---- small .npy and .safetensors files: header, then numbers
 npy() { # npy FILE SHAPE DESCR ORDER

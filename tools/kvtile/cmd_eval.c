@@ -17,11 +17,17 @@ static const char WHO[] = "kvtile eval";
 static const char HELP[] =
     "Usage: kvtile eval INPUT... [options]\n"
     "       kvtile eval --attention INPUT... [options]\n"
+    "       kvtile eval --latent INPUT... [options]\n"
     "Stores the rows of each INPUT in each scheme, with each rotation, centring and effort, reads them back, and reports exact bytes, accuracy and\n"
     "speed: the largest first, of equal size the most accurate first. Several inputs of one side are also summed up.\n"
     "\n"
     "With --attention the first keys, the first values and the first queries among the inputs are a layer, the second ones the next, and what is\n"
     "reported is what causal attention makes of them: the divergence of its weights and the error of its output.\n"
+    "\n"
+    "With --latent inputs without values are latents of MLA, [token][latent and rotary part], and queries are absorbed ones: they are stored in "
+    "each\n"
+    "way, the rotary part in each scheme of --rope, and as FlashMLA, DeepSeek-V4 and ggml store them. Of keys and values the best latents of each\n"
+    "--rank are made, by singular value decomposition, and stored so, beside the keys and values themselves.\n"
     "\n"
     "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16),\n"
     "       .safetensors (every tensor of f32, f16 or bf16 that has such a shape)\n"
@@ -40,7 +46,12 @@ static const char HELP[] =
     "  --attention     compare attention; without queries keys stand for them\n"
     "  --queries N     at most so many tokens of a layer ask, evenly spaced (default 128)\n"
     "  --scale X       of logits (default: 1 / sqrt(head_dim))\n"
-    "  --from N        measure tokens N and later; all are stored (default 0)\n"
+    "  --latent        compare latents\n"
+    "  --rope-dim N    the last N numbers of a latent's row are its rotary part (default: 0)\n"
+    "  --rope LIST     schemes of the rotary part (default: bf16,kv8)\n"
+    "  --rank LIST     ranks of the latents of keys and values (default: an eighth, a quarter and half of a token's numbers)\n"
+    "  --from N        measure tokens N and later; all are stored (default 0).\n"
+    "                  Latents of keys and values are made from the tokens before N only, when N is not 0\n"
     "  --mean          only what is summed up over all inputs\n"
     "  --no-speed      do not measure speed, which is what takes time\n"
     "  --tier LIST     kernels that may run: \"avx2\" = that tier and what it inherits, \"-avx512\" = all but that one\n"
@@ -63,6 +74,7 @@ static const char HELP_OF_COLUMNS[] =
     "KL          --attention: of the weights over stored keys from those over the keys themselves, in nats, a query row's; mean and largest\n"
     "same top    rows whose most attended token is the same\n"
     "error %     of the output: root of error energy over energy, all rows together\n"
+    "latent dB   --latent: energy of the deviations of latents from their mean over that of their errors; \"rope dB\": of rotary parts\n"
     "added dB    of which this library's arithmetic adds so much to what exact arithmetic on the stored codes would have\n"
     "All tokens are written in order from 0, as an engine does: page 0 has no centre yet.\n"
     "Rows with a NaN or an infinity are stored but left out of SNR, mean and error; JSON \"nonfinite\" counts such numbers.\n"
@@ -71,6 +83,8 @@ static const char HELP_OF_COLUMNS[] =
     "Examples:\n"
     "  kvtile eval layer0_keys.qvkt layer0_values.qvkt\n"
     "  kvtile eval --attention layer0_keys.qvkt layer0_values.qvkt layer0_queries.qvkt --schemes q8_0,kv5,kv4\n"
+    "  kvtile eval --latent glm_layer3.npy --rope-dim 64 --schemes kv6,kv4 --rotation 64 --centring page\n"
+    "  kvtile eval --latent *.qvkt --schemes bf16,kv6,kv4 --rank 64,128 --from 512\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
 
@@ -83,6 +97,8 @@ typedef struct options {
     size_t queries;
     double scale; /* 0: of the head_dim */
     bool attention;
+    bool latent;
+    eval_latent_options of_latents;
     bool speed;
     bool mean;
     bool json;
@@ -261,13 +277,13 @@ static int tensors_add(tensors *list, const char *path, const rows_tensor *tenso
 
 static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
 {
-    const size_t n = kinds[KEYS].n;
-    char text[160];
-    if (n == 0 || kinds[VALUES].n != n || (kinds[QUERIES].n != 0 && kinds[QUERIES].n != n)) {
+    const size_t n = kinds[KEYS].n, n_values = kinds[VALUES].n, n_queries = kinds[QUERIES].n;
+    char text[200];
+    if (n == 0 || (n_values != n && !(chosen->latent && n_values == 0)) || (n_queries != 0 && n_queries != n)) {
         snprintf(text, sizeof text,
-                 "%zu of keys, %zu of values, %zu of queries: as many of each, or no queries, would be right; names tell them apart", n,
-                 kinds[VALUES].n, kinds[QUERIES].n);
-        error_print(WHO, "--attention", text);
+                 "%zu of keys, %zu of values, %zu of queries: as many of each, %sor no queries, would be right; names tell them apart", n, n_values,
+                 n_queries, chosen->latent ? "no values, " : "");
+        error_print(WHO, chosen->latent ? "--latent" : "--attention", text);
         return 1;
     }
     eval_layer *layers = calloc(n, sizeof *layers);
@@ -277,14 +293,21 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
     const eval_attention_options how = {
         .tiers = chosen->tiers, .from = chosen->from, .queries = chosen->queries, .scale = chosen->scale, .progress = &progress
     };
+    eval_latent_options of_latents = chosen->of_latents;
+    of_latents.tiers = chosen->tiers;
+    of_latents.from = chosen->from;
+    of_latents.queries = chosen->queries;
+    of_latents.scale = chosen->scale;
+    of_latents.progress = &progress;
     error_text error;
-    const char *about = "--attention";
+    const char *about = "inputs";
     int status = layers == NULL ? error_set(&error, "out of memory") : 0;
     for (size_t i = 0; status == 0 && i < n; i++)
-        layers[i] =
-            (eval_layer){ kinds[VALUES].paths[i], kinds[KEYS].of[i], kinds[VALUES].of[i], kinds[QUERIES].n > 0 ? kinds[QUERIES].of[i] : NULL };
+        layers[i] = (eval_layer){ n_values > 0 ? kinds[VALUES].paths[i] : kinds[KEYS].paths[i], kinds[KEYS].of[i],
+                                  n_values > 0 ? kinds[VALUES].of[i] : NULL, n_queries > 0 ? kinds[QUERIES].of[i] : NULL };
     if (status == 0)
-        status = eval_attention(layers, n, &chosen->ways, &how, array, &about, &error);
+        status = chosen->latent ? eval_latent(layers, n, &chosen->ways, &of_latents, array, &about, &error)
+                                : eval_attention(layers, n, &chosen->ways, &how, array, &about, &error);
     if (status != 0)
         error_print(WHO, about, error.text);
     if (status == 0 && array != NULL) {
@@ -356,6 +379,42 @@ static int choose_scale(options *chosen, const char *text)
     return 0;
 }
 
+/* Whole numbers separated by commas. */
+static int choose_ranks(eval_latent_options *to, const char *list)
+{
+    for (const char *at = list; at != NULL;) {
+        char *end;
+        errno = 0;
+        const unsigned long long rank = strtoull(at, &end, 10);
+        if (!isdigit((unsigned char)*at) || (*end != '\0' && *end != ',') || errno != 0 || rank < 1 || rank > KVT_MAX_DIM ||
+            to->n_ranks == EVAL_MOST_RANKS) {
+            char what[96];
+            snprintf(what, sizeof what, "up to %d whole numbers of 1 to %d would be right for --rank", EVAL_MOST_RANKS, KVT_MAX_DIM);
+            error_print(WHO, list, what);
+            return -1;
+        }
+        to->ranks[to->n_ranks++] = (uint32_t)rank;
+        at = *end == ',' ? end + 1 : NULL;
+    }
+    return 0;
+}
+
+static int choose_latents(options *chosen, const char *rope_dim, const char *rope, const char *rank)
+{
+    eval_latent_options *to = &chosen->of_latents;
+    if (!chosen->latent && (rope_dim != NULL || rope != NULL || rank != NULL)) {
+        error_print(WHO, rope_dim != NULL ? "--rope-dim" : rope != NULL ? "--rope" : "--rank", "only --latent has latents");
+        return -1;
+    }
+    size_t dim = 0;
+    if (rope_dim != NULL && choose_count(&dim, rope_dim, "--rope-dim", 1) != 0)
+        return -1;
+    to->rope_dim = dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
+    if (rank != NULL && choose_ranks(to, rank) != 0)
+        return -1;
+    return eval_choose_schemes(to->rope_schemes, &to->n_rope_schemes, EVAL_MOST_SCHEMES, rope != NULL ? rope : "bf16,kv8", "--rope", WHO);
+}
+
 static int choose_options(options *chosen, const eval_words *words, const char *side, const char *tiers, const char *from, const char *queries,
                           const char *scale)
 {
@@ -374,8 +433,12 @@ static int choose_options(options *chosen, const eval_words *words, const char *
     }
     if (from != NULL && choose_count(&chosen->from, from, "--from", 0) != 0)
         return -1;
-    if (!chosen->attention && (queries != NULL || scale != NULL)) {
-        error_print(WHO, queries != NULL ? "--queries" : "--scale", "only --attention has queries and logits");
+    if (chosen->attention && chosen->latent) {
+        error_print(WHO, "--latent", "is another comparison than --attention: one of them would be right");
+        return -1;
+    }
+    if (!chosen->attention && !chosen->latent && (queries != NULL || scale != NULL)) {
+        error_print(WHO, queries != NULL ? "--queries" : "--scale", "only --attention and --latent have queries and logits");
         return -1;
     }
     chosen->queries = 128;
@@ -388,12 +451,13 @@ static int choose_options(options *chosen, const eval_words *words, const char *
 
 int kvt_cmd_eval(int argc, const char **argv)
 {
-    enum { SCHEMES, ROTATION, CENTRING, EFFORT, FP8_BLOCK, FP8_SCALE, SIDE, TIER, FROM, QUERY_COUNT, SCALE, N_TEXTS };
+    enum { SCHEMES, ROTATION, CENTRING, EFFORT, FP8_BLOCK, FP8_SCALE, SIDE, TIER, FROM, QUERY_COUNT, SCALE, ROPE_DIM, ROPE, RANK, N_TEXTS };
     int help = 0;
     int json = 0;
     int mean = 0;
     int no_speed = 0;
     int attention = 0;
+    int latent = 0;
     char *texts[N_TEXTS] = { NULL };
     const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1 + SCHEMES, NULL, NULL },
                                         { "rotation", 0, POPT_ARG_STRING, NULL, 1 + ROTATION, NULL, NULL },
@@ -406,7 +470,11 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "from", 0, POPT_ARG_STRING, NULL, 1 + FROM, NULL, NULL },
                                         { "queries", 0, POPT_ARG_STRING, NULL, 1 + QUERY_COUNT, NULL, NULL },
                                         { "scale", 0, POPT_ARG_STRING, NULL, 1 + SCALE, NULL, NULL },
+                                        { "rope-dim", 0, POPT_ARG_STRING, NULL, 1 + ROPE_DIM, NULL, NULL },
+                                        { "rope", 0, POPT_ARG_STRING, NULL, 1 + ROPE, NULL, NULL },
+                                        { "rank", 0, POPT_ARG_STRING, NULL, 1 + RANK, NULL, NULL },
                                         { "attention", 0, POPT_ARG_NONE, &attention, 0, NULL, NULL },
+                                        { "latent", 0, POPT_ARG_NONE, &latent, 0, NULL, NULL },
                                         { "mean", 0, POPT_ARG_NONE, &mean, 0, NULL, NULL },
                                         { "no-speed", 0, POPT_ARG_NONE, &no_speed, 0, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
@@ -427,7 +495,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                                .effort = texts[EFFORT],
                                .fp8_block = texts[FP8_BLOCK],
                                .fp8_scale = texts[FP8_SCALE] };
-    options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0, .attention = attention != 0 };
+    options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0, .attention = attention != 0, .latent = latent != 0 };
     int code;
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
@@ -439,10 +507,11 @@ int kvt_cmd_eval(int argc, const char **argv)
     } else if (poptPeekArg(context) == NULL) {
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;
-    } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0) {
+    } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
+               choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0) {
         code = 2;
     } else {
-        code = chosen.attention ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
+        code = chosen.attention || chosen.latent ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
     }
     free(chosen.ways.ways);
     for (size_t i = 0; i < N_TEXTS; i++)

@@ -1,5 +1,5 @@
 /* What the parts of `kvtile eval` share: which ways of storing are compared (eval_ways.c), what each costs (eval_measure.c), and how that is
- * shown (eval_report.c). */
+ * shown (eval_report.c). What attention makes of them: eval_attention.c, and of latents eval_latent.c. */
 #ifndef KVT_EVAL_H
 #define KVT_EVAL_H
 
@@ -32,6 +32,9 @@ typedef struct eval_words {
 
 /* Every combination of what was asked for, each once. 0, or -1 when a word means nothing, which was then printed. The caller frees `ways->ways`. */
 int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who);
+
+/* Schemes out of a list of words separated by commas, at most `most`; 0, or -1 when a word means nothing, which was then printed. */
+int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char *list, const char *option, const char *who);
 
 /* Whether the encoder of a scheme searches, so that efforts differ. */
 bool eval_has_effort(const kvt_scheme_info *scheme);
@@ -136,6 +139,31 @@ typedef struct eval_attention_options {
  * do; -1 with the error and what it is about. */
 int eval_attention(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_attention_options *options, json_t *array,
                    const char **about, error_text *error);
+
+/* Whether keys, values and queries fit together, and tokens are left from `from` on. */
+int eval_check_layer(const eval_layer *layer, size_t from, error_text *error);
+
+/* ---- latents --------------------------------------------------------------------------------------------------------------------- */
+
+enum { EVAL_MOST_RANKS = 16, EVAL_MOST_SCHEMES = 32 };
+
+typedef struct eval_latent_options {
+    uint32_t tiers;
+    size_t from, queries; /* as above; with keys and values the tokens before `from` are what latents are made from, where there are some */
+    double scale;
+    uint32_t rope_dim; /* of latents: the last numbers of a row */
+    kvt_scheme rope_schemes[EVAL_MOST_SCHEMES];
+    size_t n_rope_schemes;
+    uint32_t ranks[EVAL_MOST_RANKS]; /* of latents that are made; none: an eighth, a quarter and half of the numbers */
+    size_t n_ranks;
+    eval_progress *progress;
+} eval_latent_options;
+
+/* Layers without values: their keys are latents, stored in each way, with each scheme for the rotary part, and as rows of other engines. With values:
+ * the latents of each rank that are best for a layer's keys and values, by singular value decomposition, so stored, beside each way alone. Compared
+ * and reported as attention is. */
+int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_latent_options *options, json_t *array,
+                const char **about, error_text *error);
 
 /* ---- reports --------------------------------------------------------------------------------------------------------------------- */
 

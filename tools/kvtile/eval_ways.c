@@ -112,13 +112,31 @@ static void add_details(eval_ways *ways, const eval_way *way, const choice *effo
     }
 }
 
+static size_t list_schemes(word names[MOST_WORDS])
+{
+    size_t n = 0;
+    for (const kvt_scheme_info *info; n < MOST_WORDS && (info = kvt_scheme_at(n)) != NULL; n++)
+        names[n] = (word){ info->name, (uint32_t)n };
+    return n;
+}
+
+int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char *list, const char *option, const char *who)
+{
+    word names[MOST_WORDS];
+    choice scheme = { option, "scheme", "kvtile info lists them", names, list_schemes(names), { false } };
+    if (choose(&scheme, list, NULL, who) != 0)
+        return -1;
+    *n = 0;
+    for (size_t i = 0; i < scheme.n && *n < most; i++)
+        if (scheme.chosen[i])
+            schemes[(*n)++] = kvt_scheme_at(i)->scheme;
+    return 0;
+}
+
 int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
 {
     word names[MOST_WORDS];
-    size_t n_names = 0;
-    for (const kvt_scheme_info *info; n_names < MOST_WORDS && (info = kvt_scheme_at(n_names)) != NULL; n_names++)
-        names[n_names] = (word){ info->name, (uint32_t)n_names };
-    choice scheme = { "--schemes", "scheme", "kvtile info lists them", names, n_names, { false } };
+    choice scheme = { "--schemes", "scheme", "kvtile info lists them", names, list_schemes(names), { false } };
     choice rotation = { "--rotation", "rotation", "none, 64, 128 or all would be right", ROTATIONS, COUNT(ROTATIONS), { false } };
     choice centring = { "--centring", "centring", "none, sequence, page or all would be right", CENTRINGS, COUNT(CENTRINGS), { false } };
     choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), { false } };
