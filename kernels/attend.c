@@ -231,11 +231,8 @@ static void add_centre(float *row, const float *weights, float factor, const flo
 
 static void close_partial(float *row, uint32_t dim)
 {
-    for (uint32_t c = 0; c < dim; c += 16) {
-        const i32x16 bits = i32x16_load(row + c);
-        i32x16_store(row + c,
-                     i32x16_select(i32x16_gt(magnitude_bits(f32x16_from_bits(bits)), i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), bits));
-    }
+    for (uint32_t c = 0; c < dim; c += 16)
+        f32x16_store(row + c, canonical_nan(f32x16_load(row + c)));
 }
 
 static void merge(float *row, const float *partial, uint32_t dim)

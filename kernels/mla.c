@@ -22,7 +22,7 @@ KVT_LANES size_t number_bytes(kvt_dtype dtype)
 }
 
 /* 16 numbers, of which n exist, of any dtype. */
-KVT_LANES f32x16 load_group(const uint8_t *p, kvt_dtype dtype, uint32_t n, bool is_least)
+KVT_LANES f32x16 load_group(const uint8_t *p, kvt_dtype dtype, uint32_t n)
 {
     uint8_t some[64];
     if (n < 16) {
@@ -30,9 +30,7 @@ KVT_LANES f32x16 load_group(const uint8_t *p, kvt_dtype dtype, uint32_t n, bool 
         memcpy(some, p, n * number_bytes(dtype));
         p = some;
     }
-    if (is_least)
-        return load_numbers(p, dtype);
-    return dtype == KVT_F32 ? f32x16_load(p) : dtype == KVT_F16 ? f32x16_load_f16(p) : f32x16_from_bits(widen_bf16(i32x16_load_u16(p)));
+    return load_numbers(p, dtype);
 }
 
 #if defined(__clang__)
@@ -100,10 +98,10 @@ KVT_LANES void multiply_few(uint32_t n_x, uint32_t n_w, const uint8_t *const *x,
     if (c < columns) {
         KVT_FOR_ROWS
         for (uint32_t i = 0; i < n_x; i++) {
-            const f32x16 of_x = load_group(x[i] + c * number_bytes(x_dtype), x_dtype, columns - c, true);
+            const f32x16 of_x = load_group(x[i] + c * number_bytes(x_dtype), x_dtype, columns - c);
             KVT_FOR_ROWS
             for (uint32_t j = 0; j < n_w; j++)
-                s[i * n_w + j] = f32x16_fma(of_x, load_group(w[j] + c * number_bytes(w_dtype), w_dtype, columns - c, true), s[i * n_w + j]);
+                s[i * n_w + j] = f32x16_fma(of_x, load_group(w[j] + c * number_bytes(w_dtype), w_dtype, columns - c), s[i * n_w + j]);
         }
     }
     KVT_FOR_ROWS
@@ -167,7 +165,7 @@ static void project(float *out, size_t out_stride, const kvt_matrix *x, uint32_t
             f32x16 sum[16];
             float all[16];
             multiply(is_one, &x_rows, &w_rows, columns, sum);
-            f32x16_store(all, sums_of_lanes(sum));
+            f32x16_store(all, canonical_nan(sums_of_lanes(sum)));
             for (uint32_t i = 0; i < n_x; i++)
                 for (uint32_t j = 0; j < n_w; j++) {
                     const uint32_t s = i * w_at_once + j;
@@ -202,19 +200,19 @@ KVT_LANES void normalise_row(float *to, const uint8_t *row, kvt_dtype dtype, uin
     for (uint32_t g = 0; g < groups; g += 4)
         for (uint32_t k = 0; k < 4 && g + k < groups; k++) {
             const uint32_t c = 16 * (g + k);
-            const f32x16 y = load_group(row + c * number_bytes(dtype), dtype, dim - c < 16 ? dim - c : 16, true);
+            const f32x16 y = load_group(row + c * number_bytes(dtype), dtype, dim - c < 16 ? dim - c : 16);
             sum[k] = f32x16_fma(y, y, sum[k]);
         }
     sum[0] = f32x16_add(f32x16_add(sum[0], sum[1]), f32x16_add(sum[2], sum[3]));
     sum[1] = sum[2] = sum[3] = f32x16_set1(0);
     float all[16];
     f32x16_store(all, sums_of_lanes(sum));
-    const f32x16 r = f32x16_set1(1 / sqrtf(all[0] / (float)dim + epsilon));
+    const f32x16 r = f32x16_set1(1 / sqrtf(all[0] / (float)dim + (epsilon < 0x1p-96f ? 0 : epsilon)));
     for (uint32_t c = 0; c < dim; c += 16) {
         const uint32_t n = dim - c < 16 ? dim - c : 16;
-        const f32x16 w = load_group((const uint8_t *)(weights + c), KVT_F32, n, false);
-        const f32x16 y = without_small(f32x16_mul(load_group(row + c * number_bytes(dtype), dtype, n, false), r));
-        const f32x16 made = without_small(f32x16_mul(y, w));
+        const f32x16 w = load_group((const uint8_t *)(weights + c), KVT_F32, n);
+        const f32x16 y = without_small(f32x16_mul(load_group(row + c * number_bytes(dtype), dtype, n), r));
+        const f32x16 made = canonical_nan(without_small(f32x16_mul(y, w)));
         if (n == 16) {
             f32x16_store(to + c, made);
         } else {
@@ -245,9 +243,10 @@ KVT_LANES void turn(float *x, uint32_t n, uint32_t step, uint32_t apart, const f
         c[i] = cos[i];
         s[i] = sin[i];
     }
-    const f32x16 u = f32x16_load(a), v = f32x16_load(b), of_cos = f32x16_load(c), of_sin = f32x16_load(s);
-    f32x16_store(a, f32x16_sub(without_small(f32x16_mul(u, of_cos)), without_small(f32x16_mul(v, of_sin))));
-    f32x16_store(b, f32x16_add(without_small(f32x16_mul(u, of_sin)), without_small(f32x16_mul(v, of_cos))));
+    const f32x16 u = without_small(f32x16_load(a)), v = without_small(f32x16_load(b));
+    const f32x16 of_cos = without_small(f32x16_load(c)), of_sin = without_small(f32x16_load(s));
+    f32x16_store(a, canonical_nan(f32x16_sub(without_small(f32x16_mul(u, of_cos)), without_small(f32x16_mul(v, of_sin)))));
+    f32x16_store(b, canonical_nan(f32x16_add(without_small(f32x16_mul(u, of_sin)), without_small(f32x16_mul(v, of_cos)))));
     for (uint32_t i = 0; i < n; i++) {
         x[i * step] = a[i];
         x[i * step + apart] = b[i];

@@ -26,6 +26,13 @@ KVT_LANES f32x16 without_small(f32x16 x)
     return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), i32x16_set1(0), bits));
 }
 
+/* CPUs differ in the sign and the payload of a NaN that arithmetic makes: every NaN to the one of positive sign without payload. */
+KVT_LANES f32x16 canonical_nan(f32x16 x)
+{
+    const i32x16 bits = i32x16_from_f32_bits(x), magnitude = i32x16_and(bits, i32x16_set1(0x7fffffff));
+    return f32x16_from_bits(i32x16_select(i32x16_gt(magnitude, i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), bits));
+}
+
 /* |x| to the magnitude of its e4m3 code, 0..0x7e: round to nearest even, saturating at 448. What is NaN comes out as 448. */
 KVT_LANES i32x16 narrow_e4m3_magnitude(f32x16 magnitude)
 {

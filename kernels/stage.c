@@ -14,11 +14,6 @@ KVT_LANES i32x16 signs_of(uint32_t g)
     return i32x16_load(signs + g % 8 * 16);
 }
 
-KVT_LANES f32x16 canonical_nan(f32x16 x)
-{
-    return f32x16_from_bits(i32x16_select(i32x16_gt(magnitude_bits(x), i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), i32x16_from_f32_bits(x)));
-}
-
 /* One question for all: a sum has a NaN where one of them does (or where infinities meet, which costs time only). */
 KVT_LANES void canonical_nans(f32x16 *v, uint32_t n)
 {

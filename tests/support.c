@@ -6,6 +6,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 /* ---- tiers ----------------------------------------------------------------------------------------------------------------------- */
 
 size_t test_tiers(test_tier tiers[32])
@@ -314,6 +318,23 @@ void *test_malloc(size_t bytes)
     void *memory = malloc(bytes);
     TEST_REQUIRE(memory != NULL, "malloc of %zu bytes", bytes);
     return memory;
+}
+
+/* ---- floating point -------------------------------------------------------------------------------------------------------------- */
+
+void test_flush_subnormals(bool flushes)
+{
+#if defined(__x86_64__)
+    const unsigned bits = 0x8040; /* FTZ, DAZ */
+    _mm_setcsr(flushes ? _mm_getcsr() | bits : _mm_getcsr() & ~bits);
+#elif defined(__aarch64__)
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    control = flushes ? control | 1U << 24 : control & ~(UINT64_C(1) << 24); /* FZ */
+    __asm__ volatile("msr fpcr, %0" : : "r"(control));
+#else
+    (void)flushes;
+#endif
 }
 
 /* ---- running --------------------------------------------------------------------------------------------------------------------- */

@@ -72,6 +72,11 @@ unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_e
 
 void *test_malloc(size_t bytes);
 
+/* ---- floating point -------------------------------------------------------------------------------------------------------------- */
+
+/* Whether subnormal numbers count as zeros, in and out (FTZ and DAZ, FZ), as an engine may have it. Nothing on other machines. */
+void test_flush_subnormals(bool flushes);
+
 /* ---- running --------------------------------------------------------------------------------------------------------------------- */
 
 int test_run(Suite *suite);

@@ -11,9 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 enum { MOST_TOKENS = 2200, MOST_PAGES = MOST_TOKENS / 64 + 2, MOST_DIM = 256, MOST_QUERY = MOST_DIM + 64, MOST_ROWS = 160 };
 
@@ -691,22 +688,6 @@ END_TEST
 
 /* ---- what is tiny ---- */
 
-/* Subnormal numbers count as zeros, in and out, as an engine may have it. */
-static void set_flushing(bool flushes)
-{
-#if defined(__x86_64__)
-    const unsigned bits = 0x8040; /* FTZ, DAZ */
-    _mm_setcsr(flushes ? _mm_getcsr() | bits : _mm_getcsr() & ~bits);
-#elif defined(__aarch64__)
-    uint64_t control;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
-    control = flushes ? control | 1U << 24 : control & ~(UINT64_C(1) << 24); /* FZ */
-    __asm__ volatile("msr fpcr, %0" : : "r"(control));
-#else
-    (void)flushes;
-#endif
-}
-
 /* Numbers over the whole range of exponents: the same bits whether or not subnormal ones are flushed. */
 START_TEST(flushing)
 {
@@ -727,9 +708,9 @@ START_TEST(flushing)
         use_tier(&c, tiers[t].mask);
         for (int flushes = 0; flushes < 2; flushes++) {
             memset(c.out, 0xa5, c.out_bytes);
-            set_flushing(flushes != 0);
+            test_flush_subnormals(flushes != 0);
             attend(&c);
-            set_flushing(false);
+            test_flush_subnormals(false);
             if (t == 0 && !flushes)
                 memcpy(want, c.out, c.out_bytes);
             expect_same(&c, want, tiers[t].name);

@@ -1,5 +1,5 @@
 /* The latent cache of MLA: rows that are projected, normalised, rotated and stored, against double precision; the same bits on every tier and for
- * every split; keys and values that are made out of latents; absorbed attention against attention to those; sizes; golden hashes; arguments.
+ * every split; keys and values that are made out of latents; absorbed attention against attention to those; sizes; memory; golden hashes; arguments.
  * (Attention to latents as such: test_attend.) */
 #include "support.h"
 
@@ -609,6 +609,215 @@ START_TEST(deepseek_v4_blocks)
 }
 END_TEST
 
+/* ---- memory, and numbers of every kind ---- */
+
+static unsigned char *place(size_t bytes, bool at_end)
+{
+    const test_arena arena = test_arena_make(bytes);
+    return test_arena_flush(&arena, bytes, at_end);
+}
+
+/* Infinities, NaN, subnormal numbers and others, between guard pages; rows may go backwards. */
+static kvt_matrix place_matrix(uint64_t *state, size_t rows, uint32_t columns, bool at_end)
+{
+    const kvt_dtype dtype = dtypes[test_below(state, 3)];
+    const size_t row = columns * oracle_element_bytes(dtype), stride = row + 2 * test_below(state, 3), bytes = (rows - 1) * stride + row;
+    unsigned char *numbers = place(bytes, at_end);
+    test_fill(state, numbers, bytes);
+    test_rows(test_below(state, TEST_PATTERNS), state, rows, columns, numbers, dtype, (ptrdiff_t)stride);
+    if (test_below(state, 2))
+        return (kvt_matrix){ numbers, dtype, (ptrdiff_t)stride };
+    return (kvt_matrix){ numbers + (rows - 1) * stride, dtype, -(ptrdiff_t)stride };
+}
+
+/* Bytes that a call left behind: those of the first call are what all others have to leave. */
+typedef struct left_bytes {
+    const unsigned char *now;
+    unsigned char *first;
+    size_t n;
+} left_bytes;
+
+static left_bytes watch(const unsigned char *now, size_t n)
+{
+    return (left_bytes){ now, calloc(1, n), n };
+}
+
+static void expect_left(left_bytes *bytes, bool is_first, const char *what, int seed, const char *tier, bool flushes)
+{
+    if (is_first)
+        memcpy(bytes->first, bytes->now, bytes->n);
+    const size_t at = test_difference(bytes->first, bytes->now, bytes->n);
+    TEST_REQUIRE(at == bytes->n, "seed %d, %s, %s%s: byte %zu is %02x, not %02x", seed, what, tier, flushes ? ", flushing subnormals" : "", at,
+                 bytes->now[at], bytes->first[at]);
+}
+
+static kvt_scheme any_scheme(uint64_t *state)
+{
+    return kvt_scheme_at(test_below(state, (uint32_t)test_scheme_count()))->scheme;
+}
+
+/* Rows, weights and pages that may hold anything: the same bytes on every tier, whether or not subnormal numbers are flushed, and no byte touched
+ * that is not the call's. */
+START_TEST(guard_pages)
+{
+    enum { PAGES = 2, HEADS = 3 };
+    static const uint32_t ranks[] = { 16, 24, 40, 200 }, ropes[] = { 2, 16, 30, 64 };
+    const int seed = _i * KVT_TEST_SHARE;
+    uint64_t state = 31 + (uint64_t)seed;
+    const bool at_end = _i % 2;
+    const uint32_t rank = ranks[test_below(&state, 4)], rope = ropes[test_below(&state, 4)], nope = 1 + test_below(&state, 40),
+                   v_dim = 1 + test_below(&state, 40), hidden = test_below(&state, 2) ? 1 + test_below(&state, 60) : 0;
+    const size_t first = test_below(&state, 3) * 31, tokens = 1 + test_below(&state, 2 * KVT_PAGE_TOKENS - 62);
+    const kvt_scheme latent_scheme = any_scheme(&state), rope_scheme = any_scheme(&state);
+    const kvt_side_options options = { .rotation = test_below(&state, 2) ? KVT_ROTATION_64 : KVT_ROTATION_NONE,
+                                       .centring = test_below(&state, 2) ? KVT_CENTRING_PAGE : KVT_CENTRING_NONE };
+    kvt_mla_rows rows = { .size = sizeof rows,
+                          .rows = place_matrix(&state, tokens, hidden ? hidden : rank + rope, at_end),
+                          .hidden_dim = hidden,
+                          .norm_epsilon = test_below(&state, 2) ? 1e-6f : 1e-40f,
+                          .rope_pairs = (kvt_rope_pairs)test_below(&state, 3) };
+    if (hidden)
+        rows.down = place_matrix(&state, rank + rope, hidden, at_end);
+    if (test_below(&state, 3)) {
+        const kvt_matrix norm = place_matrix(&state, 1, rank, at_end);
+        rows.norm = norm.numbers;
+        rows.norm_dtype = norm.dtype;
+    }
+    float *turns[2];
+    for (int i = 0; i < 2; i++) {
+        const size_t bytes = tokens * (rope / 2) * sizeof(float);
+        unsigned char *numbers = place(bytes, at_end);
+        test_rows(test_below(&state, TEST_PATTERNS), &state, tokens, rope / 2, numbers, KVT_F32, (ptrdiff_t)(bytes / tokens));
+        turns[i] = (float *)(void *)numbers;
+    }
+    rows.rope_cos = turns[0];
+    rows.rope_sin = turns[1];
+
+    const kvt_dtype dtype = dtypes[test_below(&state, 3)];
+    const size_t element = oracle_element_bytes(dtype), k_row = (nope + rope) * element, v_row = v_dim * element;
+    const kvt_matrix k_up = place_matrix(&state, (size_t)HEADS * nope, rank, at_end),
+                     v_up = place_matrix(&state, (size_t)HEADS * v_dim, rank, at_end);
+    unsigned char *k = place(tokens * HEADS * k_row, at_end), *v = place(tokens * HEADS * v_row, at_end);
+    const kvt_mla_expansion e = { .size = sizeof e,
+                                  .heads = HEADS,
+                                  .nope_dim = nope,
+                                  .v_dim = v_dim,
+                                  .k_up = k_up,
+                                  .v_up = v_up,
+                                  .k_up_head_stride = (ptrdiff_t)nope * k_up.row_stride,
+                                  .v_up_head_stride = (ptrdiff_t)v_dim * v_up.row_stride,
+                                  .dtype = dtype,
+                                  .k = k,
+                                  .k_token_stride = (ptrdiff_t)(HEADS * k_row),
+                                  .k_head_stride = (ptrdiff_t)k_row,
+                                  .v = v,
+                                  .v_token_stride = (ptrdiff_t)(HEADS * v_row),
+                                  .v_head_stride = (ptrdiff_t)v_row };
+
+    test_tier tiers[32];
+    const size_t n_tiers = test_tiers(tiers);
+    const size_t bytes = PAGES * latent_layout(latent_scheme, rope_scheme, rank, rope, options, 0).page_bytes;
+    unsigned char *memory = place(bytes, at_end), *garbage = test_malloc(bytes);
+    test_fill(&state, garbage, bytes);
+    left_bytes written = watch(memory, bytes), keys = watch(k, tokens * HEADS * k_row), values = watch(v, tokens * HEADS * v_row),
+               keys_of_garbage = watch(k, tokens * HEADS * k_row);
+    for (size_t t = 0; t < n_tiers; t++)
+        for (int flushes = 0; flushes < 2; flushes++) {
+            const kvt_layout layout = latent_layout(latent_scheme, rope_scheme, rank, rope, options, tiers[t].mask);
+            const kvt_pages pages = { .base = memory, .stride = layout.page_bytes, .count = PAGES };
+            const bool is_first = t == 0 && !flushes;
+            memcpy(memory, garbage, bytes);
+            test_flush_subnormals(flushes != 0);
+            ck_assert_int_eq(kvt_mla_expand(&layout, &pages, first, tokens, &e), KVT_OK);
+            expect_left(&keys_of_garbage, is_first, "keys of garbage", seed, tiers[t].name, flushes != 0);
+            ck_assert_int_eq(kvt_mla_write(&layout, &pages, first, tokens, &rows), KVT_OK);
+            expect_left(&written, is_first, "pages", seed, tiers[t].name, flushes != 0);
+            ck_assert_int_eq(kvt_mla_expand(&layout, &pages, first, tokens, &e), KVT_OK);
+            test_flush_subnormals(false);
+            expect_left(&keys, is_first, "keys", seed, tiers[t].name, flushes != 0);
+            expect_left(&values, is_first, "values", seed, tiers[t].name, flushes != 0);
+        }
+}
+END_TEST
+
+START_TEST(guard_pages_of_v4)
+{
+    enum { BLOCK = 80, FIRST = 3, TOKENS = 77, PAGES = 2, BYTES = BLOCK * KVT_DEEPSEEK_V4_TOKEN_BYTES };
+    const kvt_scheme latent_scheme = kvt_scheme_at((size_t)_i / 2)->scheme;
+    const bool at_end = _i % 2;
+    uint64_t state = (uint64_t)_i;
+    test_tier tiers[32];
+    const size_t n_tiers = test_tiers(tiers);
+    const kvt_scheme rope_scheme = any_scheme(&state);
+    const size_t bytes = PAGES * latent_layout(latent_scheme, rope_scheme, 448, 64, (kvt_side_options){ 0 }, 0).page_bytes;
+    unsigned char *block = place(BYTES, at_end), *memory = place(bytes, at_end), *back = place(BYTES, at_end);
+    test_fill(&state, block, BYTES);
+    left_bytes written = watch(memory, bytes), read = watch(back, BYTES);
+    for (size_t t = 0; t < n_tiers; t++)
+        for (int flushes = 0; flushes < 2; flushes++) {
+            const kvt_layout layout = latent_layout(latent_scheme, rope_scheme, 448, 64, (kvt_side_options){ 0 }, tiers[t].mask);
+            const kvt_pages pages = { .base = memory, .stride = layout.page_bytes, .count = PAGES };
+            memset(memory, 0xa5, bytes);
+            memset(back, 0xa5, BYTES);
+            test_flush_subnormals(flushes != 0);
+            ck_assert_int_eq(kvt_deepseek_v4_in(&layout, &pages, 5, TOKENS, block, BLOCK, FIRST), KVT_OK);
+            ck_assert_int_eq(kvt_deepseek_v4_out(&layout, &pages, 5, TOKENS, back, BLOCK, FIRST), KVT_OK);
+            test_flush_subnormals(false);
+            expect_left(&written, t == 0 && !flushes, "pages", _i, tiers[t].name, flushes != 0);
+            expect_left(&read, t == 0 && !flushes, "block", _i, tiers[t].name, flushes != 0);
+        }
+}
+END_TEST
+
+/* ---- accuracy ---- */
+
+/* Energy of what storing 256 rows of 512 + 64 numbers loses. */
+static double error_of(const kvt_layout *layout, const float *rows, size_t tokens)
+{
+    const uint32_t dim = layout->k.dim + layout->rope.dim;
+    unsigned char *memory = calloc(tokens / KVT_PAGE_TOKENS, layout->page_bytes);
+    const kvt_pages pages = { .base = memory, .stride = layout->page_bytes, .count = tokens / KVT_PAGE_TOKENS };
+    const kvt_mla_rows given = { .size = sizeof given, .rows = { rows, KVT_F32, (ptrdiff_t)(dim * sizeof *rows) } };
+    ck_assert_int_eq(kvt_mla_write(layout, &pages, 0, tokens, &given), KVT_OK);
+    double error = 0;
+    for (size_t t = 0; t < tokens; t++) {
+        float back[MOST_RANK + MOST_ROPE];
+        ck_assert_int_eq(kvt_read(layout, KVT_LATENT, &pages, t, 1, back, KVT_F32, 0), KVT_OK);
+        ck_assert_int_eq(kvt_read(layout, KVT_ROPE, &pages, t, 1, back + layout->k.dim, KVT_F32, 0), KVT_OK);
+        for (uint32_t c = 0; c < dim; c++)
+            error += pow((double)back[c] - (double)rows[t * dim + c], 2);
+    }
+    free(memory);
+    return error;
+}
+
+/* Normal numbers, half of whose energy all tokens share: 466 bytes a token keep at least 2 dB more of them than the 656 of FlashMLA, and the centre
+ * of a page, which takes 9 more and which the first page has not, another 1.5. */
+START_TEST(smaller_and_better_than_fp8)
+{
+    enum { TOKENS = 256, DIM = 512 + 64 };
+    float *rows = test_malloc(TOKENS * DIM * sizeof *rows);
+    double offset[DIM];
+    uint64_t state = 66;
+    for (int c = 0; c < DIM; c++)
+        offset[c] = test_normal(&state);
+    for (int i = 0; i < TOKENS * DIM; i++)
+        rows[i] = (float)(offset[i % DIM] + test_normal(&state));
+    kvt_side_options options = { .rotation = KVT_ROTATION_64 };
+    const kvt_layout fp8 = latent_layout(KVT_SCHEME_e4m3, KVT_SCHEME_bf16, 512, 64, (kvt_side_options){ .fp8_block = 128 }, 0),
+                     small = latent_layout(KVT_SCHEME_kv6, KVT_SCHEME_kv8, 512, 64, options, 0);
+    options.centring = KVT_CENTRING_PAGE;
+    const kvt_layout centred = latent_layout(KVT_SCHEME_kv6, KVT_SCHEME_kv8, 512, 64, options, 0);
+    ck_assert_uint_eq(fp8.token_bytes, 656);
+    ck_assert_uint_eq(small.token_bytes, 466);
+    ck_assert_uint_eq(centred.page_bytes, 64 * 466 + 576);
+    const double of_fp8 = error_of(&fp8, rows, TOKENS), of_small = error_of(&small, rows, TOKENS), of_centred = error_of(&centred, rows, TOKENS);
+    TEST_REQUIRE(10 * log10(of_fp8 / of_small) >= 2, "466 bytes: %.2f dB better", 10 * log10(of_fp8 / of_small));
+    TEST_REQUIRE(10 * log10(of_small / of_centred) >= 1.5, "with centres: %.2f dB better", 10 * log10(of_small / of_centred));
+    free(rows);
+}
+END_TEST
+
 /* ---- golden hashes ---- */
 
 typedef struct golden {
@@ -875,6 +1084,9 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, flashmla_rows);
     tcase_add_test(tcase, ggml_rows);
     tcase_add_test(tcase, deepseek_v4_blocks);
+    tcase_add_loop_test(tcase, guard_pages, 0, 300 / KVT_TEST_SHARE);
+    tcase_add_loop_test(tcase, guard_pages_of_v4, 0, 2 * (int)test_scheme_count());
+    tcase_add_test(tcase, smaller_and_better_than_fp8);
     tcase_add_test(tcase, golden_hashes);
     tcase_add_test(tcase, arguments);
     suite_add_tcase(suite, tcase);

@@ -5,10 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
-
 static const uint32_t dims[] = { 1, 2, 15, 16, 31, 32, 33, 64, 65, 80, 96, 112, 127, 128, 192, 256, 576, 1000, 1024 };
 enum { N_DIMS = sizeof dims / sizeof *dims, MAX_BYTES = KVT_MAX_DIM * 4 };
 
@@ -264,59 +260,12 @@ END_TEST
 
 /* ---- FTZ and DAZ ----------------------------------------------------------------------------------------------------------------- */
 
-#if defined(__x86_64__)
-typedef unsigned control;
-static control control_get(void)
-{
-    return _mm_getcsr();
-}
-static void control_set(control c)
-{
-    _mm_setcsr(c);
-}
-static control control_flushing(control c)
-{
-    return c | 0x8040;
-}
-#elif defined(__aarch64__)
-typedef uint64_t control;
-static control control_get(void)
-{
-    control c;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(c));
-    return c;
-}
-static void control_set(control c)
-{
-    __asm__ volatile("msr fpcr, %0" : : "r"(c));
-}
-static control control_flushing(control c)
-{
-    return c | UINT64_C(1) << 24;
-}
-#else
-typedef int control;
-static control control_get(void)
-{
-    return 0;
-}
-static void control_set(control c)
-{
-    (void)c;
-}
-static control control_flushing(control c)
-{
-    return c;
-}
-#endif
-
 START_TEST(flushing_of_subnormals)
 {
     kvt_row_format format = kvt_row_format_at((size_t)_i)->format;
     test_tier tiers[32];
     size_t n_tiers = test_tiers(tiers);
     uint64_t random = (uint64_t)_i + 99;
-    control before = control_get();
     for (unsigned round = 0; round < 60 * PATTERNS / KVT_TEST_SHARE; round++) {
         uint32_t dim = dims[round % N_DIMS], x[KVT_MAX_DIM], want_x[KVT_MAX_DIM], got_x[KVT_MAX_DIM];
         unsigned char want[MAX_BYTES], got[MAX_BYTES], garbage[MAX_BYTES];
@@ -330,10 +279,10 @@ START_TEST(flushing_of_subnormals)
             kvt_row_options options = options_for(format, tiers[t].mask, round);
             reference_encode(format, dim, x, want, options.rounding, global_of(&options));
             reference_decode(format, dim, garbage, want_x, global_of(&options));
-            control_set(control_flushing(before));
+            test_flush_subnormals(true);
             kvt_status encoded = kvt_rows_encode(format, dim, 1, x, KVT_F32, 0, got, 0, &options);
             kvt_status decoded = kvt_rows_decode(format, dim, 1, garbage, 0, got_x, KVT_F32, 0, &options);
-            control_set(before);
+            test_flush_subnormals(false);
             ck_assert(encoded == KVT_OK && decoded == KVT_OK);
             TEST_REQUIRE(memcmp(want, got, bytes) == 0, "FTZ: %s, dim %u, tier %s, pattern %u: byte %zu", kvt_row_format_get(format)->name, dim,
                          tiers[t].name, round % PATTERNS, test_difference(want, got, bytes));

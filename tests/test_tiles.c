@@ -5,10 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
-
 static const uint32_t dims[] = { 1, 7, 15, 16, 17, 31, 32, 33, 48, 64, 80, 96, 100, 112, 128, 192, 256, 512, 576, 1000, 1024 };
 static const size_t n_dims = sizeof dims / sizeof dims[0];
 
@@ -447,52 +443,6 @@ END_TEST
 
 /* ---- FTZ and DAZ ----------------------------------------------------------------------------------------------------------------- */
 
-#if defined(__x86_64__)
-typedef unsigned control;
-static control control_get(void)
-{
-    return _mm_getcsr();
-}
-static void control_set(control c)
-{
-    _mm_setcsr(c);
-}
-static control control_flushing(control c)
-{
-    return c | 0x8040;
-} /* FTZ, DAZ */
-#elif defined(__aarch64__)
-typedef uint64_t control;
-static control control_get(void)
-{
-    control c;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(c));
-    return c;
-}
-static void control_set(control c)
-{
-    __asm__ volatile("msr fpcr, %0" : : "r"(c));
-}
-static control control_flushing(control c)
-{
-    return c | UINT64_C(1) << 24;
-} /* FZ */
-#else
-typedef int control;
-static control control_get(void)
-{
-    return 0;
-}
-static void control_set(control c)
-{
-    (void)c;
-}
-static control control_flushing(control c)
-{
-    return c;
-}
-#endif
-
 START_TEST(flushing_of_subnormals)
 {
     kvt_scheme scheme = kvt_scheme_at((size_t)_i / 2)->scheme;
@@ -501,7 +451,6 @@ START_TEST(flushing_of_subnormals)
     size_t n_tiers = test_tiers(tiers);
     bench b = bench_make((uint64_t)_i + 600);
     static const uint32_t some_dims[] = { 64, 80, 33 };
-    control before = control_get();
     for (unsigned round = 0; round < 18; round++) {
         uint32_t dim = some_dims[round % 3];
         kvt_dtype dtype = dtypes[round / 3 % 3], back = dtypes[round % 3];
@@ -522,9 +471,9 @@ START_TEST(flushing_of_subnormals)
                 memcpy(b.got, b.fill, bytes);
                 oracle_table(&o, b.want, table);
                 oracle_write(&o, which, table, 0, MAX_ROWS, b.in.memory, dtype, (ptrdiff_t)stride);
-                control_set(control_flushing(before));
+                test_flush_subnormals(true);
                 kvt_status status = kvt_write(&layout, which, &pages, 0, MAX_ROWS, b.in.memory, dtype, (ptrdiff_t)stride);
-                control_set(before);
+                test_flush_subnormals(false);
                 ck_assert_int_eq(status, KVT_OK);
                 size_t at = test_difference(b.want, b.got, bytes);
                 TEST_REQUIRE(at == bytes, "FTZ: %s, tier %s, %s rows, %s dim %u: byte %td is %02x, not %02x", kvt_scheme_get(scheme)->name,
@@ -532,9 +481,9 @@ START_TEST(flushing_of_subnormals)
             }
             oracle_table(&o, b.got, table);
             oracle_read(&o, which, table, 0, MAX_ROWS, b.want_rows.memory, back, (ptrdiff_t)back_stride);
-            control_set(control_flushing(before));
+            test_flush_subnormals(true);
             kvt_status status = kvt_read(&layout, which, &pages, 0, MAX_ROWS, b.got_rows.memory, back, (ptrdiff_t)back_stride);
-            control_set(before);
+            test_flush_subnormals(false);
             ck_assert_int_eq(status, KVT_OK);
             size_t at = test_difference(b.want_rows.memory, b.got_rows.memory, MAX_ROWS * back_stride);
             TEST_REQUIRE(at == MAX_ROWS * back_stride, "FTZ: %s, tier %s, read as %s, %s dim %u, row %zu, channel %zu", kvt_scheme_get(scheme)->name,
@@ -550,10 +499,9 @@ START_TEST(flushing_flushes)
 {
 #if defined(__x86_64__) || defined(__aarch64__)
     volatile float tiny = 0x1p-130f, half = 0.5f, result;
-    control before = control_get();
-    control_set(control_flushing(before));
+    test_flush_subnormals(true);
     result = tiny * half;
-    control_set(before);
+    test_flush_subnormals(false);
     ck_assert(result == 0.0f);
     result = tiny * half;
     ck_assert(result > 0.0f);
