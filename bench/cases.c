@@ -28,7 +28,7 @@ kvt_row_format bench_row_format(const kvt_scheme_info *scheme)
     }
 }
 
-uint32_t bench_query_dim(const bench_case *one)
+uint32_t bench_row_dim(const bench_case *one)
 {
     return one->dim + (one->rope != NULL ? BENCH_ROPE_DIM : 0);
 }
@@ -46,7 +46,7 @@ kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout)
         spec.k_scheme = KVT_SCHEME_q4_0;
         spec.k_dim = 1;
     }
-    if (one->op == BENCH_ATTEND && one->rope != NULL) {
+    if (one->rope != NULL) {
         spec.rope_scheme = one->rope->scheme;
         spec.rope_dim = BENCH_ROPE_DIM;
     } else if (one->op == BENCH_ATTEND || one->side == KVT_V) {
@@ -86,22 +86,29 @@ static void name_options(const kvt_side_options *options, char *text, size_t roo
         join(text, room, "e8m0");
 }
 
+bench_scheme_name bench_scheme_name_of(const bench_case *one)
+{
+    bench_scheme_name made;
+    snprintf(made.text, sizeof made.text, "%s%s%s", one->scheme->name, one->rope != NULL ? "+" : "", one->rope != NULL ? one->rope->name : "");
+    return made;
+}
+
 void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM])
 {
     char options[48];
     char tokens[16] = "fit";
-    const char *op = BENCH_OP_NAMES[one->op], *scheme = one->scheme->name, *tier = kvt_tier_name(one->tier), *where = BENCH_WHERE_NAMES[one->where];
+    const char *op = BENCH_OP_NAMES[one->op], *tier = kvt_tier_name(one->tier), *where = BENCH_WHERE_NAMES[one->where];
+    const bench_scheme_name scheme = bench_scheme_name_of(one);
     name_options(&one->options, options, sizeof options);
     if (one->op != BENCH_ATTEND) {
-        snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", op, scheme, one->side == KVT_K ? "k" : "v", tier, one->dim,
+        snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", op, scheme.text, one->side == KVT_K ? "k" : "v", tier, one->dim,
                  bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", where);
         return;
     }
     if (one->tokens > 0)
         snprintf(tokens, sizeof tokens, "%u", one->tokens);
-    snprintf(name, BENCH_NAME_ROOM, "%s/%s%s%s/g%u/%s/%u/%s/t%u%s%s/%s", op, scheme, one->rope != NULL ? "+" : "",
-             one->rope != NULL ? one->rope->name : "", one->group, tier, one->dim, tokens, one->threads, options[0] != '\0' ? "/" : "", options,
-             where);
+    snprintf(name, BENCH_NAME_ROOM, "%s/%s/g%u/%s/%u/%s/t%u%s%s/%s", op, scheme.text, one->group, tier, one->dim, tokens, one->threads,
+             options[0] != '\0' ? "/" : "", options, where);
 }
 
 static int add_one(bench_cases *list, const bench_case *one)
@@ -127,9 +134,9 @@ static int add_one(bench_cases *list, const bench_case *one)
 /* Sides, tiers, widths and places of one operation in one scheme. */
 static int add_scheme(bench_cases *list, const bench_selection *selection, bench_op op, const kvt_scheme_info *scheme)
 {
-    bench_case one = { .op = op, .scheme = scheme, .dtype = selection->dtype, .options = selection->options };
+    bench_case one = { .op = op, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
     int status = 0;
-    for (int side = KVT_K; side <= (int)KVT_V; side++) {
+    for (int side = KVT_K; side <= (int)(selection->rope != NULL ? KVT_K : KVT_V); side++) {
         one.side = side == KVT_K ? KVT_K : KVT_V;
         for (one.tier = 0; (selection->sides >> side & 1) != 0 && one.tier < 32; one.tier++) {
             for (size_t d = 0; (selection->tiers >> one.tier & 1) != 0 && d < selection->n_dims; d++) {

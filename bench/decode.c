@@ -65,10 +65,10 @@ static kvt_attention shape_of(const decode *state, const decode_tiles *tiles, kv
                             .group = one->group,
                             .query_tokens = 1,
                             .query_dtype = KVT_F32,
-                            .query_head_stride = (ptrdiff_t)(bench_query_dim(one) * sizeof(float)),
+                            .query_head_stride = (ptrdiff_t)(bench_row_dim(one) * sizeof(float)),
                             .out_dtype = KVT_F32,
                             .out_head_stride = (ptrdiff_t)(one->dim * sizeof(float)),
-                            .scale = 1 / sqrtf((float)bench_query_dim(one)) };
+                            .scale = 1 / sqrtf((float)bench_row_dim(one)) };
 }
 
 static kvt_attention ask(const decode *state, const decode_tiles *tiles, kvt_segment *segment, size_t head)
@@ -76,7 +76,7 @@ static kvt_attention ask(const decode *state, const decode_tiles *tiles, kvt_seg
     const size_t rows = head * state->one.group;
     kvt_attention asked = shape_of(state, tiles, segment);
     segment->pages.base = tiles->memory.base + tiles->at * tiles->layer_bytes + head * state->pages * tiles->layout.page_bytes;
-    asked.queries = state->queries + rows * bench_query_dim(&state->one);
+    asked.queries = state->queries + rows * bench_row_dim(&state->one);
     asked.out = state->out + rows * state->one.dim;
     return asked;
 }
@@ -252,7 +252,7 @@ static kvt_status fill_tiles(const decode *state, const decode_tiles *tiles, con
     const size_t tokens = n * KVT_PAGE_TOKENS;
     kvt_status status = KVT_OK;
     const bool is_latent = state->one.rope != NULL;
-    const ptrdiff_t stride = (ptrdiff_t)(bench_query_dim(&state->one) * sizeof(float));
+    const ptrdiff_t stride = (ptrdiff_t)(bench_row_dim(&state->one) * sizeof(float));
     status = kvt_write(&tiles->layout, KVT_K, &pages, 0, tokens, rows, KVT_F32, stride);
     if (status == KVT_OK)
         status =
@@ -272,7 +272,7 @@ static void *part(decode *state, size_t *used, size_t bytes)
 static size_t place_small(decode *state)
 {
     const bench_case *one = &state->one;
-    const size_t rows = (size_t)one->kv_heads * one->group * bench_query_dim(one) * sizeof(float);
+    const size_t rows = (size_t)one->kv_heads * one->group * bench_row_dim(one) * sizeof(float);
     const decode_tiles *larger = state->f16.sizes.partial_bytes > state->ours.sizes.partial_bytes ? &state->f16 : &state->ours;
     size_t used = 0;
     state->queries = part(state, &used, rows);
@@ -318,7 +318,7 @@ int decode_open(decode *state, const bench_case *one, const machine *here, workl
     state->row_layers = !has_reference(state) || is_alone ? 0 : layers_of(state, here, row_layer_bytes(state), size);
     state->ours.at = state->f16.at = state->row_at = 0;
     state->read_at = state->ours.layers / 2; /* where ours have not just been */
-    const size_t filled = (size_t)FILLED_TOKENS * bench_query_dim(one) * sizeof(float), used = place_small(state);
+    const size_t filled = (size_t)FILLED_TOKENS * bench_row_dim(one) * sizeof(float), used = place_small(state);
     const size_t needs[] = { state->ours.layers * state->ours.layer_bytes, state->f16.layers * state->f16.layer_bytes,
                              state->row_layers * row_layer_bytes(state), used > filled ? used : filled };
     arena *const arenas[] = { &state->ours.memory, &state->f16.memory, &state->rows, &state->small };
@@ -326,7 +326,7 @@ int decode_open(decode *state, const bench_case *one, const machine *here, workl
         return -1;
 
     float *rows = (float *)(void *)state->small.base;
-    fill_rows(rows, FILLED_TOKENS, bench_query_dim(one), KVT_F32);
+    fill_rows(rows, FILLED_TOKENS, bench_row_dim(one), KVT_F32);
     status = fill_tiles(state, &state->ours, rows);
     if (status == KVT_OK && state->f16.layers > 0)
         status = fill_tiles(state, &state->f16, rows);
@@ -338,7 +338,7 @@ int decode_open(decode *state, const bench_case *one, const machine *here, workl
         fill_repeat(state->rows.base, bytes, state->row_layers * row_layer_bytes(state));
     }
     place_small(state);
-    fill_rows(state->queries, (size_t)one->kv_heads * one->group, bench_query_dim(one), KVT_F32);
+    fill_rows(state->queries, (size_t)one->kv_heads * one->group, bench_row_dim(one), KVT_F32);
     return 0;
 }
 

@@ -81,7 +81,7 @@ static void count_conversion(shim_state *state, const workload *work, const samp
     shim_set_counter(state, MEASURE_MEMCPY, median_ratio(all, CONTENDER_MEMCPY));
     if (work->ggml != NULL)
         shim_set_counter(state, MEASURE_GGML, median_ratio(all, CONTENDER_GGML));
-    if (work->one.op == BENCH_APPEND)
+    if (work->one.op == BENCH_APPEND || work->one.rope != NULL)
         shim_set_counter(state, MEASURE_BULK, median_ratio(all, CONTENDER_BULK));
     shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
 }

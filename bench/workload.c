@@ -2,6 +2,8 @@
 
 #include "bench/floor.h"
 
+#include <kvtile/mla.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -99,7 +101,33 @@ static size_t ggml_row_bytes(const workload *state)
 static kvt_status write_head(workload *state, size_t head, size_t first_token, size_t n_tokens, const unsigned char *rows)
 {
     const kvt_pages pages = pages_of(state, head);
-    return kvt_write(&state->layout, state->one.side, &pages, first_token, n_tokens, rows, state->one.dtype, (ptrdiff_t)state->row_bytes);
+    const ptrdiff_t stride = (ptrdiff_t)state->row_bytes;
+    const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, first_token, n_tokens, rows, state->one.dtype, stride);
+    if (state->one.rope == NULL || status != KVT_OK)
+        return status;
+    rows += state->one.dim * kvt_dtype_bytes(state->one.dtype);
+    return kvt_write(&state->layout, KVT_ROPE, &pages, first_token, n_tokens, rows, state->one.dtype, stride);
+}
+
+/* Normalised and rotated, as of a model. */
+static kvt_status write_latents(workload *state, size_t head, const unsigned char *rows)
+{
+    const kvt_pages pages = pages_of(state, head);
+    const float *norm = (const float *)(const void *)state->foreign.base;
+    const kvt_mla_rows made = { .size = sizeof made,
+                                .rows = { rows, state->one.dtype, (ptrdiff_t)state->row_bytes },
+                                .norm = norm,
+                                .norm_dtype = KVT_F32,
+                                .norm_epsilon = 1e-6f,
+                                .rope_pairs = KVT_ROPE_PAIRS_NEIGHBOURS,
+                                .rope_cos = norm + state->one.dim,
+                                .rope_sin = norm + state->one.dim + state->head_tokens * BENCH_ROPE_DIM / 2 };
+    return kvt_mla_write(&state->layout, &pages, 0, state->head_tokens, &made);
+}
+
+static size_t norm_and_turns(const workload *state)
+{
+    return state->one.rope != NULL ? state->one.dim + state->head_tokens * BENCH_ROPE_DIM : 0;
 }
 
 static kvt_status import_head(workload *state, size_t head, const unsigned char *rows)
@@ -121,7 +149,7 @@ static int fill(workload *state, workload_size size)
         fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = status == KVT_OK ? import_head(state, 0, state->rows.base) : status;
     } else {
-        fill_rows(state->rows.base, different, state->one.dim, state->one.dtype);
+        fill_rows(state->rows.base, different, bench_row_dim(&state->one), state->one.dtype);
         fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = write_head(state, 0, 0, state->head_tokens, state->rows.base);
     }
@@ -131,6 +159,8 @@ static int fill(workload *state, workload_size size)
     }
     const size_t head_bytes = state->head_pages * state->layout.page_bytes;
     fill_repeat(state->pages.base, head_bytes, state->heads * head_bytes);
+    if (state->one.rope != NULL)
+        fill_rows(state->foreign.base, 1, (uint32_t)norm_and_turns(state), KVT_F32);
     if (state->ggml != NULL) {
         const size_t stored = ggml_row_bytes(state);
         for (size_t t = 0; t < state->head_tokens; t++) {
@@ -152,8 +182,9 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
         return -1;
     }
     state->ggml = size != WORKLOAD_TINY ? ggml_format_find(one) : NULL;
-    state->row_bytes = is_converting(one) ? kvt_row_format_bytes(bench_row_format(one->scheme), one->dim) : one->dim * kvt_dtype_bytes(one->dtype);
-    state->stored_bytes = one->side == KVT_K ? state->layout.k.row_bytes : state->layout.v.row_bytes;
+    state->row_bytes =
+        is_converting(one) ? kvt_row_format_bytes(bench_row_format(one->scheme), one->dim) : bench_row_dim(one) * kvt_dtype_bytes(one->dtype);
+    state->stored_bytes = one->side == KVT_K ? state->layout.k.row_bytes + state->layout.rope.row_bytes : state->layout.v.row_bytes;
     choose_geometry(state, here, size);
     for (size_t i = 0; i < N_CONTENDERS; i++)
         state->cursor[i] = state->steps / N_CONTENDERS * i; /* far apart: none finds in the cache what another has just walked */
@@ -163,7 +194,7 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
     const size_t moved = tokens * (state->row_bytes + state->stored_bytes);
     const size_t needs[] = { filled * state->row_bytes, state->heads * state->head_pages * state->layout.page_bytes,
                              moved + HUGE_PAGE, /* the halves of memcpy apart from each other */
-                             filled * ggml_row_bytes(state) };
+                             one->rope != NULL ? norm_and_turns(state) * sizeof(float) : filled * ggml_row_bytes(state) };
     arena *const arenas[] = { &state->rows, &state->pages, &state->scratch, &state->foreign };
     if (arenas_need(arenas, needs, 4, size != WORKLOAD_TINY, state->error, sizeof state->error) != 0)
         return -1;
@@ -187,7 +218,8 @@ static unsigned char *rows_of(const workload *state, size_t step)
 static void run_write(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++)
-        note(state, write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
+        note(state,
+             state->one.rope != NULL ? write_latents(state, s, rows_of(state, s)) : write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
 }
 
 static void run_read(workload *state, size_t first, size_t n)
@@ -217,9 +249,13 @@ static void run_append(workload *state, size_t first, size_t n)
     }
 }
 
-/* As many rows as the same steps of append. */
+/* As many rows as the same steps of append; or the same rows of latents as they are. */
 static void run_bulk(workload *state, size_t first, size_t n)
 {
+    for (size_t s = first; state->one.rope != NULL && s < first + n; s++)
+        note(state, write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
+    if (state->one.rope != NULL)
+        return;
     for (size_t s = first; s < first + n; s += BULK_STEPS)
         note(state, write_head(state, s / BULK_STEPS % state->heads, (state->head_pages - 1) * KVT_PAGE_TOKENS, KVT_PAGE_TOKENS, rows_of(state, s)));
 }
@@ -311,7 +347,7 @@ int workload_sample(workload *state, double seconds[N_CONTENDERS])
     seconds[CONTENDER_FLOOR] = sample_one(state, CONTENDER_FLOOR);
     seconds[CONTENDER_MEMCPY] = sample_one(state, CONTENDER_MEMCPY);
     seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
-    seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND ? sample_one(state, CONTENDER_BULK) : (double)NAN;
+    seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND || state->one.rope != NULL ? sample_one(state, CONTENDER_BULK) : (double)NAN;
     if (state->status == KVT_OK)
         return 0;
     snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
@@ -331,7 +367,7 @@ static size_t sample_rows(const workload *state)
 
 size_t workload_elements(const workload *state)
 {
-    return sample_rows(state) * state->one.dim;
+    return sample_rows(state) * bench_row_dim(&state->one);
 }
 
 size_t workload_bytes_in(const workload *state)

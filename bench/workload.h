@@ -12,7 +12,7 @@ typedef enum contender {
     CONTENDER_FLOOR,  /* floor.h, the same bytes in and out */
     CONTENDER_MEMCPY, /* as many bytes together, half in, half out */
     CONTENDER_GGML,
-    CONTENDER_BULK, /* kvt_write of whole heads, as many tokens as are appended */
+    CONTENDER_BULK, /* kvt_write of whole heads, as many tokens as are appended, or as many latents and rotary parts as kvt_mla_write takes */
     N_CONTENDERS
 } contender;
 
@@ -22,12 +22,12 @@ typedef struct workload {
     arena rows;
     arena pages;
     arena scratch; /* memcpy's, and what the floor of a write stores */
-    arena foreign; /* ggml's */
+    arena foreign; /* ggml's; of latents the weights of the norm, then cosines, then sines */
     /* the case */
     bench_case one;
     kvt_layout layout;
     const ggml_format *ggml; /* NULL: none */
-    size_t row_bytes;        /* outside, as numbers or in a format */
+    size_t row_bytes;        /* outside, as numbers or in a format; of latents with the rotary part */
     size_t stored_bytes;     /* of a row */
     size_t heads;
     size_t head_pages;

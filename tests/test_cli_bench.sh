@@ -83,8 +83,10 @@ expect_json 'all(.results[]; .gbps_stored * .microseconds * 1000 / .working_set 
 run "$@" bench --quick --schemes kv6 --rope kv8 --ops attend --where l2 --json
 expect_json '.results | length == 1'
 expect_json '.results[0] | .rope_scheme == "kv8" and .head_dim == 512 and .group == 20 and .kv_heads == 1 and .microseconds > 0 and .reference_speedup == null'
+run "$@" bench --quick --schemes kv8 --rope bf16 --ops write --where l2 --dtype bf16 --json
+expect_json '.results | length == 1 and (.[0] | .rope_scheme == "bf16" and .side == "k" and .elements_per_ns > 0 and .bulk_ratio > 0)'
 expect_error 2 '"kv9" is no scheme' "$@" bench --ops attend --rope kv9
-expect_error 2 '--ops attend would be right' "$@" bench --rope kv8
+expect_error 2 '--ops write,attend would be right' "$@" bench --rope kv8
 run "$@" bench --quick --schemes kv4 --ops attend --tier scalar --where l2 --head-dim 72 --rotation 64 --json
 expect_json '(.results | length == 1) and .results[0].reference_speedup == null and .results[0].multiply_share == null'
 run "$@" bench --quick --schemes kv4 --ops attend --where l2

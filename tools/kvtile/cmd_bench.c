@@ -44,8 +44,11 @@ static const char HELP[] =
     "  --group LIST, --tokens LIST, --kv-heads N, --threads LIST\n"
     "                   of attend: query heads of a KV head (default: 4), tokens of the sequence in memory (default: 32768; in L2 as many as fit),\n"
     "                   KV heads in memory (default: 8; in L2 one per thread), threads (default: 1)\n"
-    "  --rope SCHEME    of attend: MLA. Rows are latents, keys that are values too, of --head-dim (default: 512) channels, and beside them rotary\n"
-    "                   parts of 64 channels in that scheme; --group is all heads (default: 20), and there is one KV head\n"
+    "  --rope SCHEME    of attend and write: MLA. Rows are latents, keys that are values too, of --head-dim (default: 512) channels, and beside "
+    "them\n"
+    "                   rotary parts of 64 channels in that scheme; --group is all heads (default: 20), and there is one KV head. Writing "
+    "normalises\n"
+    "                   the latents and rotates the rotary parts\n"
     "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
     "  --json           one object: the machine, and an array of results\n"
     "  --help           this text\n"
@@ -56,7 +59,7 @@ static const char HELP[] =
     "and\n"
     "               half out; median of pairs measured right after each other. 1 would be as fast, 2 takes twice the time. ggml: in a build that "
     "compares\n"
-    "bulk           of append: our time over that of writing as many tokens as whole pages\n"
+    "bulk           of append: our time over that of writing as many tokens as whole pages; of latents: of writing them as they are\n"
     "us, GB/s       of attend: microseconds of a step, and 10^9 stored bytes per second that it attends to\n"
     "read, multiply the time of only reading the bytes, and of only multiplying as often on this tier, over ours: 1 would be at that limit\n"
     "f16, plain     speed-up: the time from f16 tiles, and of a plain loop over rows of f16, over ours\n"
@@ -67,7 +70,7 @@ static const char HELP[] =
     "  kvtile bench --schemes q8_0,kv4 --ops read --tier all --head-dim 64,128,256\n"
     "  kvtile bench --schemes e4m3 --fp8-block 32 --fp8-scale e8m0\n"
     "  kvtile bench --ops attend --group 1,4,8 --tokens 4096,32768 --threads 1,2 --where memory\n"
-    "  kvtile bench --ops attend --schemes bf16,kv6,kv4 --rope kv8 --group 20,128 --where memory\n"
+    "  kvtile bench --ops write,attend --schemes bf16,kv6,kv4 --rope kv8 --group 20,128 --where memory\n"
     "  kvtile bench --schemes kv4 --ops write --effort best --where l2 --json | jq -r '.results[] | [.side, .elements_per_ns] | @tsv'\n";
 
 enum { MOST_WORDS = 64 };
@@ -244,10 +247,11 @@ static int take_rope(bench_selection *selection, const char *name)
 {
     char text[100];
     selection->rope = kvt_scheme_find(name);
-    if (selection->rope != NULL && selection->ops == 1U << BENCH_ATTEND)
+    const unsigned ops = 1U << BENCH_ATTEND | 1U << BENCH_WRITE;
+    if (selection->rope != NULL && selection->ops != 0 && (selection->ops & ~ops) == 0)
         return 0;
     if (selection->rope != NULL)
-        snprintf(text, sizeof text, "is for attention alone; --ops attend would be right");
+        snprintf(text, sizeof text, "is for latents, which are written and attended to; --ops write,attend would be right");
     else
         snprintf(text, sizeof text, "\"%.40s\" is no scheme; kvtile info names all", name);
     error_print(WHO, "--rope", text);
@@ -396,9 +400,7 @@ static void print_counter(const shim_result *result, const char *name, const cha
 static void print_row(const bench_case *one, const shim_result *result)
 {
     const bool is_attend = one->op == BENCH_ATTEND;
-    char scheme[24];
-    snprintf(scheme, sizeof scheme, "%s%s%s", one->scheme->name, one->rope != NULL ? "+" : "", one->rope != NULL ? one->rope->name : "");
-    printf("%-6s %-6s ", BENCH_OP_NAMES[one->op], scheme);
+    printf("%-6s %-6s ", BENCH_OP_NAMES[one->op], bench_scheme_name_of(one).text);
     if (is_attend)
         printf("%5u", one->group);
     else
@@ -439,9 +441,9 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
         json_object_set_new(object, "group", json_integer((json_int_t)one->group));
         json_object_set_new(object, "kv_heads", json_integer((json_int_t)one->kv_heads));
         json_object_set_new(object, "threads", json_integer((json_int_t)one->threads));
-        if (one->rope != NULL)
-            json_object_set_new(object, "rope_scheme", json_string(one->rope->name));
     }
+    if (one->rope != NULL)
+        json_object_set_new(object, "rope_scheme", json_string(one->rope->name));
     json_object_set_new(object, "tier", json_string(kvt_tier_name(one->tier)));
     json_object_set_new(object, "head_dim", json_integer((json_int_t)one->dim));
     json_object_set_new(object, "dtype", json_string(bench_dtype_name(one->dtype)));
