@@ -236,6 +236,18 @@ expect_error 2 "did you mean bf16?" "$@" "$kvtile" eval --latent "$work"/head_k.
 expect_error 2 "only --latent" "$@" "$kvtile" eval "$work"/head_k.qvkt --rope-dim 16
 expect_error 2 "another comparison" "$@" "$kvtile" eval --latent --attention "$work"/head_k.qvkt
 
+# ---- numbers without a header
+tail -c +21 "$work/head_k.qvkt" >"$work/keys.f32"
+run "$@" "$kvtile" eval --no-speed --json --schemes kv4,q8_0 "$work/head_k.qvkt"
+"$jq" 'map(del(.input))' "$work/stdout" >"$work/named"
+run "$@" "$kvtile" eval --no-speed --json --schemes kv4,q8_0 "$work/keys.f32" --shape 100,64 --side k
+"$jq" 'map(del(.input))' "$work/stdout" | cmp -s - "$work/named" || fail "--shape gives other results"
+expect_error 1 "has 25600 bytes: 25856 (1 heads x 101 tokens x 64 f32) would be right" "$@" "$kvtile" eval "$work/keys.f32" --shape 1,101,64
+expect_error 2 "would be right for --shape" "$@" "$kvtile" eval "$work/keys.f32" --shape 6400
+expect_error 2 "would be right for --shape" "$@" "$kvtile" eval "$work/keys.f32" --shape 100,-64
+expect_error 2 "f32, f16 or bf16" "$@" "$kvtile" eval "$work/keys.f32" --shape 100,64 --dtype f8
+expect_error 2 "which --shape is for" "$@" "$kvtile" eval "$work/head_k.qvkt" --dtype f16
+
 # ---- small .npy and .safetensors files: header, then numbers
 npy() { # npy FILE SHAPE DESCR ORDER
     header="{'descr': '$3', 'fortran_order': $4, 'shape': $2, }"

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <minizip/zip.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -302,6 +303,121 @@ START_TEST(npy_hostile)
 }
 END_TEST
 
+/* ---- .npz ---- */
+
+typedef struct archived {
+    const char *name;
+    const bytes *content;
+    int level; /* 0: only stored */
+} archived;
+
+/* The archive as numpy makes it, in memory too. */
+static bytes make_npz(const char *name, const archived *members, size_t n)
+{
+    const zipFile archive = zipOpen64(in_folder(name), APPEND_STATUS_CREATE);
+    ck_assert_ptr_nonnull(archive);
+    for (size_t i = 0; i < n; i++) {
+        const zip_fileinfo info = { .dosDate = 0 };
+        ck_assert_int_eq(
+            zipOpenNewFileInZip(archive, members[i].name, &info, NULL, 0, NULL, 0, NULL, members[i].level ? Z_DEFLATED : 0, members[i].level),
+            ZIP_OK);
+        ck_assert_int_eq(zipWriteInFileInZip(archive, members[i].content->data, (unsigned)members[i].content->size), ZIP_OK);
+        ck_assert_int_eq(zipCloseFileInZip(archive), ZIP_OK);
+    }
+    ck_assert_int_eq(zipClose(archive, NULL), ZIP_OK);
+    bytes made = { .size = 0 };
+    FILE *file = fopen(in_folder(name), "rb");
+    ck_assert_ptr_nonnull(file);
+    made.size = fread(made.data, 1, sizeof made.data, file);
+    ck_assert(made.size < sizeof made.data);
+    fclose(file);
+    return made;
+}
+
+START_TEST(npz_good)
+{
+    const bytes npy = make_npy(1, NPY_3D, 24), other = make_npy(1, "{'descr': '<i8', 'fortran_order': False, 'shape': (1,)}", 2),
+                text = { .data = "read me", .size = 7 };
+    for (int level = 0; level <= 9; level += 9) {
+        const archived members[] = {
+            { "layer0_keys.npy", &npy, level }, { "step.npy", &other, level }, { "layer0_values.npy", &npy, 9 - level }, { "notes.txt", &text, level }
+        };
+        make_npz("a.npz", members, 4);
+        rows_file file;
+        error_text error = { "" };
+        ck_assert_msg(rows_open(&file, in_folder("a.npz"), &error) == 0, "%s", error.text);
+        ck_assert_uint_eq(file.n_tensors, 2);
+        ck_assert_str_eq(file.tensors[0].name, "layer0_keys");
+        ck_assert_str_eq(file.tensors[1].name, "layer0_values");
+        ck_assert_ptr_nonnull(strstr(file.note, "2 of 4 arrays skipped: step.npy: descr is '<i8'"));
+        check_f32(&file.tensors[0], 2, 3, 4);
+        check_f32(&file.tensors[1], 2, 3, 4);
+        ck_assert_uint_eq(file.n_blocks, level ? 2 : 1); /* only what is deflated */
+        rows_close(&file);
+    }
+    const archived one = { "k.npy", &npy, 0 };
+    const bytes content = make_npz("b.npz", &one, 1);
+    expect_f32("named.bin", &content, 2, 3, 4);
+}
+END_TEST
+
+START_TEST(npz_hostile)
+{
+    const bytes npy = make_npy(1, NPY_3D, 24), text = { .data = "read me", .size = 7 };
+    const archived none = { "notes.txt", &text, 0 };
+    make_npz("h.npz", &none, 1);
+    expect_error("h.npz", "no array holds rows; notes.txt: is no .npy file");
+    save("n.npz", "PK\x03\x04 and no more", 16);
+    expect_error("n.npz", "is no zip archive");
+    for (int level = 0; level <= 9; level += 9) {
+        const archived one = { "k.npy", &npy, level };
+        const bytes content = make_npz("m.npz", &one, 1);
+        for (size_t n = 1; n <= content.size - 22; n++) { /* of the last record, 22 bytes, minizip does not need all */
+            rows_file file;
+            error_text error;
+            save("t.npz", content.data, n);
+            ck_assert_msg(rows_open(&file, in_folder("t.npz"), &error) == -1, "%zu bytes were accepted", n);
+        }
+        bytes damaged = content;
+        damaged.data[level ? 60 : 200] ^= 1; /* in the numbers */
+        save("d.npz", damaged.data, damaged.size);
+        expect_error("d.npz", "k.npy: is damaged");
+        check_mutations("x.npz", &content);
+        damaged = content;
+        const size_t central = content.size - 22 - 46 - strlen(one.name);
+        damaged.data[central + 8] |= 1;
+        save("c.npz", damaged.data, damaged.size);
+        expect_error("c.npz", "encrypted");
+        damaged = content;
+        memset(damaged.data + central + 24, 0xf0, 4); /* 4 GB */
+        save("l.npz", damaged.data, damaged.size);
+        expect_error("l.npz", "k.npy: is damaged");
+    }
+}
+END_TEST
+
+/* ---- nothing but numbers ---- */
+
+START_TEST(raw)
+{
+    bytes content = { .size = 0 };
+    append_f32(&content, 24);
+    save("raw.f32", content.data, content.size);
+    rows_file file;
+    error_text error;
+    rows_shape shape = { KVT_F32, 3, { 2, 3, 4 } };
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), 0);
+    check_f32(&file.tensors[0], 2, 3, 4);
+    rows_close(&file);
+    shape.dtype = KVT_BF16;
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "has 96 bytes: 48 (2 heads x 3 tokens x 4 bf16) would be right"));
+    shape = (rows_shape){ KVT_F32, 2, { UINT32_MAX, 1025 } };
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "dim is 1025"));
+}
+END_TEST
+
 #define TENSOR(name, dtype, shape, begin, end) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
 START_TEST(safetensors_good)
@@ -374,7 +490,7 @@ START_TEST(safetensors_hostile)
     }
     bytes file = make_safetensors("{\"__metadata__\":{}}", 0);
     save("h.safetensors", file.data, file.size);
-    expect_error("h.safetensors", "names no tensor");
+    expect_error("h.safetensors", "has no tensor");
     memset(file.data, 0xff, 8);
     save("h.safetensors", file.data, file.size);
     expect_error("h.safetensors", "header length is 18446744073709551615");
@@ -466,6 +582,9 @@ int main(void)
     tcase_add_test(all, qvkt_hostile);
     tcase_add_test(all, npy_good);
     tcase_add_test(all, npy_hostile);
+    tcase_add_test(all, npz_good);
+    tcase_add_test(all, npz_hostile);
+    tcase_add_test(all, raw);
     tcase_add_test(all, safetensors_good);
     tcase_add_test(all, safetensors_hostile);
     tcase_add_test(all, not_a_file_of_rows);

@@ -9,7 +9,11 @@
 /* Each looks at file->map and adds tensors to `file`; 0, or -1 with the error (rows_close is then still due). */
 int qvkt_read(rows_file *file, error_text *error);
 int npy_read(rows_file *file, error_text *error);
+int npz_read(rows_file *file, const char *path, error_text *error);
 int safetensors_read(rows_file *file, error_text *error);
+
+/* The rows of an .npy file of `size` bytes. */
+int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text *error);
 
 /* Writes [head][token][dim] f32 rows as QVKT; head h begins at rows + h * head_stride (in elements). */
 int qvkt_write(const char *path, uint32_t layer, uint32_t heads, size_t tokens, uint32_t dim, const float *rows, size_t head_stride,
@@ -25,5 +29,18 @@ int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, u
 
 /* Takes a copy of `name`, which may be NULL. */
 int rows_add(rows_file *file, const rows_tensor *tensor, const char *name, error_text *error);
+
+/* Memory that lives as long as the file; NULL when there is none. */
+void *rows_block(rows_file *file, size_t bytes);
+
+/* What a file has beside rows: counted, with the reason of the first. */
+typedef struct rows_skipped {
+    size_t n;
+    error_text first;
+} rows_skipped;
+void rows_skip(rows_skipped *skipped, const error_text *reason);
+
+/* When all were looked at: makes the note; -1 with the error when there are no rows. `what`: a file of this format has such things. */
+int rows_finish(rows_file *file, const rows_skipped *skipped, const char *what, error_text *error);
 
 #endif

@@ -133,37 +133,42 @@ static int dtype_of(const char *descr, kvt_dtype *dtype, error_text *error)
     return 0;
 }
 
-int npy_read(rows_file *file, error_text *error)
+int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text *error)
 {
-    const file_map *map = &file->map;
-    if (map->size < 10)
-        return error_set(error, "file is %zu bytes: an .npy header has at least 10", map->size);
-    if (memcmp(map->data, "\x93NUMPY", 6) != 0)
+    if (size < 10)
+        return error_set(error, "file is %zu bytes: an .npy header has at least 10", size);
+    if (memcmp(data, "\x93NUMPY", 6) != 0)
         return error_set(error, "magic is not that of .npy: \\x93NUMPY would be right");
-    const unsigned version = map->data[6];
+    const unsigned version = data[6];
     if (version < 1 || version > 3)
         return error_set(error, "version is %u: 1, 2 or 3 would be right", version);
     const size_t preamble = version == 1 ? 10 : 12;
-    if (map->size < preamble)
-        return error_set(error, "file is %zu bytes: an .npy header of version %u has at least %zu", map->size, version, preamble);
-    const size_t length = version == 1 ? load_u16(map->data + 8) : load_u32(map->data + 8);
-    if (length > map->size - preamble)
-        return error_set(error, "header length is %zu: the file has only %zu bytes after it", length, map->size - preamble);
+    if (size < preamble)
+        return error_set(error, "file is %zu bytes: an .npy header of version %u has at least %zu", size, version, preamble);
+    const size_t length = version == 1 ? load_u16(data + 8) : load_u32(data + 8);
+    if (length > size - preamble)
+        return error_set(error, "header length is %zu: the file has only %zu bytes after it", length, size - preamble);
 
-    const uint8_t *text = map->data + preamble;
+    const uint8_t *text = data + preamble;
     header head = { 0 };
-    rows_tensor tensor = { .data = text + length };
+    *tensor = (rows_tensor){ .data = text + length };
     uint64_t bytes;
-    if (parse_header((cursor){ .at = text, .end = text + length }, &head, error) != 0 || dtype_of(head.descr, &tensor.dtype, error) != 0)
+    if (parse_header((cursor){ .at = text, .end = text + length }, &head, error) != 0 || dtype_of(head.descr, &tensor->dtype, error) != 0)
         return -1;
     if (head.fortran_order)
         return error_set(error, "fortran_order is True: False would be right, as numpy.ascontiguousarray gives it");
-    if (rows_set_shape(&tensor, head.n_sizes, head.sizes, &bytes, error) != 0)
+    if (rows_set_shape(tensor, head.n_sizes, head.sizes, &bytes, error) != 0)
         return -1;
-    const size_t rest = map->size - preamble - length;
+    const size_t rest = size - preamble - length;
     if (bytes != rest)
         return error_set(error, "numbers take %zu bytes: %" PRIu64 " would be right for this shape", rest, bytes);
-    return rows_add(file, &tensor, NULL, error);
+    return 0;
+}
+
+int npy_read(rows_file *file, error_text *error)
+{
+    rows_tensor tensor;
+    return npy_parse(file->map.data, file->map.size, &tensor, error) == 0 ? rows_add(file, &tensor, NULL, error) : -1;
 }
 
 void npy_write_header(FILE *stream, kvt_dtype dtype, uint32_t heads, size_t tokens, uint32_t dim)

@@ -48,6 +48,40 @@ int rows_add(rows_file *file, const rows_tensor *tensor, const char *name, error
     return 0;
 }
 
+void *rows_block(rows_file *file, size_t bytes)
+{
+    void **blocks = realloc(file->blocks, (file->n_blocks + 1) * sizeof *blocks);
+    if (blocks == NULL)
+        return NULL;
+    file->blocks = blocks;
+    void *made = malloc(bytes > 0 ? bytes : 1);
+    if (made != NULL)
+        file->blocks[file->n_blocks++] = made;
+    return made;
+}
+
+void rows_skip(rows_skipped *skipped, const error_text *reason)
+{
+    if (skipped->n++ == 0)
+        skipped->first = *reason;
+}
+
+int rows_finish(rows_file *file, const rows_skipped *skipped, const char *what, error_text *error)
+{
+    if (file->n_tensors == 0 && skipped->n == 0)
+        return error_set(error, "has no %s: at least one of f32, f16 or bf16 would be right", what);
+    if (file->n_tensors == 0)
+        return error_set(error, "no %s holds rows; %.300s", what, skipped->first.text);
+    if (skipped->n == 0)
+        return 0;
+    const size_t room = sizeof skipped->first.text + 80;
+    file->note = malloc(room);
+    if (file->note == NULL)
+        return error_set(error, "cannot be read: out of memory");
+    snprintf(file->note, room, "%zu of %zu %ss skipped: %s", skipped->n, skipped->n + file->n_tensors, what, skipped->first.text);
+    return 0;
+}
+
 static bool begins_with(const file_map *map, const char *magic)
 {
     const size_t length = strlen(magic);
@@ -67,9 +101,11 @@ static int read_any(rows_file *file, const char *path, error_text *error)
         return qvkt_read(file, error);
     if (begins_with(&file->map, "\x93NUMPY") || ends_with(path, ".npy"))
         return npy_read(file, error);
+    if (begins_with(&file->map, "PK\x03\x04") || ends_with(path, ".npz"))
+        return npz_read(file, path, error);
     if (ends_with(path, ".safetensors"))
         return safetensors_read(file, error);
-    return error_set(error, "begins neither with QVKT nor as .npy does, nor is it named .safetensors: one of these would be right");
+    return error_set(error, "begins neither with QVKT nor as .npy or .npz do, nor is it named .safetensors: one of these would be right");
 }
 
 int rows_open(rows_file *file, const char *path, error_text *error)
@@ -84,12 +120,33 @@ int rows_open(rows_file *file, const char *path, error_text *error)
     return 0;
 }
 
+int rows_open_raw(rows_file *file, const char *path, const rows_shape *shape, error_text *error)
+{
+    *file = (rows_file){ 0 };
+    if (file_map_open(&file->map, path, error) != 0)
+        return -1;
+    rows_tensor tensor = { .dtype = shape->dtype, .data = file->map.data };
+    uint64_t bytes;
+    int status = rows_set_shape(&tensor, shape->n_sizes, shape->sizes, &bytes, error);
+    if (status == 0 && bytes != file->map.size)
+        status = error_set(error, "has %zu bytes: %" PRIu64 " (%" PRIu32 " heads x %zu tokens x %" PRIu32 " %s) would be right", file->map.size,
+                           bytes, tensor.heads, tensor.tokens, tensor.dim, rows_dtype_name(tensor.dtype));
+    if (status == 0)
+        status = rows_add(file, &tensor, NULL, error);
+    if (status != 0)
+        rows_close(file);
+    return status;
+}
+
 void rows_close(rows_file *file)
 {
     for (size_t i = 0; i < file->n_tensors; i++)
         free(file->tensors[i].name);
     free(file->tensors);
     free(file->note);
+    for (size_t i = 0; i < file->n_blocks; i++)
+        free(file->blocks[i]);
+    free(file->blocks);
     file_map_close(&file->map);
     *file = (rows_file){ 0 };
 }

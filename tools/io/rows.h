@@ -1,4 +1,5 @@
-/* Rows of keys or values in a file: QVKT, .npy or .safetensors, told apart by their first bytes and, for safetensors, by the name's ending. */
+/* Rows of keys or values in a file: QVKT, .npy, .npz or .safetensors, told apart by their first bytes and, for safetensors, by the name's ending; or
+ * nothing but numbers, of which somebody says what they are. */
 #ifndef KVT_TOOLS_ROWS_H
 #define KVT_TOOLS_ROWS_H
 
@@ -13,18 +14,29 @@ typedef struct rows_tensor {
     uint32_t heads;
     size_t tokens;
     uint32_t dim;
-    const uint8_t *data; /* in the file, at any alignment; heads * tokens * dim elements were checked to be there */
+    const uint8_t *data; /* in the file or what was inflated of it, at any alignment; heads * tokens * dim elements were checked to be there */
 } rows_tensor;
 
 typedef struct rows_file {
     file_map map;
     size_t n_tensors; /* at least 1 */
     rows_tensor *tensors;
-    char *note; /* one line about what was skipped, or NULL */
+    char *note;    /* one line about what was skipped, or NULL */
+    void **blocks; /* memory for what was inflated */
+    size_t n_blocks;
 } rows_file;
 
 /* 0, or -1 with the error; `file` then holds nothing. */
 int rows_open(rows_file *file, const char *path, error_text *error);
+
+/* Numbers and nothing else: `n_sizes` of 2 or 3 are [token][dim] or [head][token][dim]. */
+typedef struct rows_shape {
+    kvt_dtype dtype;
+    size_t n_sizes;
+    uint64_t sizes[3];
+} rows_shape;
+int rows_open_raw(rows_file *file, const char *path, const rows_shape *shape, error_text *error);
+
 void rows_close(rows_file *file);
 
 /* The tokens * dim numbers of one head. */

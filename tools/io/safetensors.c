@@ -106,8 +106,7 @@ static int use_entry(rows_file *file, const char *name, const entry *tensor, con
 static int use_header(rows_file *file, json_t *header, const uint8_t *data, uint64_t data_bytes, error_text *error)
 {
     uint64_t data_end = 0;
-    size_t n_skipped = 0;
-    error_text first_reason = { "" };
+    rows_skipped skipped = { 0 };
     const char *name;
     json_t *value;
     json_object_foreach(header, name, value)
@@ -125,23 +124,12 @@ static int use_header(rows_file *file, json_t *header, const uint8_t *data, uint
             *error = reason;
             return -1;
         }
-        if (used > 0 && n_skipped++ == 0)
-            first_reason = reason;
+        if (used > 0)
+            rows_skip(&skipped, &reason);
     }
     if (data_end != data_bytes)
         return error_set(error, "data_offsets end at %" PRIu64 ": the file has %" PRIu64 " bytes of data", data_end, data_bytes);
-    if (file->n_tensors == 0 && n_skipped == 0)
-        return error_set(error, "header names no tensor: at least one of F32, F16 or BF16 would be right");
-    if (file->n_tensors == 0)
-        return error_set(error, "no tensor holds rows; %.300s", first_reason.text);
-    if (n_skipped > 0) {
-        const size_t room = sizeof first_reason.text + 80;
-        file->note = malloc(room);
-        if (file->note == NULL)
-            return error_set(error, "cannot be read: out of memory");
-        snprintf(file->note, room, "%zu of %zu tensors skipped: %s", n_skipped, n_skipped + file->n_tensors, first_reason.text);
-    }
-    return 0;
+    return rows_finish(file, &skipped, "tensor", error);
 }
 
 int safetensors_read(rows_file *file, error_text *error)

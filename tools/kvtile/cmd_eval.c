@@ -29,8 +29,8 @@ static const char HELP[] =
     "way, the rotary part in each scheme of --rope, and as FlashMLA, DeepSeek-V4 and ggml store them. Of keys and values the best latents of each\n"
     "--rank are made, by singular value decomposition, and stored so, beside the keys and values themselves.\n"
     "\n"
-    "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16),\n"
-    "       .safetensors (every tensor of f32, f16 or bf16 that has such a shape)\n"
+    "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16), .npz and .safetensors\n"
+    "       (every array of f32, f16 or bf16 that has such a shape); with --shape, numbers and nothing else\n"
     "\n"
     "A LIST is words separated by commas, or \"all\". Every combination is measured, once where the width makes two the same.\n"
     "  --schemes LIST    see kvtile info (default: all)\n"
@@ -50,6 +50,9 @@ static const char HELP[] =
     "  --rope-dim N    the last N numbers of a latent's row are its rotary part (default: 0)\n"
     "  --rope LIST     schemes of the rotary part (default: bf16,kv8)\n"
     "  --rank LIST     ranks of the latents of keys and values (default: an eighth, a quarter and half of a token's numbers)\n"
+    "  --shape LIST    INPUTs have no header: [heads,]tokens,dim\n"
+    "  --dtype f32|f16|bf16\n"
+    "                  of INPUTs without a header (default: f32)\n"
     "  --from N        measure tokens N and later; all are stored (default 0).\n"
     "                  Latents of keys and values are made from the tokens before N only, when N is not 0\n"
     "  --mean          only what is summed up over all inputs\n"
@@ -85,6 +88,7 @@ static const char HELP_OF_COLUMNS[] =
     "  kvtile eval --attention layer0_keys.qvkt layer0_values.qvkt layer0_queries.qvkt --schemes q8_0,kv5,kv4\n"
     "  kvtile eval --latent glm_layer3.npy --rope-dim 64 --schemes kv6,kv4 --rotation 64 --centring page\n"
     "  kvtile eval --latent *.qvkt --schemes bf16,kv6,kv4 --rank 64,128 --from 512\n"
+    "  kvtile eval keys.f16 --shape 8,4096,128 --dtype f16 --side k\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
 
@@ -98,6 +102,7 @@ typedef struct options {
     double scale; /* 0: of the head_dim */
     bool attention;
     bool latent;
+    rows_shape shape; /* of inputs; no sizes: they say it themselves */
     eval_latent_options of_latents;
     bool speed;
     bool mean;
@@ -196,11 +201,16 @@ static int measure_tensor(const char *path, const rows_file *file, const rows_te
 
 /* ---- the command ---- */
 
+static int open_input(rows_file *file, const char *path, const options *chosen, error_text *error)
+{
+    return chosen->shape.n_sizes > 0 ? rows_open_raw(file, path, &chosen->shape, error) : rows_open(file, path, error);
+}
+
 static int eval_input(const char *path, state *run)
 {
     rows_file file;
     error_text error;
-    int status = rows_open(&file, path, &error);
+    int status = open_input(&file, path, run->chosen, &error);
     if (status == 0 && file.note != NULL)
         error_print(WHO, path, file.note);
     for (size_t i = 0; status == 0 && i < file.n_tensors; i++)
@@ -330,7 +340,7 @@ static int attend_inputs(const char **paths, const options *chosen)
     int code = files == NULL ? 1 : 0;
     size_t opened = 0;
     for (; code == 0 && opened < n; opened++) {
-        code = rows_open(&files[opened], paths[opened], &error) != 0;
+        code = open_input(&files[opened], paths[opened], chosen, &error) != 0;
         for (size_t i = 0; code == 0 && i < files[opened].n_tensors; i++) {
             const rows_tensor *tensor = &files[opened].tensors[i];
             if (tensors_add(&kinds[kind_of(paths[opened], tensor)], paths[opened], tensor) != 0)
@@ -379,24 +389,57 @@ static int choose_scale(options *chosen, const char *text)
     return 0;
 }
 
-/* Whole numbers separated by commas. */
-static int choose_ranks(eval_latent_options *to, const char *list)
+/* At most `room` whole numbers from 1 to `most`, separated by commas. How many, or 0. */
+static size_t take_numbers(uint64_t *numbers, size_t room, uint64_t most, const char *list)
 {
+    size_t n = 0;
     for (const char *at = list; at != NULL;) {
         char *end;
         errno = 0;
-        const unsigned long long rank = strtoull(at, &end, 10);
-        if (!isdigit((unsigned char)*at) || (*end != '\0' && *end != ',') || errno != 0 || rank < 1 || rank > KVT_MAX_DIM ||
-            to->n_ranks == EVAL_MOST_RANKS) {
-            char what[96];
-            snprintf(what, sizeof what, "up to %d whole numbers of 1 to %d would be right for --rank", EVAL_MOST_RANKS, KVT_MAX_DIM);
-            error_print(WHO, list, what);
-            return -1;
-        }
-        to->ranks[to->n_ranks++] = (uint32_t)rank;
+        const unsigned long long number = strtoull(at, &end, 10);
+        if (!isdigit((unsigned char)*at) || (*end != '\0' && *end != ',') || errno != 0 || number < 1 || number > most || n == room)
+            return 0;
+        numbers[n++] = number;
         at = *end == ',' ? end + 1 : NULL;
     }
-    return 0;
+    return n;
+}
+
+static int choose_ranks(eval_latent_options *to, const char *list)
+{
+    uint64_t ranks[EVAL_MOST_RANKS];
+    to->n_ranks = take_numbers(ranks, EVAL_MOST_RANKS, KVT_MAX_DIM, list);
+    for (size_t i = 0; i < to->n_ranks; i++)
+        to->ranks[i] = (uint32_t)ranks[i];
+    if (to->n_ranks > 0)
+        return 0;
+    char what[96];
+    snprintf(what, sizeof what, "up to %d whole numbers of 1 to %d would be right for --rank", EVAL_MOST_RANKS, KVT_MAX_DIM);
+    error_print(WHO, list, what);
+    return -1;
+}
+
+static int choose_shape(rows_shape *to, const char *shape, const char *dtype)
+{
+    static const kvt_dtype dtypes[] = { KVT_F32, KVT_F16, KVT_BF16 };
+    for (size_t i = 0; i < 3; i++)
+        if (dtype == NULL || strcmp(dtype, rows_dtype_name(dtypes[i])) == 0) {
+            to->dtype = dtypes[i];
+            break;
+        }
+    if (to->dtype == 0) {
+        error_print(WHO, dtype, "f32, f16 or bf16 would be right for --dtype");
+        return -1;
+    }
+    if (shape == NULL && dtype != NULL) {
+        error_print(WHO, "--dtype", "only inputs without a header need it, which --shape is for");
+        return -1;
+    }
+    to->n_sizes = shape != NULL ? take_numbers(to->sizes, 3, UINT32_MAX, shape) : 0;
+    if (shape == NULL || to->n_sizes >= 2)
+        return 0;
+    error_print(WHO, shape, "tokens,dim or heads,tokens,dim would be right for --shape");
+    return -1;
 }
 
 static int choose_latents(options *chosen, const char *rope_dim, const char *rope, const char *rank)
@@ -451,7 +494,25 @@ static int choose_options(options *chosen, const eval_words *words, const char *
 
 int kvt_cmd_eval(int argc, const char **argv)
 {
-    enum { SCHEMES, ROTATION, CENTRING, EFFORT, FP8_BLOCK, FP8_SCALE, SIDE, TIER, FROM, QUERY_COUNT, SCALE, ROPE_DIM, ROPE, RANK, N_TEXTS };
+    enum {
+        SCHEMES,
+        ROTATION,
+        CENTRING,
+        EFFORT,
+        FP8_BLOCK,
+        FP8_SCALE,
+        SIDE,
+        TIER,
+        FROM,
+        QUERY_COUNT,
+        SCALE,
+        ROPE_DIM,
+        ROPE,
+        RANK,
+        SHAPE,
+        DTYPE,
+        N_TEXTS
+    };
     int help = 0;
     int json = 0;
     int mean = 0;
@@ -473,6 +534,8 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "rope-dim", 0, POPT_ARG_STRING, NULL, 1 + ROPE_DIM, NULL, NULL },
                                         { "rope", 0, POPT_ARG_STRING, NULL, 1 + ROPE, NULL, NULL },
                                         { "rank", 0, POPT_ARG_STRING, NULL, 1 + RANK, NULL, NULL },
+                                        { "shape", 0, POPT_ARG_STRING, NULL, 1 + SHAPE, NULL, NULL },
+                                        { "dtype", 0, POPT_ARG_STRING, NULL, 1 + DTYPE, NULL, NULL },
                                         { "attention", 0, POPT_ARG_NONE, &attention, 0, NULL, NULL },
                                         { "latent", 0, POPT_ARG_NONE, &latent, 0, NULL, NULL },
                                         { "mean", 0, POPT_ARG_NONE, &mean, 0, NULL, NULL },
@@ -508,7 +571,8 @@ int kvt_cmd_eval(int argc, const char **argv)
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;
     } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
-               choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0) {
+               choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0 ||
+               choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0) {
         code = 2;
     } else {
         code = chosen.attention || chosen.latent ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
