@@ -5,34 +5,10 @@ set -eu
 jq=$1
 shift
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, and nothing on stdout.
-expect_error() {
-    code=$1
-    text=$2
-    shift 2
-    got=0
-    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
-    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
-    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
-    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
-    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
-}
-
-# expect_json FILTER: true of the last output.
-expect_json() {
-    "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1"
-}
-
-run() {
+run() { # without a word on stderr
     "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
     [ ! -s "$work/stderr" ] || fail "stderr: $*: $(cat "$work/stderr")"
 }
@@ -128,5 +104,4 @@ expect_error 2 'has these options' "$@" bench --schemes q8_0 --effort best
 expect_error 2 '--nosuch' "$@" bench --nosuch
 expect_error 2 'surplus' "$@" bench surplus
 
-[ "$failures" -eq 0 ] || exit 1
-echo "all passed"
+finish

@@ -8,37 +8,8 @@ engine=$3
 kvtile=$4
 shift 4
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, nothing on stdout, and no file left behind.
-expect_error() {
-    code=$1
-    text=$2
-    shift 2
-    got=0
-    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
-    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
-    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
-    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
-    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
-    [ -z "$(find "$work" -name 'never*')" ] || fail "a file was left behind: $*"
-}
-
-# expect_json FILTER: true of the last output.
-expect_json() {
-    "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1: $(cat "$work/stdout")"
-}
-
-run() {
-    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
-}
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 # ---- real keys there and back in every format: 2 heads x 70 tokens x 64 channels
 run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" \
@@ -141,5 +112,4 @@ if [ -w /dev/full ]; then
     expect_error 1 "cannot be written" "$@" "$kvtile" convert "$keys" --to ggml_q8_0 -o /dev/full/never
 fi
 
-[ "$failures" -eq 0 ] || exit 1
-echo "all passed"
+finish

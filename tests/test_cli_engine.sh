@@ -6,35 +6,12 @@ demo=$1
 engine=$2
 shift 2
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 # Under emulation the model takes ten times as long.
 tokens=128
 [ $# -eq 0 ] || tokens=24
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, and nothing on stdout.
-expect_error() {
-    code=$1
-    text=$2
-    shift 2
-    got=0
-    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
-    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
-    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
-    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
-    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
-}
-
-run() {
-    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
-}
 
 # expect TEXT: a line of stdout is that, or begins with it where TEXT ends with "...".
 expect() {
@@ -184,5 +161,4 @@ if [ -w /dev/full ]; then
     grep -q 'the text: cannot be written: ' "$work/stderr" || fail "a full disk: $(cat "$work/stderr")"
 fi
 
-[ "$failures" -eq 0 ] || exit 1
-echo "all passed"
+finish

@@ -9,38 +9,10 @@ engine=$4
 kvtile=$5
 shift 5
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-
-fail() {
-    echo "FAILED: $*"
-    failures=$((failures + 1))
-}
-
-# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, and nothing on stdout.
-expect_error() {
-    code=$1
-    text=$2
-    shift 2
-    got=0
-    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
-    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
-    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
-    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
-    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
-}
-
-# expect_json FILTER: true of the last output.
-expect_json() {
-    "$jq" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1"
-}
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 zeros() { head -c "$1" /dev/zero; }
-
-run() {
-    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
-}
 
 # ---- real keys and values
 run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" \
@@ -360,5 +332,4 @@ else
     echo "dumps of Qwen3.5: skipped, no shared data"
 fi
 
-[ "$failures" -eq 0 ] || exit 1
-echo "all passed"
+finish

@@ -1,0 +1,41 @@
+# What tests of commands share; sourced. $jq is the path of jq where expect_json is used.
+# shellcheck shell=sh
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# run COMMAND...: that succeeds; what it prints is in $work/stdout and $work/stderr.
+run() {
+    "$@" >"$work/stdout" 2>"$work/stderr" || fail "exit code $?: $*: $(cat "$work/stderr")"
+}
+
+# expect_error CODE TEXT COMMAND...: that exit code, exactly one line on stderr, with TEXT in it, nothing on stdout, and no file "never" left behind.
+expect_error() {
+    code=$1
+    text=$2
+    shift 2
+    got=0
+    "$@" >"$work/stdout" 2>"$work/stderr" || got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got, not $code: $*"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fail "not one line: $*: $(cat "$work/stderr")"
+    grep -qF -- "$text" "$work/stderr" || fail "no '$text': $*: $(cat "$work/stderr")"
+    [ ! -s "$work/stdout" ] || fail "output beside the error: $*"
+    [ -z "$(find "$work" -name 'never*')" ] || fail "a file was left behind: $*"
+}
+
+# expect_json FILTER: true of the last output.
+expect_json() {
+    "${jq:?}" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1: $(head -c 2000 "$work/stdout")"
+}
+
+# The last line of a test.
+finish() {
+    [ "$failures" -eq 0 ] || exit 1
+    echo "all passed"
+}
