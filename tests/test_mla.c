@@ -639,7 +639,7 @@ typedef struct left_bytes {
 
 static left_bytes watch(const unsigned char *now, size_t n)
 {
-    return (left_bytes){ now, calloc(1, n), n };
+    return (left_bytes){ now, place(n, false), n };
 }
 
 static void expect_left(left_bytes *bytes, bool is_first, const char *what, int seed, const char *tier, bool flushes)
@@ -717,7 +717,7 @@ START_TEST(guard_pages)
     test_tier tiers[32];
     const size_t n_tiers = test_tiers(tiers);
     const size_t bytes = PAGES * latent_layout(latent_scheme, rope_scheme, rank, rope, options, 0).page_bytes;
-    unsigned char *memory = place(bytes, at_end), *garbage = test_malloc(bytes);
+    unsigned char *memory = place(bytes, at_end), *garbage = place(bytes, false);
     test_fill(&state, garbage, bytes);
     left_bytes written = watch(memory, bytes), keys = watch(k, tokens * HEADS * k_row), values = watch(v, tokens * HEADS * v_row),
                keys_of_garbage = watch(k, tokens * HEADS * k_row);
