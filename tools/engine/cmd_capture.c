@@ -1,8 +1,8 @@
 /* kvtile-engine capture: keys, values and queries into files. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/commands.h"
-#include "tools/engine/progress.h"
 #include "tools/io/formats.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -50,9 +50,9 @@ int cmd_capture(const options *chosen, const char **argument, error_text *error)
         result = forward_capture(&state, error);
     if (result == 0) {
         progress shown;
-        progress_start(&shown, "capture");
+        progress_start(&shown);
         for (size_t i = 0; i < job.n_tokens; i++) {
-            progress_show(&shown, i, job.n_tokens);
+            progress_show(&shown, "capture", i, job.n_tokens, NULL);
             forward_token(&state, job.tokens[i], i);
         }
         progress_end(&shown);

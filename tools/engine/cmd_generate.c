@@ -1,7 +1,7 @@
 /* kvtile-engine generate: the prompt, and how the model goes on. */
 #include "tools/engine/commands.h"
-#include "tools/engine/progress.h"
 #include "tools/engine/sample.h"
+#include "tools/progress.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /* kvtile-engine perplexity: of one way of storing, or of several in a table. */
 #include "tools/engine/commands.h"
-#include "tools/engine/progress.h"
+#include "tools/progress.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,9 +20,9 @@ static int measure(measured *result, const run *job, const cache_way *way, const
     const size_t n = job->n_tokens - 1; /* the last is only predicted */
     double surprise = 0;
     progress shown;
-    progress_start(&shown, name);
+    progress_start(&shown);
     for (size_t i = 0; i < n; i++) {
-        progress_show(&shown, i, n);
+        progress_show(&shown, name, i, n, NULL);
         forward_token(&state, job->tokens[i], i);
         surprise += forward_surprise(&state, job->tokens[i + 1]);
     }

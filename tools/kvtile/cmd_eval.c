@@ -113,7 +113,7 @@ typedef struct options {
 typedef struct state {
     const options *chosen;
     eval_space space;
-    eval_progress progress;
+    progress shown;
     eval_summary summaries[2]; /* by side */
     json_t *array;             /* NULL: tables */
 } state;
@@ -189,7 +189,7 @@ static int measure_tensor(const char *path, const rows_file *file, const rows_te
                            .results = calloc(chosen->ways.n, sizeof *report.results) };
     int status = report.input == NULL || report.results == NULL ? error_set(error, "cannot be evaluated: out of memory") : 0;
     if (status == 0)
-        status = eval_measure(&report, &chosen->ways, chosen->tiers, chosen->speed, &run->space, &run->progress, error);
+        status = eval_measure(&report, &chosen->ways, chosen->tiers, chosen->speed, &run->space, &run->shown, error);
     if (status == 0)
         eval_summary_add(&run->summaries[report.side == KVT_V], &report);
     if (status == 0 && !chosen->mean && eval_report_tensor(&report, run->array) != 0)
@@ -239,7 +239,7 @@ static int eval_inputs(const char **paths, const options *chosen)
 {
     state run = { .chosen = chosen };
     int status = 0;
-    eval_progress_start(&run.progress);
+    progress_start(&run.shown);
     for (size_t side = 0; side < 2; side++) {
         eval_summary *summary = &run.summaries[side];
         *summary = (eval_summary){ .n_ways = chosen->ways.n, .sums = calloc(chosen->ways.n, sizeof *summary->sums) };
@@ -298,17 +298,17 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
     }
     eval_layer *layers = calloc(n, sizeof *layers);
     json_t *array = chosen->json ? json_array() : NULL;
-    eval_progress progress;
-    eval_progress_start(&progress);
+    progress shown;
+    progress_start(&shown);
     const eval_attention_options how = {
-        .tiers = chosen->tiers, .from = chosen->from, .queries = chosen->queries, .scale = chosen->scale, .progress = &progress
+        .tiers = chosen->tiers, .from = chosen->from, .queries = chosen->queries, .scale = chosen->scale, .progress = &shown
     };
     eval_latent_options of_latents = chosen->of_latents;
     of_latents.tiers = chosen->tiers;
     of_latents.from = chosen->from;
     of_latents.queries = chosen->queries;
     of_latents.scale = chosen->scale;
-    of_latents.progress = &progress;
+    of_latents.progress = &shown;
     error_text error;
     const char *about = "inputs";
     int status = layers == NULL ? error_set(&error, "out of memory") : 0;

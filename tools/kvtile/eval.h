@@ -4,6 +4,7 @@
 #define KVT_EVAL_H
 
 #include "tools/io/rows.h"
+#include "tools/progress.h"
 
 #include <kvtile/kvtile.h>
 
@@ -106,18 +107,8 @@ typedef struct eval_space {
 } eval_space;
 void eval_space_free(eval_space *space);
 
-/* What is said while it runs, on a terminal only and not before a second has passed. */
-typedef struct eval_progress {
-    bool terminal;
-    bool shown;
-    double start;
-} eval_progress;
-void eval_progress_start(eval_progress *state);
-void eval_progress_show(eval_progress *state, const char *input, size_t percent, const char *scheme);
-void eval_progress_clear(eval_progress *state);
-
 /* Fills a tensor's sums and results; `input`, `tensor`, `side`, `from` and room for `ways->n` results are given. */
-int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, eval_progress *state, error_text *error);
+int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, progress *state, error_text *error);
 
 /* ---- attention ------------------------------------------------------------------------------------------------------------------- */
 
@@ -132,7 +123,7 @@ typedef struct eval_attention_options {
     size_t from;    /* the first token that asks */
     size_t queries; /* at most so many tokens of a layer ask, evenly spaced */
     double scale;   /* of logits; 0: 1 / sqrt(head_dim) */
-    eval_progress *progress;
+    progress *progress;
 } eval_attention_options;
 
 /* Causal attention over the layers' rows in each way, compared with attention over the rows as they are, in double precision. Reports as the others
@@ -156,7 +147,7 @@ typedef struct eval_latent_options {
     size_t n_rope_schemes;
     uint32_t ranks[EVAL_MOST_RANKS]; /* of latents that are made; none: an eighth, a quarter and half of the numbers */
     size_t n_ranks;
-    eval_progress *progress;
+    progress *progress;
 } eval_latent_options;
 
 /* Layers without values: their keys are latents, stored in each way, with each scheme for the rotary part, and as rows of other engines. With values:

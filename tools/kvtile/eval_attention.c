@@ -174,13 +174,13 @@ static int measure_layer(result *results, const eval_ways *ways, const eval_laye
         for (size_t i = 0; status == 0 && i < ways->n; i++) {
             if (results[i].same_as != i)
                 continue;
-            eval_progress_show(options->progress, layer->name, (h * ways->n + i) * 100 / (k->heads * ways->n), ways->ways[i].scheme->name);
+            progress_show(options->progress, layer->name, h * ways->n + i, k->heads * ways->n, ways->ways[i].scheme->name);
             const kvt_status failed = measure_way(&results[i], &one, &space);
             if (failed != KVT_OK)
                 status = error_set(error, "cannot be attended as %s: %s", ways->ways[i].scheme->name, kvt_status_text(failed));
         }
     }
-    eval_progress_clear(options->progress);
+    progress_end(options->progress);
     free(space.pages);
     free(space.workspace);
     free(space.attended);

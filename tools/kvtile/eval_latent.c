@@ -331,7 +331,7 @@ static int measure_joint(format *formats, size_t n, const layer_work *work, cons
     size_t made = 0;
     for (size_t i = 0; status == 0 && i < n; i++) {
         format *one = &formats[i];
-        eval_progress_show(work->options->progress, layer, i * 100 / n, name_of(one).text);
+        progress_show(work->options->progress, layer, i, n, name_of(one).text);
         if (one->rank > of.most) {
             status = error_set(error, "--rank %zu is more than the %zu that %zu tokens of %zu numbers have", one->rank, of.most, n_basis, of.width);
             break;
@@ -358,7 +358,7 @@ static int measure_latents(format *formats, size_t n, const layer_work *work, co
     const rows rope = { head->k + head->v_dim, head->back_k + head->v_dim, head->tokens, head->k_dim, head->k_dim - head->v_dim };
     for (size_t i = 0; i < n; i++) {
         format *one = &formats[i];
-        eval_progress_show(work->options->progress, layer, i * 100 / n, name_of(one).text);
+        progress_show(work->options->progress, layer, i, n, name_of(one).text);
         const kvt_status status = through(one, work->memory, &latent, &rope);
         if (status != KVT_OK)
             return cannot(error, one, status);
@@ -465,7 +465,7 @@ static int measure_layer(format *formats, size_t n, const eval_layer *layer, con
     int status = is_made ? load_heads(&work, layer, error) : error_set(error, "has %zu tokens: more than memory holds", k->tokens);
     if (status == 0)
         status = layer->v ? measure_joint(formats, n, &work, layer->name, error) : measure_latents(formats, n, &work, layer->name, error);
-    eval_progress_clear(options->progress);
+    progress_end(options->progress);
     for (uint32_t h = 0; work.heads && h < k->heads; h++)
         eval_head_free(&work.heads[h]);
     free(work.heads);

@@ -5,37 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
-
-/* ---- progress ---- */
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-void eval_progress_start(eval_progress *state)
-{
-    *state = (eval_progress){ .terminal = isatty(STDERR_FILENO) != 0, .start = seconds() };
-}
-
-void eval_progress_show(eval_progress *state, const char *input, size_t percent, const char *scheme)
-{
-    if (!state->terminal || seconds() - state->start < 1)
-        return;
-    fprintf(stderr, "\r\033[K%.60s: %zu %%, %s", input, percent, scheme);
-    state->shown = true;
-}
-
-void eval_progress_clear(eval_progress *state)
-{
-    if (state->shown)
-        fputs("\r\033[K", stderr);
-    state->shown = false;
-}
 
 /* ---- memory ---- */
 
@@ -286,7 +255,7 @@ static int set_results(eval_tensor *report, const eval_ways *ways, uint32_t tier
     return 0;
 }
 
-int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, eval_progress *state, error_text *error)
+int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, bool speed, eval_space *space, progress *state, error_text *error)
 {
     size_t bytes;
     if (report->from >= report->tensor->tokens)
@@ -300,10 +269,10 @@ int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, boo
         for (size_t i = 0; status == 0 && i < ways->n; i++) {
             if (report->results[i].same_as != i)
                 continue;
-            eval_progress_show(state, report->input, 100 * (h * ways->n + i) / (report->tensor->heads * ways->n), ways->ways[i].scheme->name);
+            progress_show(state, report->input, h * ways->n + i, report->tensor->heads * ways->n, ways->ways[i].scheme->name);
             status = run_head(&report->results[i], &one, speed && h == 0, error);
         }
     }
-    eval_progress_clear(state);
+    progress_end(state);
     return status;
 }
