@@ -4,6 +4,7 @@
 
 #include "tools/engine/forward.h"
 #include "tools/engine/sample.h"
+#include "tools/engine/stress.h"
 #include "tools/engine/tokenizer.h"
 #include "tools/io/number.h"
 
@@ -601,6 +602,47 @@ START_TEST(context_is_the_limit)
 }
 END_TEST
 
+/* Outliers in keys and values, and not a bit of a logit is another. */
+START_TEST(stress_changes_no_logit)
+{
+    enum { TOKENS = 100 / KVT_TEST_SHARE, ROOM = TOKENS + 3 };
+    book it;
+    forward_state plain, stressed;
+    error_text error = { "" };
+    open_book(&it, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin");
+    pool *threads = open_pool(1);
+    open_state(&plain, &it.model, &REFERENCE, ROOM, threads);
+    open_state(&stressed, &it.model, &REFERENCE, ROOM, threads);
+    float *logits = malloc(TOKENS * sizeof *logits * it.model.vocabulary);
+    ck_assert_ptr_nonnull(logits);
+    for (size_t i = 0; i < TOKENS; i++)
+        memcpy(logits + i * it.model.vocabulary, forward_token(&plain, it.tokens[i], i), it.model.vocabulary * sizeof *logits);
+    ck_assert_int_eq(stress_outliers(&it.model, &plain.cache, TOKENS, &error), 0);
+    for (size_t i = 0; i < TOKENS; i++)
+        ck_assert_int_eq(memcmp(logits + i * it.model.vocabulary, forward_token(&stressed, it.tokens[i], i), it.model.vocabulary * sizeof *logits),
+                         0);
+    /* Of each head 8 of 64 key channels and 4 value channels are 8 times what they were, whole pairs of keys; the others are the same. */
+    const float *const before[2] = { plain.cache.keys, plain.cache.values }, *const after[2] = { stressed.cache.keys, stressed.cache.values };
+    for (size_t i = 0; i < (size_t)2 * it.model.layers * it.model.kv_heads; i++) {
+        size_t changed = 0;
+        for (size_t c = 0; c < 64; c++) {
+            const size_t at = (i / 2 * ROOM + TOKENS - 1) * 64 + c;
+            const float factor = after[i % 2][at] / before[i % 2][at];
+            ck_assert(factor == 1 || factor == 8);
+            changed += factor == 8;
+            if (i % 2 == 0 && c % 2 == 1)
+                ck_assert_uint_eq(changed % 2, 0);
+        }
+        ck_assert_uint_eq(changed, i % 2 == 0 ? 8 : 4);
+    }
+    free(logits);
+    forward_close(&plain);
+    forward_close(&stressed);
+    pool_close(threads);
+    close_book(&it);
+}
+END_TEST
+
 /* Models that this engine reads, but whose rows or groups kvtile does not store or attend to: errors, and no memory is left behind. */
 START_TEST(limits_of_kvtile)
 {
@@ -705,6 +747,7 @@ int main(void)
     tcase_add_test(all, samples_as_the_model_says);
     tcase_add_test(all, captures_what_attention_sees);
     tcase_add_test(all, context_is_the_limit);
+    tcase_add_test(all, stress_changes_no_logit);
     tcase_add_test(all, limits_of_kvtile);
     tcase_add_test(all, known_perplexity_of_stories260K);
     suite_add_tcase(suite, all);

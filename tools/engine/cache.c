@@ -241,6 +241,8 @@ void cache_append(kv_cache *cache, size_t layer, size_t position, const float *k
         memcpy(cache->keys + row, keys + head * model->head_dim, row_bytes);
         memcpy(cache->values + row, values + head * model->head_dim, row_bytes);
     }
+    if (cache->appended != NULL)
+        cache->appended(cache->owner, layer, position);
 }
 
 void cache_attend(const kv_cache *cache, size_t layer, size_t position, const float *queries, float *out)

@@ -34,6 +34,10 @@ typedef struct kv_cache {
 
     float *keys, *values; /* of the reference: [layer][kv head][room][head_dim] */
     float *scores;        /* [worker][room] */
+
+    /* Of the reference: called when a token's rows are in, before they are attended to, and may change what is there. NULL: nothing */
+    void (*appended)(void *owner, size_t layer, size_t position);
+    void *owner;
 } kv_cache;
 
 /* Room for `tokens` tokens, at least 1. The model and the threads must outlive the cache. 0, or -1 with the error. */

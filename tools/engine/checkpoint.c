@@ -4,7 +4,12 @@
 #include "tools/io/number.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
+
+/* What the format does not say. */
+static const float RMS_EPSILON = 1e-5f;
+static const double ROPE_BASE = 10000;
 
 enum { N_FIELDS = 7, HEADER_BYTES = 4 * N_FIELDS, MAX_FIELD = 1 << 20, N_TENSORS = 12 };
 
@@ -30,7 +35,9 @@ static int parse_header(checkpoint *model, const file_map *map, error_text *erro
     if (model->heads % model->kv_heads != 0)
         return error_set(error, "kv heads is %" PRIu32 ": a divisor of heads (%" PRIu32 ") would be right", model->kv_heads, model->heads);
     model->head_dim = model->dim / model->heads;
+    model->q_dim = model->dim;
     model->kv_dim = model->kv_heads * model->head_dim;
+    model->rms_epsilon = RMS_EPSILON;
     return 0;
 }
 
@@ -44,7 +51,7 @@ static void list_tensors(checkpoint *model, tensor tensors[N_TENSORS])
 {
     const uint64_t layers = model->layers;
     const uint64_t dim = model->dim;
-    const uint64_t per_query = layers * dim * dim;
+    const uint64_t per_query = layers * model->q_dim * dim;
     const uint64_t per_kv = layers * model->kv_dim * dim;
     const uint64_t per_ffn = layers * model->ffn * dim;
     const uint64_t embedding = model->vocabulary * dim;
@@ -65,15 +72,47 @@ static void list_tensors(checkpoint *model, tensor tensors[N_TENSORS])
     memcpy(tensors, list, sizeof list);
 }
 
+static uint64_t count(const tensor tensors[N_TENSORS])
+{
+    uint64_t elements = 0;
+    for (size_t i = 0; i < N_TENSORS; i++)
+        elements += tensors[i].elements; /* below 2^64: each is at most 2^60 */
+    return elements;
+}
+
+int checkpoint_make(checkpoint *model, error_text *error)
+{
+    tensor tensors[N_TENSORS];
+    list_tensors(model, tensors);
+    const uint64_t elements = count(tensors);
+    model->n_weights = (size_t)elements;
+    model->weights = elements <= SIZE_MAX / sizeof *model->weights ? malloc(model->n_weights * sizeof *model->weights) : NULL;
+    model->frequencies = malloc(model->head_dim / 2 * sizeof *model->frequencies);
+    if (model->weights == NULL || model->frequencies == NULL)
+        return error_set(error, "needs memory for %" PRIu64 " weights: more than there is", elements);
+    float *next = model->weights;
+    for (size_t i = 0; i < N_TENSORS; i++) {
+        *tensors[i].place = next;
+        next += tensors[i].elements;
+    }
+    if (!model->own_classifier)
+        model->classifier = model->embedding;
+    return 0;
+}
+
+void checkpoint_set_frequencies(checkpoint *model, double base)
+{
+    for (uint32_t i = 0; i < model->head_dim / 2; i++)
+        model->frequencies[i] = pow(base, -2.0 * i / model->head_dim);
+}
+
 static int load(checkpoint *model, const file_map *map, error_text *error)
 {
     if (parse_header(model, map, error) != 0)
         return -1;
     tensor tensors[N_TENSORS];
     list_tensors(model, tensors);
-    uint64_t elements = 0;
-    for (size_t i = 0; i < N_TENSORS; i++)
-        elements += tensors[i].elements; /* below 2^64: each is at most 2^60 */
+    const uint64_t elements = count(tensors);
     const uint64_t rope = (uint64_t)model->context * model->head_dim;
     const uint64_t bytes = map->size - HEADER_BYTES;
     /* Halves, because four times the number of elements might not fit. */
@@ -83,24 +122,20 @@ static int load(checkpoint *model, const file_map *map, error_text *error)
         return error_set(error, "file has %" PRIu64 " bytes of weights: 4 x %" PRIu64 " (f32) or 2 x %" PRIu64 " (f16) would be right for its header",
                          bytes, elements + rope, elements);
 
-    model->n_weights = (size_t)elements;
-    model->weights = malloc(model->n_weights * sizeof *model->weights); /* at most twice the file */
-    if (model->weights == NULL)
-        return error_set(error, "needs memory for %" PRIu64 " weights: more than there is", elements);
+    if (checkpoint_make(model, error) != 0)
+        return -1;
+    checkpoint_set_frequencies(model, ROPE_BASE);
     const uint8_t *in = map->data + HEADER_BYTES;
     float *out = model->weights;
     for (size_t i = 0; i < N_TENSORS; i++) {
         const size_t n = (size_t)tensors[i].elements;
         if (wide && tensors[i].place == &model->classifier)
             in += rope * sizeof(float);
-        *tensors[i].place = out;
         for (size_t j = 0; j < n; j++)
             out[j] = wide ? load_f32(in + 4 * j) : f16_to_f32(load_u16(in + 2 * j));
         in += n * (wide ? 4 : 2);
         out += n;
     }
-    if (!model->own_classifier)
-        model->classifier = model->embedding;
     return 0;
 }
 
@@ -120,6 +155,7 @@ int checkpoint_open(checkpoint *model, const char *path, error_text *error)
 void checkpoint_close(checkpoint *model)
 {
     free(model->weights);
+    free(model->frequencies);
     *model = (checkpoint){ 0 };
 }
 

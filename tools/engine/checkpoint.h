@@ -17,16 +17,19 @@
 typedef struct checkpoint {
     uint32_t dim, ffn, layers, heads, kv_heads, vocabulary, context;
     bool own_classifier;
-    uint32_t head_dim; /* dim / heads */
-    uint32_t kv_dim;   /* kv_heads * head_dim */
-    float *weights;    /* all that follow; matrices are [out][in] */
+    uint32_t head_dim;   /* even */
+    uint32_t q_dim;      /* heads * head_dim */
+    uint32_t kv_dim;     /* kv_heads * head_dim */
+    float rms_epsilon;   /* added to the mean square */
+    double *frequencies; /* of RoPE, radians per token: [head_dim / 2], of channels 2i and 2i + 1 */
+    float *weights;      /* all that follow; matrices are [out][in] */
     size_t n_weights;
     const float *embedding;  /* [vocabulary][dim] */
     const float *rms_att;    /* [layer][dim] */
-    const float *wq;         /* [layer][dim][dim] */
+    const float *wq;         /* [layer][q_dim][dim] */
     const float *wk;         /* [layer][kv_dim][dim] */
     const float *wv;         /* [layer][kv_dim][dim] */
-    const float *wo;         /* [layer][dim][dim] */
+    const float *wo;         /* [layer][dim][q_dim] */
     const float *rms_ffn;    /* [layer][dim] */
     const float *w1;         /* [layer][ffn][dim] */
     const float *w2;         /* [layer][dim][ffn] */
@@ -38,6 +41,12 @@ typedef struct checkpoint {
 /* 0, or -1 with the error; `model` then holds nothing. */
 int checkpoint_open(checkpoint *model, const char *path, error_text *error);
 void checkpoint_close(checkpoint *model);
+
+/* For loaders: memory for a model whose sizes are set, none above 2^20; checkpoint_close is due. 0, or -1 with the error. */
+int checkpoint_make(checkpoint *model, error_text *error);
+
+/* base^(-2i / head_dim) */
+void checkpoint_set_frequencies(checkpoint *model, double base);
 
 /* Writes the f16 form. */
 int checkpoint_export_f16(const checkpoint *model, const char *path, error_text *error);

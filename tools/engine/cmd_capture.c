@@ -39,9 +39,9 @@ static int write_layers(const forward_state *state, size_t n_tokens, const char 
 
 int cmd_capture(const options *chosen, const char **argument, error_text *error)
 {
-    run job;
+    text_run job;
     forward_state state = { 0 };
-    int result = run_open(&job, chosen, argument, error);
+    int result = run_open(&job, &chosen->source, argument, error);
     if (result == 0)
         result = run_limit(&job, chosen, argument, error);
     if (result == 0)

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Writes the prompt and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that were run: *n_run. */
-static int write_text(forward_state *state, const run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
+static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
 {
     uint64_t random = chosen->seed;
     uint32_t before = TOKEN_BOS;
@@ -33,10 +33,10 @@ static int write_text(forward_state *state, const run *job, const options *chose
 }
 
 /* How many new tokens there is room for, if the prompt leaves any. */
-static int choose_length(const run *job, const options *chosen, size_t *n_new, const char **argument, error_text *error)
+static int choose_length(const text_run *job, const options *chosen, size_t *n_new, const char **argument, error_text *error)
 {
     const size_t context = job->model.context;
-    *argument = chosen->prompt != NULL ? "--prompt" : chosen->text;
+    *argument = chosen->source.prompt != NULL ? "--prompt" : chosen->source.text;
     if (job->n_tokens == 0)
         return error_set(error, "\"\": some text, or --bos, would be right");
     if (job->n_tokens >= context)
@@ -51,14 +51,14 @@ static int choose_length(const run *job, const options *chosen, size_t *n_new, c
 
 int cmd_generate(const options *chosen, const char **argument, error_text *error)
 {
-    run job;
+    text_run job;
     forward_state state = { 0 };
     size_t n_new = 0;
-    int result = run_open(&job, chosen, argument, error);
+    int result = run_open(&job, &chosen->source, argument, error);
     if (result == 0)
         result = choose_length(&job, chosen, &n_new, argument, error);
     if (result == 0) {
-        *argument = chosen->model;
+        *argument = chosen->source.model;
         result = forward_open(&state, &job.model, &chosen->way, job.n_tokens + n_new - 1, job.threads, error);
     }
     if (result == 0) {

@@ -12,7 +12,7 @@ typedef struct measured {
     size_t token_bytes;
 } measured;
 
-static int measure(measured *result, const run *job, const cache_way *way, const char *name, error_text *error)
+static int measure(measured *result, const text_run *job, const cache_way *way, const char *name, error_text *error)
 {
     forward_state state;
     if (forward_open(&state, &job->model, way, job->n_tokens, job->threads, error) != 0)
@@ -34,7 +34,7 @@ static int measure(measured *result, const run *job, const cache_way *way, const
     return 0;
 }
 
-static int report_one(const run *job, const options *chosen, error_text *error)
+static int report_one(const text_run *job, const options *chosen, error_text *error)
 {
     const cache_way *way = &chosen->way;
     measured result;
@@ -55,7 +55,7 @@ static void print_row(const char *name, const measured *row, double base)
 }
 
 /* The f32 row comes first, asked for or not: the others are compared with it. */
-static int report_table(const run *job, const options *chosen, error_text *error)
+static int report_table(const text_run *job, const options *chosen, error_text *error)
 {
     cache_way way = chosen->way;
     measured base;
@@ -79,8 +79,8 @@ static int report_table(const run *job, const options *chosen, error_text *error
 
 int cmd_perplexity(const options *chosen, const char **argument, error_text *error)
 {
-    run job;
-    int result = run_open(&job, chosen, argument, error);
+    text_run job;
+    int result = run_open(&job, &chosen->source, argument, error);
     if (result == 0)
         result = run_limit(&job, chosen, argument, error);
     if (result == 0 && job.n_tokens < 2) {

@@ -3,7 +3,7 @@
 #define KVT_ENGINE_COMMANDS_H
 
 #include "tools/engine/forward.h"
-#include "tools/engine/tokenizer.h"
+#include "tools/engine/run.h"
 
 enum { MOST_SCHEMES = 64 };
 
@@ -14,10 +14,9 @@ typedef struct option_texts {
 } option_texts;
 
 typedef struct options {
-    const char *model, *tokenizer, *text, *prompt, *out; /* NULL where not given */
-    size_t tokens;                                       /* 0: not given */
-    bool bos;
-    unsigned threads;
+    run_source source;
+    const char *out; /* NULL where not given */
+    size_t tokens;   /* 0: not given */
     cache_way way;
     bool shows_way; /* a scheme was asked for */
     kvt_scheme schemes[MOST_SCHEMES];
@@ -29,21 +28,10 @@ typedef struct options {
 /* Words and numbers of `texts` into `chosen`, whose flags are set. On failure -1 with the error, and *argument is the option. */
 int options_read(options *chosen, const option_texts *texts, const char **argument, error_text *error);
 
-/* A model, and the tokens of a text. */
-typedef struct run {
-    checkpoint model;
-    tokenizer words;
-    pool *threads;
-    uint32_t *tokens;
-    size_t n_tokens;
-} run;
-
-/* All of these: 0, or -1 with the error, and *argument is what it is about. run_close is due after run_open in any case. */
-int run_open(run *job, const options *chosen, const char **argument, error_text *error);
-void run_close(run *job);
+/* All of these: 0, or -1 with the error, and *argument is what it is about. */
 
 /* Cuts the tokens down to --tokens, or to the model's context. */
-int run_limit(run *job, const options *chosen, const char **argument, error_text *error);
+int run_limit(text_run *job, const options *chosen, const char **argument, error_text *error);
 
 int cmd_capture(const options *chosen, const char **argument, error_text *error);
 int cmd_perplexity(const options *chosen, const char **argument, error_text *error);

@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const float RMS_EPSILON = 1e-5f;
-static const double ROPE_BASE = 10000;
-
 static int take_memory(forward_state *state)
 {
     const checkpoint *model = state->model;
@@ -19,8 +16,8 @@ static int take_memory(forward_state *state)
     } rows[] = {
         { &state->x, model->dim },
         { &state->normed, model->dim },
-        { &state->query, model->dim },
-        { &state->attended, model->dim },
+        { &state->query, model->q_dim },
+        { &state->attended, model->q_dim },
         { &state->projected, model->dim },
         { &state->key, model->kv_dim },
         { &state->value, model->kv_dim },
@@ -103,9 +100,9 @@ static void add(float *sum, const float *term, size_t n)
         sum[i] += term[i];
 }
 
-static void rms_norm(float *out, const float *in, const float *weight, size_t n)
+static void rms_norm(float *out, const float *in, const float *weight, size_t n, float epsilon)
 {
-    const float scale = 1 / sqrtf(dot(in, in, n) / (float)n + RMS_EPSILON);
+    const float scale = 1 / sqrtf(dot(in, in, n) / (float)n + epsilon);
     for (size_t i = 0; i < n; i++)
         out[i] = weight[i] * (scale * in[i]);
 }
@@ -113,9 +110,8 @@ static void rms_norm(float *out, const float *in, const float *weight, size_t n)
 /* The angles of RoPE depend on the position and the pair of channels. In double: what libraries differ in is lost in rounding. */
 static void set_angles(forward_state *state, size_t position)
 {
-    const size_t head_dim = state->model->head_dim;
-    for (size_t i = 0; i < head_dim / 2; i++) {
-        const double angle = (double)position * pow(ROPE_BASE, -2.0 * (double)i / (double)head_dim);
+    for (size_t i = 0; i < state->model->head_dim / 2; i++) {
+        const double angle = (double)position * state->model->frequencies[i];
         state->cosines[i] = (float)cos(angle);
         state->sines[i] = (float)sin(angle);
     }
@@ -172,19 +168,20 @@ static void attention(forward_state *state, size_t layer, size_t position)
 {
     const checkpoint *model = state->model;
     const size_t dim = model->dim;
+    const size_t q_dim = model->q_dim;
     const size_t kv_dim = model->kv_dim;
-    const product inputs[] = { { state->query, model->wq + layer * dim * dim, dim },
+    const product inputs[] = { { state->query, model->wq + layer * q_dim * dim, q_dim },
                                { state->key, model->wk + layer * kv_dim * dim, kv_dim },
                                { state->value, model->wv + layer * kv_dim * dim, kv_dim } };
-    const product output = { state->projected, model->wo + layer * dim * dim, dim };
-    rms_norm(state->normed, state->x, model->rms_att + layer * dim, dim);
+    const product output = { state->projected, model->wo + layer * dim * q_dim, dim };
+    rms_norm(state->normed, state->x, model->rms_att + layer * dim, dim, model->rms_epsilon);
     multiply(state, inputs, 3, state->normed, dim);
     rotate(state, state->query, model->heads);
     rotate(state, state->key, model->kv_heads);
     capture(state, layer, position);
     cache_append(&state->cache, layer, position, state->key, state->value);
     cache_attend(&state->cache, layer, position, state->query, state->attended);
-    multiply(state, &output, 1, state->attended, dim);
+    multiply(state, &output, 1, state->attended, q_dim);
     add(state->x, state->projected, dim);
 }
 
@@ -196,7 +193,7 @@ static void feed_forward(forward_state *state, size_t layer)
     const size_t weights = layer * ffn * dim;
     const product inputs[] = { { state->gate, model->w1 + weights, ffn }, { state->up, model->w3 + weights, ffn } };
     const product output = { state->projected, model->w2 + weights, dim };
-    rms_norm(state->normed, state->x, model->rms_ffn + layer * dim, dim);
+    rms_norm(state->normed, state->x, model->rms_ffn + layer * dim, dim, model->rms_epsilon);
     multiply(state, inputs, 2, state->normed, dim);
     for (size_t i = 0; i < ffn; i++)
         state->gate[i] = state->gate[i] / (1 + expf(-state->gate[i])) * state->up[i];
@@ -215,7 +212,7 @@ const float *forward_token(forward_state *state, uint32_t token, size_t position
         attention(state, layer, position);
         feed_forward(state, layer);
     }
-    rms_norm(state->normed, state->x, model->rms_final, dim);
+    rms_norm(state->normed, state->x, model->rms_final, dim, model->rms_epsilon);
     multiply(state, &output, 1, state->normed, dim);
     return state->logits;
 }

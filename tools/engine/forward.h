@@ -10,13 +10,14 @@ typedef struct forward_state {
     const checkpoint *model;
     pool *threads;
     kv_cache cache;
-    float *captured[N_CAPTURED];                      /* NULL, or [layer][head][room][head_dim] */
-    float *memory;                                    /* all that follow */
-    float *x, *normed, *query, *attended, *projected; /* [dim] */
-    float *key, *value;                               /* [kv_dim] */
-    float *gate, *up;                                 /* [ffn] */
-    float *cosines, *sines;                           /* [head_dim / 2]: of the position */
-    float *logits;                                    /* [vocabulary] */
+    float *captured[N_CAPTURED];   /* NULL, or [layer][head][room][head_dim] */
+    float *memory;                 /* all that follow */
+    float *x, *normed, *projected; /* [dim] */
+    float *query, *attended;       /* [q_dim] */
+    float *key, *value;            /* [kv_dim] */
+    float *gate, *up;              /* [ffn] */
+    float *cosines, *sines;        /* [head_dim / 2]: of the position */
+    float *logits;                 /* [vocabulary] */
 } forward_state;
 
 /* Room for `tokens` tokens, at most the model's context. The model and the threads must outlive the state. 0, or -1 with the error. */

@@ -49,8 +49,8 @@ enum { CAPTURE = 1, PERPLEXITY = 2, GENERATE = 4, EXPORT = 8, RUNS = CAPTURE | P
 static int cmd_export(const options *chosen, const char **argument, error_text *error)
 {
     checkpoint model;
-    *argument = chosen->model;
-    if (checkpoint_open(&model, chosen->model, error) != 0)
+    *argument = chosen->source.model;
+    if (checkpoint_open(&model, chosen->source.model, error) != 0)
         return -1;
     *argument = chosen->out;
     const int result = checkpoint_export_f16(&model, chosen->out, error);
@@ -137,7 +137,7 @@ static int run_command(const char *name, arguments *given)
             continue;
         const option_texts *texts = &given->texts;
         const bool has_way = texts->scheme || texts->k || texts->v || texts->rotation || texts->centring;
-        options chosen = { .bos = given->bos != 0 };
+        options chosen = { .source.bos = given->bos != 0 };
         chosen.way.reference = given->reference != 0 || (command->bit == CAPTURE && !has_way);
         const char *argument = NULL;
         error_text error;

@@ -1,10 +1,11 @@
-/* Words and numbers of the command line. */
+/* Words and numbers of the command line, and what they mean for a text. */
 #include "tools/engine/commands.h"
 
 #include "tools/kvtile/nearest.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,10 +139,10 @@ static int read_way(options *chosen, const option_texts *texts, const char **arg
 
 int options_read(options *chosen, const option_texts *texts, const char **argument, error_text *error)
 {
-    chosen->model = texts->model;
-    chosen->tokenizer = texts->tokenizer;
-    chosen->text = texts->text;
-    chosen->prompt = texts->prompt;
+    chosen->source.model = texts->model;
+    chosen->source.tokenizer = texts->tokenizer;
+    chosen->source.text = texts->text;
+    chosen->source.prompt = texts->prompt;
     chosen->out = texts->out;
     uint64_t tokens = 0, threads = 1;
     *argument = "--tokens";
@@ -151,7 +152,7 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
     *argument = "--threads";
     if (texts->threads != NULL && read_number(&threads, texts->threads, 1, POOL_MOST_WORKERS, error) != 0)
         return -1;
-    chosen->threads = (unsigned)threads;
+    chosen->source.threads = (unsigned)threads;
     *argument = "--seed";
     if (texts->seed != NULL && read_number(&chosen->seed, texts->seed, 0, UINT64_MAX, error) != 0)
         return -1;
@@ -159,4 +160,19 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
     if (texts->temperature != NULL && read_temperature(&chosen->temperature, texts->temperature, error) != 0)
         return -1;
     return read_way(chosen, texts, argument, error);
+}
+
+int run_limit(text_run *job, const options *chosen, const char **argument, error_text *error)
+{
+    *argument = "--tokens";
+    if (chosen->tokens > job->n_tokens)
+        return error_set(error, "%zu: the text has only %zu", chosen->tokens, job->n_tokens);
+    if (chosen->tokens > job->model.context)
+        return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", chosen->tokens, job->model.context);
+    if (chosen->tokens != 0)
+        job->n_tokens = chosen->tokens;
+    else if (job->n_tokens > job->model.context)
+        job->n_tokens = job->model.context;
+    *argument = chosen->source.model; /* what is wrong from now on is the model's */
+    return 0;
 }

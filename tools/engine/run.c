@@ -1,60 +1,43 @@
-/* What commands that run the model begin with. */
-#include "tools/engine/commands.h"
+#include "tools/engine/run.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int encode(run *job, const options *chosen, error_text *error)
+static int encode(text_run *job, const run_source *source, error_text *error)
 {
-    if (chosen->prompt != NULL)
-        return tokenizer_encode(&job->words, chosen->bos, (const uint8_t *)chosen->prompt, strlen(chosen->prompt), &job->tokens, &job->n_tokens,
+    if (source->prompt != NULL)
+        return tokenizer_encode(&job->words, source->bos, (const uint8_t *)source->prompt, strlen(source->prompt), &job->tokens, &job->n_tokens,
                                 error);
     file_map text;
-    if (file_map_open(&text, chosen->text, error) != 0)
+    if (file_map_open(&text, source->text, error) != 0)
         return -1;
-    const int result = tokenizer_encode(&job->words, chosen->bos, text.data, text.size, &job->tokens, &job->n_tokens, error);
+    const int result = tokenizer_encode(&job->words, source->bos, text.data, text.size, &job->tokens, &job->n_tokens, error);
     file_map_close(&text);
     return result;
 }
 
-int run_open(run *job, const options *chosen, const char **argument, error_text *error)
+int run_open(text_run *job, const run_source *source, const char **argument, error_text *error)
 {
-    *job = (run){ 0 };
-    *argument = chosen->model;
-    if (checkpoint_open(&job->model, chosen->model, error) != 0)
+    *job = (text_run){ 0 };
+    *argument = source->model;
+    if (checkpoint_open(&job->model, source->model, error) != 0)
         return -1;
-    *argument = chosen->tokenizer;
-    if (tokenizer_open(&job->words, chosen->tokenizer, job->model.vocabulary, error) != 0)
+    *argument = source->tokenizer;
+    if (tokenizer_open(&job->words, source->tokenizer, job->model.vocabulary, error) != 0)
         return -1;
-    *argument = chosen->prompt != NULL ? "--prompt" : chosen->text;
-    if (encode(job, chosen, error) != 0)
+    *argument = source->prompt != NULL ? "--prompt" : source->text;
+    if (encode(job, source, error) != 0)
         return -1;
     *argument = "--threads";
-    job->threads = pool_open(chosen->threads);
-    return job->threads != NULL ? 0 : error_set(error, "%u threads cannot be started: %s", chosen->threads, strerror(errno));
+    job->threads = pool_open(source->threads);
+    return job->threads != NULL ? 0 : error_set(error, "%u threads cannot be started: %s", source->threads, strerror(errno));
 }
 
-void run_close(run *job)
+void run_close(text_run *job)
 {
     pool_close(job->threads);
     free(job->tokens);
     tokenizer_close(&job->words);
     checkpoint_close(&job->model);
-}
-
-int run_limit(run *job, const options *chosen, const char **argument, error_text *error)
-{
-    *argument = "--tokens";
-    if (chosen->tokens > job->n_tokens)
-        return error_set(error, "%zu: the text has only %zu", chosen->tokens, job->n_tokens);
-    if (chosen->tokens > job->model.context)
-        return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", chosen->tokens, job->model.context);
-    if (chosen->tokens != 0)
-        job->n_tokens = chosen->tokens;
-    else if (job->n_tokens > job->model.context)
-        job->n_tokens = job->model.context;
-    *argument = chosen->model; /* what is wrong from now on is the model's */
-    return 0;
 }

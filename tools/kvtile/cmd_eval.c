@@ -2,7 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/commands.h"
 
-#include "tools/kvtile/eval.h"
+#include "tools/kvtile/eval_model.h"
 #include "tools/options.h"
 
 #include <ctype.h>
@@ -18,6 +18,7 @@ static const char HELP[] =
     "Usage: kvtile eval INPUT... [options]\n"
     "       kvtile eval --attention INPUT... [options]\n"
     "       kvtile eval --latent INPUT... [options]\n"
+    "       kvtile eval --model MODEL --tokenizer FILE --text FILE [options]\n"
     "Stores the rows of each INPUT in each scheme, with each rotation, centring and effort, reads them back, and reports exact bytes, accuracy and\n"
     "speed: the largest first, of equal size the most accurate first. Several inputs of one side are also summed up.\n"
     "\n"
@@ -28,6 +29,9 @@ static const char HELP[] =
     "each\n"
     "way, the rotary part in each scheme of --rope, and as FlashMLA, DeepSeek-V4 and ggml store them. Of keys and values the best latents of each\n"
     "--rank are made, by singular value decomposition, and stored so, beside the keys and values themselves.\n"
+    "\n"
+    "With --model a model runs over a text, once with an exact KV cache and once with each way of storing it, and what is reported is how far its\n"
+    "predictions of the next token move.\n"
     "\n"
     "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16), .npz and .safetensors\n"
     "       (every array of f32, f16 or bf16 that has such a shape); with --shape, numbers and nothing else\n"
@@ -61,6 +65,21 @@ static const char HELP[] =
     "  --json          an array of objects, one per tensor and way of storing; with --mean one per side and way\n"
     "  --help          this text\n";
 
+static const char HELP_OF_MODELS[] =
+    "\n"
+    "Models:\n"
+    "  --model MODEL   a llama2.c checkpoint, or its f16 form; schemes may be pairs of keys and values, \"kv5/kv4\"\n"
+    "  --tokenizer F   of llama2.c\n"
+    "  --text FILE     what the model is run on\n"
+    "  --tokens N      the first N tokens of the text (default: all)\n"
+    "  --context N     tokens of a window, each of which begins anew (default: the model's context)\n"
+    "  --bos           windows begin with the token that marks a text's beginning, for models that were trained so\n"
+    "  --first S       scheme of the first page of a window, in every way; none: as the others (default kv8)\n"
+    "  --open S        scheme of the page that is not full; none: each token is stored at once (default bf16)\n"
+    "  --by-layer      also each layer's keys alone, and its values alone, the others exact\n"
+    "  --stress S      outliers: a model that computes the same from keys and values with strong outlier channels\n"
+    "  --threads N     that share the work (default 1); results do not depend on it\n";
+
 static const char HELP_OF_COLUMNS[] =
     "\n"
     "bits        stored bits per element of the row, all told: codes, scales, centres and padding of a page of 64 tokens that\n"
@@ -79,6 +98,12 @@ static const char HELP_OF_COLUMNS[] =
     "error %     of the output: root of error energy over energy, all rows together\n"
     "latent dB   --latent: energy of the deviations of latents from their mean over that of their errors; \"rope dB\": of rotary parts\n"
     "added dB    of which this library's arithmetic adds so much to what exact arithmetic on the stored codes would have\n"
+    "told        --model: bits of all pages at the end of a window, the first and the open one among them\n"
+    "PPL %       change of the perplexity; +-: half of the 95 % interval's width\n"
+    "KLD         divergence of next-token distributions from those with the exact cache, in nats: mean, what 99.9 % of the tokens stay below, "
+    "largest\n"
+    "top %       tokens whose likeliest prediction is the same\n"
+    "            Intervals are made from means of blocks of 64 tokens, since neighbours resemble each other\n"
     "All tokens are written in order from 0, as an engine does: page 0 has no centre yet.\n"
     "Rows with a NaN or an infinity are stored but left out of SNR, mean and error; JSON \"nonfinite\" counts such numbers.\n"
     "JSON \"lost\" counts finite numbers that did not come back finite; SNR and error are null then.\n"
@@ -89,6 +114,7 @@ static const char HELP_OF_COLUMNS[] =
     "  kvtile eval --latent glm_layer3.npy --rope-dim 64 --schemes kv6,kv4 --rotation 64 --centring page\n"
     "  kvtile eval --latent *.qvkt --schemes bf16,kv6,kv4 --rank 64,128 --from 512\n"
     "  kvtile eval keys.f16 --shape 8,4096,128 --dtype f16 --side k\n"
+    "  kvtile eval --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes kv5/kv4,kv4,q4_0\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
 
@@ -363,21 +389,6 @@ static int attend_inputs(const char **paths, const options *chosen)
 
 /* ---- options ---- */
 
-static int choose_count(size_t *to, const char *text, const char *option, size_t least)
-{
-    char *end;
-    errno = 0;
-    const unsigned long long value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)*text) || *end != '\0' || errno != 0 || value > SIZE_MAX || value < least) {
-        char what[96];
-        snprintf(what, sizeof what, "a whole number%s would be right for %s", least > 0 ? " from 1 on" : ", the first token to measure,", option);
-        error_print(WHO, text, what);
-        return -1;
-    }
-    *to = (size_t)value;
-    return 0;
-}
-
 static int choose_scale(options *chosen, const char *text)
 {
     char *end;
@@ -450,7 +461,7 @@ static int choose_latents(options *chosen, const char *rope_dim, const char *rop
         return -1;
     }
     size_t dim = 0;
-    if (rope_dim != NULL && choose_count(&dim, rope_dim, "--rope-dim", 1) != 0)
+    if (rope_dim != NULL && eval_choose_count(&dim, rope_dim, "--rope-dim", 1, WHO) != 0)
         return -1;
     to->rope_dim = dim < UINT32_MAX ? (uint32_t)dim : UINT32_MAX;
     if (rank != NULL && choose_ranks(to, rank) != 0)
@@ -474,7 +485,7 @@ static int choose_options(options *chosen, const eval_words *words, const char *
             return -1;
         }
     }
-    if (from != NULL && choose_count(&chosen->from, from, "--from", 0) != 0)
+    if (from != NULL && eval_choose_count(&chosen->from, from, "--from", 0, WHO) != 0)
         return -1;
     if (chosen->attention && chosen->latent) {
         error_print(WHO, "--latent", "is another comparison than --attention: one of them would be right");
@@ -485,11 +496,21 @@ static int choose_options(options *chosen, const eval_words *words, const char *
         return -1;
     }
     chosen->queries = 128;
-    if (queries != NULL && choose_count(&chosen->queries, queries, "--queries", 1) != 0)
+    if (queries != NULL && eval_choose_count(&chosen->queries, queries, "--queries", 1, WHO) != 0)
         return -1;
     if (scale != NULL && choose_scale(chosen, scale) != 0)
         return -1;
     return eval_choose_ways(&chosen->ways, words, WHO);
+}
+
+/* Neither an option nor an input that has no part in what is done. */
+static bool is_alone(const char *option, const char *what, const char *input)
+{
+    char text[32];
+    snprintf(text, sizeof text, "--%s", option != NULL ? option : "");
+    if (option != NULL || input != NULL)
+        error_print(WHO, option != NULL ? text : input, what);
+    return option == NULL && input == NULL;
 }
 
 int kvt_cmd_eval(int argc, const char **argv)
@@ -511,7 +532,8 @@ int kvt_cmd_eval(int argc, const char **argv)
         RANK,
         SHAPE,
         DTYPE,
-        N_TEXTS
+        MODEL,
+        N_TEXTS = MODEL + EVAL_MODEL_TEXTS
     };
     int help = 0;
     int json = 0;
@@ -519,6 +541,8 @@ int kvt_cmd_eval(int argc, const char **argv)
     int no_speed = 0;
     int attention = 0;
     int latent = 0;
+    int bos = 0;
+    int by_layer = 0;
     char *texts[N_TEXTS] = { NULL };
     const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1 + SCHEMES, NULL, NULL },
                                         { "rotation", 0, POPT_ARG_STRING, NULL, 1 + ROTATION, NULL, NULL },
@@ -536,8 +560,19 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "rank", 0, POPT_ARG_STRING, NULL, 1 + RANK, NULL, NULL },
                                         { "shape", 0, POPT_ARG_STRING, NULL, 1 + SHAPE, NULL, NULL },
                                         { "dtype", 0, POPT_ARG_STRING, NULL, 1 + DTYPE, NULL, NULL },
+                                        { "model", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_MODEL, NULL, NULL },
+                                        { "tokenizer", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_TOKENIZER, NULL, NULL },
+                                        { "text", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_TEXT, NULL, NULL },
+                                        { "tokens", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_TOKENS, NULL, NULL },
+                                        { "context", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_CONTEXT, NULL, NULL },
+                                        { "first", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_FIRST, NULL, NULL },
+                                        { "open", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_OPEN, NULL, NULL },
+                                        { "stress", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_STRESS, NULL, NULL },
+                                        { "threads", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_THREADS, NULL, NULL },
                                         { "attention", 0, POPT_ARG_NONE, &attention, 0, NULL, NULL },
                                         { "latent", 0, POPT_ARG_NONE, &latent, 0, NULL, NULL },
+                                        { "bos", 0, POPT_ARG_NONE, &bos, 0, NULL, NULL },
+                                        { "by-layer", 0, POPT_ARG_NONE, &by_layer, 0, NULL, NULL },
                                         { "mean", 0, POPT_ARG_NONE, &mean, 0, NULL, NULL },
                                         { "no-speed", 0, POPT_ARG_NONE, &no_speed, 0, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
@@ -559,14 +594,30 @@ int kvt_cmd_eval(int argc, const char **argv)
                                .fp8_block = texts[FP8_BLOCK],
                                .fp8_scale = texts[FP8_SCALE] };
     options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0, .attention = attention != 0, .latent = latent != 0 };
+    /* What only one of the two has, rows or a model. */
+    const char *with_rows = attention ? "attention" : latent ? "latent" : mean ? "mean" : no_speed ? "no-speed" : NULL;
+    const char *with_model = bos ? "bos" : by_layer ? "by-layer" : NULL;
+    for (int i = 0; i < N_TEXTS; i++) {
+        if (i >= SIDE && i < MODEL && texts[i] != NULL)
+            with_rows = table[i].longName;
+        if (i > MODEL && texts[i] != NULL)
+            with_model = table[i].longName;
+    }
     int code;
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
         code = 2;
     } else if (help) {
         fputs(HELP, stdout);
+        fputs(HELP_OF_MODELS, stdout);
         fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
+    } else if (texts[MODEL] != NULL) {
+        code = is_alone(with_rows, "--model has no rows as inputs: one of the two would be right", poptPeekArg(context))
+                   ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, json != 0, WHO)
+                   : 2;
+    } else if (!is_alone(with_model, "only --model runs a model", NULL)) {
+        code = 2;
     } else if (poptPeekArg(context) == NULL) {
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;

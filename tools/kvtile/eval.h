@@ -37,11 +37,30 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who);
 /* Schemes out of a list of words separated by commas, at most `most`; 0, or -1 when a word means nothing, which was then printed. */
 int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char *list, const char *option, const char *who);
 
+/* A whole number of at least `least`; 0, or -1 when the text is none, which was then printed. */
+int eval_choose_count(size_t *to, const char *text, const char *option, size_t least, const char *who);
+
+/* Keys in one way and values in another. */
+typedef struct eval_pair {
+    eval_way k, v;
+} eval_pair;
+
+typedef struct eval_pairs {
+    eval_pair *pairs;
+    size_t n;
+} eval_pairs;
+
+/* As eval_choose_ways, where a word of the list of schemes may also be two, "kv5/kv4": keys and values, in the same rotation and centring. The caller
+ * frees `pairs->pairs`. */
+int eval_choose_pairs(eval_pairs *pairs, const eval_words *words, const char *who);
+
 /* Whether the encoder of a scheme searches, so that efforts differ. */
 bool eval_has_effort(const kvt_scheme_info *scheme);
 
 /* Whether two ways store rows of this padded width alike to the byte: a block of 128 in a row of 64 is one of 64. */
 bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim);
+
+bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim);
 
 /* Names of options, as they are typed. NULL where the scheme does not have the option. */
 const char *eval_rotation_name(const eval_way *way);
@@ -55,6 +74,12 @@ typedef struct eval_detail {
     char text[16];
 } eval_detail;
 eval_detail eval_detail_of(const eval_way *way);
+
+/* "kv4", or of different schemes "kv5/kv4". */
+typedef struct eval_pair_text {
+    char text[24];
+} eval_pair_text;
+eval_pair_text eval_pair_name(const eval_pair *pair);
 
 /* ---- measuring ------------------------------------------------------------------------------------------------------------------- */
 
@@ -155,6 +180,13 @@ typedef struct eval_latent_options {
  * and reported as attention is. */
 int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_latent_options *options, json_t *array,
                 const char **about, error_text *error);
+
+/* ---- JSON ------------------------------------------------------------------------------------------------------------------------ */
+
+/* null for a number that is not finite, for no name; a text that is not UTF-8 with question marks. */
+json_t *number_or_null(double value);
+json_t *name_or_null(const char *name);
+json_t *text_json(const char *text);
 
 /* ---- reports --------------------------------------------------------------------------------------------------------------------- */
 

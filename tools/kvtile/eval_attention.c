@@ -227,15 +227,6 @@ static void print_results(const result *results, size_t n)
     putchar('\n');
 }
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-static json_t *name_or_null(const char *name)
-{
-    return name != NULL ? json_string(name) : json_null();
-}
-
 static void append_results(json_t *array, const result *results, size_t n, size_t layers, bool has_queries)
 {
     for (size_t i = 0; i < n; i++) {

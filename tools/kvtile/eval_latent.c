@@ -566,15 +566,6 @@ static void print_formats(const format *formats, size_t n, bool has_ranks)
     putchar('\n');
 }
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-static json_t *name_or_null(const char *text)
-{
-    return text != NULL ? json_string(text) : json_null();
-}
-
 static void append_formats(json_t *array, const format *formats, size_t n, size_t layers, bool has_queries)
 {
     for (size_t i = 0; i < n; i++) {

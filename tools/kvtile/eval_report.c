@@ -147,17 +147,17 @@ static void print_tensor_title(const eval_tensor *report)
 
 /* ---- as JSON ---- */
 
-static json_t *number_or_null(double value)
+json_t *number_or_null(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *name_or_null(const char *name)
+json_t *name_or_null(const char *name)
 {
     return name != NULL ? json_string(name) : json_null();
 }
 
-static json_t *text_json(const char *text)
+json_t *text_json(const char *text)
 {
     json_t *value = json_string(text);
     if (value == NULL) { /* not UTF-8 */

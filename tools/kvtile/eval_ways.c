@@ -3,6 +3,8 @@
 
 #include "tools/kvtile/nearest.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +80,23 @@ static size_t count(const choice *one)
     for (size_t i = 0; i < one->n; i++)
         n += one->chosen[i] ? 1 : 0;
     return n;
+}
+
+/* ---- numbers ---- */
+
+int eval_choose_count(size_t *to, const char *text, const char *option, size_t least, const char *who)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)*text) || *end != '\0' || errno != 0 || value > SIZE_MAX || value < least) {
+        char what[96];
+        snprintf(what, sizeof what, "a whole number%s would be right for %s", least > 0 ? " from 1 on" : ", the first token to measure,", option);
+        error_print(who, text, what);
+        return -1;
+    }
+    *to = (size_t)value;
+    return 0;
 }
 
 /* ---- combinations ---- */
@@ -173,6 +192,66 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     return 0;
 }
 
+/* ---- pairs ---- */
+
+/* What both have is the same. */
+static bool go_together(const eval_way *k, const eval_way *v)
+{
+    const kvt_side_options *a = &k->options, *b = &v->options;
+    const bool searches = eval_has_effort(k->scheme) && eval_has_effort(v->scheme), fp8 = k->scheme->is_fp8 && v->scheme->is_fp8;
+    return a->rotation == b->rotation && a->centring == b->centring && (!searches || a->effort == b->effort) &&
+           (!fp8 || (a->fp8_block == b->fp8_block && a->fp8_scale == b->fp8_scale));
+}
+
+static int add_pairs(eval_pairs *pairs, const eval_ways *k, const eval_ways *v, bool same, const char *who)
+{
+    eval_pair *list = realloc(pairs->pairs, (pairs->n + k->n * v->n) * sizeof *list);
+    if (list == NULL) {
+        error_print(who, "--schemes", "out of memory");
+        return -1;
+    }
+    pairs->pairs = list;
+    for (size_t i = 0; i < k->n; i++)
+        for (size_t j = 0; j < v->n; j++)
+            if (same ? i == j : go_together(&k->ways[i], &v->ways[j]))
+                list[pairs->n++] = (eval_pair){ k->ways[i], v->ways[j] };
+    return 0;
+}
+
+/* A word of the list: "kv5/kv4", or one that eval_choose_ways knows. */
+static int add_word(eval_pairs *pairs, const char *typed, size_t length, const eval_words *words, const char *who)
+{
+    char both[64];
+    snprintf(both, sizeof both, "%.*s", length < sizeof both ? (int)length : (int)sizeof both, typed);
+    char *slash = strchr(both, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    eval_words of_k = *words, of_v = *words;
+    of_k.schemes = both;
+    of_v.schemes = slash != NULL ? slash + 1 : both;
+    eval_ways k = { 0 }, v = { 0 };
+    int status = eval_choose_ways(&k, &of_k, who);
+    if (status == 0)
+        status = eval_choose_ways(&v, &of_v, who);
+    if (status == 0)
+        status = add_pairs(pairs, &k, &v, slash == NULL, who);
+    free(k.ways);
+    free(v.ways);
+    return status;
+}
+
+int eval_choose_pairs(eval_pairs *pairs, const eval_words *words, const char *who)
+{
+    *pairs = (eval_pairs){ 0 };
+    for (const char *at = words->schemes != NULL ? words->schemes : "all"; at != NULL;) {
+        const size_t length = strcspn(at, ",");
+        if (add_word(pairs, at, length, words, who) != 0)
+            return -1;
+        at = at[length] == ',' ? at + length + 1 : NULL;
+    }
+    return 0;
+}
+
 /* ---- ways that are the same ---- */
 
 static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
@@ -191,6 +270,11 @@ bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim)
     const kvt_side_options other = within(b, padded_dim);
     return a->scheme == b->scheme && one.rotation == other.rotation && one.centring == other.centring && one.effort == other.effort &&
            one.fp8_block == other.fp8_block && one.fp8_scale == other.fp8_scale;
+}
+
+bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim)
+{
+    return eval_same_way(&a->k, &b->k, padded_dim) && eval_same_way(&a->v, &b->v, padded_dim);
 }
 
 /* ---- names ---- */
@@ -237,4 +321,12 @@ eval_detail eval_detail_of(const eval_way *way)
     if (way->scheme->is_fp8)
         snprintf(detail.text, sizeof detail.text, "%s %s", eval_fp8_block_name(way), eval_fp8_scale_name(way));
     return detail;
+}
+
+eval_pair_text eval_pair_name(const eval_pair *pair)
+{
+    eval_pair_text name;
+    const bool same = pair->k.scheme == pair->v.scheme;
+    snprintf(name.text, sizeof name.text, "%s%s%s", pair->k.scheme->name, same ? "" : "/", same ? "" : pair->v.scheme->name);
+    return name;
 }

@@ -1,0 +1,29 @@
+/* A model, and the tokens of a text. */
+#ifndef KVT_ENGINE_RUN_H
+#define KVT_ENGINE_RUN_H
+
+#include "tools/engine/checkpoint.h"
+#include "tools/engine/tokenizer.h"
+#include "tools/pool/pool.h"
+
+typedef struct run_source {
+    const char *model, *tokenizer; /* files */
+    const char *text;              /* a file; not looked at when there is a prompt */
+    const char *prompt;            /* the text itself, or NULL */
+    bool bos;
+    unsigned threads;
+} run_source;
+
+typedef struct text_run {
+    checkpoint model;
+    tokenizer words;
+    pool *threads;
+    uint32_t *tokens;
+    size_t n_tokens;
+} text_run;
+
+/* 0, or -1 with the error, and *argument is what it is about. run_close is due in any case. */
+int run_open(text_run *job, const run_source *source, const char **argument, error_text *error);
+void run_close(text_run *job);
+
+#endif

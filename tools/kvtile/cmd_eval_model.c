@@ -1,0 +1,87 @@
+/* kvtile eval --model: its options. */
+#include "tools/kvtile/eval_model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A scheme, or "none"; `standard` where nothing is given. */
+static int choose_special(kvt_scheme *scheme, const char *text, kvt_scheme standard, const char *option, const char *who)
+{
+    size_t n;
+    *scheme = standard;
+    if (text != NULL && strcmp(text, "none") == 0)
+        *scheme = KVT_SCHEME_NONE;
+    else if (text != NULL && strchr(text, ',') == NULL && strcmp(text, "all") != 0)
+        return eval_choose_schemes(scheme, &n, 1, text, option, who);
+    else if (text != NULL) {
+        error_print(who, option, "one scheme, or none, would be right");
+        return -1;
+    }
+    return 0;
+}
+
+static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], const char *who)
+{
+    size_t threads = 1;
+    to->source = (run_source){ .model = texts[EVAL_MODEL_MODEL], .tokenizer = texts[EVAL_MODEL_TOKENIZER], .text = texts[EVAL_MODEL_TEXT] };
+    if (to->source.tokenizer == NULL || to->source.text == NULL) {
+        error_print(who, to->source.tokenizer == NULL ? "--tokenizer" : "--text", "is missing: --model needs it");
+        return -1;
+    }
+    const struct {
+        size_t *to;
+        const char *text, *option;
+    } counts[] = { { &to->tokens, texts[EVAL_MODEL_TOKENS], "--tokens" },
+                   { &to->context, texts[EVAL_MODEL_CONTEXT], "--context" },
+                   { &threads, texts[EVAL_MODEL_THREADS], "--threads" } };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i].text != NULL && eval_choose_count(counts[i].to, counts[i].text, counts[i].option, 1, who) != 0)
+            return -1;
+    if (threads > POOL_MOST_WORKERS) {
+        char text[64];
+        snprintf(text, sizeof text, "at most %d would be right for --threads", POOL_MOST_WORKERS);
+        error_print(who, texts[EVAL_MODEL_THREADS], text);
+        return -1;
+    }
+    to->source.threads = (unsigned)threads;
+    to->outliers = texts[EVAL_MODEL_STRESS] != NULL;
+    if (to->outliers && strcmp(texts[EVAL_MODEL_STRESS], "outliers") != 0) {
+        error_print(who, texts[EVAL_MODEL_STRESS], "outliers would be right for --stress");
+        return -1;
+    }
+    if (choose_special(&to->first, texts[EVAL_MODEL_FIRST], KVT_SCHEME_kv8, "--first", who) != 0)
+        return -1;
+    return choose_special(&to->open, texts[EVAL_MODEL_OPEN], KVT_SCHEME_bf16, "--open", who);
+}
+
+static int report(const eval_pairs *pairs, const eval_model_options *options, bool json, const char *who)
+{
+    eval_model_report made;
+    const char *about = "--model";
+    error_text error;
+    const int status = eval_model(&made, pairs, options, &about, &error);
+    if (status != 0) {
+        error_print(who, about, error.text);
+    } else if (json) {
+        json_t *array = json_array();
+        eval_model_append(&made, array);
+        json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+        json_decref(array);
+    } else {
+        eval_model_print(&made);
+    }
+    eval_model_free(&made);
+    return status == 0 ? 0 : 1;
+}
+
+int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, bool json, const char *who)
+{
+    eval_model_options options = { .bos = bos, .by_layer = by_layer };
+    eval_pairs pairs = { 0 };
+    const bool chosen = choose(&options, texts, who) == 0 && eval_choose_pairs(&pairs, words, who) == 0;
+    const int code = chosen ? report(&pairs, &options, json, who) : 2;
+    free(pairs.pairs);
+    return code;
+}

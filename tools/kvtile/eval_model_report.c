@@ -1,0 +1,170 @@
+/* kvtile eval --model: tables for people and JSON for programs. */
+#include "tools/kvtile/eval_model.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const char *name_of(kvt_scheme scheme)
+{
+    return scheme != KVT_SCHEME_NONE ? kvt_scheme_get(scheme)->name : NULL;
+}
+
+/* ---- a table ---- */
+
+typedef struct cell {
+    char text[24];
+} cell;
+
+/* Half of an interval's width. */
+static cell half_of(const char *format, statistics_interval of, double factor)
+{
+    cell one = { "-" };
+    if (!isnan(of.high))
+        snprintf(one.text, sizeof one.text, format, factor * (of.high - of.low) / 2);
+    return one;
+}
+
+static void print_title(const eval_model_report *report)
+{
+    const char *first = name_of(report->options->first), *open = name_of(report->options->open);
+    printf("%zu tokens predicted, in %zu window%s of up to %zu%s: perplexity %.4f with the exact cache\n", report->predicted, report->windows,
+           report->windows == 1 ? "" : "s", report->context, report->options->outliers ? ", keys and values with outliers" : "", report->perplexity);
+    printf("first page: %s; open page: %s\n", first ? first : "as the others", open ? open : "none, each token is stored at once");
+}
+
+static cell detail_of(const eval_pair *way)
+{
+    cell one;
+    const eval_detail k = eval_detail_of(&way->k), v = eval_detail_of(&way->v);
+    snprintf(one.text, sizeof one.text, "%s", k.text[0] != '-' ? k.text : v.text);
+    return one;
+}
+
+static void print_layers(const eval_model_report *report)
+{
+    if (report->n == 0 || report->results[0].by_layer == NULL)
+        return;
+    puts("KLD mean of one layer's keys, or values, alone");
+    printf("  %-9s %-8s %-8s %-8s %5s %10s %10s\n", "scheme", "rotation", "centring", "detail", "layer", "keys", "values");
+    for (size_t i = 0; i < report->n; i++) {
+        const eval_model_result *one = &report->results[i];
+        for (uint32_t layer = 0; layer < report->layers; layer++)
+            printf("  %-9s %-8s %-8s %-8s %5u %10.3g %10.3g\n", eval_pair_name(&one->way).text, eval_rotation_name(&one->way.k),
+                   eval_centring_name(&one->way.k), detail_of(&one->way).text, layer, one->by_layer[2 * layer], one->by_layer[2 * layer + 1]);
+    }
+    putchar('\n');
+}
+
+void eval_model_print(const eval_model_report *report)
+{
+    print_title(report);
+    printf("  %-9s %-8s %-8s %-8s %6s %6s %7s %6s %9s %7s %8s %8s %6s\n", "scheme", "rotation", "centring", "detail", "bits", "told", "PPL %", "+-",
+           "KLD mean", "+-", "99.9 %", "KLD max", "top %");
+    for (size_t i = 0; i < report->n; i++) {
+        const eval_model_result *one = &report->results[i];
+        printf("  %-9s %-8s %-8s %-8s %6.3f %6.3f %+7.3f %6s %9.3g %7s %8.3g %8.3g %6.2f\n", eval_pair_name(&one->way).text,
+               eval_rotation_name(&one->way.k), eval_centring_name(&one->way.k), detail_of(&one->way).text, one->bits, one->all_told,
+               100 * expm1(one->log_ratio.mean), half_of("%.3f", one->log_ratio, 100).text, one->kld.mean, half_of("%.2g", one->kld, 1).text,
+               one->kld_most_of, one->kld_max, 100 * one->same_top.mean);
+    }
+    putchar('\n');
+    print_layers(report);
+}
+
+/* ---- JSON ---- */
+
+static void set_interval(json_t *object, const char *name, statistics_interval of)
+{
+    char key[64];
+    json_object_set_new(object, name, number_or_null(of.mean));
+    snprintf(key, sizeof key, "%s_low", name);
+    json_object_set_new(object, key, number_or_null(of.low));
+    snprintf(key, sizeof key, "%s_high", name);
+    json_object_set_new(object, key, number_or_null(of.high));
+}
+
+static json_t *positions_json(const eval_model_report *report, const eval_model_result *one)
+{
+    json_t *list = json_array();
+    for (size_t bin = 0; bin < report->bins; bin++) {
+        json_t *entry = json_object();
+        json_object_set_new(entry, "first", json_integer((json_int_t)eval_model_bin(report, bin)));
+        json_object_set_new(entry, "last", json_integer((json_int_t)eval_model_bin(report, bin + 1) - 1));
+        json_object_set_new(entry, "kld_mean", number_or_null(one->by_position[bin]));
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+static json_t *layers_json(const eval_model_report *report, const eval_model_result *one)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < 2 * report->layers; i++) {
+        json_t *entry = json_object();
+        json_object_set_new(entry, "layer", json_integer(i / 2));
+        json_object_set_new(entry, "side", json_string(i % 2 == 0 ? "k" : "v"));
+        json_object_set_new(entry, "kld_mean", number_or_null(one->by_layer[i]));
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+/* Of the two sides, the one that has it. */
+static const char *either(const char *k, const char *v)
+{
+    return k != NULL ? k : v;
+}
+
+static json_t *way_json(const eval_pair *way)
+{
+    const eval_way *k = &way->k, *v = &way->v;
+    json_t *object = json_object();
+    json_object_set_new(object, "scheme", json_string(eval_pair_name(way).text));
+    json_object_set_new(object, "k_scheme", json_string(k->scheme->name));
+    json_object_set_new(object, "v_scheme", json_string(v->scheme->name));
+    json_object_set_new(object, "rotation", json_string(eval_rotation_name(k)));
+    json_object_set_new(object, "centring", json_string(eval_centring_name(k)));
+    json_object_set_new(object, "effort", name_or_null(either(eval_effort_name(k), eval_effort_name(v))));
+    json_object_set_new(object, "fp8_block", name_or_null(either(eval_fp8_block_name(k), eval_fp8_block_name(v))));
+    json_object_set_new(object, "fp8_scale", name_or_null(either(eval_fp8_scale_name(k), eval_fp8_scale_name(v))));
+    return object;
+}
+
+static void set_run(json_t *object, const eval_model_report *report)
+{
+    const eval_model_options *options = report->options;
+    json_object_set_new(object, "model", text_json(options->source.model));
+    json_object_set_new(object, "text", text_json(options->source.text));
+    json_object_set_new(object, "stress", name_or_null(options->outliers ? "outliers" : NULL));
+    json_object_set_new(object, "first", name_or_null(name_of(options->first)));
+    json_object_set_new(object, "open", name_or_null(name_of(options->open)));
+    json_object_set_new(object, "bos", json_boolean(options->bos));
+    json_object_set_new(object, "layers", json_integer(report->layers));
+    json_object_set_new(object, "context", json_integer((json_int_t)report->context));
+    json_object_set_new(object, "windows", json_integer((json_int_t)report->windows));
+    json_object_set_new(object, "predicted", json_integer((json_int_t)report->predicted));
+    json_object_set_new(object, "block", json_integer(EVAL_MODEL_BLOCK));
+    json_object_set_new(object, "exact_perplexity", number_or_null(report->perplexity));
+}
+
+void eval_model_append(const eval_model_report *report, json_t *array)
+{
+    for (size_t i = 0; i < report->n; i++) {
+        const eval_model_result *one = &report->results[i];
+        json_t *object = way_json(&one->way);
+        set_run(object, report);
+        json_object_set_new(object, "bits_per_element", json_real(one->bits));
+        json_object_set_new(object, "bits_all_told", json_real(one->all_told));
+        json_object_set_new(object, "perplexity", number_or_null(one->perplexity));
+        json_object_set_new(object, "perplexity_ratio", number_or_null(exp(one->log_ratio.mean)));
+        set_interval(object, "log_perplexity_ratio", one->log_ratio);
+        set_interval(object, "kld_mean", one->kld);
+        json_object_set_new(object, "kld_p999", number_or_null(one->kld_most_of));
+        json_object_set_new(object, "kld_max", number_or_null(one->kld_max));
+        set_interval(object, "same_top", one->same_top);
+        json_object_set_new(object, "by_position", positions_json(report, one));
+        if (one->by_layer != NULL)
+            json_object_set_new(object, "by_layer", layers_json(report, one));
+        json_array_append_new(array, object);
+    }
+}
