@@ -1,12 +1,12 @@
 /* safetensors: u64 length of a JSON header, the header {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, the numbers. */
+#include "tools/io/safetensors.h"
+
 #include "tools/io/formats.h"
 #include "tools/io/number.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
-
-enum { MAX_DIMENSIONS = 8 };
 
 /* The longest header that the format allows. */
 static const uint64_t MAX_HEADER_BYTES = 100000000;
@@ -30,14 +30,6 @@ static const struct dtype *find_dtype(const char *name)
     return NULL;
 }
 
-typedef struct entry {
-    const char *dtype;
-    size_t n_sizes;
-    uint64_t sizes[MAX_DIMENSIONS]; /* the first ones, of any number */
-    uint64_t elements;
-    uint64_t begin, end;
-} entry;
-
 static bool natural(const json_t *value, uint64_t *number)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0)
@@ -46,7 +38,7 @@ static bool natural(const json_t *value, uint64_t *number)
     return true;
 }
 
-static int parse_entry(const char *name, const json_t *value, entry *tensor, error_text *error)
+static int parse_entry(const char *name, const json_t *value, safetensors_entry *tensor, error_text *error)
 {
     const json_t *dtype = json_object_get(value, "dtype");
     const json_t *shape = json_object_get(value, "shape");
@@ -55,14 +47,14 @@ static int parse_entry(const char *name, const json_t *value, entry *tensor, err
         return error_set(error, "tensor %.120s: dtype is missing or no text: \"F32\", \"F16\" or \"BF16\" would be right", name);
     if (!json_is_array(shape))
         return error_set(error, "tensor %.120s: shape is missing or no array: [heads, tokens, dim] would be right", name);
-    *tensor = (entry){ .dtype = json_string_value(dtype), .n_sizes = json_array_size(shape), .elements = 1 };
+    *tensor = (safetensors_entry){ .name = name, .dtype = json_string_value(dtype), .n_sizes = json_array_size(shape), .elements = 1 };
     for (size_t i = 0; i < tensor->n_sizes; i++) {
         uint64_t size;
         if (!natural(json_array_get(shape, i), &size))
             return error_set(error, "tensor %.120s: shape[%zu] is not a natural number", name, i);
         if (__builtin_mul_overflow(tensor->elements, size, &tensor->elements))
             return error_set(error, "tensor %.120s: shape is too large for 64 bits", name);
-        if (i < MAX_DIMENSIONS)
+        if (i < SAFETENSORS_SIZES)
             tensor->sizes[i] = size;
     }
     if (json_array_size(offsets) != 2 || !natural(json_array_get(offsets, 0), &tensor->begin) || !natural(json_array_get(offsets, 1), &tensor->end) ||
@@ -72,8 +64,9 @@ static int parse_entry(const char *name, const json_t *value, entry *tensor, err
 }
 
 /* The offsets must lie in the file and fit the shape. */
-static int check_entry(const char *name, const entry *tensor, uint64_t data_bytes, error_text *error)
+static int check_entry(safetensors_entry *tensor, const uint8_t *data, uint64_t data_bytes, error_text *error)
 {
+    const char *name = tensor->name;
     if (tensor->end > data_bytes)
         return error_set(error, "tensor %.120s: data_offsets end at %" PRIu64 ": the file has only %" PRIu64 " bytes of data", name, tensor->end,
                          data_bytes);
@@ -82,59 +75,36 @@ static int check_entry(const char *name, const entry *tensor, uint64_t data_byte
     if (dtype != NULL && (__builtin_mul_overflow(tensor->elements, (uint64_t)dtype->bits / 8, &bytes) || tensor->end - tensor->begin != bytes))
         return error_set(error, "tensor %.120s: data_offsets span %" PRIu64 " bytes, which its shape and dtype %s do not take", name,
                          tensor->end - tensor->begin, tensor->dtype);
+    tensor->number = dtype != NULL ? dtype->dtype : 0;
+    tensor->data = data + tensor->begin;
     return 0;
 }
 
-/* Adds the tensor if its rows can be stored, and returns 0. Otherwise 1, or -1 for want of memory; `reason` says why. */
-static int use_entry(rows_file *file, const char *name, const entry *tensor, const uint8_t *data, error_text *reason)
-{
-    const struct dtype *dtype = find_dtype(tensor->dtype);
-    if (dtype == NULL || dtype->dtype == 0) {
-        error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", name, tensor->dtype);
-        return 1;
-    }
-    rows_tensor rows = { .dtype = dtype->dtype, .data = data + tensor->begin };
-    uint64_t bytes;
-    error_text why;
-    if (rows_set_shape(&rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0) {
-        error_set(reason, "tensor %.120s: %.200s", name, why.text);
-        return 1;
-    }
-    return rows_add(file, &rows, name, reason);
-}
-
-static int use_header(rows_file *file, json_t *header, const uint8_t *data, uint64_t data_bytes, error_text *error)
+static int walk_header(json_t *header, const uint8_t *data, uint64_t data_bytes, safetensors_visit *visit, void *owner, error_text *error)
 {
     uint64_t data_end = 0;
-    rows_skipped skipped = { 0 };
     const char *name;
     json_t *value;
     json_object_foreach(header, name, value)
     {
+        safetensors_entry tensor;
         if (strcmp(name, "__metadata__") == 0)
             continue;
-        entry tensor;
-        error_text reason;
-        if (parse_entry(name, value, &tensor, error) != 0 || check_entry(name, &tensor, data_bytes, error) != 0)
+        if (parse_entry(name, value, &tensor, error) != 0 || check_entry(&tensor, data, data_bytes, error) != 0)
             return -1;
         if (tensor.end > data_end)
             data_end = tensor.end;
-        const int used = use_entry(file, name, &tensor, data, &reason);
-        if (used < 0) {
-            *error = reason;
-            return -1;
-        }
-        if (used > 0)
-            rows_skip(&skipped, &reason);
+        const int ended = visit(owner, &tensor, error);
+        if (ended != 0)
+            return ended;
     }
     if (data_end != data_bytes)
         return error_set(error, "data_offsets end at %" PRIu64 ": the file has %" PRIu64 " bytes of data", data_end, data_bytes);
-    return rows_finish(file, &skipped, "tensor", error);
+    return 0;
 }
 
-int safetensors_read(rows_file *file, error_text *error)
+int safetensors_walk(const file_map *map, safetensors_visit *visit, void *owner, error_text *error)
 {
-    const file_map *map = &file->map;
     if (map->size < 8)
         return error_set(error, "file is %zu bytes: a safetensors header length alone has 8", map->size);
     const uint64_t length = load_u64(map->data);
@@ -147,9 +117,48 @@ int safetensors_read(rows_file *file, error_text *error)
         return error_set(error, "header is not JSON: %s (byte %d)", where.text, where.position);
     int result;
     if (json_is_object(header))
-        result = use_header(file, header, map->data + 8 + length, map->size - 8 - length, error);
+        result = walk_header(header, map->data + 8 + length, map->size - 8 - length, visit, owner, error);
     else
         result = error_set(error, "header is not a JSON object: {\"name\": {\"dtype\", \"shape\", \"data_offsets\"}} would be right");
     json_decref(header);
     return result;
+}
+
+/* ---- rows ---- */
+
+typedef struct reading {
+    rows_file *file;
+    rows_skipped skipped;
+} reading;
+
+/* 0, or -1 and why the tensor holds no rows that can be stored. */
+static int make_rows(rows_tensor *rows, const safetensors_entry *tensor, error_text *reason)
+{
+    uint64_t bytes;
+    error_text why;
+    *rows = (rows_tensor){ .dtype = tensor->number, .data = tensor->data };
+    if (tensor->number == 0)
+        return error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", tensor->name, tensor->dtype);
+    if (rows_set_shape(rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0)
+        return error_set(reason, "tensor %.120s: %.200s", tensor->name, why.text);
+    return 0;
+}
+
+static int use_entry(void *owner, const safetensors_entry *tensor, error_text *error)
+{
+    reading *of = owner;
+    rows_tensor rows;
+    error_text reason;
+    if (make_rows(&rows, tensor, &reason) == 0)
+        return rows_add(of->file, &rows, tensor->name, error);
+    rows_skip(&of->skipped, &reason);
+    return 0;
+}
+
+int safetensors_read(rows_file *file, error_text *error)
+{
+    reading of = { .file = file };
+    if (safetensors_walk(&file->map, use_entry, &of, error) != 0)
+        return -1;
+    return rows_finish(file, &of.skipped, "tensor", error);
 }
