@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L
 #include "tools/engine/checkpoint.h"
 
 #include "tools/io/file.h"
@@ -6,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 /* What the format does not say. */
 static const float RMS_EPSILON = 1e-5f;
@@ -38,6 +40,8 @@ static int parse_header(checkpoint *model, const file_map *map, error_text *erro
     model->q_dim = model->dim;
     model->kv_dim = model->kv_heads * model->head_dim;
     model->rms_epsilon = RMS_EPSILON;
+    model->bos = 1;
+    model->eos = 2;
     return 0;
 }
 
@@ -100,10 +104,15 @@ int checkpoint_make(checkpoint *model, error_text *error)
     return 0;
 }
 
+static double frequency(double base, uint32_t i, uint32_t head_dim)
+{
+    return pow(base, -2.0 * i / head_dim);
+}
+
 void checkpoint_set_frequencies(checkpoint *model, double base)
 {
     for (uint32_t i = 0; i < model->head_dim / 2; i++)
-        model->frequencies[i] = pow(base, -2.0 * i / model->head_dim);
+        model->frequencies[i] = frequency(base, i, model->head_dim);
 }
 
 static int load(checkpoint *model, const file_map *map, error_text *error)
@@ -139,14 +148,22 @@ static int load(checkpoint *model, const file_map *map, error_text *error)
     return 0;
 }
 
-int checkpoint_open(checkpoint *model, const char *path, error_text *error)
+static int open_file(checkpoint *model, const char *path, error_text *error)
 {
-    *model = (checkpoint){ 0 };
     file_map map;
     if (file_map_open(&map, path, error) != 0)
         return -1;
     const int result = load(model, &map, error);
     file_map_close(&map);
+    return result;
+}
+
+int checkpoint_open(checkpoint *model, const char *path, error_text *error)
+{
+    struct stat status;
+    *model = (checkpoint){ 0 };
+    const bool folder = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    const int result = folder ? checkpoint_open_folder(model, path, error) : open_file(model, path, error);
     if (result != 0)
         checkpoint_close(model);
     return result;
@@ -159,8 +176,25 @@ void checkpoint_close(checkpoint *model)
     *model = (checkpoint){ 0 };
 }
 
+/* What the format does not say must be what it means. */
+static int check_exportable(const checkpoint *model, error_text *error)
+{
+    if (model->q_dim != model->dim)
+        return error_set(error, "head_dim is %" PRIu32 ": dim / heads, %" PRIu32 ", is what the f16 form has", model->head_dim,
+                         model->dim / model->heads);
+    if (model->rms_epsilon != RMS_EPSILON)
+        return error_set(error, "rms_norm_eps is %g: %g is what the f16 form has", (double)model->rms_epsilon, (double)RMS_EPSILON);
+    for (uint32_t i = 0; i < model->head_dim / 2; i++)
+        if (fabs(model->frequencies[i] / frequency(ROPE_BASE, i, model->head_dim) - 1) > 1e-9)
+            return error_set(error, "RoPE turns channel %" PRIu32 " by %g per token: %g is what the f16 form has", 2 * i, model->frequencies[i],
+                             frequency(ROPE_BASE, i, model->head_dim));
+    return 0;
+}
+
 int checkpoint_export_f16(const checkpoint *model, const char *path, error_text *error)
 {
+    if (check_exportable(model, error) != 0)
+        return -1;
     for (size_t i = 0; i < model->n_weights; i++) {
         if ((f32_to_f16(model->weights[i]) & 0x7c00) == 0x7c00)
             return error_set(error, "weight %zu is %g: at most 65504 fits f16", i, (double)model->weights[i]);

@@ -1,4 +1,4 @@
-/* A Llama-style model in one file. Two forms, which the size of the file tells apart:
+/* A Llama-style model: a Hugging Face folder (folder.c), or one file in one of two forms, which its size tells apart:
  *
  *   f32  llama2.c's checkpoint: 7 int32 (dim, ffn, layers, heads, kv heads, vocabulary, context), then the tensors in the order of the struct
  *        below, with RoPE cosines and sines [context][head_dim / 2] before the classifier. A negative vocabulary says that the classifier is a
@@ -17,6 +17,7 @@
 typedef struct checkpoint {
     uint32_t dim, ffn, layers, heads, kv_heads, vocabulary, context;
     bool own_classifier;
+    uint32_t bos, eos;   /* tokens that mark the beginning and the end of a text, or NO_TOKEN of tokenizer.h */
     uint32_t head_dim;   /* even */
     uint32_t q_dim;      /* heads * head_dim */
     uint32_t kv_dim;     /* kv_heads * head_dim */
@@ -42,13 +43,16 @@ typedef struct checkpoint {
 int checkpoint_open(checkpoint *model, const char *path, error_text *error);
 void checkpoint_close(checkpoint *model);
 
+/* The same for a folder; on failure checkpoint_close is still due. */
+int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *error);
+
 /* For loaders: memory for a model whose sizes are set, none above 2^20; checkpoint_close is due. 0, or -1 with the error. */
 int checkpoint_make(checkpoint *model, error_text *error);
 
 /* base^(-2i / head_dim) */
 void checkpoint_set_frequencies(checkpoint *model, double base);
 
-/* Writes the f16 form. */
+/* Writes the f16 form, which has one RoPE and one epsilon. */
 int checkpoint_export_f16(const checkpoint *model, const char *path, error_text *error);
 
 #endif

@@ -12,13 +12,13 @@
 static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
 {
     uint64_t random = chosen->seed;
-    uint32_t before = TOKEN_BOS;
+    uint32_t before = job->words.bos;
     const float *logits = NULL;
     const size_t n = job->n_tokens + n_new;
     for (size_t i = 0; i < n; i++) {
         const bool is_new = i >= job->n_tokens;
         const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
-        if (is_new && (next == TOKEN_BOS || next == TOKEN_EOS))
+        if (is_new && (next == job->words.bos || next == job->words.eos))
             break;
         tokenizer_write(&job->words, before, next, stdout);
         if (fflush(stdout) != 0)

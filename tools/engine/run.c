@@ -26,6 +26,8 @@ int run_open(text_run *job, const run_source *source, const char **argument, err
     *argument = source->tokenizer;
     if (tokenizer_open(&job->words, source->tokenizer, job->model.vocabulary, error) != 0)
         return -1;
+    job->words.bos = job->model.bos;
+    job->words.eos = job->model.eos;
     *argument = source->prompt != NULL ? "--prompt" : source->text;
     if (encode(job, source, error) != 0)
         return -1;

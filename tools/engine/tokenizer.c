@@ -6,8 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define NO_TOKEN UINT32_MAX
-#define NOWHERE  SIZE_MAX
+#define NOWHERE SIZE_MAX
 
 /* ---- the vocabulary ---- */
 
@@ -31,7 +30,7 @@ static int compare_tokens(const void *a, const void *b, void *tokens)
 static uint32_t find(const tokenizer *words, const uint8_t *bytes, size_t length)
 {
     uint32_t first = 0;
-    uint32_t last = words->size;
+    uint32_t last = (uint32_t)words->n_sorted;
     while (first < last) {
         const uint32_t middle = first + (last - first) / 2;
         const token *candidate = &words->tokens[words->sorted[middle]];
@@ -40,7 +39,7 @@ static uint32_t find(const tokenizer *words, const uint8_t *bytes, size_t length
         else
             last = middle;
     }
-    if (first == words->size)
+    if (first == words->n_sorted)
         return NO_TOKEN;
     const uint32_t found = words->sorted[first];
     return compare_bytes(words->tokens[found].bytes, words->tokens[found].length, bytes, length) == 0 ? found : NO_TOKEN;
@@ -55,8 +54,7 @@ static int parse(tokenizer *words, error_text *error)
     if (map->size < 4 || (map->size - 4) / 8 < words->size)
         return error_set(error, "file is %zu bytes: %" PRIu32 " tokens, as the model has, take more", map->size, words->size);
     words->tokens = malloc(words->size * sizeof *words->tokens);
-    words->sorted = malloc(words->size * sizeof *words->sorted);
-    if (words->tokens == NULL || words->sorted == NULL)
+    if (words->tokens == NULL)
         return error_set(error, "cannot be read: out of memory");
     size_t at = 4;
     for (uint32_t i = 0; i < words->size; i++) {
@@ -70,21 +68,42 @@ static int parse(tokenizer *words, error_text *error)
         if (score != score)
             return error_set(error, "score of token %" PRIu32 " is not a number", i);
         words->tokens[i] = (token){ .bytes = map->data + at, .length = (uint32_t)length, .score = score };
-        words->sorted[i] = i;
         at += (size_t)length;
     }
     if (at != map->size)
         return error_set(error, "file goes on for %zu bytes after token %" PRIu32 ", the model's last", map->size - at, words->size - 1);
-    qsort_r(words->sorted, words->size, sizeof *words->sorted, compare_tokens, words->tokens);
+    words->bos = TOKEN_BOS;
+    words->eos = TOKEN_EOS;
+    words->space_first = true;
+    for (uint32_t i = 0; i < 256; i++)
+        words->byte_tokens[i] = TOKEN_FIRST_BYTE + i;
+    return tokenizer_sort(words) == 0 ? 0 : error_set(error, "cannot be read: out of memory");
+}
+
+int tokenizer_sort(tokenizer *words)
+{
+    words->sorted = malloc(words->size * sizeof *words->sorted);
+    if (words->sorted == NULL)
+        return -1;
+    for (uint32_t i = 0; i < words->size; i++)
+        if (words->tokens[i].length > 0)
+            words->sorted[words->n_sorted++] = i;
+    qsort_r(words->sorted, words->n_sorted, sizeof *words->sorted, compare_tokens, words->tokens);
     return 0;
+}
+
+/* llama2.c's begins with a number below 2^24. */
+static bool is_json(const file_map *map)
+{
+    return map->size > 1 && map->data[0] == '{' && map->data[1] != 0;
 }
 
 int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error)
 {
-    *words = (tokenizer){ .size = size };
+    *words = (tokenizer){ .size = size, .bos = NO_TOKEN, .eos = NO_TOKEN, .unknown = NO_TOKEN };
     if (file_map_open(&words->map, path, error) != 0)
         return -1;
-    if (parse(words, error) != 0) {
+    if ((is_json(&words->map) ? tokenizer_read_json(words, error) : parse(words, error)) != 0) {
         tokenizer_close(words);
         return -1;
     }
@@ -96,6 +115,9 @@ void tokenizer_close(tokenizer *words)
     file_map_close(&words->map);
     free(words->tokens);
     free(words->sorted);
+    free(words->merges);
+    free(words->added);
+    free(words->memory);
     *words = (tokenizer){ 0 };
 }
 
@@ -119,6 +141,9 @@ typedef struct encoder {
     size_t n_pieces;
     pair *heap; /* the best pair first; each merge takes one out and puts two in at most, so 3 per piece are enough */
     size_t n_pairs;
+    uint32_t *out;
+    size_t n_out;
+    bool lacks_token; /* some character has none, nor its bytes */
 } encoder;
 
 static bool better(const pair *a, const pair *b)
@@ -152,24 +177,56 @@ static pair pop_pair(encoder *state)
     return best;
 }
 
+/* The merge of two tokens in the list. */
+static const merge *find_merge(const tokenizer *words, uint32_t left, uint32_t right)
+{
+    size_t first = 0, last = words->n_merges;
+    while (first < last) {
+        const size_t middle = first + (last - first) / 2;
+        const merge *one = &words->merges[middle];
+        if (one->left < left || (one->left == left && one->right < right))
+            first = middle + 1;
+        else
+            last = middle;
+    }
+    const merge *found = &words->merges[first];
+    return first < words->n_merges && found->left == left && found->right == right ? found : NULL;
+}
+
+/* The token whose bytes are those of both, and its score. */
+static uint32_t join(const tokenizer *words, uint32_t left, uint32_t right, float *score)
+{
+    const token *first = &words->tokens[left], *second = &words->tokens[right];
+    uint8_t bytes[256]; /* longer tokens are never made */
+    const size_t length = (size_t)first->length + second->length;
+    if (length > sizeof bytes)
+        return NO_TOKEN;
+    memcpy(bytes, first->bytes, first->length);
+    memcpy(bytes + first->length, second->bytes, second->length);
+    const uint32_t merged = find(words, bytes, length);
+    *score = merged != NO_TOKEN ? words->tokens[merged].score : 0;
+    return merged;
+}
+
 /* The token that `left` and the piece after it would make, if there is one. */
 static void offer_pair(encoder *state, size_t left)
 {
     if (left == NOWHERE || state->pieces[left].after == NOWHERE)
         return;
+    const tokenizer *words = state->words;
     const uint32_t a = state->pieces[left].token;
     const uint32_t b = state->pieces[state->pieces[left].after].token;
-    const token *first = &state->words->tokens[a];
-    const token *second = &state->words->tokens[b];
-    uint8_t bytes[256]; /* longer tokens are never made */
-    const size_t length = (size_t)first->length + second->length;
-    if (length > sizeof bytes)
-        return;
-    memcpy(bytes, first->bytes, first->length);
-    memcpy(bytes + first->length, second->bytes, second->length);
-    const uint32_t merged = find(state->words, bytes, length);
+    float score = 0;
+    uint32_t merged = NO_TOKEN;
+    if (words->merges == NULL) {
+        merged = join(words, a, b, &score);
+    } else {
+        const merge *listed = find_merge(words, a, b);
+        merged = listed != NULL ? listed->merged : NO_TOKEN;
+        score = listed != NULL ? -(float)listed->rank : 0; /* exact: there are less than 2^24 */
+    }
     if (merged != NO_TOKEN)
-        push_pair(state, (pair){ .score = state->words->tokens[merged].score, .left = left, .left_token = a, .right_token = b, .merged = merged });
+        push_pair(state, (pair){ .score = score, .left = left, .left_token = a, .right_token = b, .merged = merged });
 }
 
 static void add_piece(encoder *state, uint32_t number)
@@ -180,26 +237,27 @@ static void add_piece(encoder *state, uint32_t number)
         state->pieces[at - 1].after = at;
 }
 
-/* Starts with one piece per character; characters without a token become one piece per byte. */
-static void split(encoder *state, const uint8_t *text, size_t length)
+/* A character: its token, or those of its bytes, or that of unknown ones. */
+static void add_character(encoder *state, const uint8_t *bytes, size_t n)
 {
-    const uint32_t space = find(state->words, (const uint8_t *)" ", 1);
-    if (length > 0)
-        add_piece(state, space != NO_TOKEN ? space : TOKEN_FIRST_BYTE + ' ');
-    for (size_t i = 0; i < length;) {
-        size_t n = 1;
-        while (n < 4 && i + n < length && (text[i + n] & 0xc0) == 0x80)
-            n++;
-        const uint32_t whole = find(state->words, text + i, n);
-        if (whole != NO_TOKEN)
-            add_piece(state, whole);
-        for (size_t j = 0; whole == NO_TOKEN && j < n; j++)
-            add_piece(state, TOKEN_FIRST_BYTE + (uint32_t)text[i + j]);
-        i += n;
+    const tokenizer *words = state->words;
+    const uint32_t whole = words->byte_level ? NO_TOKEN : find(words, bytes, n);
+    bool has_bytes = true;
+    for (size_t i = 0; i < n; i++)
+        has_bytes = has_bytes && words->byte_tokens[bytes[i]] != NO_TOKEN;
+    if (whole != NO_TOKEN) {
+        add_piece(state, whole);
+    } else if (has_bytes) {
+        for (size_t i = 0; i < n; i++)
+            add_piece(state, words->byte_tokens[bytes[i]]);
+    } else if (words->unknown == NO_TOKEN) {
+        state->lacks_token = true;
+    } else if (!words->fuses_unknown || state->n_pieces == 0 || state->pieces[state->n_pieces - 1].token != words->unknown) {
+        add_piece(state, words->unknown);
     }
 }
 
-static void merge(encoder *state)
+static void merge_pairs(encoder *state)
 {
     for (size_t i = 0; i + 1 < state->n_pieces; i++)
         offer_pair(state, i);
@@ -219,44 +277,108 @@ static void merge(encoder *state)
     }
 }
 
+/* The tokens of a piece of the text, after a space if wanted. */
+static void encode_piece(encoder *state, bool space, const uint8_t *text, size_t length)
+{
+    const tokenizer *words = state->words;
+    const uint32_t whole = words->whole_first && !space ? find(words, text, length) : NO_TOKEN;
+    state->n_pieces = 0;
+    if (whole != NO_TOKEN)
+        add_piece(state, whole);
+    else if (space)
+        add_character(state, (const uint8_t *)" ", 1);
+    for (size_t i = 0, n; whole == NO_TOKEN && i < length; i += n) {
+        n = pretokens_character(text + i, length - i);
+        add_character(state, text + i, n);
+    }
+    merge_pairs(state);
+    for (size_t i = 0; state->n_pieces > 0 && i != NOWHERE; i = state->pieces[i].after)
+        state->out[state->n_out++] = state->pieces[i].token;
+}
+
+static void encode_text(encoder *state, const uint8_t *text, size_t length)
+{
+    const tokenizer *words = state->words;
+    bool space = length > 0 && words->space_first && !(words->unless_there && text[0] == ' ');
+    for (size_t i = 0, n; i < length; i += n, space = false) {
+        n = pretokens_next(&words->pieces, text + i, length - i);
+        encode_piece(state, space, text + i, n);
+    }
+}
+
+/* The added token that a text begins with. */
+static uint32_t added_at(const tokenizer *words, const uint8_t *text, size_t length)
+{
+    for (size_t i = 0; i < words->n_added; i++) {
+        const token *one = &words->tokens[words->added[i]];
+        if (one->length <= length && memcmp(one->bytes, text, one->length) == 0)
+            return words->added[i];
+    }
+    return NO_TOKEN;
+}
+
+static void encode_all(encoder *state, const uint8_t *text, size_t length)
+{
+    size_t first = 0;
+    for (size_t i = 0; i < length;) {
+        const uint32_t added = added_at(state->words, text + i, length - i);
+        if (added == NO_TOKEN) {
+            i++;
+            continue;
+        }
+        encode_text(state, text + first, i - first);
+        state->out[state->n_out++] = added;
+        first = i += state->words->tokens[added].length;
+    }
+    encode_text(state, text + first, length - first);
+}
+
 int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size_t length, uint32_t **out, size_t *n_out, error_text *error)
 {
     encoder state = { .words = words };
+    *out = NULL;
+    *n_out = 0;
+    if (bos && words->bos == NO_TOKEN)
+        return error_set(error, "cannot begin with BOS: the model has no such token");
     if (length > SIZE_MAX / (4 * sizeof *state.heap) - 1)
         return error_set(error, "is %zu bytes: too long to encode", length);
     state.pieces = malloc((length + 1) * sizeof *state.pieces);
     state.heap = malloc(3 * (length + 1) * sizeof *state.heap);
-    *out = malloc((length + 2) * sizeof **out);
-    *n_out = 0;
-    if (state.pieces != NULL && state.heap != NULL && *out != NULL) {
-        split(&state, text, length);
-        merge(&state);
-        if (bos)
-            (*out)[(*n_out)++] = TOKEN_BOS;
-        for (size_t i = 0; state.n_pieces > 0 && i != NOWHERE; i = state.pieces[i].after)
-            (*out)[(*n_out)++] = state.pieces[i].token;
+    state.out = malloc((2 * length + 2) * sizeof *state.out); /* BOS, and a space before the text and behind each added token */
+    int result = 0;
+    if (state.pieces == NULL || state.heap == NULL || state.out == NULL)
+        result = error_set(error, "is %zu bytes: too long for memory", length);
+    if (result == 0 && bos)
+        state.out[state.n_out++] = words->bos;
+    if (result == 0)
+        encode_all(&state, text, length);
+    if (state.lacks_token)
+        result = error_set(error, "has characters that the tokenizer has neither a token nor bytes for");
+    if (result == 0) {
+        *out = state.out;
+        *n_out = state.n_out;
     } else {
-        free(*out);
-        *out = NULL;
-        error_set(error, "is %zu bytes: too long for memory", length);
+        free(state.out);
     }
     free(state.pieces);
     free(state.heap);
-    return *out != NULL ? 0 : -1;
+    return result;
 }
 
 /* ---- decoding ---- */
 
 void tokenizer_write(const tokenizer *words, uint32_t before, uint32_t number, FILE *stream)
 {
-    if (number == TOKEN_BOS || number == TOKEN_EOS)
+    if (number == words->bos || number == words->eos)
         return;
     token text = words->tokens[number];
-    uint8_t byte;
-    if (number >= TOKEN_FIRST_BYTE && number < TOKEN_FIRST_BYTE + 256) { /* in the file as "<0x41>" */
-        byte = (uint8_t)(number - TOKEN_FIRST_BYTE);
-        text = (token){ .bytes = &byte, .length = 1 };
+    uint8_t byte = 0;
+    for (uint32_t i = 0; !words->byte_level && i < 256; i++) {
+        if (words->byte_tokens[i] == number) { /* in the file as "<0x41>" */
+            byte = (uint8_t)i;
+            text = (token){ .bytes = &byte, .length = 1 };
+        }
     }
-    const bool has_space = before == TOKEN_BOS && text.length > 0 && text.bytes[0] == ' ';
+    const bool has_space = words->space_first && before == words->bos && text.length > 0 && text.bytes[0] == ' ';
     fwrite(text.bytes + has_space, 1, text.length - has_space, stream);
 }

@@ -243,20 +243,20 @@ static void find_truth(job *of)
 typedef struct windows {
     const uint32_t *tokens;
     size_t predicted, size;
-    bool bos;
+    uint32_t bos; /* NO_TOKEN: none */
 } windows;
 
 static uint32_t target(const windows *text, size_t i)
 {
-    return text->tokens[text->bos ? i : i + 1];
+    return text->tokens[text->bos != NO_TOKEN ? i : i + 1];
 }
 
 /* What the model is given to predict it. */
 static uint32_t given(const windows *text, size_t i)
 {
-    if (!text->bos)
+    if (text->bos == NO_TOKEN)
         return text->tokens[i];
-    return i % text->size == 0 ? TOKEN_BOS : text->tokens[i - 1];
+    return i % text->size == 0 ? text->bos : text->tokens[i - 1];
 }
 
 static int run_token(job *of, const windows *text, size_t i, pool *threads, error_text *error)
@@ -522,11 +522,14 @@ static int choose_windows(windows *text, const text_run *of, const eval_model_op
     const size_t n = options->tokens != 0 ? options->tokens : of->n_tokens;
     if (n < 2)
         return error_set(error, "%zu: at least 2 would be right", n);
+    *about = "--bos";
+    if (options->bos && of->model.bos == NO_TOKEN)
+        return error_set(error, "the model has no token that begins a text");
     *about = "--context";
     if (options->context > of->model.context)
         return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", options->context, of->model.context);
     const size_t context = options->context != 0 ? options->context : of->model.context;
-    *text = (windows){ .tokens = of->tokens, .predicted = options->bos ? n : n - 1, .bos = options->bos };
+    *text = (windows){ .tokens = of->tokens, .predicted = options->bos ? n : n - 1, .bos = options->bos ? of->model.bos : NO_TOKEN };
     text->size = context < text->predicted ? context : text->predicted;
     return 0;
 }

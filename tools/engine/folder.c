@@ -1,0 +1,387 @@
+/* A Hugging Face folder of the Llama architecture: config.json, and model.safetensors or the files that model.safetensors.index.json names. */
+#include "tools/engine/checkpoint.h"
+
+#include "tools/engine/tokenizer.h"
+#include "tools/io/number.h"
+#include "tools/io/safetensors.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MOST = 1 << 20 };
+
+/* ---- files of the folder ---- */
+
+typedef struct file_path {
+    char text[4096];
+} file_path;
+
+static file_path path_of(const char *folder, const char *name)
+{
+    file_path path;
+    snprintf(path.text, sizeof path.text, "%.3000s/%.1000s", folder, name);
+    return path;
+}
+
+/* An error in a file, with its name before it. */
+static int error_in(error_text *error, const char *name)
+{
+    const error_text why = *error;
+    return error_set(error, "%.100s: %.290s", name, why.text);
+}
+
+static json_t *load_json(const char *folder, const char *name, error_text *error)
+{
+    file_map map;
+    json_error_t where;
+    json_t *value = NULL;
+    if (file_map_open(&map, path_of(folder, name).text, error) == 0) {
+        value = json_loadb((const char *)map.data, map.size, JSON_REJECT_DUPLICATES, &where);
+        if (value == NULL)
+            error_set(error, "is not JSON: %s (line %d)", where.text, where.line);
+        else if (!json_is_object(value))
+            error_set(error, "is not a JSON object");
+        file_map_close(&map);
+    }
+    if (json_is_object(value))
+        return value;
+    error_in(error, name);
+    json_decref(value);
+    return NULL;
+}
+
+/* ---- config.json ---- */
+
+/* A value as it stands in the file. */
+static error_text text_of(const json_t *value)
+{
+    error_text text;
+    char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    snprintf(text.text, sizeof text.text, "%.60s", value == NULL ? "missing" : dump != NULL ? dump : "?");
+    free(dump);
+    return text;
+}
+
+static const json_t *present(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+/* `standard` where the field is missing; 0: it must not be. */
+static int read_size(const json_t *config, const char *name, uint32_t standard, uint32_t *to, error_text *error)
+{
+    const json_t *value = present(config, name);
+    *to = standard;
+    if (value == NULL && standard > 0)
+        return 0;
+    const json_int_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < 1 || number > MOST)
+        return error_set(error, "%s is %s: a whole number from 1 to %d would be right", name, text_of(value).text, MOST);
+    *to = (uint32_t)number;
+    return 0;
+}
+
+static int read_number(const json_t *config, const char *name, double standard, double *to, error_text *error)
+{
+    const json_t *value = present(config, name);
+    *to = value != NULL ? json_number_value(value) : standard;
+    if (value != NULL && (!json_is_number(value) || !(*to > 0 && *to < 1e12)))
+        return error_set(error, "%s is %s: a positive number would be right", name, text_of(value).text);
+    if (!(*to > 0))
+        return error_set(error, "%s is missing: a positive number would be right", name);
+    return 0;
+}
+
+static bool is_text(const json_t *value, const char *text)
+{
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+/* What this engine computes is all there is. */
+static int check_architecture(const json_t *config, error_text *error)
+{
+    static const struct {
+        const char *name, *right;
+    } absent[] = { { "attention_bias", "no biases" }, { "mlp_bias", "no biases" }, { "quantization_config", "weights of f32, f16 or bf16" } };
+    const json_t *type = present(config, "model_type"), *activation = present(config, "hidden_act");
+    if (!is_text(type, "llama"))
+        return error_set(error, "model_type is %s: \"llama\" would be right, other architectures are not supported", text_of(type).text);
+    if (activation != NULL && !is_text(activation, "silu"))
+        return error_set(error, "hidden_act is %s: \"silu\" would be right", text_of(activation).text);
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
+        const json_t *value = present(config, absent[i].name);
+        if (value != NULL && !json_is_false(value))
+            return error_set(error, "%s is %s: %s would be right, others are not supported", absent[i].name, text_of(value).text, absent[i].right);
+    }
+    return 0;
+}
+
+/* Stretches frequencies for longer contexts, as Llama 3 does: those of wavelengths above a limit by a factor, those below another not at all. */
+static int stretch(checkpoint *model, const json_t *scaling, bool smooth, error_text *error)
+{
+    double factor, low = 1, high = 4, context = 1;
+    if (read_number(scaling, "factor", 0, &factor, error) != 0)
+        return -1;
+    if (smooth && (read_number(scaling, "low_freq_factor", 0, &low, error) != 0 || read_number(scaling, "high_freq_factor", 0, &high, error) != 0 ||
+                   read_number(scaling, "original_max_position_embeddings", 0, &context, error) != 0))
+        return -1;
+    if (smooth && high <= low)
+        return error_set(error, "high_freq_factor is %g: more than low_freq_factor, %g, would be right", high, low);
+    for (uint32_t i = 0; i < model->head_dim / 2; i++) {
+        const double turns = context * model->frequencies[i] / (2 * 3.14159265358979323846);
+        const double kept = !smooth ? 0 : fmin(fmax((turns - low) / (high - low), 0), 1);
+        model->frequencies[i] *= kept + (1 - kept) / factor;
+    }
+    return 0;
+}
+
+static int read_rope(checkpoint *model, const json_t *config, error_text *error)
+{
+    /* One object holds both in newer files. */
+    const json_t *parameters = present(config, "rope_parameters"), *scaling = parameters ? parameters : present(config, "rope_scaling");
+    const json_t *type = present(scaling, "rope_type") ? present(scaling, "rope_type") : present(scaling, "type");
+    double base;
+    if (read_number(present(parameters, "rope_theta") ? parameters : config, "rope_theta", 10000, &base, error) != 0)
+        return -1;
+    checkpoint_set_frequencies(model, base);
+    if (scaling == NULL || is_text(type, "default"))
+        return 0;
+    if (is_text(type, "linear") || is_text(type, "llama3"))
+        return stretch(model, scaling, is_text(type, "llama3"), error);
+    return error_set(error, "rope_type is %s: \"default\", \"linear\" or \"llama3\" would be right, others are not supported", text_of(type).text);
+}
+
+/* The number of a token, or the first of a list. */
+static uint32_t token_of(const json_t *value, uint32_t vocabulary)
+{
+    const json_t *one = json_is_array(value) ? json_array_get(value, 0) : value;
+    const json_int_t number = json_integer_value(one);
+    return json_is_integer(one) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
+}
+
+static int read_config(checkpoint *model, const json_t *config, error_text *error)
+{
+    double epsilon;
+    if (check_architecture(config, error) != 0 || read_size(config, "hidden_size", 0, &model->dim, error) != 0 ||
+        read_size(config, "intermediate_size", 0, &model->ffn, error) != 0 || read_size(config, "num_hidden_layers", 0, &model->layers, error) != 0 ||
+        read_size(config, "num_attention_heads", 0, &model->heads, error) != 0 ||
+        read_size(config, "num_key_value_heads", model->heads, &model->kv_heads, error) != 0 ||
+        read_size(config, "vocab_size", 0, &model->vocabulary, error) != 0 ||
+        read_size(config, "max_position_embeddings", 0, &model->context, error) != 0 ||
+        read_number(config, "rms_norm_eps", 1e-6, &epsilon, error) != 0)
+        return -1;
+    if (present(config, "head_dim") == NULL && model->dim % model->heads != 0)
+        return error_set(error, "hidden_size is %" PRIu32 ": a multiple of num_attention_heads, %" PRIu32 ", would be right, or a head_dim",
+                         model->dim, model->heads);
+    if (read_size(config, "head_dim", model->dim / model->heads, &model->head_dim, error) != 0)
+        return -1;
+    if (model->head_dim % 2 != 0 || (uint64_t)model->heads * model->head_dim > MOST)
+        return error_set(error, "head_dim is %" PRIu32 ": an even number would be right, that times num_attention_heads is at most %d",
+                         model->head_dim, MOST);
+    if (model->heads % model->kv_heads != 0)
+        return error_set(error, "num_key_value_heads is %" PRIu32 ": a divisor of num_attention_heads (%" PRIu32 ") would be right", model->kv_heads,
+                         model->heads);
+    model->q_dim = model->heads * model->head_dim;
+    model->kv_dim = model->kv_heads * model->head_dim;
+    model->rms_epsilon = (float)epsilon;
+    model->own_classifier = !json_is_true(present(config, "tie_word_embeddings"));
+    model->bos = token_of(present(config, "bos_token_id"), model->vocabulary);
+    model->eos = token_of(present(config, "eos_token_id"), model->vocabulary);
+    return checkpoint_make(model, error) == 0 ? read_rope(model, config, error) : -1;
+}
+
+/* ---- tensors ---- */
+
+/* What a tensor is called, and where it goes. */
+typedef struct slot {
+    const char *name; /* in a layer: after "model.layers.N." */
+    bool in_layer;
+    const float *place; /* of layer 0 */
+    uint32_t rows;      /* 0: a vector */
+    uint32_t columns;
+    uint32_t heads; /* whose rows are in halves, to be interleaved; 0: none */
+} slot;
+
+enum { N_SLOTS = 12, EMBEDDING = 0, CLASSIFIER = 1 };
+
+typedef struct loading {
+    checkpoint *model;
+    slot slots[N_SLOTS];
+    bool *seen; /* [layer][slot] */
+} loading;
+
+static void list_slots(loading *to)
+{
+    const checkpoint *m = to->model;
+    const slot list[N_SLOTS] = {
+        { "model.embed_tokens.weight", false, m->embedding, m->vocabulary, m->dim, 0 },
+        { "lm_head.weight", false, m->classifier, m->vocabulary, m->dim, 0 }, /* of tied ones it may be the only one there is */
+        { "model.norm.weight", false, m->rms_final, 0, m->dim, 0 },
+        { "input_layernorm.weight", true, m->rms_att, 0, m->dim, 0 },
+        { "self_attn.q_proj.weight", true, m->wq, m->q_dim, m->dim, m->heads },
+        { "self_attn.k_proj.weight", true, m->wk, m->kv_dim, m->dim, m->kv_heads },
+        { "self_attn.v_proj.weight", true, m->wv, m->kv_dim, m->dim, 0 },
+        { "self_attn.o_proj.weight", true, m->wo, m->dim, m->q_dim, 0 },
+        { "post_attention_layernorm.weight", true, m->rms_ffn, 0, m->dim, 0 },
+        { "mlp.gate_proj.weight", true, m->w1, m->ffn, m->dim, 0 },
+        { "mlp.down_proj.weight", true, m->w2, m->dim, m->ffn, 0 },
+        { "mlp.up_proj.weight", true, m->w3, m->ffn, m->dim, 0 },
+    };
+    memcpy(to->slots, list, sizeof list);
+}
+
+/* The slot of a name, and its layer (0 where it has none); N_SLOTS when there is none. */
+static size_t find_slot(const loading *of, const char *name, size_t *layer)
+{
+    static const char prefix[] = "model.layers.";
+    const bool in_layer = strncmp(name, prefix, sizeof prefix - 1) == 0;
+    const char *rest = name;
+    *layer = 0;
+    if (in_layer) {
+        char *end;
+        *layer = strtoul(name + sizeof prefix - 1, &end, 10);
+        if (*end != '.' || *layer >= of->model->layers)
+            return N_SLOTS;
+        rest = end + 1;
+    }
+    for (size_t i = 0; i < N_SLOTS; i++)
+        if (of->slots[i].in_layer == in_layer && strcmp(of->slots[i].name, rest) == 0)
+            return i;
+    return N_SLOTS;
+}
+
+static float number_at(const safetensors_entry *tensor, size_t i)
+{
+    switch (tensor->number) {
+    case KVT_F32:
+        return load_f32(tensor->data + 4 * i);
+    case KVT_F16:
+        return f16_to_f32(load_u16(tensor->data + 2 * i));
+    case KVT_BF16:
+        return bf16_to_f32(load_u16(tensor->data + 2 * i));
+    }
+    return 0;
+}
+
+/* Rows of queries and keys come with the pairs of RoPE half a head apart, and are needed next to each other. */
+static size_t row_in_file(const slot *of, size_t row)
+{
+    if (of->heads == 0)
+        return row;
+    const size_t head_dim = of->rows / of->heads, channel = row % head_dim;
+    return row - channel + channel / 2 + channel % 2 * (head_dim / 2);
+}
+
+static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *error)
+{
+    loading *to = owner;
+    size_t layer;
+    const size_t index = find_slot(to, tensor->name, &layer);
+    const size_t name_length = strlen(tensor->name);
+    static const char table[] = ".rotary_emb.inv_freq"; /* which follows from the configuration */
+    if (index == N_SLOTS && name_length >= sizeof table && strcmp(tensor->name + name_length - (sizeof table - 1), table) == 0)
+        return 0;
+    if (index == N_SLOTS)
+        return error_set(error, "tensor %.120s: a Llama model of %" PRIu32 " layers has no such tensor", tensor->name, to->model->layers);
+    const slot *of = &to->slots[index];
+    const size_t rows = of->rows > 0 ? of->rows : 1;
+    const bool right = of->rows > 0 ? tensor->n_sizes == 2 && tensor->sizes[0] == of->rows && tensor->sizes[1] == of->columns
+                                    : tensor->n_sizes == 1 && tensor->sizes[0] == of->columns;
+    if (!right && of->rows > 0)
+        return error_set(error, "tensor %.120s: shape is not [%" PRIu32 ", %" PRIu32 "], which would be right for config.json", tensor->name,
+                         of->rows, of->columns);
+    if (!right)
+        return error_set(error, "tensor %.120s: shape is not [%" PRIu32 "], which would be right for config.json", tensor->name, of->columns);
+    if (tensor->number == 0)
+        return error_set(error, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", tensor->name, tensor->dtype);
+    if (index == CLASSIFIER && !to->model->own_classifier && to->seen[EMBEDDING])
+        return 0; /* tied: the same numbers again */
+    float *out = to->model->weights + (of->place - to->model->weights) + layer * rows * of->columns;
+    for (size_t row = 0; row < rows; row++)
+        for (size_t c = 0; c < of->columns; c++)
+            *out++ = number_at(tensor, row_in_file(of, row) * of->columns + c);
+    to->seen[layer * N_SLOTS + index] = true;
+    return 0;
+}
+
+static int check_all_seen(const loading *of, error_text *error)
+{
+    const bool tied = !of->model->own_classifier;
+    for (size_t i = 0; i < (size_t)of->model->layers * N_SLOTS; i++) {
+        const slot *one = &of->slots[i % N_SLOTS];
+        const bool either = tied && i < 2 && (of->seen[EMBEDDING] || of->seen[CLASSIFIER]);
+        if (of->seen[i] || (!one->in_layer && i >= N_SLOTS) || either)
+            continue;
+        if (one->in_layer)
+            return error_set(error, "tensor model.layers.%zu.%s is missing", i / N_SLOTS, one->name);
+        return error_set(error, "tensor %s is missing%s", one->name,
+                         i == CLASSIFIER ? ", and tie_word_embeddings of config.json is not true: one of the two would be right" : "");
+    }
+    return 0;
+}
+
+static int load_file(loading *to, const char *folder, const char *name, error_text *error)
+{
+    file_map map;
+    if (file_map_open(&map, path_of(folder, name).text, error) != 0)
+        return error_in(error, name);
+    const int result = safetensors_walk(&map, use_tensor, to, error);
+    file_map_close(&map);
+    return result == 0 ? 0 : error_in(error, name);
+}
+
+/* Each file that the index names, once. */
+static int load_shards(loading *to, const char *folder, const char *index_name, error_text *error)
+{
+    json_t *index = load_json(folder, index_name, error), *files = json_object();
+    const json_t *map = json_object_get(index, "weight_map");
+    int result = index != NULL && files != NULL ? 0 : -1;
+    if (result == 0 && json_object_size(map) == 0)
+        result = error_set(error, "%s: weight_map is %s: names of tensors with names of files would be right", index_name, text_of(map).text);
+    for (void *at = json_object_iter((json_t *)(uintptr_t)map); result == 0 && at != NULL; at = json_object_iter_next((json_t *)(uintptr_t)map, at)) {
+        const char *name = json_string_value(json_object_iter_value(at));
+        if (name == NULL || strchr(name, '/') != NULL)
+            result = error_set(error, "%s: the file of %.100s is %s: a name in the same folder would be right", index_name, json_object_iter_key(at),
+                               text_of(json_object_iter_value(at)).text);
+        else if (json_object_get(files, name) == NULL) {
+            json_object_set_new(files, name, json_true());
+            result = load_file(to, folder, name, error);
+        }
+    }
+    json_decref(files);
+    json_decref(index);
+    return result;
+}
+
+static int load_tensors(checkpoint *model, const char *folder, error_text *error)
+{
+    static const char one[] = "model.safetensors", index[] = "model.safetensors.index.json";
+    loading to = { .model = model, .seen = calloc((size_t)model->layers * N_SLOTS, sizeof(bool)) };
+    if (to.seen == NULL)
+        return error_set(error, "needs memory for %" PRIu32 " layers: more than there is", model->layers);
+    list_slots(&to);
+    const bool sharded = access(path_of(folder, one).text, F_OK) != 0 && access(path_of(folder, index).text, F_OK) == 0;
+    int result = sharded ? load_shards(&to, folder, index, error) : load_file(&to, folder, one, error);
+    if (result == 0 && check_all_seen(&to, error) != 0)
+        result = error_in(error, sharded ? index : one);
+    free(to.seen);
+    return result;
+}
+
+int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *error)
+{
+    static const char name[] = "config.json";
+    json_t *config = load_json(folder, name, error);
+    if (config == NULL)
+        return -1;
+    int result = read_config(model, config, error);
+    if (result != 0)
+        error_in(error, name);
+    json_decref(config);
+    return result == 0 ? load_tensors(model, folder, error) : -1;
+}
