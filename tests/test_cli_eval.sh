@@ -170,6 +170,40 @@ run "$@" "$kvtile" eval --attention "$work"/cap/* --schemes kv4,q8_0
 grep -q 'KL mean .* same top .* error %' "$work/stdout" || fail "no heading of attention"
 if tail -n +2 "$work/stdout" | grep -q '.\{101\}'; then fail "the table of attention is wider than 100 columns"; fi
 expect_error 1 "values" "$@" "$kvtile" eval --attention "$work/cap/layer0_keys.qvkt"
+
+# ---- formats of others, pairs, and pages that are kept otherwise
+run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json --no-speed --schemes q8_0,q4_0,peers
+expect_json 'map(select(.scheme | test("^(ggml_q4_0|turboquant4|kvarn4|kivi4|fp8_tensor|nvfp4)$")) | {(.scheme): .bits_per_element}) | add
+    == {ggml_q4_0: 4.5, turboquant4: 4.25, kvarn4: 4.375, kivi4: 5, fp8_tensor: 8, nvfp4: 4.5}'
+expect_json 'map({("\(.scheme) \(.rotation)"): .snr_db}) | add | .["ggml_q8_0 none"] == .["q8_0 none"] and .["ggml_q4_0 none"] == .["q4_0 none"]'
+expect_json 'map({("\(.scheme) \(.rotation)"): .snr_db}) | add | .["turboquant4 own"] > 18 and .["turboquant4 none"] == null and .["nvfp4 64"] != .["nvfp4 none"]'
+expect_json 'all(.[] | select(.scheme | test("_|[a-z]4$")) | select(.scheme != "q8_0" and .scheme != "q4_0"); .centring == "none" and .write_gbps == null)'
+run "$@" "$kvtile" eval --attention "$work"/cap/layer[01]* --json --schemes q4_0,ggml_q4_0,kv5/kv4,kv5,kv4,ggml_q5_0/ggml_q4_0,kv4/turboquant4 --rotation none --centring none
+expect_json 'map({(.scheme): .}) | add | .q4_0.kl_mean == .ggml_q4_0.kl_mean and .q4_0.output_error_of_codes == .ggml_q4_0.output_error'
+expect_json 'map({(.scheme): .}) | add | .["kv5/kv4"] | .k_scheme == "kv5" and .v_scheme == "kv4" and .bits_per_element == 4.75'
+expect_json 'map({(.scheme): .}) | add | .["kv5/kv4"].kl_mean == .kv5.kl_mean and .kv4.output_error > .["kv5/kv4"].output_error and .["kv5/kv4"].output_error > .kv5.output_error'
+expect_json 'map({(.scheme): .}) | add | .["kv4/turboquant4"] | .bits_per_element == 4.25 and .kl_mean > 0'
+expect_json 'all(.[]; .kl_mean <= .kl_p99 and .kl_p99 <= .kl_max and (.by_head | length) == 4 and .bits_all_told == .bits_per_element and .first == null)'
+expect_json 'all(.[]; (.kl_mean - ([.by_head[].kl_mean] | add / length) | fabs) < 1e-9 * .kl_mean + 1e-12)'
+expect_json 'all(.[]; (.by_position | length) == 32 and .by_position[0].first == 0 and .by_position[31].last == 99)'
+"$jq" 'map({(.scheme): .}) | add' "$work/stdout" >"$work/flat"
+# Of 100 tokens the first 64 are in the first page and the others in the open one: with both in f32 nothing is lost.
+run "$@" "$kvtile" eval --attention "$work"/cap/layer[01]* --json --schemes kv4,ggml_q4_0 --rotation none --centring none --first f32 --open f32
+expect_json 'all(.[]; .kl_max < 1e-9 and .output_error < 1e-5 and .bits_all_told == 32 and .first == "f32" and .open == "f32")'
+run "$@" "$kvtile" eval --attention "$work"/cap/layer[01]* --json --schemes kv4,ggml_q4_0,kvarn4 --rotation 64 --first kv8
+# shellcheck disable=SC2016
+"$jq" --slurpfile flat "$work/flat" -e 'map({(.scheme): .}) | add | .kv4.kl_mean < $flat[0].kv4.kl_mean and .ggml_q4_0.kl_mean < $flat[0].ggml_q4_0.kl_mean
+    and .kv4.bits_all_told == (4.25 + 8.25) / 2 and (.kv4.output_error / .kv4.output_error_of_codes - 1 | fabs) < 0.05' "$work/stdout" >/dev/null ||
+    fail "--first: $(cat "$work/stdout")"
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes kv4 --rotation none --open bf16 --queries 100
+expect_json '.[0].bits_all_told == (4.25 + 16) / 2 and .[0].kl_mean > 0 and .[0].by_position[0].kl_mean < 1e-4 and .[0].by_position[31].kl_mean > .[0].by_position[0].kl_mean'
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --schemes kv4,ggml_q5_0/ggml_q4_0 --first kv8 --open bf16
+if tail -n +2 "$work/stdout" | grep -q '.\{121\}'; then fail "the table of attention is wider than 120 columns"; fi
+expect_error 2 '"ggml_q4" is no scheme: did you mean ggml_q4_0?' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes ggml_q4
+expect_error 2 '"kv5/kv4" is no scheme' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes kv5/kv4
+expect_error 2 "has formats of others of its own" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --schemes nvfp4
+expect_error 2 "one scheme, or none" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --first kv4,kv5
+expect_error 2 "only --model" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --first kv8
 expect_error 2 "--queries" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --queries 0
 expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
 expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5

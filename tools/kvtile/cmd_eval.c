@@ -120,6 +120,8 @@ static const char HELP_OF_COLUMNS[] =
 
 typedef struct options {
     eval_ways ways;
+    eval_pairs pairs; /* of attention, instead of ways */
+    kvt_scheme first, open;
     bool auto_side;
     kvt_side side;
     uint32_t tiers;
@@ -326,9 +328,13 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
     json_t *array = chosen->json ? json_array() : NULL;
     progress shown;
     progress_start(&shown);
-    const eval_attention_options how = {
-        .tiers = chosen->tiers, .from = chosen->from, .queries = chosen->queries, .scale = chosen->scale, .progress = &shown
-    };
+    const eval_attention_options how = { .tiers = chosen->tiers,
+                                         .from = chosen->from,
+                                         .queries = chosen->queries,
+                                         .scale = chosen->scale,
+                                         .first = chosen->first,
+                                         .open = chosen->open,
+                                         .progress = &shown };
     eval_latent_options of_latents = chosen->of_latents;
     of_latents.tiers = chosen->tiers;
     of_latents.from = chosen->from;
@@ -343,7 +349,7 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
                                   n_values > 0 ? kinds[VALUES].of[i] : NULL, n_queries > 0 ? kinds[QUERIES].of[i] : NULL };
     if (status == 0)
         status = chosen->latent ? eval_latent(layers, n, &chosen->ways, &of_latents, array, &about, &error)
-                                : eval_attention(layers, n, &chosen->ways, &how, array, &about, &error);
+                                : eval_attention(layers, n, &chosen->pairs, &how, array, &about, &error);
     if (status != 0)
         error_print(WHO, about, error.text);
     if (status == 0 && array != NULL) {
@@ -500,7 +506,23 @@ static int choose_options(options *chosen, const eval_words *words, const char *
         return -1;
     if (scale != NULL && choose_scale(chosen, scale) != 0)
         return -1;
-    return eval_choose_ways(&chosen->ways, words, WHO);
+    if (chosen->attention)
+        return eval_choose_pairs(&chosen->pairs, words, WHO);
+    if (eval_choose_ways(&chosen->ways, words, WHO) != 0)
+        return -1;
+    for (size_t i = 0; chosen->latent && i < chosen->ways.n; i++)
+        if (chosen->ways.ways[i].peer != NULL) {
+            error_print(WHO, chosen->ways.ways[i].peer->name, "--latent has formats of others of its own: kvtile's schemes would be right");
+            return -1;
+        }
+    return 0;
+}
+
+static int choose_ends(options *chosen, const char *first, const char *open)
+{
+    if (eval_choose_end(&chosen->first, first, KVT_SCHEME_NONE, "--first", WHO) != 0)
+        return -1;
+    return eval_choose_end(&chosen->open, open, KVT_SCHEME_NONE, "--open", WHO);
 }
 
 /* Neither an option nor an input that has no part in what is done. */
@@ -600,7 +622,7 @@ int kvt_cmd_eval(int argc, const char **argv)
     for (int i = 0; i < N_TEXTS; i++) {
         if (i >= SIDE && i < MODEL && texts[i] != NULL)
             with_rows = table[i].longName;
-        if (i > MODEL && texts[i] != NULL)
+        if (i > MODEL && texts[i] != NULL && !(attention && (i == MODEL + EVAL_MODEL_FIRST || i == MODEL + EVAL_MODEL_OPEN)))
             with_model = table[i].longName;
     }
     int code;
@@ -622,6 +644,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;
     } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
+               choose_ends(&chosen, texts[MODEL + EVAL_MODEL_FIRST], texts[MODEL + EVAL_MODEL_OPEN]) != 0 ||
                choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0 ||
                choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0) {
         code = 2;
@@ -629,6 +652,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         code = chosen.attention || chosen.latent ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
     }
     free(chosen.ways.ways);
+    free(chosen.pairs.pairs);
     for (size_t i = 0; i < N_TEXTS; i++)
         free(texts[i]);
     poptFreeContext(context);

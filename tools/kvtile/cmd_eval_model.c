@@ -5,22 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A scheme, or "none"; `standard` where nothing is given. */
-static int choose_special(kvt_scheme *scheme, const char *text, kvt_scheme standard, const char *option, const char *who)
-{
-    size_t n;
-    *scheme = standard;
-    if (text != NULL && strcmp(text, "none") == 0)
-        *scheme = KVT_SCHEME_NONE;
-    else if (text != NULL && strchr(text, ',') == NULL && strcmp(text, "all") != 0)
-        return eval_choose_schemes(scheme, &n, 1, text, option, who);
-    else if (text != NULL) {
-        error_print(who, option, "one scheme, or none, would be right");
-        return -1;
-    }
-    return 0;
-}
-
 static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], const char *who)
 {
     size_t threads = 1;
@@ -50,9 +34,9 @@ static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], c
         error_print(who, texts[EVAL_MODEL_STRESS], "outliers would be right for --stress");
         return -1;
     }
-    if (choose_special(&to->first, texts[EVAL_MODEL_FIRST], KVT_SCHEME_kv8, "--first", who) != 0)
+    if (eval_choose_end(&to->first, texts[EVAL_MODEL_FIRST], KVT_SCHEME_kv8, "--first", who) != 0)
         return -1;
-    return choose_special(&to->open, texts[EVAL_MODEL_OPEN], KVT_SCHEME_bf16, "--open", who);
+    return eval_choose_end(&to->open, texts[EVAL_MODEL_OPEN], KVT_SCHEME_bf16, "--open", who);
 }
 
 static int report(const eval_pairs *pairs, const eval_model_options *options, bool json, const char *who)

@@ -4,6 +4,7 @@
 #define KVT_EVAL_H
 
 #include "tools/io/rows.h"
+#include "tools/peers/peers.h"
 #include "tools/progress.h"
 
 #include <kvtile/kvtile.h>
@@ -15,9 +16,11 @@
 
 /* ---- ways of storing ------------------------------------------------------------------------------------------------------------- */
 
-/* One way of storing a side. What a scheme does not have is zero in its options. */
+/* One way of storing a side: a scheme, or a format of others, which has no options but the rotation. What a scheme does not have is zero in its
+ * options. */
 typedef struct eval_way {
-    const kvt_scheme_info *scheme;
+    const kvt_scheme_info *scheme; /* NULL: */
+    const peer_format *peer;
     kvt_side_options options;
 } eval_way;
 
@@ -37,6 +40,9 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who);
 /* Schemes out of a list of words separated by commas, at most `most`; 0, or -1 when a word means nothing, which was then printed. */
 int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char *list, const char *option, const char *who);
 
+/* One scheme, or "none", which is KVT_SCHEME_NONE; `standard` where nothing is given. Returns as eval_choose_schemes. */
+int eval_choose_end(kvt_scheme *scheme, const char *text, kvt_scheme standard, const char *option, const char *who);
+
 /* A whole number of at least `least`; 0, or -1 when the text is none, which was then printed. */
 int eval_choose_count(size_t *to, const char *text, const char *option, size_t least, const char *who);
 
@@ -54,15 +60,28 @@ typedef struct eval_pairs {
  * frees `pairs->pairs`. */
 int eval_choose_pairs(eval_pairs *pairs, const eval_words *words, const char *who);
 
-/* Whether the encoder of a scheme searches, so that efforts differ. */
-bool eval_has_effort(const kvt_scheme_info *scheme);
-
 /* Whether two ways store rows of this padded width alike to the byte: a block of 128 in a row of 64 is one of 64. */
 bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim);
 
 bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim);
 
-/* Names of options, as they are typed. NULL where the scheme does not have the option. */
+bool eval_has_peer(const eval_pair *pair);
+
+/* Both sides in the layout, for `kv_heads` heads; a side in a format of others as the narrowest there is. */
+kvt_status eval_pair_layout(kvt_layout *layout, const eval_pair *pair, uint32_t k_dim, uint32_t v_dim, uint32_t kv_heads, uint32_t tiers);
+
+/* Bytes of a page of one head. */
+size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim);
+
+const char *eval_way_name(const eval_way *way);
+
+/* Bytes of a page's rows in a format of others, to the next whole one. */
+size_t eval_peer_page(const peer_format *peer, uint32_t dim);
+
+/* Of rows in tiles. */
+uint32_t eval_padded_dim(uint32_t dim);
+
+/* Names of options, as they are typed. NULL where the way does not have the option. */
 const char *eval_rotation_name(const eval_way *way);
 const char *eval_centring_name(const eval_way *way);
 const char *eval_effort_name(const eval_way *way);
@@ -77,7 +96,7 @@ eval_detail eval_detail_of(const eval_way *way);
 
 /* "kv4", or of different schemes "kv5/kv4". */
 typedef struct eval_pair_text {
-    char text[24];
+    char text[40];
 } eval_pair_text;
 eval_pair_text eval_pair_name(const eval_pair *pair);
 
@@ -145,15 +164,17 @@ typedef struct eval_layer {
 
 typedef struct eval_attention_options {
     uint32_t tiers;
-    size_t from;    /* the first token that asks */
-    size_t queries; /* at most so many tokens of a layer ask, evenly spaced */
-    double scale;   /* of logits; 0: 1 / sqrt(head_dim) */
+    size_t from;      /* the first token that asks */
+    size_t queries;   /* at most so many tokens of a layer ask, evenly spaced */
+    double scale;     /* of logits; 0: 1 / sqrt(head_dim) */
+    kvt_scheme first; /* of the first page, in every way; KVT_SCHEME_NONE: as the others */
+    kvt_scheme open;  /* of the page that the asking token is in, which is not full yet; KVT_SCHEME_NONE: as the others */
     progress *progress;
 } eval_attention_options;
 
 /* Causal attention over the layers' rows in each way, compared with attention over the rows as they are, in double precision. Reports as the others
  * do; -1 with the error and what it is about. */
-int eval_attention(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_attention_options *options, json_t *array,
+int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *ways, const eval_attention_options *options, json_t *array,
                    const char **about, error_text *error);
 
 /* Whether keys, values and queries fit together, and tokens are left from `from` on. */
@@ -181,12 +202,18 @@ typedef struct eval_latent_options {
 int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_latent_options *options, json_t *array,
                 const char **about, error_text *error);
 
+/* The width of a column of texts, one more considered. */
+int eval_wider(int width, const char *text);
+
 /* ---- JSON ------------------------------------------------------------------------------------------------------------------------ */
 
 /* null for a number that is not finite, for no name; a text that is not UTF-8 with question marks. */
 json_t *number_or_null(double value);
 json_t *name_or_null(const char *name);
 json_t *text_json(const char *text);
+
+/* An object with a pair's schemes and options. */
+json_t *eval_pair_json(const eval_pair *pair);
 
 /* ---- reports --------------------------------------------------------------------------------------------------------------------- */
 

@@ -48,7 +48,7 @@ static name name_of(const format *one)
 {
     name made;
     const kvt_scheme_info *rope = one->layout.rope.dim ? kvt_scheme_get(one->rope) : NULL;
-    snprintf(made.text, sizeof made.text, "%s%s%s", one->way ? one->way->scheme->name : one->of->name, one->way && rope ? "+" : "",
+    snprintf(made.text, sizeof made.text, "%s%s%s", one->way ? eval_way_name(one->way) : one->of->name, one->way && rope ? "+" : "",
              one->way && rope ? rope->name : "");
     return made;
 }
@@ -575,7 +575,7 @@ static void append_formats(json_t *array, const format *formats, size_t n, size_
         json_t *object = json_object();
         json_object_set_new(object, "format", json_string(name_of(one).text));
         json_object_set_new(object, "rank", one->rank ? json_integer((json_int_t)one->rank) : json_null());
-        json_object_set_new(object, "scheme", name_or_null(way ? way->scheme->name : NULL));
+        json_object_set_new(object, "scheme", name_or_null(way ? eval_way_name(way) : NULL));
         json_object_set_new(object, "rope_scheme", name_or_null(way && one->layout.rope.dim ? kvt_scheme_get(one->rope)->name : NULL));
         json_object_set_new(object, "rotation", name_or_null(way ? eval_rotation_name(way) : NULL));
         json_object_set_new(object, "centring", name_or_null(way ? eval_centring_name(way) : NULL));

@@ -186,7 +186,16 @@ static void add_errors(eval_result *sums, const head *one)
 /* Stores and reads back one head in pages of exactly the size that the layout says, at the end of the memory, so that an overrun is one. */
 static int run_head(eval_result *sums, const head *one, bool speed, error_text *error)
 {
-    transfer job = { .way = sums, .side = one->report->side, .tensor = one->report->tensor, .space = one->space };
+    const eval_space *space = one->space;
+    const rows_tensor *tensor = one->report->tensor;
+    if (sums->way->peer != NULL) {
+        if (peer_store(sums->way->peer, one->report->side, sums->way->options.rotation, space->rows, tensor->tokens, tensor->dim, space->back,
+                       error) != 0)
+            return -1;
+        add_errors(sums, one);
+        return 0;
+    }
+    transfer job = { .way = sums, .side = one->report->side, .tensor = tensor, .space = one->space };
     size_t bytes;
     kvt_status status = kvt_layout_bytes(&sums->layout, job.tensor->tokens, &bytes);
     if (status == KVT_OK)
@@ -200,7 +209,7 @@ static int run_head(eval_result *sums, const head *one, bool speed, error_text *
     if (status == KVT_OK && speed)
         status = measure(load, &job, &sums->read_gbps);
     if (status != KVT_OK)
-        return error_set(error, "cannot be stored as %s: %s", sums->way->scheme->name, kvt_status_text(status));
+        return error_set(error, "cannot be stored as %s: %s", eval_way_name(sums->way), kvt_status_text(status));
     add_errors(sums, one);
     return 0;
 }
@@ -210,6 +219,11 @@ static int run_head(eval_result *sums, const head *one, bool speed, error_text *
 static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tiers, error_text *error)
 {
     const uint32_t dim = report->tensor->dim;
+    if (one->way->peer != NULL) {
+        one->page_bytes = eval_peer_page(one->way->peer, dim);
+        one->pair_bytes = 2 * one->page_bytes;
+        return 0;
+    }
     const kvt_scheme scheme = one->way->scheme->scheme;
     const kvt_side_options *options = &one->way->options;
     kvt_spec spec = { .size = sizeof spec, .k_scheme = scheme, .k_dim = dim, .kv_heads = 1, .tiers = tiers, .k_options = *options };
@@ -226,7 +240,7 @@ static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tier
     if (status == KVT_OK)
         status = kvt_layout_init(&one->layout, report->side == KVT_K ? &alone.spec : &spec);
     if (status != KVT_OK)
-        return error_set(error, "cannot be stored as %s: %s", one->way->scheme->name, kvt_status_text(status));
+        return error_set(error, "cannot be stored as %s: %s", eval_way_name(one->way), kvt_status_text(status));
     one->page_bytes = alone.page_bytes;
     one->pair_bytes = pair.page_bytes;
     return 0;
@@ -234,22 +248,24 @@ static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tier
 
 static int set_results(eval_tensor *report, const eval_ways *ways, uint32_t tiers, size_t *most_bytes, error_text *error)
 {
-    *most_bytes = 0;
+    *most_bytes = 64;
     report->n_results = ways->n;
     for (size_t i = 0; i < ways->n; i++) {
         eval_result *one = &report->results[i];
         *one = (eval_result){ .way = &ways->ways[i], .same_as = i, .write_gbps = (double)NAN, .read_gbps = (double)NAN };
         if (set_layout(one, report, tiers, error) != 0)
             return -1;
-        const uint32_t padded = report->side == KVT_K ? one->layout.k.padded_dim : one->layout.v.padded_dim;
+        const uint32_t padded = eval_padded_dim(report->tensor->dim);
         for (size_t j = 0; j < i && one->same_as == i; j++) {
             if (eval_same_way(one->way, &ways->ways[j], padded))
                 one->same_as = j;
         }
+        if (one->way->peer != NULL)
+            continue;
         size_t bytes;
         const kvt_status status = kvt_layout_bytes(&one->layout, report->tensor->tokens, &bytes);
         if (status != KVT_OK)
-            return error_set(error, "cannot be stored as %s: %s", one->way->scheme->name, kvt_status_text(status));
+            return error_set(error, "cannot be stored as %s: %s", eval_way_name(one->way), kvt_status_text(status));
         *most_bytes = bytes > *most_bytes ? bytes : *most_bytes;
     }
     return 0;
@@ -269,7 +285,7 @@ int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, boo
         for (size_t i = 0; status == 0 && i < ways->n; i++) {
             if (report->results[i].same_as != i)
                 continue;
-            progress_show(state, report->input, h * ways->n + i, report->tensor->heads * ways->n, ways->ways[i].scheme->name);
+            progress_show(state, report->input, h * ways->n + i, report->tensor->heads * ways->n, eval_way_name(&ways->ways[i]));
             status = run_head(&report->results[i], &one, speed && h == 0, error);
         }
     }

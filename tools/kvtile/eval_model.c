@@ -14,6 +14,8 @@
 
 /* ---- what storing does to the rows of a cache ---- */
 
+enum { MOST_UNIT = 128 }; /* tokens that a format of others stores at once */
+
 /* A page of one head, for rows that go through a scheme by themselves. */
 typedef struct single {
     bool used;
@@ -30,13 +32,18 @@ typedef struct stored {
     unsigned char *memory; /* [layer][kv head][page] */
     kvt_pages *pages;      /* [layer][kv head] */
     single first, open;
-    kvt_status failed;
+    const eval_pair *way;
+    float *peer_rows; /* of a unit of a format of others */
+    bool is_failed;
+    error_text error;
 } stored;
 
 static void keep_status(stored *to, kvt_status status)
 {
-    if (to->failed == KVT_OK)
-        to->failed = status;
+    if (status == KVT_OK || to->is_failed)
+        return;
+    to->is_failed = true;
+    error_set(&to->error, "cannot be stored as %s: %s", eval_pair_name(to->way).text, kvt_status_text(status));
 }
 
 /* What a scheme makes of n rows of a page. */
@@ -60,6 +67,26 @@ static void store_rows(stored *to, kvt_side side, size_t layer, size_t head, siz
         keep_status(to, kvt_read(&to->layout, side, pages, first, n, rows, KVT_F32, stride));
 }
 
+/* The same in a format of others, as soon as a unit of tokens is full: a page at least where there is an open page. Units begin behind the first page
+ * where another scheme keeps that. */
+static void store_peer(stored *to, const eval_way *way, kvt_side side, size_t position, float *rows)
+{
+    const uint32_t dim = to->cache->model->head_dim;
+    const size_t begin = to->first.used ? KVT_PAGE_TOKENS : 0, page = to->open.used ? KVT_PAGE_TOKENS : 1,
+                 n = way->peer->unit > page ? way->peer->unit : page, end = position + 1;
+    if (end <= begin) {
+        if (end % page == 0)
+            pass_through(to, &to->first, side, page, rows + (end - page) * dim);
+        return;
+    }
+    if ((end - begin) % n != 0 || to->is_failed)
+        return;
+    float *from = rows + (end - n) * dim;
+    to->is_failed = peer_store(way->peer, side, way->options.rotation, from, n, dim, to->peer_rows, &to->error) != 0;
+    if (!to->is_failed)
+        memcpy(from, to->peer_rows, n * dim * sizeof *from);
+}
+
 /* Called by the cache. With an open page, rows go there first, and all 64 of them are stored when it is full; otherwise each at once. */
 static void appended(void *owner, size_t layer, size_t position)
 {
@@ -77,7 +104,10 @@ static void appended(void *owner, size_t layer, size_t position)
             continue;
         if (to->open.used)
             pass_through(to, &to->open, side, 1, rows + position * model->head_dim);
-        if (n > 0)
+        const eval_way *way = side == KVT_K ? &to->way->k : &to->way->v;
+        if (way->peer != NULL)
+            store_peer(to, way, side, position, rows);
+        else if (n > 0)
             store_rows(to, side, layer, head, first, n, rows + first * model->head_dim);
     }
 }
@@ -109,19 +139,12 @@ static void stored_close(stored *to)
     free(to->pages);
     free(to->first.memory);
     free(to->open.memory);
+    free(to->peer_rows);
 }
 
 static kvt_status layout_of(kvt_layout *layout, const eval_pair *way, const checkpoint *model)
 {
-    const kvt_spec spec = { .size = sizeof spec,
-                            .k_scheme = way->k.scheme->scheme,
-                            .v_scheme = way->v.scheme->scheme,
-                            .k_dim = model->head_dim,
-                            .v_dim = model->head_dim,
-                            .kv_heads = model->kv_heads,
-                            .k_options = way->k.options,
-                            .v_options = way->v.options };
-    return kvt_layout_init(layout, &spec);
+    return eval_pair_layout(layout, way, model->head_dim, model->head_dim, model->kv_heads, 0);
 }
 
 /* `to` holds the layers and sides. Rows in the first page are kept rotated, which costs nothing and saves what a scale for a whole row would lose. */
@@ -130,6 +153,7 @@ static int stored_open(stored *to, kv_cache *cache, const eval_pair *way, const 
     const checkpoint *model = cache->model;
     size_t bytes = 0;
     to->cache = cache;
+    to->way = way;
     kvt_status status = layout_of(&to->layout, way, model);
     if (status == KVT_OK)
         status = kvt_layout_bytes(&to->layout, cache->room, &bytes);
@@ -140,7 +164,8 @@ static int stored_open(stored *to, kv_cache *cache, const eval_pair *way, const 
     if (status == KVT_OK) {
         to->memory = aligned_alloc(64, to->layers * bytes); /* the budget was checked: no overflow */
         to->pages = calloc((size_t)to->layers * model->kv_heads, sizeof *to->pages);
-        status = to->memory != NULL && to->pages != NULL ? KVT_OK : KVT_ERR_OVERFLOW;
+        to->peer_rows = malloc(MOST_UNIT * model->head_dim * sizeof *to->peer_rows);
+        status = to->memory != NULL && to->pages != NULL && to->peer_rows != NULL ? KVT_OK : KVT_ERR_OVERFLOW;
     }
     for (uint32_t i = 0; status == KVT_OK && i < to->layers * model->kv_heads; i++)
         status = kvt_head_pages(&to->layout, to->memory + i / model->kv_heads * bytes, cache->room, i % model->kv_heads, &to->pages[i]);
@@ -267,8 +292,10 @@ static int run_token(job *of, const windows *text, size_t i, pool *threads, erro
     of->next = target(text, i);
     pool_run(threads, run_lanes, of);
     for (size_t j = 0; j < of->n_lanes; j++)
-        if (of->lanes[j].stored.failed != KVT_OK)
-            return error_set(error, "cannot be stored as %s: %s", eval_pair_name(of->lanes[j].way).text, kvt_status_text(of->lanes[j].stored.failed));
+        if (of->lanes[j].stored.is_failed) {
+            *error = of->lanes[j].stored.error;
+            return -1;
+        }
     find_truth(of);
     pool_run(threads, compare_lanes, of);
     return 0;
@@ -403,14 +430,15 @@ static void fill_positions(eval_model_result *one, const eval_model_report *repo
 /* Bits of all pages when a window ends, whose last page still counts as open. */
 static double all_told(const stored *of, size_t room)
 {
-    const size_t pages = (room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS, page = of->layout.page_bytes;
+    const uint32_t dim = of->cache->model->head_dim;
+    const size_t pages = (room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS, page = eval_pair_page(of->way, dim, dim);
     const bool first = of->first.used && (pages > 1 || !of->open.used);
     size_t bytes = pages * page;
     if (first)
         bytes += of->first.layout.page_bytes - page;
     if (of->open.used)
         bytes += of->open.layout.page_bytes - page;
-    return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * of->layout.spec.k_dim);
+    return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * dim);
 }
 
 static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *lanes, const double *exact_surprise,
@@ -420,7 +448,7 @@ static int fill_result(eval_model_result *one, const eval_model_report *report, 
     const size_t n = report->predicted;
     const statistics_blocks blocks = { report->context, EVAL_MODEL_BLOCK };
     one->way = *whole->way;
-    one->bits = 8.0 * (double)whole->stored.layout.page_bytes / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
+    one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
     one->all_told = all_told(&whole->stored, of->room);
     double surprise = 0;
     for (size_t i = 0; i < n; i++) {

@@ -40,16 +40,16 @@ static cell detail_of(const eval_pair *way)
     return one;
 }
 
-static void print_layers(const eval_model_report *report)
+static void print_layers(const eval_model_report *report, int width)
 {
     if (report->n == 0 || report->results[0].by_layer == NULL)
         return;
     puts("KLD mean of one layer's keys, or values, alone");
-    printf("  %-9s %-8s %-8s %-8s %5s %10s %10s\n", "scheme", "rotation", "centring", "detail", "layer", "keys", "values");
+    printf("  %-*s %-8s %-8s %-8s %5s %10s %10s\n", width, "scheme", "rotation", "centring", "detail", "layer", "keys", "values");
     for (size_t i = 0; i < report->n; i++) {
         const eval_model_result *one = &report->results[i];
         for (uint32_t layer = 0; layer < report->layers; layer++)
-            printf("  %-9s %-8s %-8s %-8s %5u %10.3g %10.3g\n", eval_pair_name(&one->way).text, eval_rotation_name(&one->way.k),
+            printf("  %-*s %-8s %-8s %-8s %5u %10.3g %10.3g\n", width, eval_pair_name(&one->way).text, eval_rotation_name(&one->way.k),
                    eval_centring_name(&one->way.k), detail_of(&one->way).text, layer, one->by_layer[2 * layer], one->by_layer[2 * layer + 1]);
     }
     putchar('\n');
@@ -57,18 +57,21 @@ static void print_layers(const eval_model_report *report)
 
 void eval_model_print(const eval_model_report *report)
 {
+    int width = eval_wider(0, "scheme");
+    for (size_t i = 0; i < report->n; i++)
+        width = eval_wider(width, eval_pair_name(&report->results[i].way).text);
     print_title(report);
-    printf("  %-9s %-8s %-8s %-8s %6s %6s %7s %6s %9s %7s %8s %8s %6s\n", "scheme", "rotation", "centring", "detail", "bits", "told", "PPL %", "+-",
-           "KLD mean", "+-", "99.9 %", "KLD max", "top %");
+    printf("  %-*s %-8s %-8s %-8s %6s %6s %7s %6s %9s %7s %8s %8s %6s\n", width, "scheme", "rotation", "centring", "detail", "bits", "told", "PPL %",
+           "+-", "KLD mean", "+-", "99.9 %", "KLD max", "top %");
     for (size_t i = 0; i < report->n; i++) {
         const eval_model_result *one = &report->results[i];
-        printf("  %-9s %-8s %-8s %-8s %6.3f %6.3f %+7.3f %6s %9.3g %7s %8.3g %8.3g %6.2f\n", eval_pair_name(&one->way).text,
+        printf("  %-*s %-8s %-8s %-8s %6.3f %6.3f %+7.3f %6s %9.3g %7s %8.3g %8.3g %6.2f\n", width, eval_pair_name(&one->way).text,
                eval_rotation_name(&one->way.k), eval_centring_name(&one->way.k), detail_of(&one->way).text, one->bits, one->all_told,
                100 * expm1(one->log_ratio.mean), half_of("%.3f", one->log_ratio, 100).text, one->kld.mean, half_of("%.2g", one->kld, 1).text,
                one->kld_most_of, one->kld_max, 100 * one->same_top.mean);
     }
     putchar('\n');
-    print_layers(report);
+    print_layers(report, width);
 }
 
 /* ---- JSON ---- */
@@ -109,27 +112,6 @@ static json_t *layers_json(const eval_model_report *report, const eval_model_res
     return list;
 }
 
-/* Of the two sides, the one that has it. */
-static const char *either(const char *k, const char *v)
-{
-    return k != NULL ? k : v;
-}
-
-static json_t *way_json(const eval_pair *way)
-{
-    const eval_way *k = &way->k, *v = &way->v;
-    json_t *object = json_object();
-    json_object_set_new(object, "scheme", json_string(eval_pair_name(way).text));
-    json_object_set_new(object, "k_scheme", json_string(k->scheme->name));
-    json_object_set_new(object, "v_scheme", json_string(v->scheme->name));
-    json_object_set_new(object, "rotation", json_string(eval_rotation_name(k)));
-    json_object_set_new(object, "centring", json_string(eval_centring_name(k)));
-    json_object_set_new(object, "effort", name_or_null(either(eval_effort_name(k), eval_effort_name(v))));
-    json_object_set_new(object, "fp8_block", name_or_null(either(eval_fp8_block_name(k), eval_fp8_block_name(v))));
-    json_object_set_new(object, "fp8_scale", name_or_null(either(eval_fp8_scale_name(k), eval_fp8_scale_name(v))));
-    return object;
-}
-
 static void set_run(json_t *object, const eval_model_report *report)
 {
     const eval_model_options *options = report->options;
@@ -151,7 +133,7 @@ void eval_model_append(const eval_model_report *report, json_t *array)
 {
     for (size_t i = 0; i < report->n; i++) {
         const eval_model_result *one = &report->results[i];
-        json_t *object = way_json(&one->way);
+        json_t *object = eval_pair_json(&one->way);
         set_run(object, report);
         json_object_set_new(object, "bits_per_element", json_real(one->bits));
         json_object_set_new(object, "bits_all_told", json_real(one->all_told));

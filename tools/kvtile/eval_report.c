@@ -99,25 +99,28 @@ static cell decibel_cell(const eval_row *row, double value)
     return isinf(value) ? (cell){ "exact" } : number("%.2f", value);
 }
 
+int eval_wider(int width, const char *text)
+{
+    const int own = (int)strlen(text);
+    return own > width ? own : width;
+}
+
 static void print_rows(const eval_row *rows, size_t n)
 {
-    printf("  %-6s %-8s %-8s %-8s %6s %6s %7s %6s %7s %9s %7s %7s\n", "scheme", "rotation", "centring", "detail", "bits", "pair", "B/token", "SNR dB",
-           "centred", "max error", "wr GB/s", "rd GB/s");
+    int width = eval_wider(0, "scheme");
+    for (size_t i = 0; i < n; i++)
+        width = eval_wider(width, eval_way_name(rows[i].way));
+    printf("  %-*s %-8s %-8s %-8s %6s %6s %7s %6s %7s %9s %7s %7s\n", width, "scheme", "rotation", "centring", "detail", "bits", "pair", "B/token",
+           "SNR dB", "centred", "max error", "wr GB/s", "rd GB/s");
     for (size_t i = 0; i < n; i++) {
         const eval_row *row = &rows[i];
-        printf("  %-6s %-8s %-8s %-8s %6.3f %6.3f %7llu %6s %7s %9s %7s %7s\n", row->way->scheme->name, eval_rotation_name(row->way),
+        printf("  %-*s %-8s %-8s %-8s %6.3f %6.3f %7llu %6s %7s %9s %7s %7s\n", width, eval_way_name(row->way), eval_rotation_name(row->way),
                eval_centring_name(row->way), eval_detail_of(row->way).text, row->bits, row->pair_bits, (unsigned long long)row->bytes_per_token,
                decibel_cell(row, row->snr).text, decibel_cell(row, row->centred_snr).text, number("%.3g", row->max_abs_error).text,
                number("%.2f", row->write_gbps).text, number("%.2f", row->read_gbps).text);
     }
     putchar('\n');
     fflush(stdout);
-}
-
-static uint32_t padded_dim(const eval_tensor *report)
-{
-    const kvt_layout *layout = &report->results[0].layout;
-    return report->side == KVT_K ? layout->k.padded_dim : layout->v.padded_dim;
 }
 
 static const char *plural(size_t n)
@@ -136,7 +139,7 @@ static void print_tensor_title(const eval_tensor *report)
     const rows_tensor *tensor = report->tensor;
     printf("%s\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", report->input, tensor->heads, plural(tensor->heads), tensor->tokens,
            tensor->dim, rows_dtype_name(tensor->dtype), report->side == KVT_K ? "keys" : "values");
-    const uint32_t padded = padded_dim(report);
+    const uint32_t padded = eval_padded_dim(report->tensor->dim);
     if (padded != tensor->dim)
         printf("rows are padded to %u channels\n", padded);
     print_from(report->from);
@@ -170,6 +173,27 @@ json_t *text_json(const char *text)
     return value;
 }
 
+/* Of the two sides, the one that has it. */
+static const char *either(const char *k, const char *v)
+{
+    return k != NULL ? k : v;
+}
+
+json_t *eval_pair_json(const eval_pair *way)
+{
+    const eval_way *k = &way->k, *v = &way->v;
+    json_t *object = json_object();
+    json_object_set_new(object, "scheme", json_string(eval_pair_name(way).text));
+    json_object_set_new(object, "k_scheme", json_string(eval_way_name(k)));
+    json_object_set_new(object, "v_scheme", json_string(eval_way_name(v)));
+    json_object_set_new(object, "rotation", json_string(eval_rotation_name(k)));
+    json_object_set_new(object, "centring", json_string(eval_centring_name(k)));
+    json_object_set_new(object, "effort", name_or_null(either(eval_effort_name(k), eval_effort_name(v))));
+    json_object_set_new(object, "fp8_block", name_or_null(either(eval_fp8_block_name(k), eval_fp8_block_name(v))));
+    json_object_set_new(object, "fp8_scale", name_or_null(either(eval_fp8_scale_name(k), eval_fp8_scale_name(v))));
+    return object;
+}
+
 static json_t *tensor_json(const eval_tensor *report)
 {
     const rows_tensor *tensor = report->tensor;
@@ -181,7 +205,7 @@ static json_t *tensor_json(const eval_tensor *report)
     json_object_set_new(object, "tokens", json_integer((json_int_t)tensor->tokens));
     json_object_set_new(object, "from", json_integer((json_int_t)report->from));
     json_object_set_new(object, "dim", json_integer((json_int_t)tensor->dim));
-    json_object_set_new(object, "padded_dim", json_integer((json_int_t)padded_dim(report)));
+    json_object_set_new(object, "padded_dim", json_integer((json_int_t)eval_padded_dim(report->tensor->dim)));
     json_object_set_new(object, "nonfinite", json_integer((json_int_t)report->nonfinite));
     return object;
 }
@@ -201,7 +225,7 @@ static void append_rows(json_t *array, json_t *common, const eval_row *rows, siz
     for (size_t i = 0; i < n; i++) {
         const eval_row *row = &rows[i];
         json_t *object = json_copy(common);
-        json_object_set_new(object, "scheme", json_string(row->way->scheme->name));
+        json_object_set_new(object, "scheme", json_string(eval_way_name(row->way)));
         json_object_set_new(object, "rotation", json_string(eval_rotation_name(row->way)));
         json_object_set_new(object, "centring", json_string(eval_centring_name(row->way)));
         json_object_set_new(object, "effort", name_or_null(eval_effort_name(row->way)));

@@ -33,6 +33,8 @@ typedef struct choice {
     const char *where;  /* what would be right, in words */
     const word *words;
     size_t n;
+    size_t n_all;     /* of them are "all"; 0: all of them */
+    const char *rest; /* the word for the others */
     bool chosen[MOST_WORDS];
 } choice;
 
@@ -42,6 +44,8 @@ static int unknown_word(const choice *one, const char *typed, const char *who)
     for (size_t i = 0; i < one->n; i++)
         nearest_consider(&best, one->words[i].name);
     nearest_consider(&best, "all");
+    if (one->rest != NULL)
+        nearest_consider(&best, one->rest);
     if (strcmp(typed, "fp8") == 0 && strcmp(one->what, "scheme") == 0)
         best.name = "e4m3";
     char text[200];
@@ -60,11 +64,12 @@ static int choose(choice *one, const char *list, const char *standard, const cha
         const size_t length = strcspn(at, ",");
         char typed[32];
         snprintf(typed, sizeof typed, "%.*s", length < sizeof typed ? (int)length : (int)sizeof typed, at);
-        const bool all = strcmp(typed, "all") == 0;
-        bool known = all;
+        const size_t n_all = one->n_all > 0 ? one->n_all : one->n;
+        const bool all = strcmp(typed, "all") == 0, rest = one->rest != NULL && strcmp(typed, one->rest) == 0;
+        bool known = all || rest;
         for (size_t i = 0; i < one->n; i++) {
             const bool same = strcmp(typed, one->words[i].name) == 0;
-            one->chosen[i] = one->chosen[i] || all || same;
+            one->chosen[i] = one->chosen[i] || same || (i < n_all ? all : rest);
             known = known || same;
         }
         if (!known)
@@ -101,22 +106,29 @@ int eval_choose_count(size_t *to, const char *text, const char *option, size_t l
 
 /* ---- combinations ---- */
 
-bool eval_has_effort(const kvt_scheme_info *scheme)
+static bool is_fp8(const eval_way *way)
 {
-    return scheme->scale_bytes == 1 && !scheme->is_fp8; /* the signed byte of the kv schemes, which is searched for */
+    return way->scheme != NULL && way->scheme->is_fp8;
+}
+
+/* Whether the encoder searches, so that efforts differ. */
+static bool has_effort(const eval_way *way)
+{
+    return way->scheme != NULL && way->scheme->scale_bytes == 1 &&
+           !way->scheme->is_fp8; /* the signed byte of the kv schemes, which is searched for */
 }
 
 /* The efforts, or blocks and scales of FP8, of one scheme, rotation and centring. */
 static void add_details(eval_ways *ways, const eval_way *way, const choice *effort, const choice *block, const choice *scale)
 {
-    if (eval_has_effort(way->scheme)) {
+    if (has_effort(way)) {
         for (size_t i = 0; i < effort->n; i++) {
             if (effort->chosen[i]) {
                 ways->ways[ways->n] = *way;
                 ways->ways[ways->n++].options.effort = (kvt_effort)effort->words[i].value;
             }
         }
-    } else if (way->scheme->is_fp8) {
+    } else if (is_fp8(way)) {
         for (size_t i = 0; i < block->n * scale->n; i++) {
             const size_t b = i / scale->n;
             const size_t s = i % scale->n;
@@ -139,10 +151,19 @@ static size_t list_schemes(word names[MOST_WORDS])
     return n;
 }
 
+/* Schemes, and behind them the formats of others. */
+static size_t list_formats(word names[MOST_WORDS], size_t *n_schemes)
+{
+    size_t n = *n_schemes = list_schemes(names);
+    for (size_t i = 0; n < MOST_WORDS && peer_at(i) != NULL; i++)
+        names[n++] = (word){ peer_at(i)->name, (uint32_t)i };
+    return n;
+}
+
 int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char *list, const char *option, const char *who)
 {
     word names[MOST_WORDS];
-    choice scheme = { option, "scheme", "kvtile info lists them", names, list_schemes(names), { false } };
+    choice scheme = { .option = option, .what = "scheme", .where = "kvtile info lists them", .words = names, .n = list_schemes(names) };
     if (choose(&scheme, list, NULL, who) != 0)
         return -1;
     *n = 0;
@@ -152,15 +173,34 @@ int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char 
     return 0;
 }
 
+enum { ROTATION_WAYS = COUNT(ROTATIONS) };
+
+/* Others have no centring: once with each rotation, or once if they have one of their own. `both`: plain and with the smaller rotation. */
+static void add_peer(eval_ways *ways, const peer_format *peer, const choice *rotation, bool both)
+{
+    for (size_t i = 0; i < (peer->rotates ? 1 : rotation->n); i++)
+        if (peer->rotates || rotation->chosen[i] || (both && rotation->words[i].value == KVT_ROTATION_64))
+            ways->ways[ways->n++] =
+                (eval_way){ .peer = peer, .options = { .rotation = peer->rotates ? KVT_ROTATION_NONE : (kvt_rotation)rotation->words[i].value } };
+}
+
 int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
 {
     word names[MOST_WORDS];
-    choice scheme = { "--schemes", "scheme", "kvtile info lists them", names, list_schemes(names), { false } };
-    choice rotation = { "--rotation", "rotation", "none, 64, 128 or all would be right", ROTATIONS, COUNT(ROTATIONS), { false } };
-    choice centring = { "--centring", "centring", "none, sequence, page or all would be right", CENTRINGS, COUNT(CENTRINGS), { false } };
-    choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), { false } };
-    choice block = { "--fp8-block", "block", "row, 32, 64, 128 or all would be right", FP8_BLOCKS, COUNT(FP8_BLOCKS), { false } };
-    choice scale = { "--fp8-scale", "number format of scales", "f32, e8m0 or all would be right", FP8_SCALES, COUNT(FP8_SCALES), { false } };
+    size_t n_schemes;
+    const size_t n_formats = list_formats(names, &n_schemes);
+    choice scheme = { .option = "--schemes",
+                      .what = "scheme",
+                      .where = "kvtile info and kvtile eval --help list them",
+                      .words = names,
+                      .n = n_formats,
+                      .n_all = n_schemes,
+                      .rest = "peers" };
+    choice rotation = { "--rotation", "rotation", "none, 64, 128 or all would be right", ROTATIONS, COUNT(ROTATIONS), 0, NULL, { false } };
+    choice centring = { "--centring", "centring", "none, sequence, page or all would be right", CENTRINGS, COUNT(CENTRINGS), 0, NULL, { false } };
+    choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), 0, NULL, { false } };
+    choice block = { "--fp8-block", "block", "row, 32, 64, 128 or all would be right", FP8_BLOCKS, COUNT(FP8_BLOCKS), 0, NULL, { false } };
+    choice scale = { "--fp8-scale", "number format of scales", "f32, e8m0 or all would be right", FP8_SCALES, COUNT(FP8_SCALES), 0, NULL, { false } };
     if (choose(&scheme, words->schemes, NULL, who) != 0 || choose(&rotation, words->rotation, "none", who) != 0 ||
         choose(&centring, words->centring, "none", who) != 0 || choose(&effort, words->effort, "default", who) != 0 ||
         choose(&block, words->fp8_block, "row", who) != 0 || choose(&scale, words->fp8_scale, "f32", who) != 0)
@@ -170,7 +210,7 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     const bool both = words->rotation == NULL && words->centring == NULL;
     const size_t pairs = both ? 2 : count(&rotation) * count(&centring);
     const size_t most_details = count(&effort) > count(&block) * count(&scale) ? count(&effort) : count(&block) * count(&scale);
-    *ways = (eval_ways){ .ways = malloc(count(&scheme) * pairs * most_details * sizeof *ways->ways) };
+    *ways = (eval_ways){ .ways = malloc(count(&scheme) * (pairs * most_details + ROTATION_WAYS) * sizeof *ways->ways) };
     if (ways->ways == NULL) {
         error_print(who, "--schemes", "out of memory");
         return -1;
@@ -178,6 +218,10 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     for (size_t i = 0; i < scheme.n; i++) {
         if (!scheme.chosen[i])
             continue;
+        if (i >= n_schemes) {
+            add_peer(ways, peer_at(names[i].value), &rotation, both);
+            continue;
+        }
         for (size_t pair = 0; pair < rotation.n * centring.n; pair++) {
             const word *r = &rotation.words[pair / centring.n];
             const word *c = &centring.words[pair % centring.n];
@@ -192,14 +236,32 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     return 0;
 }
 
+/* ---- schemes alone ---- */
+
+int eval_choose_end(kvt_scheme *scheme, const char *text, kvt_scheme standard, const char *option, const char *who)
+{
+    size_t n;
+    *scheme = standard;
+    if (text != NULL && strcmp(text, "none") == 0)
+        *scheme = KVT_SCHEME_NONE;
+    else if (text != NULL && strchr(text, ',') == NULL && strcmp(text, "all") != 0)
+        return eval_choose_schemes(scheme, &n, 1, text, option, who);
+    else if (text != NULL) {
+        error_print(who, option, "one scheme, or none, would be right");
+        return -1;
+    }
+    return 0;
+}
+
 /* ---- pairs ---- */
 
 /* What both have is the same. */
 static bool go_together(const eval_way *k, const eval_way *v)
 {
     const kvt_side_options *a = &k->options, *b = &v->options;
-    const bool searches = eval_has_effort(k->scheme) && eval_has_effort(v->scheme), fp8 = k->scheme->is_fp8 && v->scheme->is_fp8;
-    return a->rotation == b->rotation && a->centring == b->centring && (!searches || a->effort == b->effort) &&
+    const bool searches = has_effort(k) && has_effort(v), fp8 = is_fp8(k) && is_fp8(v), peers = k->peer != NULL || v->peer != NULL;
+    const bool rotates = (k->peer != NULL && k->peer->rotates) || (v->peer != NULL && v->peer->rotates);
+    return (rotates || a->rotation == b->rotation) && (peers || a->centring == b->centring) && (!searches || a->effort == b->effort) &&
            (!fp8 || (a->fp8_block == b->fp8_block && a->fp8_scale == b->fp8_scale));
 }
 
@@ -252,6 +314,47 @@ int eval_choose_pairs(eval_pairs *pairs, const eval_words *words, const char *wh
     return 0;
 }
 
+bool eval_has_peer(const eval_pair *pair)
+{
+    return pair->k.peer != NULL || pair->v.peer != NULL;
+}
+
+kvt_status eval_pair_layout(kvt_layout *layout, const eval_pair *pair, uint32_t k_dim, uint32_t v_dim, uint32_t kv_heads, uint32_t tiers)
+{
+    kvt_spec spec = {
+        .size = sizeof spec, .k_scheme = KVT_SCHEME_q4_0, .v_scheme = KVT_SCHEME_q4_0, .k_dim = 1, .v_dim = 1, .kv_heads = kv_heads, .tiers = tiers
+    };
+    if (pair->k.scheme != NULL) {
+        spec.k_scheme = pair->k.scheme->scheme;
+        spec.k_dim = k_dim;
+        spec.k_options = pair->k.options;
+    }
+    if (pair->v.scheme != NULL) {
+        spec.v_scheme = pair->v.scheme->scheme;
+        spec.v_dim = v_dim;
+        spec.v_options = pair->v.options;
+    }
+    return kvt_layout_init(layout, &spec);
+}
+
+/* Of one side alone. */
+static size_t way_page(const eval_way *way, uint32_t dim)
+{
+    if (way->peer != NULL)
+        return eval_peer_page(way->peer, dim);
+    const kvt_spec spec = { .size = sizeof spec, .k_scheme = way->scheme->scheme, .k_dim = dim, .kv_heads = 1, .k_options = way->options };
+    kvt_layout layout;
+    return kvt_layout_init(&layout, &spec) == KVT_OK ? layout.page_bytes : 0;
+}
+
+size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim)
+{
+    kvt_layout layout;
+    if (eval_has_peer(pair))
+        return way_page(&pair->k, k_dim) + way_page(&pair->v, v_dim);
+    return eval_pair_layout(&layout, pair, k_dim, v_dim, 1, 0) == KVT_OK ? layout.page_bytes : 0;
+}
+
 /* ---- ways that are the same ---- */
 
 static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
@@ -268,8 +371,8 @@ bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim)
 {
     const kvt_side_options one = within(a, padded_dim);
     const kvt_side_options other = within(b, padded_dim);
-    return a->scheme == b->scheme && one.rotation == other.rotation && one.centring == other.centring && one.effort == other.effort &&
-           one.fp8_block == other.fp8_block && one.fp8_scale == other.fp8_scale;
+    return a->scheme == b->scheme && a->peer == b->peer && one.rotation == other.rotation && one.centring == other.centring &&
+           one.effort == other.effort && one.fp8_block == other.fp8_block && one.fp8_scale == other.fp8_scale;
 }
 
 bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim)
@@ -288,8 +391,25 @@ static const char *name_of(const word *words, size_t n, uint32_t value)
     return NULL;
 }
 
+const char *eval_way_name(const eval_way *way)
+{
+    return way->scheme != NULL ? way->scheme->name : way->peer->name;
+}
+
+size_t eval_peer_page(const peer_format *peer, uint32_t dim)
+{
+    return (size_t)(peer_bits(peer, dim) * dim * KVT_PAGE_TOKENS / 8 + 0.999);
+}
+
+uint32_t eval_padded_dim(uint32_t dim)
+{
+    return (dim + 15) / 16 * 16;
+}
+
 const char *eval_rotation_name(const eval_way *way)
 {
+    if (way->peer != NULL && way->peer->rotates)
+        return "own";
     return name_of(ROTATIONS, COUNT(ROTATIONS), way->options.rotation);
 }
 
@@ -300,25 +420,25 @@ const char *eval_centring_name(const eval_way *way)
 
 const char *eval_effort_name(const eval_way *way)
 {
-    return eval_has_effort(way->scheme) ? name_of(EFFORTS, COUNT(EFFORTS), way->options.effort) : NULL;
+    return has_effort(way) ? name_of(EFFORTS, COUNT(EFFORTS), way->options.effort) : NULL;
 }
 
 const char *eval_fp8_block_name(const eval_way *way)
 {
-    return way->scheme->is_fp8 ? name_of(FP8_BLOCKS, COUNT(FP8_BLOCKS), way->options.fp8_block) : NULL;
+    return is_fp8(way) ? name_of(FP8_BLOCKS, COUNT(FP8_BLOCKS), way->options.fp8_block) : NULL;
 }
 
 const char *eval_fp8_scale_name(const eval_way *way)
 {
-    return way->scheme->is_fp8 ? name_of(FP8_SCALES, COUNT(FP8_SCALES), way->options.fp8_scale) : NULL;
+    return is_fp8(way) ? name_of(FP8_SCALES, COUNT(FP8_SCALES), way->options.fp8_scale) : NULL;
 }
 
 eval_detail eval_detail_of(const eval_way *way)
 {
     eval_detail detail = { "-" };
-    if (eval_has_effort(way->scheme))
+    if (has_effort(way))
         snprintf(detail.text, sizeof detail.text, "%s", eval_effort_name(way));
-    if (way->scheme->is_fp8)
+    if (is_fp8(way))
         snprintf(detail.text, sizeof detail.text, "%s %s", eval_fp8_block_name(way), eval_fp8_scale_name(way));
     return detail;
 }
@@ -326,7 +446,7 @@ eval_detail eval_detail_of(const eval_way *way)
 eval_pair_text eval_pair_name(const eval_pair *pair)
 {
     eval_pair_text name;
-    const bool same = pair->k.scheme == pair->v.scheme;
-    snprintf(name.text, sizeof name.text, "%s%s%s", pair->k.scheme->name, same ? "" : "/", same ? "" : pair->v.scheme->name);
+    const bool same = pair->k.scheme == pair->v.scheme && pair->k.peer == pair->v.peer;
+    snprintf(name.text, sizeof name.text, "%s%s%s", eval_way_name(&pair->k), same ? "" : "/", same ? "" : eval_way_name(&pair->v));
     return name;
 }

@@ -142,6 +142,9 @@ double peer_bits(const peer_format *peer, uint32_t dim)
 int peer_store(const peer_format *peer, kvt_side side, uint32_t rotation, const float *rows, size_t tokens, uint32_t dim, float *back,
                error_text *error)
 {
+    const size_t rest = tokens % peer->unit;
+    tokens -= rest;
+    memcpy(back + tokens * dim, rows + tokens * dim, rest * dim * sizeof *back);
     if (rotation == 0 || peer->rotates)
         return peer->store(peer, side, rows, tokens, dim, back, error);
     float *rotated = malloc(tokens * dim * sizeof *rotated);

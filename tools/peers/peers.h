@@ -11,12 +11,12 @@
 
 typedef struct peer_format peer_format;
 
-/* Rows and back, [tokens][dim] of one head. `tokens` is a multiple of the unit. 0, or -1 with the error. */
+/* Rows and back, [tokens][dim] of one head; whole units. 0, or -1 with the error. */
 typedef int peer_store_fn(const peer_format *peer, kvt_side side, const float *rows, size_t tokens, uint32_t dim, float *back, error_text *error);
 
 struct peer_format {
     const char *name, *title;
-    uint32_t unit;         /* tokens that are stored at once: 1 for formats of rows. Until there are so many they are kept as they are */
+    uint32_t unit;         /* tokens that are stored at once: 1 for formats of rows */
     bool rotates;          /* has a rotation of its own, beside which no other makes sense */
     kvt_row_format format; /* of the library, or 0 */
     uint32_t code_bits;    /* of other formats */
@@ -31,9 +31,9 @@ const peer_format *peer_find(const char *name);
 /* Stored bits of an element, all told. */
 double peer_bits(const peer_format *peer, uint32_t dim);
 
-/* What is left of rows. `rotation`: 0, or the block (64 or 128) of an orthonormal Hadamard transform without sign changes before, and back after, as
- * llama.cpp has it; narrower rows, and widths that are no multiple of the block, have blocks of the largest power of two that divides the width. Not
- * used where the format `rotates`. 0, or -1 with the error. */
+/* What is left of rows, [tokens][dim] of one head; of the last ones, that fill no unit, everything. `rotation`: 0, or the block (64 or 128) of an
+ * orthonormal Hadamard transform without sign changes before, and back after, as llama.cpp has it; narrower rows, and widths that are no multiple of
+ * the block, have blocks of the largest power of two that divides the width. Not used where the format `rotates`. 0, or -1 with the error. */
 int peer_store(const peer_format *peer, kvt_side side, uint32_t rotation, const float *rows, size_t tokens, uint32_t dim, float *back,
                error_text *error);
 
