@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char path[64];
@@ -130,6 +131,321 @@ START_TEST(checkpoint_hostile)
     save(file, size);
     ck_assert_int_eq(checkpoint_open(&model, temporary(), &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "bytes of weights"));
+}
+END_TEST
+
+/* ---- folders ---- */
+
+static char folder[64];
+
+static const char *in_folder(const char *name)
+{
+    static char file[128];
+    snprintf(folder, sizeof folder, "/tmp/kvtile_engine_%ld.d", (long)getpid());
+    snprintf(file, sizeof file, "%s/%s", folder, name);
+    return file;
+}
+
+static void save_in_folder(const char *name, const void *bytes, size_t n)
+{
+    const char *file_name = in_folder(name);
+    mkdir(folder, 0777);
+    FILE *file = fopen(file_name, "wb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(bytes, 1, n, file), n);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+static const char *const FOLDER_FILES[] = { "config.json", "model.safetensors", "model.safetensors.index.json", "a.safetensors", "b.safetensors" };
+
+static void empty_folder(void)
+{
+    for (size_t i = 0; i < sizeof FOLDER_FILES / sizeof *FOLDER_FILES; i++)
+        remove(in_folder(FOLDER_FILES[i]));
+    rmdir(folder);
+}
+
+/* A safetensors file in the making. */
+typedef struct tensors {
+    char header[8192];
+    uint8_t data[16384];
+    size_t header_bytes, bytes;
+} tensors;
+
+/* Rows of `columns` numbers, whose pairs of channels are half a head apart in the file; head_dim 0: rows stay where they are. */
+static void add_tensor(tensors *to, const char *name, const char *dtype, const float *from, size_t rows, size_t columns, size_t head_dim)
+{
+    const size_t begin = to->bytes;
+    for (size_t i = 0; i < (rows > 0 ? rows : 1) * columns; i++) {
+        size_t row = i / columns;
+        if (head_dim > 0)
+            row = row - row % head_dim + row % head_dim % (head_dim / 2) * 2 + row % head_dim / (head_dim / 2);
+        const float value = from[row * columns + i % columns];
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        const uint16_t half = strcmp(dtype, "F16") == 0 ? f32_to_f16(value) : (uint16_t)(bits >> 16);
+        const bool wide = strcmp(dtype, "F32") == 0;
+        memcpy(to->data + to->bytes, wide ? (const void *)&bits : &half, wide ? 4 : 2);
+        to->bytes += wide ? 4 : 2;
+        ck_assert_uint_le(to->bytes + 4, sizeof to->data);
+    }
+    char shape[48];
+    if (rows > 0)
+        snprintf(shape, sizeof shape, "%zu, %zu", rows, columns);
+    else
+        snprintf(shape, sizeof shape, "%zu", columns);
+    to->header_bytes += (size_t)snprintf(to->header + to->header_bytes, sizeof to->header - to->header_bytes,
+                                         "%s\"%s\": {\"dtype\": \"%s\", \"shape\": [%s], \"data_offsets\": [%zu, %zu]}",
+                                         to->header_bytes > 0 ? ", " : "{", name, dtype, shape, begin, to->bytes);
+}
+
+static void save_tensors(tensors *of, const char *name)
+{
+    uint8_t file[8 + sizeof of->header + sizeof of->data];
+    strcpy(of->header + of->header_bytes++, "}");
+    const uint64_t length = of->header_bytes;
+    memcpy(file, &length, 8);
+    memcpy(file + 8, of->header, of->header_bytes);
+    memcpy(file + 8 + of->header_bytes, of->data, of->bytes);
+    save_in_folder(name, file, 8 + of->header_bytes + of->bytes);
+}
+
+static void add_layer(tensors *to, const checkpoint *m, size_t layer, const char *dtype)
+{
+    const size_t dim = m->dim;
+    const struct {
+        const char *name;
+        const float *from;
+        size_t rows, columns, head_dim;
+    } all[] = { { "input_layernorm", m->rms_att + layer * dim, 0, dim, 0 },
+                { "self_attn.q_proj", m->wq + layer * dim * dim, dim, dim, m->head_dim },
+                { "self_attn.k_proj", m->wk + layer * m->kv_dim * dim, m->kv_dim, dim, m->head_dim },
+                { "self_attn.v_proj", m->wv + layer * m->kv_dim * dim, m->kv_dim, dim, 0 },
+                { "self_attn.o_proj", m->wo + layer * dim * dim, dim, dim, 0 },
+                { "post_attention_layernorm", m->rms_ffn + layer * dim, 0, dim, 0 },
+                { "mlp.gate_proj", m->w1 + layer * m->ffn * dim, m->ffn, dim, 0 },
+                { "mlp.down_proj", m->w2 + layer * m->ffn * dim, dim, m->ffn, 0 },
+                { "mlp.up_proj", m->w3 + layer * m->ffn * dim, m->ffn, dim, 0 } };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char name[96];
+        snprintf(name, sizeof name, "model.layers.%zu.%s.weight", layer, all[i].name);
+        add_tensor(to, name, dtype, all[i].from, all[i].rows, all[i].columns, all[i].head_dim);
+    }
+}
+
+static const char CONFIG[] = "{\"model_type\": \"llama\", \"hidden_act\": \"silu\", \"hidden_size\": 8, \"intermediate_size\": 6, "
+                             "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"vocab_size\": 5, "
+                             "\"max_position_embeddings\": 3, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, \"bos_token_id\": 1, "
+                             "\"eos_token_id\": [2, 3], \"tie_word_embeddings\": true}";
+
+static void save_config(const char *from, const char *to)
+{
+    char text[sizeof CONFIG + 256];
+    const char *at = from != NULL ? strstr(CONFIG, from) : NULL;
+    ck_assert(from == NULL || at != NULL);
+    const size_t before = at != NULL ? (size_t)(at - CONFIG) : sizeof CONFIG - 1;
+    snprintf(text, sizeof text, "%.*s%s%s", (int)before, CONFIG, at != NULL ? to : "", at != NULL ? at + strlen(from) : "");
+    save_in_folder("config.json", text, strlen(text));
+}
+
+static void open_tiny(checkpoint *model, bool own_classifier)
+{
+    uint8_t file[8192];
+    error_text error = { "" };
+    save(file, make_tiny(file, own_classifier));
+    ck_assert_msg(checkpoint_open(model, temporary(), &error) == 0, "%s", error.text);
+    for (size_t i = 0; i < model->n_weights; i++) /* fit bf16, too */
+        model->weights[i] = (float)((i * 7919 + 13) % 255) / 128 - 1;
+}
+
+/* A model and what a folder holds of it: the same sizes, weights and frequencies. */
+static void check_folder(const checkpoint *expected)
+{
+    checkpoint model;
+    error_text error = { "" };
+    ck_assert_msg(checkpoint_open(&model, folder, &error) == 0, "%s", error.text);
+    ck_assert_uint_eq(model.n_weights, expected->n_weights);
+    ck_assert_int_eq(memcmp(model.weights, expected->weights, model.n_weights * sizeof *model.weights), 0);
+    ck_assert_int_eq(memcmp(model.frequencies, expected->frequencies, model.head_dim / 2 * sizeof *model.frequencies), 0);
+    ck_assert(model.rms_epsilon == expected->rms_epsilon && model.own_classifier == expected->own_classifier);
+    ck_assert(model.context == 3 && model.head_dim == 4 && model.bos == 1 && model.eos == 2);
+    checkpoint_close(&model);
+}
+
+/* The same numbers as in a llama2.c checkpoint, in each format, in one file and in several, tied and not. So logits are the same, too. */
+START_TEST(folder_forms)
+{
+    static const char *const dtypes[] = { "F32", "F16", "BF16" };
+    for (size_t i = 0; i < 6; i++) {
+        const bool own = i >= 3;
+        tensors file = { .bytes = 0 }, first = { .bytes = 0 }, second = { .bytes = 0 };
+        checkpoint tiny;
+        open_tiny(&tiny, own);
+        save_config(own ? "\"tie_word_embeddings\": true" : NULL, "\"tie_word_embeddings\": false");
+        /* Of tied ones either name will do. */
+        add_tensor(&file, i == 1 ? "lm_head.weight" : "model.embed_tokens.weight", dtypes[i % 3], tiny.embedding, 5, 8, 0);
+        add_layer(&file, &tiny, 0, dtypes[i % 3]);
+        add_layer(&file, &tiny, 1, dtypes[i % 3]);
+        add_tensor(&file, "model.norm.weight", dtypes[i % 3], tiny.rms_final, 0, 8, 0);
+        add_tensor(&file, "model.layers.0.self_attn.rotary_emb.inv_freq", "F32", tiny.rms_final, 0, 2, 0);
+        if (own)
+            add_tensor(&file, "lm_head.weight", dtypes[i % 3], tiny.classifier, 5, 8, 0);
+        save_tensors(&file, "model.safetensors");
+        check_folder(&tiny);
+
+        remove(in_folder("model.safetensors"));
+        add_tensor(&first, "model.embed_tokens.weight", "F32", tiny.embedding, 5, 8, 0);
+        add_layer(&first, &tiny, 1, "BF16");
+        add_layer(&second, &tiny, 0, "F16");
+        add_tensor(&second, "model.norm.weight", "F32", tiny.rms_final, 0, 8, 0);
+        add_tensor(&second, "lm_head.weight", "F32", tiny.classifier, 5, 8, 0);
+        save_tensors(&first, "a.safetensors");
+        save_tensors(&second, "b.safetensors");
+        static const char index[] = "{\"weight_map\": {\"x\": \"a.safetensors\", \"y\": \"b.safetensors\", \"z\": \"a.safetensors\"}}";
+        save_in_folder("model.safetensors.index.json", index, sizeof index - 1);
+        check_folder(&tiny);
+        checkpoint_close(&tiny);
+        empty_folder();
+    }
+}
+END_TEST
+
+static void refuse_folder(const char *part)
+{
+    checkpoint model;
+    error_text error = { "" };
+    ck_assert_int_eq(checkpoint_open(&model, folder, &error), -1);
+    ck_assert_msg(strstr(error.text, part) != NULL, "'%s' does not say '%s'", error.text, part);
+}
+
+START_TEST(folder_hostile)
+{
+    static const struct {
+        const char *from, *to, *part;
+    } configs[] = {
+        { "\"llama\"", "\"qwen3\"", "config.json: model_type is \"qwen3\": \"llama\" would be right" },
+        { "\"model_type\": \"llama\", ", "", "config.json: model_type is missing" },
+        { "\"silu\"", "\"gelu\"", "hidden_act is \"gelu\"" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 0", "hidden_size is 0: a whole number from 1" },
+        { "\"hidden_size\": 8", "\"hidden_size\": \"8\"", "hidden_size is \"8\"" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 9", "hidden_size is 9: a multiple of num_attention_heads, 2" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 1e300", "hidden_size is 1" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 6", "head_dim is 3: an even number" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 8, \"head_dim\": 1000000", "head_dim is 1000000" },
+        { "\"hidden_size\": 8", "\"hidden_size\": 8, \"head_dim\": 6", "self_attn.q_proj.weight: shape is not [12, 8]" },
+        { "\"vocab_size\": 5, ", "", "vocab_size is missing" },
+        { "\"vocab_size\": 5", "\"vocab_size\": 6", "model.embed_tokens.weight: shape is not [6, 8]" },
+        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.safetensors: tensor model.layers.2.input_layernorm.weight is missing" },
+        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "tensor model.layers.1.input_layernorm.weight: a Llama model of 1 layers has no" },
+        { "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 3", "num_key_value_heads is 3: a divisor" },
+        { "\"num_key_value_heads\": 1", "\"num_key_value_heads\": null", "self_attn.k_proj.weight: shape is not [8, 8]" },
+        { "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "tensor lm_head.weight is missing, and tie_word_embeddings" },
+        { "\"rms_norm_eps\": 1e-5", "\"rms_norm_eps\": -1", "rms_norm_eps is -1" },
+        { "\"rope_theta\": 10000.0", "\"rope_theta\": []", "rope_theta is []" },
+        { "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"type\": \"yarn\"}", "rope_type is \"yarn\"" },
+        { "\"rope_theta\": 10000.0", "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "factor is missing" },
+        { "\"rope_theta\": 10000.0", "\"attention_bias\": true", "attention_bias is true: no biases" },
+        { "\"rope_theta\": 10000.0", "\"quantization_config\": {\"bits\": 4}", "quantization_config is {\"bits\":4}: weights of f32" },
+        { "{\"model_type\"", "[{\"model_type\"", "config.json: is not JSON" },
+    };
+    tensors file = { .bytes = 0 };
+    checkpoint tiny;
+    open_tiny(&tiny, false);
+    add_tensor(&file, "model.embed_tokens.weight", "F32", tiny.embedding, 5, 8, 0);
+    add_layer(&file, &tiny, 0, "F32");
+    add_layer(&file, &tiny, 1, "F32");
+    add_tensor(&file, "model.norm.weight", "F32", tiny.rms_final, 0, 8, 0);
+    save_config(NULL, NULL);
+    save_tensors(&file, "model.safetensors");
+    check_folder(&tiny);
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        save_config(configs[i].from, configs[i].to);
+        refuse_folder(configs[i].part);
+    }
+    remove(in_folder("config.json"));
+    refuse_folder("config.json: cannot be opened");
+    save_config(NULL, NULL);
+    remove(in_folder("model.safetensors"));
+    refuse_folder("model.safetensors: cannot be opened");
+
+    /* Files that end early, in the header and behind it. */
+    uint8_t *whole = malloc(32768);
+    ck_assert_ptr_nonnull(whole);
+    const uint64_t length = file.header_bytes;
+    memcpy(whole, &length, 8);
+    memcpy(whole + 8, file.header, file.header_bytes);
+    memcpy(whole + 8 + file.header_bytes, file.data, file.bytes);
+    for (size_t n = 1; n < 8 + file.header_bytes + file.bytes; n += 61) {
+        save_in_folder("model.safetensors", whole, n);
+        refuse_folder("model.safetensors: ");
+    }
+    free(whole);
+    tensors odd = { .bytes = 0 };
+    add_tensor(&odd, "model.layers.0.self_attn.q_proj.bias", "F32", tiny.rms_final, 0, 8, 0);
+    save_tensors(&odd, "model.safetensors");
+    refuse_folder("tensor model.layers.0.self_attn.q_proj.bias: a Llama model of 2 layers has no such tensor");
+
+    /* Indices */
+    remove(in_folder("model.safetensors"));
+    static const char *const indices[][2] = {
+        { "{}", "model.safetensors.index.json: weight_map is missing" },
+        { "{\"weight_map\": {\"x\": 5}}", "the file of x is 5: a name in the same folder" },
+        { "{\"weight_map\": {\"x\": \"../a\"}}", "the file of x is \"../a\": a name in the same folder" },
+        { "{\"weight_map\": {\"x\": \"a.safetensors\"}}", "a.safetensors: cannot be opened" },
+    };
+    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++) {
+        save_in_folder("model.safetensors.index.json", indices[i][0], strlen(indices[i][0]));
+        refuse_folder(indices[i][1]);
+    }
+    /* What a folder says and the f16 form cannot. */
+    error_text error;
+    tiny.rms_epsilon = 1e-6f;
+    ck_assert_int_eq(checkpoint_export_f16(&tiny, temporary(), &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "rms_norm_eps is 1e-06"));
+    checkpoint_close(&tiny);
+    empty_folder();
+}
+END_TEST
+
+/* Frequencies of Llama 3: above a limit as they are, below another a factor slower, and in between both, by how many turns they make. */
+START_TEST(long_contexts)
+{
+    static const struct {
+        const char *config;
+        double expected[2];
+    } cases[] = {
+        { "\"rope_theta\": 500000, \"rope_scaling\": null", { 1, 0.0014142135623730951 } },
+        { "\"rope_parameters\": {\"rope_theta\": 100, \"rope_type\": \"default\"}", { 1, 0.1 } },
+        { "\"rope_theta\": 100, \"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}", { 0.25, 0.025 } },
+        /* 1000 tokens are 159 turns of 1 and 15.9 of 0.1. */
+        { "\"rope_theta\": 100, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
+          "\"original_max_position_embeddings\": 1000}",
+          { 1, 0.1 } },
+        { "\"rope_theta\": 100, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 20, \"high_freq_factor\": 40, "
+          "\"original_max_position_embeddings\": 1000}",
+          { 1, 0.0125 } },
+        { "\"rope_theta\": 100, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 2, \"low_freq_factor\": 5.915494309189535, "
+          "\"high_freq_factor\": 25.915494309189535, \"original_max_position_embeddings\": 1000}",
+          { 1, 0.075 } },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tensors file = { .bytes = 0 };
+        checkpoint tiny, model;
+        error_text error = { "" };
+        open_tiny(&tiny, false);
+        add_tensor(&file, "model.embed_tokens.weight", "F32", tiny.embedding, 5, 8, 0);
+        add_layer(&file, &tiny, 0, "F32");
+        add_layer(&file, &tiny, 1, "F32");
+        add_tensor(&file, "model.norm.weight", "F32", tiny.rms_final, 0, 8, 0);
+        save_tensors(&file, "model.safetensors");
+        save_config("\"rope_theta\": 10000.0", cases[i].config);
+        ck_assert_msg(checkpoint_open(&model, folder, &error) == 0, "%s", error.text);
+        ck_assert_double_eq_tol(model.frequencies[0], cases[i].expected[0], 1e-12);
+        ck_assert_double_eq_tol(model.frequencies[1], cases[i].expected[1], 1e-12);
+        checkpoint_close(&model);
+        checkpoint_close(&tiny);
+        empty_folder();
+    }
 }
 END_TEST
 
@@ -274,6 +590,121 @@ START_TEST(tokenizer_decodes)
     ck_assert_uint_eq(size, 0);
     free(text);
     tokenizer_close(&words);
+}
+END_TEST
+
+/* ---- tokenizer.json ---- */
+
+static void encode_as(const char *json, uint32_t size, const char *text, const char *expected)
+{
+    tokenizer words;
+    error_text error = { "" };
+    uint32_t *tokens;
+    size_t n;
+    char got[256] = "";
+    save(json, strlen(json));
+    ck_assert_msg(tokenizer_open(&words, temporary(), size, &error) == 0, "%s", error.text);
+    if (tokenizer_encode(&words, false, (const uint8_t *)text, strlen(text), &tokens, &n, &error) != 0) {
+        snprintf(got, sizeof got, "%s", error.text);
+        n = 0;
+    }
+    for (size_t i = 0; i < n; i++)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%s%u", i == 0 ? "" : " ", tokens[i]);
+    free(tokens);
+    tokenizer_close(&words);
+    ck_assert_msg(strcmp(got, expected) == 0, "'%s' is %s, not %s", text, got, expected);
+}
+
+#define SPACED(first, more)                                                                                                                          \
+    "{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [" first "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "                \
+    "\"content\": \"\u2581\"}]}, \"added_tokens\": [{\"id\": 7, \"content\": \"<end>\"}], \"model\": {\"type\": \"BPE\", " more                      \
+    "\"vocab\": {\"<unk>\": 0, \"\u2581\": 1, \"a\": 2, \"b\": 3, \"ab\": 4, \"\u2581a\": 5, \"ba\": 6, \"<0xC3>\": 8, \"<0xA9>\": 9}, "             \
+    "\"merges\": [\"b a\", [\"\u2581\", \"a\"], \"a b\"]}}"
+#define PREPEND "{\"type\": \"Prepend\", \"prepend\": \"\u2581\"}, "
+#define LEVEL(regex, more)                                                                                                                           \
+    "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" more                                                                         \
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": " regex                                                                   \
+    "}]}, \"model\": {\"type\": \"BPE\", \"ignore_merges\": true, \"vocab\": {\"a\": 0, \"\u0120\": 1, \"\u0120a\": 2, \"\u00c3\": 3, \"\u00a9\": "  \
+    "4, "                                                                                                                                            \
+    "\"\u00c3\u00a9\": 5, \"aa\": 6, \"1\": 7, \"11\": 8}, \"merges\": [\"\u0120 a\", \"\u00c3 \u00a9\", \"1 1\"]}}"
+
+START_TEST(tokenizer_json)
+{
+    /* A space first; the earlier pair of the list first, whatever its place; added tokens before anything else. */
+    encode_as(SPACED(PREPEND, ""), 10, "ab", "5 3");
+    encode_as(SPACED(PREPEND, ""), 10, "b ab", "1 3 5 3");
+    encode_as(SPACED(PREPEND, ""), 10, "aba", "5 6");
+    encode_as(SPACED("", ""), 10, "aba", "2 6");
+    encode_as(SPACED("", ""), 10, "ab<end>ab", "4 7 4");
+    encode_as(SPACED(PREPEND, ""), 10, "ab<end>ab<", "has characters that the tokenizer has neither a token nor bytes for");
+    encode_as(SPACED("", ""), 11, "", "");
+    /* Characters without a token: their bytes, if all have one, or unknown. */
+    encode_as(SPACED("", "\"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "), 10, "a\xc3\xa9xxb", "2 8 9 0 3");
+    encode_as(SPACED("", "\"unk_token\": \"<unk>\", "), 10, "xxb", "0 0 3");
+    /* Bytes; a piece that is a token is not merged from parts, and no merge crosses pieces. */
+    encode_as(LEVEL("true", ""), 9, "a a\xc3\xa9", "0 2 5");
+    encode_as(LEVEL("true", ""), 9, "aa aa", "6 2 0");
+    encode_as(LEVEL("true", ""), 9, "11", "8");
+    encode_as(LEVEL("true", "{\"type\": \"Digits\", \"individual_digits\": true}, "), 9, "11", "7 7");
+}
+END_TEST
+
+START_TEST(tokenizer_json_hostile)
+{
+    static const struct {
+        const char *json;
+        uint32_t size;
+        const char *part;
+    } cases[] = {
+        { "{\"model\": ", 9, "is not JSON" },
+        { "{\"model\": {}}", 9, "model.type is \"\": \"BPE\"" },
+        { "{\"model\": {\"type\": \"Unigram\"}}", 9, "model.type is \"Unigram\"" },
+        { "{\"model\": {\"type\": \"BPE\"}}", 9, "model.vocab is missing" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}", 9, "token \"a\" has number -1: 0 to 8" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 9}}}", 9, "token \"a\" has number 9: 0 to 8" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 1}}}", 9, "has 1 tokens: the model's vocabulary is 9" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", 1, "model.merges is missing" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [5]}}", 1, "model.merges[0] is no pair" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}}", 1, "model.merges[0] is no pair" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a a\"]}}", 1, "model.merges[0] is \"a a\" and \"a\"" },
+        { "{\"normalizer\": {\"type\": \"NFC\"}, \"model\": {\"type\": \"BPE\"}}", 9, "normalizer is \"NFC\"" },
+        { "{\"pre_tokenizer\": {\"type\": \"Whitespace\"}, \"model\": {\"type\": \"BPE\"}}", 9, "pre_tokenizer is \"Whitespace\"" },
+        { "{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, \"model\": {\"type\": \"BPE\"}}", 9,
+          "pre_tokenizer splits by \"x+\"" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tokenizer words;
+        error_text error = { "" };
+        save(cases[i].json, strlen(cases[i].json));
+        ck_assert_int_eq(tokenizer_open(&words, temporary(), cases[i].size, &error), -1);
+        ck_assert_msg(strstr(error.text, cases[i].part) != NULL, "'%s' does not say '%s'", error.text, cases[i].part);
+    }
+}
+END_TEST
+
+static void check_pieces(const pretokens *how, const char *text, const char *expected)
+{
+    char got[256] = "";
+    for (size_t i = 0, n; i < strlen(text); i += n) {
+        n = pretokens_next(how, (const uint8_t *)text + i, strlen(text) - i);
+        ck_assert_uint_ge(n, 1);
+        snprintf(got + strlen(got), sizeof got - strlen(got), "[%.*s]", (int)n, text + i);
+    }
+    ck_assert_msg(strcmp(got, expected) == 0, "'%s' is %s, not %s", text, got, expected);
+}
+
+/* What the expressions match, worked out by hand. */
+START_TEST(pieces)
+{
+    static const pretokens gpt2 = { .kind = PRETOKENS_GPT2 }, llama3 = { .kind = PRETOKENS_LLAMA3, .most_digits = 3 },
+                           digits = { .kind = PRETOKENS_GPT2, .lone_digits = true }, words = { .kind = PRETOKENS_SPACES };
+    check_pieces(&gpt2, "I'll say 'Don't!'  twice\n\n 1234x", "[I]['ll][ say][ '][Don]['t][!'][ ][ twice][\n\n][ 1234][x]");
+    check_pieces(&gpt2, "end  ", "[end][  ]");
+    check_pieces(&gpt2, "caf\xc3\xa9 \xe2\x82\xac\xe2\x80\x94 \xff", "[caf\xc3\xa9][ \xe2\x82\xac\xe2\x80\x94][ \xff]");
+    check_pieces(&llama3, "I'LL say 'Don't!'\n\n  twice\n 1234x (a)", "[I]['LL][ say][ '][Don]['t][!'\n\n][ ][ twice][\n][ ][123][4][x][ (][a][)]");
+    check_pieces(&llama3, "a \n \n  b", "[a][ \n \n][ ][ b]");
+    check_pieces(&digits, "in 1984 ", "[in][ ][1][9][8][4][ ]");
+    check_pieces(&words, "one  two", "[one][ ][ two]");
 }
 END_TEST
 
@@ -673,30 +1104,27 @@ START_TEST(limits_of_kvtile)
 }
 END_TEST
 
-/* The figure known for this model is 3.54; how it was taken is not. This way agrees: each story is run alone, trimmed, after BOS, and the BOS of the
- * next story is predicted too. Without that last prediction it is 3.548, with untrimmed stories 3.8. */
-START_TEST(known_perplexity_of_stories260K)
+/* Perplexity over the stories of a text, each run alone, trimmed, after BOS. */
+static double perplexity_of_stories(const checkpoint *model, const tokenizer *words, bool predicts_bos, bool plain_quotes)
 {
-    const char *folder = KVT_SHARED_DIR "/data/stories260K";
-    if (KVT_TEST_SHARE > 1 || access(folder, R_OK) != 0) { /* the engine is plain C, and a minute of emulation tells no more than a book */
-        puts("stories260K: skipped, emulated or no shared data");
-        return;
-    }
-    checkpoint model;
-    tokenizer words;
+    file_map map;
     forward_state state;
-    file_map text;
     error_text error = { "" };
-    ck_assert_int_eq(checkpoint_open(&model, KVT_SHARED_DIR "/data/stories260K/stories260K.bin", &error), 0);
-    ck_assert_int_eq(tokenizer_open(&words, KVT_SHARED_DIR "/data/stories260K/tok512.bin", model.vocabulary, &error), 0);
-    ck_assert_int_eq(file_map_open(&text, KVT_SHARED_DIR "/data/text/tinystories_sample.txt", &error), 0);
+    ck_assert_int_eq(file_map_open(&map, KVT_SHARED_DIR "/data/text/tinystories_sample.txt", &error), 0);
+    /* Typographic ones are U+2018 to U+201D. */
+    uint8_t *text = malloc(map.size), *end = text;
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < map.size; i++) {
+        const bool quote = plain_quotes && i + 2 < map.size && map.data[i] == 0xe2 && map.data[i + 1] == 0x80;
+        *end++ = !quote ? map.data[i] : map.data[i + 2] < 0x9b ? '\'' : '"';
+        i += quote ? 2 : 0;
+    }
     pool *threads = open_pool(1);
-    open_state(&state, &model, &REFERENCE, model.context, threads);
+    open_state(&state, model, &REFERENCE, model->context, threads);
     static const char separator[] = "<|endoftext|>";
     double surprise = 0;
     size_t n_predicted = 0;
-    const uint8_t *end = text.data + text.size;
-    for (const uint8_t *story = text.data; story < end;) {
+    for (const uint8_t *story = text; story < end;) {
         const uint8_t *next = memmem(story, (size_t)(end - story), separator, sizeof separator - 1);
         const uint8_t *last = next != NULL ? next : end;
         while (story < last && *story <= ' ')
@@ -705,21 +1133,52 @@ START_TEST(known_perplexity_of_stories260K)
             last--;
         uint32_t *tokens;
         size_t n;
-        ck_assert_int_eq(tokenizer_encode(&words, true, story, (size_t)(last - story), &tokens, &n, &error), 0);
+        ck_assert_int_eq(tokenizer_encode(words, true, story, (size_t)(last - story), &tokens, &n, &error), 0);
         if (last > story) {
-            tokens[n++] = TOKEN_BOS; /* there is room: a space was merged */
+            if (predicts_bos)
+                tokens[n++] = words->bos; /* there is room: a space was merged */
             surprise += surprise_of(&state, tokens, n);
             n_predicted += n - 1;
         }
         free(tokens);
         story = next != NULL ? next + sizeof separator - 1 : end;
     }
-    ck_assert_double_eq_tol(exp(surprise / (double)n_predicted), 3.54, 0.005);
     forward_close(&state);
     pool_close(threads);
-    file_map_close(&text);
+    file_map_close(&map);
+    free(text);
+    return exp(surprise / (double)n_predicted);
+}
+
+static double perplexity_of_known(const char *model_path, const char *tokenizer_path, bool predicts_bos, bool plain_quotes)
+{
+    checkpoint model;
+    tokenizer words;
+    error_text error = { "" };
+    ck_assert_msg(checkpoint_open(&model, model_path, &error) == 0, "%s", error.text);
+    ck_assert_msg(tokenizer_open(&words, tokenizer_path, model.vocabulary, &error) == 0, "%s", error.text);
+    words.bos = model.bos;
+    const double perplexity = perplexity_of_stories(&model, &words, predicts_bos, plain_quotes);
     tokenizer_close(&words);
     checkpoint_close(&model);
+    return perplexity;
+}
+
+/* The figures known for these models are 3.54 and 17.5; how they were taken is not. This way agrees; in the first, the BOS of the next story is
+ * predicted too, without which it is 3.548, and with untrimmed stories 3.8; the second has no tokens for typographic quotes. */
+START_TEST(known_perplexities)
+{
+    if (KVT_TEST_SHARE > 1 || access(KVT_SHARED_DIR "/data/stories260K", R_OK) != 0) {
+        /* the engine is plain C, and a minute of emulation tells no more than a book */
+        puts("stories260K and tinystories-656K: skipped, emulated or no shared data");
+        return;
+    }
+    ck_assert_double_eq_tol(
+        perplexity_of_known(KVT_SHARED_DIR "/data/stories260K/stories260K.bin", KVT_SHARED_DIR "/data/stories260K/tok512.bin", true, false), 3.54,
+        0.005);
+    ck_assert_double_eq_tol(
+        perplexity_of_known(KVT_SHARED_DIR "/data/tinystories-656K", KVT_SHARED_DIR "/data/tinystories-656K/tokenizer.json", false, true), 17.5,
+        0.05);
 }
 END_TEST
 
@@ -749,7 +1208,13 @@ int main(void)
     tcase_add_test(all, context_is_the_limit);
     tcase_add_test(all, stress_changes_no_logit);
     tcase_add_test(all, limits_of_kvtile);
-    tcase_add_test(all, known_perplexity_of_stories260K);
+    tcase_add_test(all, known_perplexities);
+    tcase_add_test(all, folder_forms);
+    tcase_add_test(all, folder_hostile);
+    tcase_add_test(all, long_contexts);
+    tcase_add_test(all, tokenizer_json);
+    tcase_add_test(all, tokenizer_json_hostile);
+    tcase_add_test(all, pieces);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
