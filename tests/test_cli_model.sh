@@ -4,7 +4,6 @@
 # shellcheck disable=SC2016 # jq has variables of its own
 set -eu
 jq=$1
-# shellcheck disable=SC2034
 shared=$2
 demo=$3
 engine=$4
@@ -126,6 +125,69 @@ model --tokens 150 --schemes kv8/kv6,e4m3/e5m2,bf16 --bos
 head -n 1 "$work/stdout" | grep -qE '^150 tokens predicted, in 1 window of up to 150: perplexity [0-9.]+ with the exact cache$' || fail "$(head -n 1 "$work/stdout")"
 [ "$(awk 'NR > 3 && NF' "$work/stdout" | wc -l)" -eq 6 ] || fail "rows: $(cat "$work/stdout")"
 
+# ---- the same model as a Hugging Face folder: tensors in the order of the checkpoint, so that its bytes will do, but for the rows of queries and keys,
+# whose pairs of channels are half a head apart there. 512 bytes are a row of 256 numbers; of these there are 2048 of the embedding, 4 of norms.
+hf=$work/gutenberg
+mkdir "$hf" "$work/rows"
+tail -c +29 "$demo/gutenberg-3.5M.f16.bin" >"$work/weights"
+rows() { dd if="$work/weights" bs=512 skip="$1" count="$2" 2>/dev/null; }
+rows 2052 1536 | (cd "$work/rows" && split -b 512 -a 4 -d - r)
+{
+    rows 0 2052
+    # shellcheck disable=SC2046
+    (cd "$work/rows" && cat $(awk 'BEGIN { for (h = 0; h < 24; h++) for (c = 0; c < 64; c++) printf "r%04d\n", 64 * h + c % 32 * 2 + int(c / 32) }'))
+    dd if="$work/weights" bs=512 skip=3588 2>/dev/null
+} >"$work/permuted"
+# offsets: header of tensors, from names, shapes and numbers of elements, each of which is two bytes.
+awk 'function tensor(name, shape, elements) {
+        printf "%s\"%s\": {\"dtype\": \"F16\", \"shape\": [%s], \"data_offsets\": [%d, %d]}", at ? ", " : "{", name, shape, at, at + 2 * elements
+        at += 2 * elements
+    }
+    function layers(name, rows, columns) {
+        for (l = 0; l < 4; l++)
+            tensor("model.layers." l "." name ".weight", rows ? rows ", " columns : columns, (rows ? rows : 1) * columns)
+    }
+    BEGIN {
+        tensor("model.embed_tokens.weight", "2048, 256", 2048 * 256)
+        layers("input_layernorm", 0, 256)
+        layers("self_attn.q_proj", 256, 256)
+        layers("self_attn.k_proj", 128, 256)
+        layers("self_attn.v_proj", 128, 256)
+        layers("self_attn.o_proj", 256, 256)
+        layers("post_attention_layernorm", 0, 256)
+        layers("mlp.gate_proj", 704, 256)
+        layers("mlp.down_proj", 256, 704)
+        layers("mlp.up_proj", 704, 256)
+        tensor("model.norm.weight", "256", 256)
+        printf "}"
+    }' >"$work/header"
+# little-endian: the header is shorter than 65536 bytes
+n=$(wc -c <"$work/header")
+# shellcheck disable=SC2059
+printf "$(printf '\\%03o\\%03o' $((n % 256)) $((n / 256)))\\000\\000\\000\\000\\000\\000" | cat - "$work/header" "$work/permuted" >"$hf/model.safetensors"
+"$jq" -n '{model_type: "llama", hidden_size: 256, intermediate_size: 704, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2,
+    vocab_size: 2048, max_position_embeddings: 1024, rms_norm_eps: 1e-5, tie_word_embeddings: true, bos_token_id: 1, eos_token_id: 2}' >"$hf/config.json"
+model --tokens 150 --schemes kv4 --rotation 64 --json
+"$jq" 'map(del(.model))' "$work/stdout" >"$work/from_checkpoint"
+run "$kvtile" eval --model "$hf" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" --tokens 150 --schemes kv4 --rotation 64 --json
+"$jq" 'map(del(.model))' "$work/stdout" | cmp - "$work/from_checkpoint" || fail "the folder is another model"
+# shellcheck disable=SC2086
+$emulator "$engine" generate --model "$hf" --tokenizer "$demo/tok2048.bin" --prompt 'The old man looked at the sea, and' --tokens 12 >"$work/stdout" 2>/dev/null
+grep -qxF "The old man looked at the sea, and he was going to see the little Red Man's" "$work/stdout" || fail "generate: $(cat "$work/stdout")"
+folder() { # TEXT: kvtile eval refuses the folder and says that
+    expect_error 1 "$hf: $1" "$kvtile" eval --model "$hf" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt"
+}
+head -c 100000 "$hf/model.safetensors" >"$work/short"
+mv "$hf/model.safetensors" "$work/whole"
+folder 'model.safetensors: cannot be opened'
+mv "$work/short" "$hf/model.safetensors"
+folder 'model.safetensors: tensor model.embed_tokens.weight: data_offsets end at 1048576: the file has only '
+mv "$work/whole" "$hf/model.safetensors"
+sed -i 's/2048/2000/' "$hf/config.json"
+folder 'model.safetensors: tensor model.embed_tokens.weight: shape is not [2000, 256], which would be right for config.json'
+sed -i 's/"llama"/"gemma3"/' "$hf/config.json"
+folder 'config.json: model_type is "gemma3": "llama" would be right'
+
 # ---- ended early: nothing half-written
 # shellcheck disable=SC2086
 $emulator "$kvtile" eval $model $book --schemes kv4 --json >"$work/stdout" 2>"$work/stderr" &
@@ -156,6 +218,17 @@ refuse "--tokens: 1: at least 2" --tokens 1
 refuse "--context: 1025: 1 to 1024, the model's context" --context 1025
 expect_error 1 "missing: cannot be opened" "$kvtile" eval --model "$work/missing" --tokenizer "$demo/tok2048.bin" --text x
 expect_error 1 "tok2048.bin: " "$kvtile" eval --model "$demo/tok2048.bin" --tokenizer "$demo/tok2048.bin" --text x
+
+# ---- a tokenizer of another model
+if [ -d "$shared/data/tinystories-656K" ]; then
+    stories=$shared/data/tinystories-656K
+    run "$kvtile" eval --model "$stories" --tokenizer "$stories/tokenizer.json" --text "$shared/data/text/tinystories_sample.txt" --bos --tokens 100 \
+        --schemes kv6/kv5 --json
+    expect_json 'all(.[]; .layers == 2 and .predicted == 100 and .exact_perplexity > 20 and .exact_perplexity < 100 and .kld_mean < 0.001)'
+    expect_error 1 "tokenizer.json: token " "$kvtile" eval --model "$shared/data/stories260K/stories260K.bin" --tokenizer "$stories/tokenizer.json" --text x
+else
+    echo "skipped, no shared data: tinystories-656K"
+fi
 
 [ "$failures" -eq 0 ] || exit 1
 echo "all passed"
