@@ -68,8 +68,9 @@ static const char HELP[] =
 static const char HELP_OF_MODELS[] =
     "\n"
     "Models:\n"
-    "  --model MODEL   a llama2.c checkpoint, or its f16 form; schemes may be pairs of keys and values, \"kv5/kv4\"\n"
-    "  --tokenizer F   of llama2.c\n"
+    "  --model MODEL   a llama2.c checkpoint, its f16 form, or a Hugging Face folder of the Llama architecture (config.json, safetensors).\n"
+    "                  Schemes may be pairs of keys and values: \"kv5/kv4\"\n"
+    "  --tokenizer F   of llama2.c, or tokenizer.json\n"
     "  --text FILE     what the model is run on\n"
     "  --tokens N      the first N tokens of the text (default: all)\n"
     "  --context N     tokens of a window, each of which begins anew (default: the model's context)\n"

@@ -15,7 +15,7 @@ static const struct command {
     const char *title;
 } COMMANDS[] = {
     { "size", kvt_cmd_size, "bytes of a model's KV cache, per token and at a context" },
-    { "eval", kvt_cmd_eval, "store real keys or values in each scheme: bytes, accuracy, speed" },
+    { "eval", kvt_cmd_eval, "what storing in each scheme costs: rows, attention, whole models" },
     { "convert", kvt_cmd_convert, "rows in and out of the formats of other engines" },
     { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside a plain loop and memcpy" },
     { "info", kvt_cmd_info, "version, CPU features, and the kernels that serve each scheme" },
