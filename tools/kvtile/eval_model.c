@@ -4,6 +4,7 @@
 
 #include "tools/engine/forward.h"
 #include "tools/engine/stress.h"
+#include "tools/kvtile/eval_stored.h"
 #include "tools/progress.h"
 
 #include <inttypes.h>
@@ -12,170 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- what storing does to the rows of a cache ---- */
-
-enum { MOST_UNIT = 128 }; /* tokens that a format of others stores at once */
-
-/* A page of one head, for rows that go through a scheme by themselves. */
-typedef struct single {
-    bool used;
-    kvt_layout layout;
-    unsigned char *memory;
-    kvt_pages pages;
-} single;
-
-typedef struct stored {
-    kv_cache *cache; /* of the reference: its rows become what is left of them */
-    uint32_t first_layer, layers;
-    bool sides[2];
-    kvt_layout layout;
-    unsigned char *memory; /* [layer][kv head][page] */
-    kvt_pages *pages;      /* [layer][kv head] */
-    single first, open;
-    const eval_pair *way;
-    float *peer_rows; /* of a unit of a format of others */
-    bool is_failed;
-    error_text error;
-} stored;
-
-static void keep_status(stored *to, kvt_status status)
-{
-    if (status == KVT_OK || to->is_failed)
-        return;
-    to->is_failed = true;
-    error_set(&to->error, "cannot be stored as %s: %s", eval_pair_name(to->way).text, kvt_status_text(status));
-}
-
-/* What a scheme makes of n rows of a page. */
-static void pass_through(stored *to, single *by, kvt_side side, size_t n, float *rows)
-{
-    const ptrdiff_t stride = (ptrdiff_t)(to->cache->model->head_dim * sizeof(float));
-    keep_status(to, kvt_write(&by->layout, side, &by->pages, 0, n, rows, KVT_F32, stride));
-    keep_status(to, kvt_read(&by->layout, side, &by->pages, 0, n, rows, KVT_F32, stride));
-}
-
-/* Rows of tokens first .. first + n - 1 of one head become what storing leaves of them: the one place where that happens. n is a page, from its
- * beginning, or one token. The first page is stored even where another scheme keeps it: the next one's centre comes from it. */
-static void store_rows(stored *to, kvt_side side, size_t layer, size_t head, size_t first, size_t n, float *rows)
-{
-    const kvt_pages *pages = &to->pages[(layer - to->first_layer) * to->cache->model->kv_heads + head];
-    const ptrdiff_t stride = (ptrdiff_t)(to->cache->model->head_dim * sizeof(float));
-    keep_status(to, kvt_write(&to->layout, side, pages, first, n, rows, KVT_F32, stride));
-    if (to->first.used && first < KVT_PAGE_TOKENS)
-        pass_through(to, &to->first, side, n, rows);
-    else
-        keep_status(to, kvt_read(&to->layout, side, pages, first, n, rows, KVT_F32, stride));
-}
-
-/* The same in a format of others, as soon as a unit of tokens is full: a page at least where there is an open page. Units begin behind the first page
- * where another scheme keeps that. */
-static void store_peer(stored *to, const eval_way *way, kvt_side side, size_t position, float *rows)
-{
-    const uint32_t dim = to->cache->model->head_dim;
-    const size_t begin = to->first.used ? KVT_PAGE_TOKENS : 0, page = to->open.used ? KVT_PAGE_TOKENS : 1,
-                 n = way->peer->unit > page ? way->peer->unit : page, end = position + 1;
-    if (end <= begin) {
-        if (end % page == 0)
-            pass_through(to, &to->first, side, page, rows + (end - page) * dim);
-        return;
-    }
-    if ((end - begin) % n != 0 || to->is_failed)
-        return;
-    float *from = rows + (end - n) * dim;
-    to->is_failed = peer_store(way->peer, side, way->options.rotation, from, n, dim, to->peer_rows, &to->error) != 0;
-    if (!to->is_failed)
-        memcpy(from, to->peer_rows, n * dim * sizeof *from);
-}
-
-/* Called by the cache. With an open page, rows go there first, and all 64 of them are stored when it is full; otherwise each at once. */
-static void appended(void *owner, size_t layer, size_t position)
-{
-    stored *to = owner;
-    const checkpoint *model = to->cache->model;
-    if (layer < to->first_layer || layer >= to->first_layer + to->layers)
-        return;
-    const bool full = position % KVT_PAGE_TOKENS == KVT_PAGE_TOKENS - 1;
-    const size_t n = !to->open.used ? 1 : full ? KVT_PAGE_TOKENS : 0;
-    for (size_t i = 0; i < 2 * model->kv_heads; i++) {
-        const size_t head = i / 2, first = position + 1 - n;
-        const kvt_side side = i % 2 == 0 ? KVT_K : KVT_V;
-        float *rows = (side == KVT_K ? to->cache->keys : to->cache->values) + (layer * model->kv_heads + head) * to->cache->room * model->head_dim;
-        if (!to->sides[i % 2])
-            continue;
-        if (to->open.used)
-            pass_through(to, &to->open, side, 1, rows + position * model->head_dim);
-        const eval_way *way = side == KVT_K ? &to->way->k : &to->way->v;
-        if (way->peer != NULL)
-            store_peer(to, way, side, position, rows);
-        else if (n > 0)
-            store_rows(to, side, layer, head, first, n, rows + first * model->head_dim);
-    }
-}
-
-static kvt_status single_open(single *one, kvt_scheme scheme, kvt_rotation rotation, uint32_t dim)
-{
-    one->used = scheme != KVT_SCHEME_NONE;
-    if (!one->used)
-        return KVT_OK;
-    const kvt_side_options options = { .rotation = rotation };
-    const kvt_spec spec = { .size = sizeof spec,
-                            .k_scheme = scheme,
-                            .v_scheme = scheme,
-                            .k_dim = dim,
-                            .v_dim = dim,
-                            .kv_heads = 1,
-                            .k_options = options,
-                            .v_options = options };
-    const kvt_status status = kvt_layout_init(&one->layout, &spec);
-    if (status != KVT_OK)
-        return status;
-    one->memory = aligned_alloc(64, one->layout.page_bytes);
-    return one->memory != NULL ? kvt_head_pages(&one->layout, one->memory, KVT_PAGE_TOKENS, 0, &one->pages) : KVT_ERR_OVERFLOW;
-}
-
-static void stored_close(stored *to)
-{
-    free(to->memory);
-    free(to->pages);
-    free(to->first.memory);
-    free(to->open.memory);
-    free(to->peer_rows);
-}
-
-static kvt_status layout_of(kvt_layout *layout, const eval_pair *way, const checkpoint *model)
-{
-    return eval_pair_layout(layout, way, model->head_dim, model->head_dim, model->kv_heads, 0);
-}
-
-/* `to` holds the layers and sides. Rows in the first page are kept rotated, which costs nothing and saves what a scale for a whole row would lose. */
-static int stored_open(stored *to, kv_cache *cache, const eval_pair *way, const eval_model_options *options, error_text *error)
-{
-    const checkpoint *model = cache->model;
-    size_t bytes = 0;
-    to->cache = cache;
-    to->way = way;
-    kvt_status status = layout_of(&to->layout, way, model);
-    if (status == KVT_OK)
-        status = kvt_layout_bytes(&to->layout, cache->room, &bytes);
-    if (status == KVT_OK)
-        status = single_open(&to->first, options->first, KVT_ROTATION_64, model->head_dim);
-    if (status == KVT_OK)
-        status = single_open(&to->open, options->open, KVT_ROTATION_NONE, model->head_dim);
-    if (status == KVT_OK) {
-        to->memory = aligned_alloc(64, to->layers * bytes); /* the budget was checked: no overflow */
-        to->pages = calloc((size_t)to->layers * model->kv_heads, sizeof *to->pages);
-        to->peer_rows = malloc(MOST_UNIT * model->head_dim * sizeof *to->peer_rows);
-        status = to->memory != NULL && to->pages != NULL && to->peer_rows != NULL ? KVT_OK : KVT_ERR_OVERFLOW;
-    }
-    for (uint32_t i = 0; status == KVT_OK && i < to->layers * model->kv_heads; i++)
-        status = kvt_head_pages(&to->layout, to->memory + i / model->kv_heads * bytes, cache->room, i % model->kv_heads, &to->pages[i]);
-    if (status != KVT_OK)
-        return error_set(error, "head_dim is %" PRIu32 " with %" PRIu32 " kv heads, as %s: %s", model->head_dim, model->kv_heads,
-                         eval_pair_name(way).text, kvt_status_text(status));
-    cache->appended = appended;
-    cache->owner = to;
-    return 0;
-}
+static const cache_way EXACT = { .reference = true };
 
 /* ---- runs of the model, side by side ---- */
 
@@ -183,7 +21,7 @@ static int stored_open(stored *to, kv_cache *cache, const eval_pair *way, const 
 typedef struct lane {
     const eval_pair *way; /* NULL: exact */
     forward_state state;
-    stored stored;
+    eval_stored stored;
     double kld_sum;
     double *kld, *surprise, *same; /* [predicted]; NULL in a run of one layer */
 } lane;
@@ -292,7 +130,7 @@ static int run_token(job *of, const windows *text, size_t i, pool *threads, erro
     of->next = target(text, i);
     pool_run(threads, run_lanes, of);
     for (size_t j = 0; j < of->n_lanes; j++)
-        if (of->lanes[j].stored.is_failed) {
+        if (of->lanes[j].stored.failed) {
             *error = of->lanes[j].stored.error;
             return -1;
         }
@@ -336,10 +174,8 @@ static int check_memory(const plan *of, size_t predicted, error_text *error)
     double bytes = (1 + ways * (double)of->runs_per_way) * rows + (1 + ways) * 3 * sizeof(double) * (double)predicted;
     for (size_t i = 0; i < of->pairs->n; i++) {
         kvt_layout layout;
-        const kvt_status status = layout_of(&layout, &of->pairs->pairs[i], model);
-        if (status != KVT_OK)
-            return error_set(error, "head_dim is %" PRIu32 " with %" PRIu32 " kv heads, as %s: %s", model->head_dim, model->kv_heads,
-                             eval_pair_name(&of->pairs->pairs[i]).text, kvt_status_text(status));
+        if (eval_stored_layout(&layout, &of->pairs->pairs[i], model, error) != 0)
+            return -1;
         const double pages = (double)layout.page_bytes * model->kv_heads * model->layers * ceil(room / KVT_PAGE_TOKENS);
         bytes += of->runs_per_way > 1 ? 3 * pages : pages; /* of layers alone each two runs keep one */
     }
@@ -354,9 +190,8 @@ static int check_memory(const plan *of, size_t predicted, error_text *error)
 
 static int lane_open(lane *one, const plan *of, size_t index, size_t predicted, pool *alone, error_text *error)
 {
-    static const cache_way reference = { .reference = true };
     const checkpoint *model = of->model;
-    if (forward_open(&one->state, model, &reference, of->room, alone, error) != 0)
+    if (forward_open(&one->state, model, &EXACT, of->room, alone, error) != 0)
         return -1;
     const size_t run = index > 0 ? (index - 1) % of->runs_per_way : 0;
     if (run == 0) {
@@ -373,14 +208,14 @@ static int lane_open(lane *one, const plan *of, size_t index, size_t predicted, 
     one->stored.layers = run > 0 ? 1 : model->layers;
     one->stored.sides[0] = run == 0 || run % 2 == 1;
     one->stored.sides[1] = run == 0 || run % 2 == 0;
-    return stored_open(&one->stored, &one->state.cache, one->way, of->options, error);
+    return eval_stored_open(&one->stored, &one->state.cache, one->way, of->options->first, of->options->open, error);
 }
 
 static void lanes_close(lane *lanes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         forward_close(&lanes[i].state);
-        stored_close(&lanes[i].stored);
+        eval_stored_close(&lanes[i].stored);
         free(lanes[i].kld);
         free(lanes[i].surprise);
         free(lanes[i].same);
@@ -393,14 +228,12 @@ static void lanes_close(lane *lanes, size_t n)
 /* Runs the first window to see which channels are strong. */
 static int add_outliers(checkpoint *model, const windows *text, pool *alone, error_text *error)
 {
-    static const cache_way reference = { .reference = true };
-    const size_t n = text->predicted < text->size ? text->predicted : text->size;
     forward_state state;
-    if (forward_open(&state, model, &reference, n, alone, error) != 0)
+    if (forward_open(&state, model, &EXACT, text->size, alone, error) != 0)
         return -1;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < text->size; i++)
         forward_token(&state, given(text, i), i);
-    const int status = stress_outliers(model, &state.cache, n, error);
+    const int status = stress_outliers(model, &state.cache, text->size, error);
     forward_close(&state);
     return status;
 }
@@ -427,20 +260,6 @@ static void fill_positions(eval_model_result *one, const eval_model_report *repo
         one->by_position[bin] = sums[bin] / (double)counts[bin];
 }
 
-/* Bits of all pages when a window ends, whose last page still counts as open. */
-static double all_told(const stored *of, size_t room)
-{
-    const uint32_t dim = of->cache->model->head_dim;
-    const size_t pages = (room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS, page = eval_pair_page(of->way, dim, dim);
-    const bool first = of->first.used && (pages > 1 || !of->open.used);
-    size_t bytes = pages * page;
-    if (first)
-        bytes += of->first.layout.page_bytes - page;
-    if (of->open.used)
-        bytes += of->open.layout.page_bytes - page;
-    return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * dim);
-}
-
 static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *lanes, const double *exact_surprise,
                        error_text *error)
 {
@@ -449,7 +268,7 @@ static int fill_result(eval_model_result *one, const eval_model_report *report, 
     const statistics_blocks blocks = { report->context, EVAL_MODEL_BLOCK };
     one->way = *whole->way;
     one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
-    one->all_told = all_told(&whole->stored, of->room);
+    one->all_told = eval_stored_bits(&whole->stored, of->room);
     double surprise = 0;
     for (size_t i = 0; i < n; i++) {
         surprise += whole->surprise[i];
