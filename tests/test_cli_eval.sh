@@ -174,7 +174,10 @@ expect_error 1 "values" "$@" "$kvtile" eval --attention "$work/cap/layer0_keys.q
 # ---- formats of others, pairs, and pages that are kept otherwise
 run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json --no-speed --schemes q8_0,q4_0,peers
 expect_json 'map(select(.scheme | test("^(ggml_q4_0|turboquant4|kvarn4|kivi4|fp8_tensor|nvfp4)$")) | {(.scheme): .bits_per_element}) | add
-    == {ggml_q4_0: 4.5, turboquant4: 4.25, kvarn4: 4.375, kivi4: 5, fp8_tensor: 8, nvfp4: 4.5}'
+    == {ggml_q4_0: 4.5, turboquant4: 4.25, kivi4: 5, fp8_tensor: 8, nvfp4: 4.5}'
+grep -q 'kvarn4: stores 128 tokens at a time, and there are 100: left out' "$work/stderr" || fail "no word about kvarn4"
+"$@" "$kvtile" eval --attention "$work"/cap/layer0* --schemes kvarn4 >"$work/stdout" 2>"$work/stderr" && fail "nothing was compared"
+grep -q 'leaves no scheme to compare' "$work/stderr" || fail "not said: $(cat "$work/stderr")"
 expect_json 'map({("\(.scheme) \(.rotation)"): .snr_db}) | add | .["ggml_q8_0 none"] == .["q8_0 none"] and .["ggml_q4_0 none"] == .["q4_0 none"]'
 expect_json 'map({("\(.scheme) \(.rotation)"): .snr_db}) | add | .["turboquant4 own"] > 18 and .["turboquant4 none"] == null and .["nvfp4 64"] != .["nvfp4 none"]'
 expect_json 'all(.[] | select(.scheme | test("_|[a-z]4$")) | select(.scheme != "q8_0" and .scheme != "q4_0"); .centring == "none" and .write_gbps == null)'

@@ -75,6 +75,9 @@ size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim);
 
 const char *eval_way_name(const eval_way *way);
 
+/* Whether so many tokens are not even one unit of a format of others; says so. */
+bool eval_is_too_short(const eval_way *way, size_t tokens);
+
 /* Bytes of a page's rows in a format of others, to the next whole one. */
 size_t eval_peer_page(const peer_format *peer, uint32_t dim);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { BINS = 32 };
+static const size_t NONE = (size_t)-1;
 
 /* ---- what is measured ---- */
 
@@ -334,6 +335,8 @@ static int set_results(measurement *m, error_text *error)
             if (eval_same_way(&one->way->k, &m->results[j].way->k, eval_padded_dim(layer->k->dim)) &&
                 eval_same_way(&one->way->v, &m->results[j].way->v, eval_padded_dim(layer->v->dim)))
                 one->same_as = j;
+        if (one->same_as == i && (eval_is_too_short(&one->way->k, layer->k->tokens) || eval_is_too_short(&one->way->v, layer->k->tokens)))
+            one->same_as = NONE;
     }
     return 0;
 }
@@ -533,28 +536,26 @@ static void append_results(json_t *array, const measurement *m, result *results,
     }
 }
 
-static int report(const measurement *m, json_t *array)
+static int report(const measurement *m, json_t *array, error_text *error)
 {
+    result *sorted = malloc((m->n + 1) * sizeof *sorted);
     size_t n = 0;
-    for (size_t i = 0; i < m->n; i++)
-        n += m->results[i].page_numbers > 0;
-    result *sorted = malloc((n + 1) * sizeof *sorted);
     if (sorted == NULL)
-        return -1;
-    n = 0;
+        return error_set(error, "cannot be reported: out of memory");
     for (size_t i = 0; i < m->n; i++)
         if (m->results[i].page_numbers > 0)
             sorted[n++] = m->results[i];
     qsort(sorted, n, sizeof *sorted, by_bits);
-    if (array != NULL) {
+    const int status = n > 0 ? 0 : error_set(error, "leaves no scheme to compare");
+    if (status == 0 && array != NULL) {
         append_results(array, m, sorted, n);
-    } else {
+    } else if (status == 0) {
         printf("attention in %zu layer%s: %zu rows of %s\n", m->n_layers, m->n_layers == 1 ? "" : "s", sorted[0].sums.rows,
                m->layers[0].q ? "queries" : "keys that stand for queries, which are not given, scaled to logits with a standard deviation of 2");
         print_results(m, sorted, n);
     }
     free(sorted);
-    return 0;
+    return status;
 }
 
 /* ---- all ---- */
@@ -593,8 +594,8 @@ int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *
         status = measure_layer(&m, error);
     }
     progress_end(options->progress);
-    if (status == 0 && report(&m, array) != 0)
-        status = error_set(error, "cannot be reported: out of memory");
+    if (status == 0)
+        status = report(&m, array, error);
     for (size_t i = 0; m.results != NULL && i < m.n; i++) {
         free(m.results[i].by_head);
         free(m.results[i].kl);

@@ -279,6 +279,8 @@ static void add_mean(eval_mean *sum, const eval_mean *one)
 void eval_summary_add(eval_summary *summary, const eval_tensor *report)
 {
     for (size_t i = 0; i < report->n_results; i++) {
+        if (report->results[i].same_as >= report->n_results)
+            continue; /* left out */
         const eval_result *one = &report->results[report->results[i].same_as];
         struct eval_sum *sum = &summary->sums[i];
         sum->shown = sum->shown || report->results[i].same_as == i;

@@ -396,6 +396,16 @@ const char *eval_way_name(const eval_way *way)
     return way->scheme != NULL ? way->scheme->name : way->peer->name;
 }
 
+bool eval_is_too_short(const eval_way *way, size_t tokens)
+{
+    if (way->peer == NULL || way->peer->unit <= tokens)
+        return false;
+    char text[80];
+    snprintf(text, sizeof text, "stores %u tokens at a time, and there are %zu: left out", way->peer->unit, tokens);
+    error_print("kvtile eval", way->peer->name, text);
+    return true;
+}
+
 size_t eval_peer_page(const peer_format *peer, uint32_t dim)
 {
     return (size_t)(peer_bits(peer, dim) * dim * KVT_PAGE_TOKENS / 8 + 0.999);
