@@ -199,9 +199,9 @@ kill "$!"
 # ---- errors name the argument, the value and what would be right
 expect_error 2 "--tokenizer: is missing: --model needs it" "$kvtile" eval --model x
 usage "--text: is missing: --model needs it"
-usage "layer0.qvkt: --model has no rows as inputs" --text x layer0.qvkt
-usage "--attention: --model has no rows" --text x --attention
-usage "--side: --model has no rows" --text x --side k
+usage "layer0.qvkt: has no part in --model" --text x layer0.qvkt
+usage "--attention: has no part in --model" --text x --attention
+usage "--side: has no part in --model" --text x --side k
 usage '"kv9" is no scheme: did you mean ' --text x --schemes kv4/kv9
 usage '"" is no scheme' --text x --schemes kv4/
 usage '"kv4/kv4" is no scheme' --text x --schemes kv4/kv4/kv4

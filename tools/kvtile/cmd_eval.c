@@ -636,7 +636,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
     } else if (texts[MODEL] != NULL) {
-        code = is_alone(with_rows, "--model has no rows as inputs: one of the two would be right", poptPeekArg(context))
+        code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context))
                    ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, json != 0, WHO)
                    : 2;
     } else if (!is_alone(with_model, "only --model runs a model", NULL)) {
