@@ -27,8 +27,9 @@ static cell half_of(const char *format, statistics_interval of, double factor)
 static void print_title(const eval_model_report *report)
 {
     const char *first = name_of(report->options->first), *open = name_of(report->options->open);
-    printf("%zu tokens predicted, in %zu window%s of up to %zu%s: perplexity %.4f with the exact cache\n", report->predicted, report->windows,
-           report->windows == 1 ? "" : "s", report->context, report->options->outliers ? ", keys and values with outliers" : "", report->perplexity);
+    printf("%zu token%s predicted, in %zu window%s of up to %zu%s: perplexity %.4f with the exact cache\n", report->predicted,
+           report->predicted == 1 ? "" : "s", report->windows, report->windows == 1 ? "" : "s", report->context,
+           report->options->outliers ? ", keys and values with outliers" : "", report->perplexity);
     printf("first page: %s; open page: %s\n", first ? first : "as the others", open ? open : "none, each token is stored at once");
 }
 
