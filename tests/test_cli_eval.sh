@@ -202,14 +202,55 @@ run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes kv4 --r
 expect_json '.[0].bits_all_told == (4.25 + 16) / 2 and .[0].kl_mean > 0 and .[0].by_position[0].kl_mean < 1e-4 and .[0].by_position[31].kl_mean > .[0].by_position[0].kl_mean'
 run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --schemes kv4,ggml_q5_0/ggml_q4_0 --first kv8 --open bf16
 if tail -n +2 "$work/stdout" | grep -q '.\{121\}'; then fail "the table of attention is wider than 120 columns"; fi
+
+# ---- presets, lines with commas
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes balanced,quality,compact,tight --rotation 64 --centring page
+expect_json 'map(.scheme) == ["kv6/kv5", "kv5/kv4", "kv4", "kv4/kv3"]'
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --json --schemes kv4,q8_0 --rotation none
+# shellcheck disable=SC2016
+"$jq" -r '(.[0] | [to_entries[] | select(.value | type != "array") | .key]) as $k | ($k | join(",")), (.[] | [.[$k[]] | if . == null then "" else tostring end] | join(","))' \
+    "$work/stdout" >"$work/lines"
+run "$@" "$kvtile" eval --attention "$work"/cap/layer0* --csv --schemes kv4,q8_0 --rotation none
+tr -d '\r' <"$work/stdout" | cut -d, -f1-12 >"$work/csv"
+cut -d, -f1-12 "$work/lines" | cmp -s - "$work/csv" || fail "--csv: $(cat "$work/stdout")"
+cp "$work/cap/layer0_keys.qvkt" "$work/a \"b\", c.qvkt"
+run "$@" "$kvtile" eval "$work/a \"b\", c.qvkt" --csv --no-speed --schemes kv4 --rotation none
+[ "$(tail -n 1 "$work/stdout" | grep -c "^\"$work/a \"\"b\"\", c.qvkt\",")" -eq 1 ] || fail "--csv: quotes: $(cat "$work/stdout")"
+[ "$(wc -l <"$work/stdout")" -eq 2 ] || fail "--csv: not 2 lines"
+
+# ---- a scheme for each layer
+run "$@" "$kvtile" eval --budget 5 "$work"/cap/layer* --json --schemes kv8,kv6,kv5,kv4,kv3 --rotation 64 --centring none
+expect_json 'length == 1 and (.[0] | (.layers | length) == 4 and .bits_per_element <= 5 and .bits_per_element > 4.6)'
+expect_json '.[0] | (.kl_mean / .expected_kl_mean - 1 | fabs) < 0.01 and (.output_error / .expected_output_error - 1 | fabs) < 0.2'
+expect_json '.[0] | (.bits_per_element - ([.layers[].bits_per_element] | add / 4) | fabs) < 1e-9 and .bytes_per_token == .bits_per_element * 4 * 2 * 128 / 8'
+"$jq" '.[0] | {bits_per_element, kl_mean, output_error}' "$work/stdout" >"$work/chosen"
+run "$@" "$kvtile" eval --attention "$work"/cap/layer* --json --schemes kv5,kv5/kv4 --rotation 64 --centring none
+# Better than the same pair in all layers, which takes less; and than one that takes more it is not much worse.
+# shellcheck disable=SC2016
+"$jq" --slurpfile chosen "$work/chosen" -e '$chosen[0] as $c | all(.[]; if .bits_per_element < $c.bits_per_element then .output_error > $c.output_error else $c.output_error < 1.3 * .output_error end)' \
+    "$work/stdout" >/dev/null || fail "--budget: $(cat "$work/chosen" "$work/stdout")"
+run "$@" "$kvtile" eval --budget 640B "$work"/cap/layer* --json --schemes kv5,kv4 --rotation 64 --centring none
+expect_json '.[0].bytes_per_token <= 640 and .[0].bytes_per_token > 600'
+run "$@" "$kvtile" eval --max-kl 0.001 "$work"/cap/layer* --json --schemes kv8,kv6,kv5,kv4,kv3 --rotation 64 --centring none
+expect_json '.[0] | .kl_mean <= 0.001 and .kl_mean > 0.0002'
+run "$@" "$kvtile" eval --budget 4.5 "$work"/cap/layer* --schemes kv5,kv4 --rotation none
+[ "$(wc -l <"$work/stdout")" -eq 6 ] || fail "--budget: not 6 lines"
+expect_error 1 "too few: of these schemes 4.25" "$@" "$kvtile" eval --budget 4 "$work"/cap/layer* --schemes kv5,kv4 --rotation none
+expect_error 1 "no choice of these schemes has a divergence of 1e-12" "$@" "$kvtile" eval --max-kl 1e-12 "$work"/cap/layer* --schemes kv5 --rotation none
+expect_error 2 "would be right for --budget" "$@" "$kvtile" eval --budget 4bits "$work"/cap/layer0*
+expect_error 2 "would be right for --max-kl" "$@" "$kvtile" eval --max-kl=-1 "$work"/cap/layer0*
+expect_error 2 "another limit" "$@" "$kvtile" eval --max-kl 1 --budget 4 "$work"/cap/layer0*
+expect_error 2 "another comparison" "$@" "$kvtile" eval --attention --budget 4 "$work"/cap/layer0*
+expect_error 1 "as many of each" "$@" "$kvtile" eval --budget 4 "$work"/cap/layer0_keys.qvkt
+expect_error 2 "own schemes would be right" "$@" "$kvtile" eval --budget 4 "$work"/cap/layer0* --schemes nvfp4
 expect_error 2 '"ggml_q4" is no scheme: did you mean ggml_q4_0?' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes ggml_q4
 expect_error 2 '"kv5/kv4" is no scheme' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes kv5/kv4
-expect_error 2 "has formats of others of its own" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --schemes nvfp4
+expect_error 2 "own schemes would be right" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --schemes nvfp4
 expect_error 2 "one scheme, or none" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --first kv4,kv5
 expect_error 2 "only --model" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --first kv8
 expect_error 2 "--queries" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --queries 0
-expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
-expect_error 2 "only --attention and --latent" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5
+expect_error 2 "only --attention, --latent and --budget" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --queries 7
+expect_error 2 "only --attention, --latent and --budget" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --scale 0.5
 
 # ---- latents: head_k.qvkt has one head of 64 numbers, here 48 and a rotary part of 16
 run "$@" "$kvtile" eval --latent "$work/head_k.qvkt" --rope-dim 16 --rope bf16,kv8 --json --schemes bf16,kv6,kv4 --rotation 64 --centring none

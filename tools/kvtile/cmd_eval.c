@@ -1,6 +1,7 @@
 /* kvtile eval: real rows, stored in each scheme and read back. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/commands.h"
+#include "tools/kvtile/eval_budget.h"
 
 #include "tools/kvtile/eval_model.h"
 #include "tools/options.h"
@@ -18,6 +19,7 @@ static const char HELP[] =
     "Usage: kvtile eval INPUT... [options]\n"
     "       kvtile eval --attention INPUT... [options]\n"
     "       kvtile eval --latent INPUT... [options]\n"
+    "       kvtile eval --budget BITS|BYTES INPUT... [options], or --max-kl X\n"
     "       kvtile eval --model MODEL --tokenizer FILE --text FILE [options]\n"
     "Stores the rows of each INPUT in each scheme, with each rotation, centring and effort, reads them back, and reports exact bytes, accuracy and\n"
     "speed: the largest first, of equal size the most accurate first. Several inputs of one side are also summed up.\n"
@@ -30,14 +32,22 @@ static const char HELP[] =
     "way, the rotary part in each scheme of --rope, and as FlashMLA, DeepSeek-V4 and ggml store them. Of keys and values the best latents of each\n"
     "--rank are made, by singular value decomposition, and stored so, beside the keys and values themselves.\n"
     "\n"
+    "With --budget or --max-kl the inputs are layers as for --attention; each scheme is tried on the keys and the values of each layer alone, and "
+    "the\n"
+    "choice for each layer is proposed that has the least error within the budget, or the fewest bytes within the divergence, and measured.\n"
+    "\n"
     "With --model a model runs over a text, once with an exact KV cache and once with each way of storing it, and what is reported is how far its\n"
     "predictions of the next token move.\n"
     "\n"
     "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16), .npz and .safetensors\n"
     "       (every array of f32, f16 or bf16 that has such a shape); with --shape, numbers and nothing else\n"
-    "\n"
+    "\n";
+
+static const char HELP_OF_OPTIONS[] =
     "A LIST is words separated by commas, or \"all\". Every combination is measured, once where the width makes two the same.\n"
-    "  --schemes LIST    see kvtile info (default: all)\n"
+    "  --schemes LIST    see kvtile info (default: all, which is kvtile's own); formats of others, listed below, or \"peers\", all of them;\n"
+    "                    for --attention and --model also pairs, keys/values (kv5/kv4), and presets: quality kv6/kv5, balanced kv5/kv4,\n"
+    "                    compact kv4, tight kv4/kv3\n"
     "  --rotation LIST   none, 64, 128\n"
     "  --centring LIST   none, sequence, page. When neither this nor --rotation is given: none with none, and 64 with page;\n"
     "                    when one of them is: \"none\" for the other\n"
@@ -50,6 +60,8 @@ static const char HELP[] =
     "  --attention     compare attention; without queries keys stand for them\n"
     "  --queries N     at most so many tokens of a layer ask, evenly spaced (default 128)\n"
     "  --scale X       of logits (default: 1 / sqrt(head_dim))\n"
+    "  --budget X      bits per element on average (4.75), or bytes per token of all layers (1200B, 3KiB)\n"
+    "  --max-kl X      mean divergence of attention's weights in nats (0.001)\n"
     "  --latent        compare latents\n"
     "  --rope-dim N    the last N numbers of a latent's row are its rotary part (default: 0)\n"
     "  --rope LIST     schemes of the rotary part (default: bf16,kv8)\n"
@@ -63,6 +75,7 @@ static const char HELP[] =
     "  --no-speed      do not measure speed, which is what takes time\n"
     "  --tier LIST     kernels that may run: \"avx2\" = that tier and what it inherits, \"-avx512\" = all but that one\n"
     "  --json          an array of objects, one per tensor and way of storing; with --mean one per side and way\n"
+    "  --csv           the same as lines with commas, without what is by head, layer or position\n"
     "  --help          this text\n";
 
 static const char HELP_OF_MODELS[] =
@@ -116,6 +129,8 @@ static const char HELP_OF_COLUMNS[] =
     "  kvtile eval --latent *.qvkt --schemes bf16,kv6,kv4 --rank 64,128 --from 512\n"
     "  kvtile eval keys.f16 --shape 8,4096,128 --dtype f16 --side k\n"
     "  kvtile eval --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes kv5/kv4,kv4,q4_0\n"
+    "  kvtile eval --attention *.qvkt --schemes balanced,kv4,ggml_q4_0,nvfp4,kvarn4 --rotation 64 --first kv8 --open bf16\n"
+    "  kvtile eval --budget 4.75 *.qvkt --rotation 64 --centring none,page\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
 
@@ -123,6 +138,7 @@ typedef struct options {
     eval_ways ways;
     eval_pairs pairs; /* of attention, instead of ways */
     kvt_scheme first, open;
+    eval_budget_options of_budget; /* all limits zero: no budget */
     bool auto_side;
     kvt_side side;
     uint32_t tiers;
@@ -135,7 +151,7 @@ typedef struct options {
     eval_latent_options of_latents;
     bool speed;
     bool mean;
-    bool json;
+    eval_output output;
 } options;
 
 /* What stays from one input to the next. */
@@ -274,7 +290,7 @@ static int eval_inputs(const char **paths, const options *chosen)
         *summary = (eval_summary){ .n_ways = chosen->ways.n, .sums = calloc(chosen->ways.n, sizeof *summary->sums) };
         status = summary->sums == NULL ? -1 : status;
     }
-    run.array = chosen->json ? json_array() : NULL;
+    run.array = chosen->output != EVAL_TABLE ? json_array() : NULL;
     if (status != 0)
         error_print(WHO, "arguments", "out of memory");
     for (; status == 0 && *paths != NULL; paths++)
@@ -282,8 +298,7 @@ static int eval_inputs(const char **paths, const options *chosen)
     if (status == 0)
         status = report_summaries(&run);
     if (status == 0 && run.array != NULL) {
-        json_dumpf(run.array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
+        eval_print_array(run.array, chosen->output);
     }
     json_decref(run.array);
     eval_space_free(&run.space);
@@ -314,6 +329,11 @@ static int tensors_add(tensors *list, const char *path, const rows_tensor *tenso
     return 0;
 }
 
+static bool has_budget(const options *chosen)
+{
+    return chosen->of_budget.bits > 0 || chosen->of_budget.bytes > 0 || chosen->of_budget.max_kl > 0;
+}
+
 static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
 {
     const size_t n = kinds[KEYS].n, n_values = kinds[VALUES].n, n_queries = kinds[QUERIES].n;
@@ -322,11 +342,11 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
         snprintf(text, sizeof text,
                  "%zu of keys, %zu of values, %zu of queries: as many of each, %sor no queries, would be right; names tell them apart", n, n_values,
                  n_queries, chosen->latent ? "no values, " : "");
-        error_print(WHO, chosen->latent ? "--latent" : "--attention", text);
+        error_print(WHO, chosen->latent ? "--latent" : has_budget(chosen) ? "--budget" : "--attention", text);
         return 1;
     }
     eval_layer *layers = calloc(n, sizeof *layers);
-    json_t *array = chosen->json ? json_array() : NULL;
+    json_t *array = chosen->output != EVAL_TABLE ? json_array() : NULL;
     progress shown;
     progress_start(&shown);
     const eval_attention_options how = { .tiers = chosen->tiers,
@@ -348,14 +368,20 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
     for (size_t i = 0; status == 0 && i < n; i++)
         layers[i] = (eval_layer){ n_values > 0 ? kinds[VALUES].paths[i] : kinds[KEYS].paths[i], kinds[KEYS].of[i],
                                   n_values > 0 ? kinds[VALUES].of[i] : NULL, n_queries > 0 ? kinds[QUERIES].of[i] : NULL };
+    eval_budget_options of_budget = chosen->of_budget;
+    of_budget.tiers = chosen->tiers;
+    of_budget.from = chosen->from;
+    of_budget.queries = chosen->queries;
+    of_budget.scale = chosen->scale;
+    of_budget.progress = &shown;
     if (status == 0)
-        status = chosen->latent ? eval_latent(layers, n, &chosen->ways, &of_latents, array, &about, &error)
-                                : eval_attention(layers, n, &chosen->pairs, &how, array, &about, &error);
+        status = chosen->latent       ? eval_latent(layers, n, &chosen->ways, &of_latents, array, &about, &error)
+                 : has_budget(chosen) ? eval_budget(layers, n, &chosen->ways, &of_budget, array, &about, &error)
+                                      : eval_attention(layers, n, &chosen->pairs, &how, array, &about, &error);
     if (status != 0)
         error_print(WHO, about, error.text);
     if (status == 0 && array != NULL) {
-        json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        putchar('\n');
+        eval_print_array(array, chosen->output);
     }
     json_decref(array);
     free(layers);
@@ -494,12 +520,12 @@ static int choose_options(options *chosen, const eval_words *words, const char *
     }
     if (from != NULL && eval_choose_count(&chosen->from, from, "--from", 0, WHO) != 0)
         return -1;
-    if (chosen->attention && chosen->latent) {
-        error_print(WHO, "--latent", "is another comparison than --attention: one of them would be right");
+    if (chosen->attention + chosen->latent + has_budget(chosen) > 1) {
+        error_print(WHO, chosen->latent ? "--latent" : "--budget", "is another comparison than --attention or --latent: one of them would be right");
         return -1;
     }
-    if (!chosen->attention && !chosen->latent && (queries != NULL || scale != NULL)) {
-        error_print(WHO, queries != NULL ? "--queries" : "--scale", "only --attention and --latent have queries and logits");
+    if (!chosen->attention && !chosen->latent && !has_budget(chosen) && (queries != NULL || scale != NULL)) {
+        error_print(WHO, queries != NULL ? "--queries" : "--scale", "only --attention, --latent and --budget have queries and logits");
         return -1;
     }
     chosen->queries = 128;
@@ -511,11 +537,50 @@ static int choose_options(options *chosen, const eval_words *words, const char *
         return eval_choose_pairs(&chosen->pairs, words, WHO);
     if (eval_choose_ways(&chosen->ways, words, WHO) != 0)
         return -1;
-    for (size_t i = 0; chosen->latent && i < chosen->ways.n; i++)
+    for (size_t i = 0; (chosen->latent || has_budget(chosen)) && i < chosen->ways.n; i++)
         if (chosen->ways.ways[i].peer != NULL) {
-            error_print(WHO, chosen->ways.ways[i].peer->name, "--latent has formats of others of its own: kvtile's schemes would be right");
+            error_print(WHO, chosen->ways.ways[i].peer->name, "kvtile's own schemes would be right with --latent, --budget and --max-kl");
             return -1;
         }
+    return 0;
+}
+
+/* A number above zero, and what stands behind it; 0, or -1 where it is none. */
+static int take_positive(double *to, const char *text, const char **rest)
+{
+    char *end;
+    errno = 0;
+    *to = strtod(text, &end);
+    *rest = end;
+    return end == text || errno != 0 || !(*to > 0) || !isfinite(*to) ? -1 : 0;
+}
+
+static int choose_budget(options *chosen, const char *budget, const char *max_kl)
+{
+    eval_budget_options *to = &chosen->of_budget;
+    const char *rest;
+    double value;
+    if (budget != NULL && max_kl != NULL) {
+        error_print(WHO, "--max-kl", "is another limit than --budget: one of them would be right");
+        return -1;
+    }
+    if (max_kl != NULL && (take_positive(&to->max_kl, max_kl, &rest) != 0 || *rest != '\0')) {
+        error_print(WHO, max_kl, "a number of nats above 0 would be right for --max-kl");
+        return -1;
+    }
+    if (budget == NULL)
+        return 0;
+    const bool is_number = take_positive(&value, budget, &rest) == 0;
+    if (is_number && *rest == '\0')
+        to->bits = value;
+    else if (is_number && strcmp(rest, "B") == 0)
+        to->bytes = value;
+    else if (is_number && strcmp(rest, "KiB") == 0)
+        to->bytes = 1024 * value;
+    else {
+        error_print(WHO, budget, "bits per element (4.75) or bytes per token (1200B, 3KiB) would be right for --budget");
+        return -1;
+    }
     return 0;
 }
 
@@ -534,6 +599,13 @@ static bool is_alone(const char *option, const char *what, const char *input)
     if (option != NULL || input != NULL)
         error_print(WHO, option != NULL ? text : input, what);
     return option == NULL && input == NULL;
+}
+
+static void print_peers(void)
+{
+    puts("\nFormats of others, which have no centring; rotated, as llama.cpp does it, by Hadamard transforms of blocks:");
+    for (size_t i = 0; peer_at(i) != NULL; i++)
+        printf("  %-13s %s\n", peer_at(i)->name, peer_at(i)->title);
 }
 
 int kvt_cmd_eval(int argc, const char **argv)
@@ -555,11 +627,14 @@ int kvt_cmd_eval(int argc, const char **argv)
         RANK,
         SHAPE,
         DTYPE,
+        BUDGET,
+        MAX_KL,
         MODEL,
         N_TEXTS = MODEL + EVAL_MODEL_TEXTS
     };
     int help = 0;
     int json = 0;
+    int csv = 0;
     int mean = 0;
     int no_speed = 0;
     int attention = 0;
@@ -583,6 +658,8 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "rank", 0, POPT_ARG_STRING, NULL, 1 + RANK, NULL, NULL },
                                         { "shape", 0, POPT_ARG_STRING, NULL, 1 + SHAPE, NULL, NULL },
                                         { "dtype", 0, POPT_ARG_STRING, NULL, 1 + DTYPE, NULL, NULL },
+                                        { "budget", 0, POPT_ARG_STRING, NULL, 1 + BUDGET, NULL, NULL },
+                                        { "max-kl", 0, POPT_ARG_STRING, NULL, 1 + MAX_KL, NULL, NULL },
                                         { "model", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_MODEL, NULL, NULL },
                                         { "tokenizer", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_TOKENIZER, NULL, NULL },
                                         { "text", 0, POPT_ARG_STRING, NULL, 1 + MODEL + EVAL_MODEL_TEXT, NULL, NULL },
@@ -599,6 +676,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "mean", 0, POPT_ARG_NONE, &mean, 0, NULL, NULL },
                                         { "no-speed", 0, POPT_ARG_NONE, &no_speed, 0, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+                                        { "csv", 0, POPT_ARG_NONE, &csv, 0, NULL, NULL },
                                         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
                                         POPT_TABLEEND };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
@@ -616,7 +694,13 @@ int kvt_cmd_eval(int argc, const char **argv)
                                .effort = texts[EFFORT],
                                .fp8_block = texts[FP8_BLOCK],
                                .fp8_scale = texts[FP8_SCALE] };
-    options chosen = { .json = json != 0, .mean = mean != 0, .speed = no_speed == 0, .attention = attention != 0, .latent = latent != 0 };
+    options chosen = { .output = csv    ? EVAL_CSV
+                                 : json ? EVAL_JSON
+                                        : EVAL_TABLE,
+                       .mean = mean != 0,
+                       .speed = no_speed == 0,
+                       .attention = attention != 0,
+                       .latent = latent != 0 };
     /* What only one of the two has, rows or a model. */
     const char *with_rows = attention ? "attention" : latent ? "latent" : mean ? "mean" : no_speed ? "no-speed" : NULL;
     const char *with_model = bos ? "bos" : by_layer ? "by-layer" : NULL;
@@ -632,25 +716,29 @@ int kvt_cmd_eval(int argc, const char **argv)
         code = 2;
     } else if (help) {
         fputs(HELP, stdout);
+        fputs(HELP_OF_OPTIONS, stdout);
+        print_peers();
         fputs(HELP_OF_MODELS, stdout);
         fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
     } else if (texts[MODEL] != NULL) {
         code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context))
-                   ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, json != 0, WHO)
+                   ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, chosen.output, WHO)
                    : 2;
     } else if (!is_alone(with_model, "only --model runs a model", NULL)) {
         code = 2;
     } else if (poptPeekArg(context) == NULL) {
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");
         code = 2;
-    } else if (choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
+    } else if (choose_budget(&chosen, texts[BUDGET], texts[MAX_KL]) != 0 ||
+               choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
                choose_ends(&chosen, texts[MODEL + EVAL_MODEL_FIRST], texts[MODEL + EVAL_MODEL_OPEN]) != 0 ||
                choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0 ||
                choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0) {
         code = 2;
     } else {
-        code = chosen.attention || chosen.latent ? attend_inputs(poptGetArgs(context), &chosen) : eval_inputs(poptGetArgs(context), &chosen);
+        code = chosen.attention || chosen.latent || has_budget(&chosen) ? attend_inputs(poptGetArgs(context), &chosen)
+                                                                        : eval_inputs(poptGetArgs(context), &chosen);
     }
     free(chosen.ways.ways);
     free(chosen.pairs.pairs);

@@ -215,6 +215,11 @@ json_t *number_or_null(double value);
 json_t *name_or_null(const char *name);
 json_t *text_json(const char *text);
 
+/* What is printed for programs: an array of objects, or, of the fields of them that are no arrays or objects themselves, a line each with commas
+ * (RFC 4180). */
+typedef enum eval_output { EVAL_TABLE, EVAL_JSON, EVAL_CSV } eval_output;
+void eval_print_array(const json_t *array, eval_output output);
+
 /* An object with a pair's schemes and options. */
 json_t *eval_pair_json(const eval_pair *pair);
 

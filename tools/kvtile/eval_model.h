@@ -72,6 +72,6 @@ enum {
 };
 
 /* The command: returns its exit code. */
-int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, bool json, const char *who);
+int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, const char *who);
 
 #endif

@@ -173,6 +173,56 @@ json_t *text_json(const char *text)
     return value;
 }
 
+static void print_quoted(const char *text)
+{
+    const bool plain = strpbrk(text, ",\"\r\n") == NULL;
+    fputs(plain ? "" : "\"", stdout);
+    for (; *text != '\0'; text++)
+        printf(*text == '"' ? "\"\"" : "%c", *text);
+    fputs(plain ? "" : "\"", stdout);
+}
+
+static void print_field(const json_t *value)
+{
+    if (json_is_string(value))
+        print_quoted(json_string_value(value));
+    else if (!json_is_null(value) && value != NULL)
+        json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+}
+
+static void print_csv(const json_t *array)
+{
+    json_t *head = json_array_get(array, 0);
+    for (size_t i = 0; i <= json_array_size(array); i++) {
+        const json_t *object = i > 0 ? json_array_get(array, i - 1) : NULL;
+        const char *name;
+        json_t *field;
+        bool is_first = true;
+        json_object_foreach(head, name, field)
+        {
+            if (json_is_array(field) || json_is_object(field))
+                continue;
+            fputs(is_first ? "" : ",", stdout);
+            is_first = false;
+            if (object != NULL)
+                print_field(json_object_get(object, name));
+            else
+                print_quoted(name);
+        }
+        fputs("\r\n", stdout);
+    }
+}
+
+void eval_print_array(const json_t *array, eval_output output)
+{
+    if (output == EVAL_CSV) {
+        print_csv(array);
+        return;
+    }
+    json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+}
+
 /* Of the two sides, the one that has it. */
 static const char *either(const char *k, const char *v)
 {
