@@ -43,12 +43,16 @@ START_TEST(normal_numbers)
         ck_assert_msg(peer != NULL, "%s", known[i].name);
         const double got = snr_of(peer, KVT_K, 0, rows, back);
         TEST_REQUIRE(fabs(got - known[i].db) < 0.3, "%s: %.2f dB, not %.1f", known[i].name, got, known[i].db);
-        ck_assert_double_eq(peer_bits(peer, DIM), known[i].bits);
+        ck_assert_double_eq(peer_bits(peer, i % 2 ? KVT_V : KVT_K, DIM), known[i].bits);
         const double rotated = snr_of(peer, KVT_V, 64, rows, back); /* normal numbers stay normal */
         TEST_REQUIRE(fabs(got - rotated) < 0.3, "%s, rotated: %.2f dB, not %.2f", known[i].name, rotated, got);
     }
-    ck_assert_double_eq(peer_bits(peer_find("kivi4"), DIM), 5);
-    ck_assert_double_eq(peer_bits(peer_find("kvarn4"), DIM), 4.375);
+    ck_assert_double_eq(peer_bits(peer_find("kivi4"), KVT_K, DIM), 5);
+    ck_assert_double_eq(peer_bits(peer_find("kvarn4"), KVT_K, DIM), 4.375);
+    ck_assert_double_eq(peer_bits(peer_find("kvarn4"), KVT_V, DIM), 4.375);
+    ck_assert_double_eq(peer_bits(peer_find("kvarn4"), KVT_K, 64),
+                        4 + 32.0 / 128 + 16.0 / 64); /* a scale and a zero of 128 tokens, a scale of a token */
+    ck_assert_double_eq(peer_bits(peer_find("kvarn4_g64"), KVT_V, 128), 4 + 32.0 / 128 + 16.0 / 64);
     free(rows);
     free(back);
 }
@@ -153,7 +157,7 @@ START_TEST(odd_rows)
                     ck_assert_msg(peer_store(peer, side ? KVT_V : KVT_K, 64, rows, 128, dim, back, &error) == 0, "%s: %s", peer->name, error.text);
                     for (size_t i = 0; kind == 0 && i < (size_t)128 * dim; i++)
                         ck_assert(fabsf(back[i]) == 0);
-                    ck_assert(peer_bits(peer, dim) >= 3);
+                    ck_assert(peer_bits(peer, KVT_K, dim) >= 3);
                 }
     ck_assert_ptr_null(peer_find("q9"));
 }

@@ -79,7 +79,7 @@ const char *eval_way_name(const eval_way *way);
 bool eval_is_too_short(const eval_way *way, size_t tokens);
 
 /* Bytes of a page's rows in a format of others, to the next whole one. */
-size_t eval_peer_page(const peer_format *peer, uint32_t dim);
+size_t eval_peer_page(const peer_format *peer, kvt_side side, uint32_t dim);
 
 /* Of rows in tiles. */
 uint32_t eval_padded_dim(uint32_t dim);

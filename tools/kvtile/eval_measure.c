@@ -220,8 +220,8 @@ static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tier
 {
     const uint32_t dim = report->tensor->dim;
     if (one->way->peer != NULL) {
-        one->page_bytes = eval_peer_page(one->way->peer, dim);
-        one->pair_bytes = 2 * one->page_bytes;
+        one->page_bytes = eval_peer_page(one->way->peer, report->side, dim);
+        one->pair_bytes = eval_peer_page(one->way->peer, KVT_K, dim) + eval_peer_page(one->way->peer, KVT_V, dim);
         return 0;
     }
     const kvt_scheme scheme = one->way->scheme->scheme;

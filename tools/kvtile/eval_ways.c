@@ -346,10 +346,10 @@ kvt_status eval_pair_layout(kvt_layout *layout, const eval_pair *pair, uint32_t 
 }
 
 /* Of one side alone. */
-static size_t way_page(const eval_way *way, uint32_t dim)
+static size_t way_page(const eval_way *way, kvt_side side, uint32_t dim)
 {
     if (way->peer != NULL)
-        return eval_peer_page(way->peer, dim);
+        return eval_peer_page(way->peer, side, dim);
     const kvt_spec spec = { .size = sizeof spec, .k_scheme = way->scheme->scheme, .k_dim = dim, .kv_heads = 1, .k_options = way->options };
     kvt_layout layout;
     return kvt_layout_init(&layout, &spec) == KVT_OK ? layout.page_bytes : 0;
@@ -359,7 +359,7 @@ size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim)
 {
     kvt_layout layout;
     if (eval_has_peer(pair))
-        return way_page(&pair->k, k_dim) + way_page(&pair->v, v_dim);
+        return way_page(&pair->k, KVT_K, k_dim) + way_page(&pair->v, KVT_V, v_dim);
     return eval_pair_layout(&layout, pair, k_dim, v_dim, 1, 0) == KVT_OK ? layout.page_bytes : 0;
 }
 
@@ -414,9 +414,9 @@ bool eval_is_too_short(const eval_way *way, size_t tokens)
     return true;
 }
 
-size_t eval_peer_page(const peer_format *peer, uint32_t dim)
+size_t eval_peer_page(const peer_format *peer, kvt_side side, uint32_t dim)
 {
-    return (size_t)(peer_bits(peer, dim) * dim * KVT_PAGE_TOKENS / 8 + 0.999);
+    return (size_t)(peer_bits(peer, side, dim) * dim * KVT_PAGE_TOKENS / 8 + 0.999);
 }
 
 uint32_t eval_padded_dim(uint32_t dim)

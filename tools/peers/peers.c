@@ -108,15 +108,32 @@ static int store_rows(const peer_format *peer, kvt_side side, const float *rows,
 /* ---- all ---- */
 
 static const peer_format PEERS[] = {
-#define KVT_ROW_FORMAT(name, id, family, block, block_bytes, row_bytes, title) { #name, title, 1, false, KVT_ROW_##name, 0, 0, 0, store_rows },
+#define KVT_ROW_FORMAT(name, id, family, block, block_bytes, row_bytes, title)                                                                       \
+    { #name, title, 1, false, KVT_ROW_##name, 0, { 0, 0 }, { 0, 0 }, store_rows },
 #include <kvtile/rowformats.def>
 #undef KVT_ROW_FORMAT
-    { "fp8_tensor", "FP8 per tensor: E4M3, a scale of 1 for all", 1, false, 0, 8, 0, 0, store_fp8_tensor },
-    { "turboquant4", "TurboQuant-MSE, 4 bits: rotated, 16 levels, an f16 norm per row", 1, true, 0, 4, 16, 0, peer_store_turboquant },
-    { "turboquant3", "TurboQuant-MSE, 3 bits: rotated, 8 levels, an f16 norm per row", 1, true, 0, 3, 16, 0, peer_store_turboquant },
-    { "kivi4", "KIVI, 4 bits: f16 scale and zero per 32, of keys along tokens", 32, false, 0, 4, 0, 32.0 / 32, peer_store_kivi },
-    { "kvarn4", "KVarN, 4 bits: rotated, variances of tokens and channels evened out in 128 tokens", 128, true, 0, 4, 0, 32.0 / 128 + 16.0 / 128,
+    { "fp8_tensor", "FP8 per tensor: E4M3, a scale of 1 for all", 1, false, 0, 8, { 0, 0 }, { 0, 0 }, store_fp8_tensor },
+    { "turboquant4", "TurboQuant-MSE, 4 bits: rotated, 16 levels, an f16 norm per row", 1, true, 0, 4, { 16, 16 }, { 0, 0 }, peer_store_turboquant },
+    { "turboquant3", "TurboQuant-MSE, 3 bits: rotated, 8 levels, an f16 norm per row", 1, true, 0, 3, { 16, 16 }, { 0, 0 }, peer_store_turboquant },
+    { "kivi4",
+      "KIVI, 4 bits: f16 scale and zero per 32, of keys along tokens",
+      32,
+      false,
+      0,
+      4,
+      { 0, 0 },
+      { 32.0 / 32, 32.0 / 32 },
+      peer_store_kivi },
+    { "kvarn4",
+      "KVarN, 4 bits: rotated, variances of tokens and channels evened out in tiles of 128 tokens",
+      128,
+      true,
+      0,
+      4,
+      { 16, 32 },
+      { 32.0 / 128, 16.0 / 128 },
       peer_store_kvarn },
+    { "kvarn4_g64", "KVarN, 4 bits, tiles of 64 tokens", 64, true, 0, 4, { 16, 32 }, { 32.0 / 64, 16.0 / 64 }, peer_store_kvarn },
 };
 
 const peer_format *peer_at(size_t i)
@@ -132,11 +149,11 @@ const peer_format *peer_find(const char *name)
     return NULL;
 }
 
-double peer_bits(const peer_format *peer, uint32_t dim)
+double peer_bits(const peer_format *peer, kvt_side side, uint32_t dim)
 {
     if (peer->format != 0)
         return 8.0 * (double)kvt_row_format_bytes(peer->format, dim) / dim;
-    return peer->code_bits + peer->row_bits / dim + peer->group_bits;
+    return peer->code_bits + peer->row_bits[side == KVT_V] / dim + peer->number_bits[side == KVT_V];
 }
 
 int peer_store(const peer_format *peer, kvt_side side, uint32_t rotation, const float *rows, size_t tokens, uint32_t dim, float *back,

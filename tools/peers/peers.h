@@ -20,8 +20,8 @@ struct peer_format {
     bool rotates;          /* has a rotation of its own, beside which no other makes sense */
     kvt_row_format format; /* of the library, or 0 */
     uint32_t code_bits;    /* of other formats */
-    double row_bits;       /* beside codes: that a row has once */
-    double group_bits;     /* and of each number, what it shares with others */
+    double row_bits[2];    /* beside codes, of keys and of values: that a row has once */
+    double number_bits[2]; /* and of each number, what it shares with those of other tokens, or of a few channels */
     peer_store_fn *store;
 };
 
@@ -29,7 +29,7 @@ const peer_format *peer_at(size_t i); /* NULL past the last */
 const peer_format *peer_find(const char *name);
 
 /* Stored bits of an element, all told. */
-double peer_bits(const peer_format *peer, uint32_t dim);
+double peer_bits(const peer_format *peer, kvt_side side, uint32_t dim);
 
 /* What is left of rows, [tokens][dim] of one head; of the last ones, that fill no unit, everything. `rotation`: 0, or the block (64 or 128) of an
  * orthonormal Hadamard transform without sign changes before, and back after, as llama.cpp has it; narrower rows, and widths that are no multiple of
