@@ -10,16 +10,6 @@ enum { PAGE_TILES = KVT_PAGE_TOKENS / KVT_TILE_TOKENS };
 
 static const uint32_t lane_numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
-/* Sixteen lanes to one, always in the same order. */
-KVT_LANES float sum_of_lanes(f32x16 x)
-{
-    float v[16];
-    f32x16_store(v, x);
-    for (int n = 8; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            v[i] += v[i + n];
-    return v[0];
-}
 KVT_LANES float largest_lane(f32x16 x)
 {
     float v[16];

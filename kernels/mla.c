@@ -191,34 +191,56 @@ static void widen(float *to, const uint8_t *row, kvt_dtype dtype, uint32_t dim)
     }
 }
 
+/* A product of which small ones count for nothing, and NaNs are all the same. */
+KVT_LANES f32x16 settled(f32x16 x)
+{
+    const i32x16 bits = i32x16_from_f32_bits(x), magnitude = magnitude_bits(x), zero = i32x16_set1(0);
+    const i32x16 number = i32x16_select(i32x16_gt(magnitude, i32x16_set1(0x7f800000)), i32x16_set1(0x7fc00000), bits);
+    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), zero, number));
+}
+
+KVT_LANES f32x16 add_square(f32x16 sum, const uint8_t *p, kvt_dtype dtype, uint32_t n)
+{
+    const f32x16 y = load_group(p, dtype, n);
+    return f32x16_fma(y, y, sum);
+}
+
+/* y * r is 2^-102 at least, as r is 2^-64 at least, and its magnitude is at most the root of dim: weights that are subnormal make it count for
+ * nothing. */
+KVT_LANES f32x16 normal(const uint8_t *p, kvt_dtype dtype, uint32_t n, f32x16 r, f32x16 weight)
+{
+    return settled(f32x16_mul(f32x16_mul(load_group(p, dtype, n), r), weight));
+}
+
 KVT_LANES void normalise_row(float *to, const uint8_t *row, kvt_dtype dtype, uint32_t dim, const float *weights, float epsilon)
 {
-    const uint32_t groups = (dim + 15) / 16;
-    f32x16 sum[16]; /* of every fourth group each, so that they do not wait for each other */
-    for (int i = 0; i < 16; i++)
-        sum[i] = f32x16_set1(0);
-    for (uint32_t g = 0; g < groups; g += 4)
-        for (uint32_t k = 0; k < 4 && g + k < groups; k++) {
-            const uint32_t c = 16 * (g + k);
-            const f32x16 y = load_group(row + c * number_bytes(dtype), dtype, dim - c < 16 ? dim - c : 16);
-            sum[k] = f32x16_fma(y, y, sum[k]);
-        }
-    sum[0] = f32x16_add(f32x16_add(sum[0], sum[1]), f32x16_add(sum[2], sum[3]));
-    sum[1] = sum[2] = sum[3] = f32x16_set1(0);
-    float all[16];
-    f32x16_store(all, sums_of_lanes(sum));
-    const f32x16 r = f32x16_set1(1 / sqrtf(all[0] / (float)dim + (epsilon < 0x1p-96f ? 0 : epsilon)));
-    for (uint32_t c = 0; c < dim; c += 16) {
-        const uint32_t n = dim - c < 16 ? dim - c : 16;
-        const f32x16 w = load_group((const uint8_t *)(weights + c), KVT_F32, n);
-        const f32x16 y = without_small(f32x16_mul(load_group(row + c * number_bytes(dtype), dtype, n), r));
-        const f32x16 made = canonical_nan(without_small(f32x16_mul(y, w)));
-        if (n == 16) {
-            f32x16_store(to + c, made);
-        } else {
-            f32x16_store(all, made);
-            memcpy(to + c, all, n * sizeof *to);
-        }
+    const size_t bytes = number_bytes(dtype);
+    const f32x16 zero = f32x16_set1(0);
+    f32x16 s0 = zero, s1 = zero, s2 = zero, s3 = zero; /* of every fourth group each, so that they do not wait for each other */
+    uint32_t c = 0;
+    for (; c + 64 <= dim; c += 64) {
+        s0 = add_square(s0, row + c * bytes, dtype, 16);
+        s1 = add_square(s1, row + (c + 16) * bytes, dtype, 16);
+        s2 = add_square(s2, row + (c + 32) * bytes, dtype, 16);
+        s3 = add_square(s3, row + (c + 48) * bytes, dtype, 16);
+    }
+    if (c < dim)
+        s0 = add_square(s0, row + c * bytes, dtype, dim - c < 16 ? dim - c : 16);
+    if (c + 16 < dim)
+        s1 = add_square(s1, row + (c + 16) * bytes, dtype, dim - c - 16 < 16 ? dim - c - 16 : 16);
+    if (c + 32 < dim)
+        s2 = add_square(s2, row + (c + 32) * bytes, dtype, dim - c - 32 < 16 ? dim - c - 32 : 16);
+    if (c + 48 < dim)
+        s3 = add_square(s3, row + (c + 48) * bytes, dtype, dim - c - 48);
+    const float squares = sum_of_lanes(f32x16_add(f32x16_add(s0, s1), f32x16_add(s2, s3)));
+    const f32x16 r = f32x16_set1(1 / sqrtf(squares / (float)dim + (epsilon < 0x1p-96f ? 0 : epsilon)));
+    for (c = 0; c + 16 <= dim; c += 16)
+        f32x16_store(to + c, normal(row + c * bytes, dtype, 16, r, f32x16_load(weights + c)));
+    if (c < dim) {
+        float of_weights[16] = { 0 }, made[16];
+        memcpy(of_weights, weights + c, (dim - c) * sizeof *weights);
+        f32x16_store(made, normal(row + c * bytes, dtype, dim - c, r, f32x16_load(of_weights)));
+        memcpy(to + c, made, (dim - c) * sizeof *to);
     }
 }
 

@@ -26,6 +26,17 @@ KVT_LANES f32x16 without_small(f32x16 x)
     return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), i32x16_set1(0), bits));
 }
 
+/* Sixteen lanes to one, always in the same order. */
+KVT_LANES float sum_of_lanes(f32x16 x)
+{
+    float v[16];
+    f32x16_store(v, x);
+    for (int n = 8; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            v[i] += v[i + n];
+    return v[0];
+}
+
 /* CPUs differ in the sign and the payload of a NaN that arithmetic makes: every NaN to the one of positive sign without payload. */
 KVT_LANES f32x16 canonical_nan(f32x16 x)
 {
