@@ -350,7 +350,7 @@ int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size
         result = error_set(error, "is %zu bytes: too long for memory", length);
     if (result == 0 && bos)
         state.out[state.n_out++] = words->bos;
-    if (result == 0)
+    if (result == 0 && length > 0) /* nothing may be a null pointer, to which not even 0 is added */
         encode_all(&state, text, length);
     if (state.lacks_token)
         result = error_set(error, "has characters that the tokenizer has neither a token nor bytes for");
