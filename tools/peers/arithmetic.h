@@ -20,6 +20,9 @@ void peer_hadamard(float *row, uint32_t dim, uint32_t block);
  * largest code, both as f16. In place. What is not finite makes all of them NaN. */
 void peer_asymmetric(float *x, size_t n, size_t stride, uint32_t bits);
 
+/* The nearest of the 8 (3 bits) or 16 levels that are best for a normal number of variance 1. */
+double peer_normal_level(uint32_t bits, double x);
+
 peer_store_fn peer_store_turboquant, peer_store_kivi, peer_store_kvarn;
 
 #endif

@@ -65,7 +65,7 @@ void peer_asymmetric(float *x, size_t n, size_t stride, uint32_t bits)
 
 /* ---- formats of rows ---- */
 
-/* One scale for a whole tensor: 1 as long as all numbers fit, as engines have it whose models bring no scales. */
+/* One scale for a whole tensor: 1, as engines have it whose models bring no scales. Numbers above 448 become that. */
 static int store_fp8_tensor(const peer_format *peer, kvt_side side, const float *rows, size_t tokens, uint32_t dim, float *back, error_text *error)
 {
     (void)peer;

@@ -4,41 +4,21 @@
 #include "tools/peers/arithmetic.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { MOST_LEVELS = 16, STEPS = 4000 };
+/* Lloyd's iteration for the normal distribution, a level the mean of what is nearest to it: the positive levels; test_peers repeats it. */
+static const double LEVELS_OF_3_BITS[] = { 0.2450941789, 0.7560052812, 1.3439092785, 2.1519457045 };
+static const double LEVELS_OF_4_BITS[] = { 0.1283950299, 0.3880482995, 0.6567591185, 0.9423404565,
+                                           1.2562311973, 1.6180463860, 2.0690172265, 2.7325895710 };
 
-static double density(double x)
+double peer_normal_level(uint32_t bits, double x)
 {
-    return exp(-x * x / 2) / sqrt(2 * acos(-1));
-}
-static double below(double x)
-{
-    return erfc(-x / sqrt(2)) / 2;
-}
-
-/* Lloyd's iteration for the normal distribution: a level is the mean of what is nearest to it. */
-static void find_levels(double *levels, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        levels[i] = 6 * ((i + 0.5) / n - 0.5);
-    for (int step = 0; step < STEPS; step++) {
-        double from = -INFINITY;
-        for (uint32_t i = 0; i < n; i++) {
-            const double to = i + 1 < n ? (levels[i] + levels[i + 1]) / 2 : INFINITY;
-            levels[i] = (density(from) - density(to)) / (below(to) - below(from));
-            from = to;
-        }
-    }
-}
-
-static double nearest(const double *levels, uint32_t n, double x)
-{
+    const double *levels = bits == 3 ? LEVELS_OF_3_BITS : LEVELS_OF_4_BITS;
+    const uint32_t n = 1U << (bits - 1);
     uint32_t i = 0;
-    while (i + 1 < n && x > (levels[i] + levels[i + 1]) / 2)
+    while (i + 1 < n && fabs(x) > (levels[i] + levels[i + 1]) / 2)
         i++;
-    return levels[i];
+    return copysign(levels[i], x);
 }
 
 /* Signs of a fixed stream, the same for all rows. */
@@ -55,9 +35,7 @@ int peer_store_turboquant(const peer_format *peer, kvt_side side, const float *r
 {
     (void)side;
     (void)error;
-    double levels[MOST_LEVELS];
-    const uint32_t n = 1U << peer->code_bits, block = peer_block(dim, dim);
-    find_levels(levels, n);
+    const uint32_t block = peer_block(dim, dim);
     for (size_t t = 0; t < tokens; t++) {
         float *row = back + t * dim;
         memcpy(row, rows + t * dim, dim * sizeof *row);
@@ -68,7 +46,7 @@ int peer_store_turboquant(const peer_format *peer, kvt_side side, const float *r
             squares += (double)row[c] * row[c];
         const double unit = sqrt(squares / dim);
         for (uint32_t c = 0; c < dim && unit > 0 && isfinite(unit); c++) {
-            row[c] = (float)nearest(levels, n, row[c] / unit);
+            row[c] = (float)peer_normal_level(peer->code_bits, row[c] / unit);
             of_levels += (double)row[c] * row[c];
         }
         const float norm = isfinite(unit) ? unit > 0 ? peer_round_f16((float)sqrt(squares / of_levels)) : 0 : NAN;
