@@ -704,11 +704,15 @@ int kvt_cmd_eval(int argc, const char **argv)
     /* What only one of the two has, rows or a model. */
     const char *with_rows = attention ? "attention" : latent ? "latent" : mean ? "mean" : no_speed ? "no-speed" : NULL;
     const char *with_model = bos ? "bos" : by_layer ? "by-layer" : NULL;
+    bool with_ends = false;
     for (int i = 0; i < N_TEXTS; i++) {
+        const bool ends = i == MODEL + EVAL_MODEL_FIRST || i == MODEL + EVAL_MODEL_OPEN;
         if (i >= SIDE && i < MODEL && texts[i] != NULL)
             with_rows = table[i].longName;
-        if (i > MODEL && texts[i] != NULL && !(attention && (i == MODEL + EVAL_MODEL_FIRST || i == MODEL + EVAL_MODEL_OPEN)))
+        if (i > MODEL && texts[i] != NULL && !(attention && ends)) {
             with_model = table[i].longName;
+            with_ends = ends;
+        }
     }
     int code;
     if (parsed < -1) {
@@ -725,7 +729,8 @@ int kvt_cmd_eval(int argc, const char **argv)
         code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context))
                    ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, chosen.output, WHO)
                    : 2;
-    } else if (!is_alone(with_model, "only --model runs a model", NULL)) {
+    } else if (!is_alone(with_model, with_ends ? "only --attention and --model have pages that are kept otherwise" : "only --model runs a model",
+                         NULL)) {
         code = 2;
     } else if (poptPeekArg(context) == NULL) {
         error_print(WHO, "no input", "at least one file of rows would be right; see kvtile eval --help");

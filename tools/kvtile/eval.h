@@ -73,10 +73,20 @@ kvt_status eval_pair_layout(kvt_layout *layout, const eval_pair *pair, uint32_t 
 /* Bytes of a page of one head. */
 size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim);
 
+/* Of a sequence's pages, one head. `first`, `open`: how the first page and the one that is not full are stored, or NULL: as the others. */
+size_t eval_all_pages(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim, const kvt_layout *first, const kvt_layout *open, size_t tokens);
+
+/* Where there is an open page, tokens that leave it at once: a page, or a unit of a format of others that is longer. */
+size_t eval_open_tokens(const eval_way *way);
+
+/* The first token that is still open when `newest` has come. Units begin behind the first page where another scheme keeps that. */
+size_t eval_open_from(const eval_way *way, bool keeps_first, size_t newest);
+
 const char *eval_way_name(const eval_way *way);
 
-/* Whether so many tokens are not even one unit of a format of others; says so. */
+/* Whether so many tokens are not even one unit of a format of others; and a word about it. */
 bool eval_is_too_short(const eval_way *way, size_t tokens);
+void eval_say_too_short(const eval_way *way, size_t tokens, const char *input);
 
 /* Bytes of a page's rows in a format of others, to the next whole one. */
 size_t eval_peer_page(const peer_format *peer, kvt_side side, uint32_t dim);

@@ -18,6 +18,7 @@ static const size_t NONE = (size_t)-1;
 typedef struct result {
     const eval_pair *way;
     size_t same_as;
+    bool left_out;
     eval_divergence sums;
     eval_divergence *by_head; /* of all layers */
     eval_divergence by_position[BINS];
@@ -44,7 +45,7 @@ typedef struct measurement {
     float *attended;            /* [group][v_dim] */
     float *first_k, *first_v;   /* what is left of the first page's rows */
     float *open_k, *open_v;     /* of all rows, where they are in the open page */
-    float *closed_k, *closed_v; /* a page's rows as they are when it is full */
+    float *closed_k, *closed_v; /* what is left of rows that are open now, once they are stored */
     size_t pages_bytes, side_bytes, workspace_bytes;
 } measurement;
 
@@ -122,17 +123,12 @@ static kvt_status set_layouts(measurement *m, result *one)
 static void count_bytes(const measurement *m, result *one)
 {
     const eval_layer *layer = &m->layers[m->layer];
-    const size_t tokens = layer->k->tokens, pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS,
-                 page = eval_pair_page(one->way, layer->k->dim, layer->v->dim);
-    const uint64_t heads = layer->k->heads, numbers = (uint64_t)KVT_PAGE_TOKENS * (layer->k->dim + layer->v->dim);
-    uint64_t all = (uint64_t)pages * page;
-    if (keeps_open(m))
-        all += one->open.page_bytes - page;
-    if (keeps_first(m) && (pages > 1 || !keeps_open(m)))
-        all += one->first.page_bytes - page;
-    one->page_bytes += heads * page;
+    const uint32_t k_dim = layer->k->dim, v_dim = layer->v->dim;
+    const size_t tokens = layer->k->tokens, pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;
+    const uint64_t heads = layer->k->heads, numbers = (uint64_t)KVT_PAGE_TOKENS * (k_dim + v_dim);
+    one->page_bytes += heads * eval_pair_page(one->way, k_dim, v_dim);
     one->page_numbers += heads * numbers;
-    one->all_bytes += heads * all;
+    one->all_bytes += heads * eval_all_pages(one->way, k_dim, v_dim, keeps_first(m) ? &one->first : NULL, keeps_open(m) ? &one->open : NULL, tokens);
     one->all_numbers += heads * numbers * pages;
 }
 
@@ -154,14 +150,21 @@ static kvt_status through(const kvt_layout *layout, void *memory, const eval_hea
     return status;
 }
 
+/* Tokens before those that formats of others store in units. */
+static size_t tokens_before(const measurement *m, size_t tokens)
+{
+    return !keeps_first(m) ? 0 : tokens < KVT_PAGE_TOKENS ? tokens : KVT_PAGE_TOKENS;
+}
+
 /* Sides in formats of others; a scheme beside one was stored with the layout. */
 static int peers_through(const measurement *m, const eval_pair *way, error_text *error)
 {
     const eval_head *one = &m->head;
     const eval_way *k = &way->k, *v = &way->v;
-    if (k->peer != NULL && peer_store(k->peer, KVT_K, k->options.rotation, one->k, one->tokens, one->k_dim, one->back_k, error) != 0)
+    const size_t before = tokens_before(m, one->tokens), n = one->tokens - before, at_k = before * one->k_dim, at_v = before * one->v_dim;
+    if (k->peer != NULL && peer_store(k->peer, KVT_K, k->options.rotation, one->k + at_k, n, one->k_dim, one->back_k + at_k, error) != 0)
         return -1;
-    return v->peer != NULL ? peer_store(v->peer, KVT_V, v->options.rotation, one->v, one->tokens, one->v_dim, one->back_v, error) : 0;
+    return v->peer != NULL ? peer_store(v->peer, KVT_V, v->options.rotation, one->v + at_v, n, one->v_dim, one->back_v + at_v, error) : 0;
 }
 
 /* ---- asking ---- */
@@ -217,19 +220,25 @@ static kvt_status attend(const measurement *m, const result *one, const kvt_page
     return status == KVT_OK ? kvt_attend(&attention, m->workspace) : status;
 }
 
-/* The page of `position` as it is while it is open, in the rows that came back; `closed` keeps what they were. */
-static void open_page(const measurement *m, size_t position, bool opens)
+/* The tokens that are open at `position`, as they are while they are, in the rows that came back; `closed` keeps what these were. */
+static void open_rows(const measurement *m, const result *one, size_t position, bool opens)
 {
-    const eval_head *one = &m->head;
-    const size_t first = position / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS,
-                 n = one->tokens - first < KVT_PAGE_TOKENS ? one->tokens - first : KVT_PAGE_TOKENS;
-    float *k = one->back_k + first * one->k_dim, *v = one->back_v + first * one->v_dim;
-    if (opens) {
-        memcpy(m->closed_k, k, n * one->k_dim * sizeof *k);
-        memcpy(m->closed_v, v, n * one->v_dim * sizeof *v);
+    const eval_head *head = &m->head;
+    const struct {
+        const eval_way *way;
+        float *back, *closed;
+        const float *open;
+        uint32_t dim;
+    } sides[2] = { { &one->way->k, head->back_k, m->closed_k, m->open_k, head->k_dim },
+                   { &one->way->v, head->back_v, m->closed_v, m->open_v, head->v_dim } };
+    for (int i = 0; i < 2; i++) {
+        const size_t first = eval_open_from(sides[i].way, keeps_first(m), position), dim = sides[i].dim,
+                     bytes = (position + 1 - first) * dim * sizeof(float);
+        float *rows = sides[i].back + first * dim;
+        if (opens)
+            memcpy(sides[i].closed, rows, bytes);
+        memcpy(rows, opens ? sides[i].open + first * dim : sides[i].closed, bytes);
     }
-    memcpy(k, opens ? m->open_k + first * one->k_dim : m->closed_k, n * one->k_dim * sizeof *k);
-    memcpy(v, opens ? m->open_v + first * one->v_dim : m->closed_v, n * one->v_dim * sizeof *v);
 }
 
 static void add(eval_divergence *to, const eval_divergence *more)
@@ -262,7 +271,7 @@ static int measure_way(measurement *m, result *one, uint32_t h, error_text *erro
         status = through(&one->open, m->open_pages, head, head->tokens, &pages[2], m->open_k, m->open_v);
     for (size_t i = 0; status == KVT_OK && i < head->positions; i++) {
         if (keeps_open(m))
-            open_page(m, head->position[i], true);
+            open_rows(m, one, head->position[i], true);
         if (!eval_has_peer(one->way))
             status = attend(m, one, pages, i);
         for (uint32_t g = 0; status == KVT_OK && g < head->group; g++) {
@@ -274,7 +283,7 @@ static int measure_way(measurement *m, result *one, uint32_t h, error_text *erro
             add(&one->by_position[head->position[i] * BINS / head->tokens], &row);
         }
         if (keeps_open(m))
-            open_page(m, head->position[i], false);
+            open_rows(m, one, head->position[i], false);
     }
     return status == KVT_OK ? 0 : error_set(error, "cannot be attended as %s: %s", eval_pair_name(one->way).text, kvt_status_text(status));
 }
@@ -330,13 +339,11 @@ static int set_results(measurement *m, error_text *error)
         const kvt_status status = set_layouts(m, one);
         if (status != KVT_OK)
             return error_set(error, "cannot be stored as %s: %s", eval_pair_name(one->way).text, kvt_status_text(status));
-        one->same_as = i;
+        one->same_as = one->left_out ? NONE : i;
         for (size_t j = 0; j < i && one->same_as == i; j++)
             if (eval_same_way(&one->way->k, &m->results[j].way->k, eval_padded_dim(layer->k->dim)) &&
                 eval_same_way(&one->way->v, &m->results[j].way->v, eval_padded_dim(layer->v->dim)))
                 one->same_as = j;
-        if (one->same_as == i && (eval_is_too_short(&one->way->k, layer->k->tokens) || eval_is_too_short(&one->way->v, layer->k->tokens)))
-            one->same_as = NONE;
     }
     return 0;
 }
@@ -352,8 +359,8 @@ static int open_layer(measurement *m, error_text *error)
     m->attended = malloc(m->head.group * v_row);
     m->first_k = malloc(KVT_PAGE_TOKENS * k_row);
     m->first_v = malloc(KVT_PAGE_TOKENS * v_row);
-    m->closed_k = malloc(KVT_PAGE_TOKENS * k_row);
-    m->closed_v = malloc(KVT_PAGE_TOKENS * v_row);
+    m->closed_k = malloc(PEER_MOST_UNIT * k_row);
+    m->closed_v = malloc(PEER_MOST_UNIT * v_row);
     m->open_k = malloc(keeps_open(m) ? k->tokens * k_row : 1);
     m->open_v = malloc(keeps_open(m) ? k->tokens * v_row : 1);
     const bool is_made = eval_head_make(&m->head) == 0 && m->pages && m->first_pages && m->open_pages && m->workspace && m->attended && m->first_k &&
@@ -560,6 +567,22 @@ static int report(const measurement *m, json_t *array, error_text *error)
 
 /* ---- all ---- */
 
+/* Formats of others that some layer has no whole unit of tokens for, unless all of them are in the first page, which is not theirs. */
+static void leave_out(measurement *m)
+{
+    const eval_layer *shortest = &m->layers[0];
+    for (size_t i = 1; i < m->n_layers; i++)
+        shortest = m->layers[i].k->tokens < shortest->k->tokens ? &m->layers[i] : shortest;
+    const size_t tokens = shortest->k->tokens - tokens_before(m, shortest->k->tokens);
+    const eval_way *said = NULL;
+    for (size_t i = 0; tokens > 0 && i < m->n; i++) {
+        const eval_way *k = &m->results[i].way->k, *v = &m->results[i].way->v, *way = eval_is_too_short(k, tokens) ? k : v;
+        m->results[i].left_out = eval_is_too_short(way, tokens);
+        if (m->results[i].left_out && (said == NULL || said->peer != way->peer))
+            eval_say_too_short(said = way, tokens, shortest->name);
+    }
+}
+
 static int make_results(measurement *m, const eval_pairs *ways)
 {
     m->n = ways->n;
@@ -589,6 +612,8 @@ int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *
     }
     if (status == 0 && make_results(&m, ways) != 0)
         status = error_set(error, "cannot be evaluated: out of memory");
+    if (status == 0)
+        leave_out(&m);
     for (m.layer = 0; status == 0 && m.layer < n_layers; m.layer++) {
         *about = layers[m.layer].name;
         status = measure_layer(&m, error);

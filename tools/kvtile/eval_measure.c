@@ -260,8 +260,11 @@ static int set_results(eval_tensor *report, const eval_ways *ways, uint32_t tier
             if (eval_same_way(one->way, &ways->ways[j], padded))
                 one->same_as = j;
         }
-        if (one->same_as == i && eval_is_too_short(one->way, report->tensor->tokens))
+        if (one->same_as == i && eval_is_too_short(one->way, report->tensor->tokens)) {
             one->same_as = (size_t)-1;
+            if (i == 0 || ways->ways[i - 1].peer != one->way->peer) /* once, not for each rotation */
+                eval_say_too_short(one->way, report->tensor->tokens, report->input);
+        }
         if (one->way->peer != NULL)
             continue;
         size_t bytes;

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_UNIT = 128 }; /* tokens that a format of others stores at once */
-
 static void keep_status(eval_stored *to, kvt_status status)
 {
     if (status == KVT_OK || to->failed)
@@ -120,7 +118,7 @@ int eval_stored_open(eval_stored *to, kv_cache *cache, const eval_pair *way, kvt
         return -1;
     to->pages = calloc(heads, sizeof *to->pages);
     to->memory = __builtin_mul_overflow(heads * pages, to->layout.page_bytes, &bytes) ? NULL : aligned_alloc(64, bytes);
-    to->peer_rows = malloc(MOST_UNIT * model->head_dim * sizeof *to->peer_rows);
+    to->peer_rows = malloc(PEER_MOST_UNIT * model->head_dim * sizeof *to->peer_rows);
     if (to->pages == NULL || to->memory == NULL || to->peer_rows == NULL)
         return error_set(error, "%zu tokens as %s: out of memory", cache->room, eval_pair_name(way).text);
     for (size_t i = 0; i < heads; i++)
@@ -142,11 +140,8 @@ void eval_stored_close(eval_stored *to)
 double eval_stored_bits(const eval_stored *of, size_t tokens)
 {
     const uint32_t dim = of->cache->model->head_dim;
-    const size_t pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS, page = eval_pair_page(of->way, dim, dim);
-    size_t bytes = pages * page;
-    if (of->first.used && (pages > 1 || !of->open.used))
-        bytes += of->first.layout.page_bytes - page;
-    if (of->open.used)
-        bytes += of->open.layout.page_bytes - page;
+    const size_t pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS,
+                 bytes =
+                     eval_all_pages(of->way, dim, dim, of->first.used ? &of->first.layout : NULL, of->open.used ? &of->open.layout : NULL, tokens);
     return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * dim);
 }

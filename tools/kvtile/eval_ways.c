@@ -363,13 +363,43 @@ size_t eval_pair_page(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim)
     return eval_pair_layout(&layout, pair, k_dim, v_dim, 1, 0) == KVT_OK ? layout.page_bytes : 0;
 }
 
+size_t eval_open_tokens(const eval_way *way)
+{
+    return way->peer != NULL && way->peer->unit > KVT_PAGE_TOKENS ? way->peer->unit : KVT_PAGE_TOKENS;
+}
+
+size_t eval_open_from(const eval_way *way, bool keeps_first, size_t newest)
+{
+    const size_t begin = keeps_first && newest >= KVT_PAGE_TOKENS ? KVT_PAGE_TOKENS : 0;
+    return newest - (newest - begin) % eval_open_tokens(way);
+}
+
+/* What the open pages of a side take more, but for the last one, than they would if they were stored. */
+static size_t more_open(const eval_way *way, kvt_side side, const kvt_side_layout *open, bool keeps_first, size_t newest)
+{
+    const size_t pages = newest / KVT_PAGE_TOKENS - eval_open_from(way, keeps_first, newest) / KVT_PAGE_TOKENS;
+    return pages > 0 ? pages * (KVT_PAGE_TOKENS * open->row_bytes - way_page(way, side, open->dim)) : 0;
+}
+
+size_t eval_all_pages(const eval_pair *pair, uint32_t k_dim, uint32_t v_dim, const kvt_layout *first, const kvt_layout *open, size_t tokens)
+{
+    const size_t pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS, page = eval_pair_page(pair, k_dim, v_dim);
+    size_t bytes = pages * page;
+    if (first != NULL && (pages > 1 || open == NULL))
+        bytes += first->page_bytes - page;
+    if (open != NULL)
+        bytes += open->page_bytes - page + more_open(&pair->k, KVT_K, &open->k, first != NULL, tokens - 1) +
+                 more_open(&pair->v, KVT_V, &open->v, first != NULL, tokens - 1);
+    return bytes;
+}
+
 /* ---- ways that are the same ---- */
 
 static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
 {
     kvt_side_options options = way->options;
-    if (options.rotation == KVT_ROTATION_128 && padded_dim < 128)
-        options.rotation = KVT_ROTATION_64; /* no block of 128 fits */
+    if (options.rotation == KVT_ROTATION_128 && (padded_dim < 128 || (way->peer != NULL && padded_dim % 128 != 0)))
+        options.rotation = KVT_ROTATION_64; /* no block of 128 fits, or formats of others have blocks of one size */
     if (options.fp8_block >= padded_dim)
         options.fp8_block = 0; /* one block is the row */
     return options;
@@ -406,12 +436,14 @@ const char *eval_way_name(const eval_way *way)
 
 bool eval_is_too_short(const eval_way *way, size_t tokens)
 {
-    if (way->peer == NULL || way->peer->unit <= tokens)
-        return false;
-    char text[80];
-    snprintf(text, sizeof text, "stores %u tokens at a time, and there are %zu: left out", way->peer->unit, tokens);
-    error_print("kvtile eval", way->peer->name, text);
-    return true;
+    return way->peer != NULL && tokens < way->peer->unit;
+}
+
+void eval_say_too_short(const eval_way *way, size_t tokens, const char *input)
+{
+    char text[120];
+    snprintf(text, sizeof text, "%s stores %u tokens at a time, and there are %zu: left out", way->peer->name, way->peer->unit, tokens);
+    error_print("kvtile eval", input, text);
 }
 
 size_t eval_peer_page(const peer_format *peer, kvt_side side, uint32_t dim)

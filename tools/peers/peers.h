@@ -14,9 +14,11 @@ typedef struct peer_format peer_format;
 /* Rows and back, [tokens][dim] of one head; whole units. 0, or -1 with the error. */
 typedef int peer_store_fn(const peer_format *peer, kvt_side side, const float *rows, size_t tokens, uint32_t dim, float *back, error_text *error);
 
+enum { PEER_MOST_UNIT = 128 };
+
 struct peer_format {
     const char *name, *title;
-    uint32_t unit;         /* tokens that are stored at once: 1 for formats of rows */
+    uint32_t unit;         /* tokens that are stored at once: 1 for formats of rows, at most PEER_MOST_UNIT */
     bool rotates;          /* has a rotation of its own, beside which no other makes sense */
     kvt_row_format format; /* of the library, or 0 */
     uint32_t code_bits;    /* of other formats */
