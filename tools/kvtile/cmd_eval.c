@@ -4,6 +4,7 @@
 #include "tools/kvtile/eval_budget.h"
 
 #include "tools/kvtile/eval_model.h"
+#include "tools/kvtile/eval_page.h"
 #include "tools/options.h"
 
 #include <ctype.h>
@@ -76,6 +77,7 @@ static const char HELP_OF_OPTIONS[] =
     "  --tier LIST     kernels that may run: \"avx2\" = that tier and what it inherits, \"-avx512\" = all but that one\n"
     "  --json          an array of objects, one per tensor and way of storing; with --mean one per side and way\n"
     "  --csv           the same as lines with commas, without what is by head, layer or position\n"
+    "  --report FILE   also a page to look at, .html: charts, and a table to sort; \"-\": to stdout, in place of the table\n"
     "  --help          this text\n";
 
 static const char HELP_OF_MODELS[] =
@@ -152,6 +154,9 @@ typedef struct options {
     bool speed;
     bool mean;
     eval_output output;
+    bool table;         /* on stdout */
+    const char *report; /* where a page goes, or NULL */
+    json_t *page;       /* what it shows, or NULL */
 } options;
 
 /* What stays from one input to the next. */
@@ -160,7 +165,7 @@ typedef struct state {
     eval_space space;
     progress shown;
     eval_summary summaries[2]; /* by side */
-    json_t *array;             /* NULL: tables */
+    json_t *array;             /* of --json, or NULL */
 } state;
 
 /* ---- one tensor ---- */
@@ -186,6 +191,8 @@ static bool names(const char *name, const char *word)
 }
 
 typedef enum kind { KEYS, VALUES, QUERIES, N_KINDS } kind;
+
+static const char *const KIND_NAMES[N_KINDS] = { "keys", "values", "queries" };
 
 static bool is_kind(const char *name, kind one)
 {
@@ -217,6 +224,20 @@ static char *input_name(const char *path, const rows_file *file, const rows_tens
     return text;
 }
 
+static json_t *page_results(const options *chosen)
+{
+    return json_object_get(chosen->page, "results");
+}
+
+static int report_tensor(const eval_tensor *report, const state *run)
+{
+    if (run->chosen->table && eval_report_tensor(report, NULL) != 0)
+        return -1;
+    if (run->array != NULL && eval_report_tensor(report, run->array) != 0)
+        return -1;
+    return run->chosen->page != NULL ? eval_report_tensor(report, page_results(run->chosen)) : 0;
+}
+
 static int measure_tensor(const char *path, const rows_file *file, const rows_tensor *tensor, state *run, error_text *error)
 {
     const options *chosen = run->chosen;
@@ -237,8 +258,10 @@ static int measure_tensor(const char *path, const rows_file *file, const rows_te
         status = eval_measure(&report, &chosen->ways, chosen->tiers, chosen->speed, &run->space, &run->shown, error);
     if (status == 0)
         eval_summary_add(&run->summaries[report.side == KVT_V], &report);
-    if (status == 0 && !chosen->mean && eval_report_tensor(&report, run->array) != 0)
+    if (status == 0 && !chosen->mean && report_tensor(&report, run) != 0)
         status = error_set(error, "cannot be reported: out of memory");
+    if (status == 0 && chosen->page != NULL)
+        eval_page_add_input(chosen->page, report.input, KIND_NAMES[report.side == KVT_V ? VALUES : KEYS], tensor);
     free(report.input);
     free(report.results);
     return status;
@@ -271,11 +294,15 @@ static int report_summaries(const state *run)
     const options *chosen = run->chosen;
     for (size_t side = 0; side < 2; side++) {
         const eval_summary *summary = &run->summaries[side];
-        const bool wanted = chosen->mean ? summary->n_tensors > 0 : summary->n_tensors > 1 && run->array == NULL;
-        if (wanted && eval_report_summary(summary, &chosen->ways, side == 0 ? KVT_K : KVT_V, chosen->from, run->array) != 0) {
-            error_print(WHO, "--mean", "out of memory");
-            return -1;
-        }
+        const bool wanted = chosen->mean ? summary->n_tensors > 0 : summary->n_tensors > 1;
+        /* --json has them only when they are all that it has. */
+        json_t *const of[] = { NULL, chosen->mean ? run->array : NULL, page_results(chosen) };
+        const bool to[] = { chosen->table, of[1] != NULL, of[2] != NULL };
+        for (size_t i = 0; wanted && i < sizeof of / sizeof *of; i++)
+            if (to[i] && eval_report_summary(summary, &chosen->ways, side == 0 ? KVT_K : KVT_V, chosen->from, of[i]) != 0) {
+                error_print(WHO, "--mean", "out of memory");
+                return -1;
+            }
     }
     return 0;
 }
@@ -346,7 +373,7 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
         return 1;
     }
     eval_layer *layers = calloc(n, sizeof *layers);
-    json_t *array = chosen->output != EVAL_TABLE ? json_array() : NULL;
+    json_t *array = chosen->page != NULL ? json_incref(page_results(chosen)) : chosen->output != EVAL_TABLE ? json_array() : NULL;
     progress shown;
     progress_start(&shown);
     const eval_attention_options how = { .tiers = chosen->tiers,
@@ -355,12 +382,14 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
                                          .scale = chosen->scale,
                                          .first = chosen->first,
                                          .open = chosen->open,
+                                         .table = chosen->table,
                                          .progress = &shown };
     eval_latent_options of_latents = chosen->of_latents;
     of_latents.tiers = chosen->tiers;
     of_latents.from = chosen->from;
     of_latents.queries = chosen->queries;
     of_latents.scale = chosen->scale;
+    of_latents.table = chosen->table;
     of_latents.progress = &shown;
     error_text error;
     const char *about = "inputs";
@@ -380,7 +409,7 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
                                       : eval_attention(layers, n, &chosen->pairs, &how, array, &about, &error);
     if (status != 0)
         error_print(WHO, about, error.text);
-    if (status == 0 && array != NULL) {
+    if (status == 0 && chosen->output != EVAL_TABLE) {
         eval_print_array(array, chosen->output);
     }
     json_decref(array);
@@ -402,8 +431,13 @@ static int attend_inputs(const char **paths, const options *chosen)
         code = open_input(&files[opened], paths[opened], chosen, &error) != 0;
         for (size_t i = 0; code == 0 && i < files[opened].n_tensors; i++) {
             const rows_tensor *tensor = &files[opened].tensors[i];
-            if (tensors_add(&kinds[kind_of(paths[opened], tensor)], paths[opened], tensor) != 0)
+            const kind is = kind_of(paths[opened], tensor);
+            char *name = input_name(paths[opened], &files[opened], tensor);
+            if (name == NULL || tensors_add(&kinds[is], paths[opened], tensor) != 0)
                 code = -error_set(&error, "cannot be evaluated: out of memory");
+            else if (chosen->page != NULL)
+                eval_page_add_input(chosen->page, name, KIND_NAMES[is], tensor);
+            free(name);
         }
         if (code != 0)
             error_print(WHO, paths[opened], error.text);
@@ -608,6 +642,41 @@ static void print_peers(void)
         printf("  %-13s %s\n", peer_at(i)->name, peer_at(i)->title);
 }
 
+/* ---- a page ---- */
+
+/* Says what is wrong with --report before anything is measured. The exit code. */
+static int begin_page(options *chosen, const char *kind, int argc, const char **argv)
+{
+    error_text error;
+    if (has_budget(chosen)) {
+        error_print(WHO, "--report", "shows comparisons, which --budget and --max-kl are not");
+        return 2;
+    }
+    const bool to_stdout = strcmp(chosen->report, "-") == 0;
+    if (to_stdout && chosen->output != EVAL_TABLE) {
+        error_print(WHO, "--report", "and --json or --csv cannot both go to stdout: a file would be right");
+        return 2;
+    }
+    if (eval_page_check(chosen->report, &error) != 0) {
+        error_print(WHO, *chosen->report != '\0' ? chosen->report : "--report", error.text);
+        return 1;
+    }
+    chosen->table = chosen->table && !to_stdout;
+    chosen->page = eval_page_begin(kind, argc, argv);
+    if (chosen->page == NULL)
+        error_print(WHO, "--report", "out of memory");
+    return chosen->page != NULL ? 0 : 1;
+}
+
+static int end_page(const options *chosen)
+{
+    error_text error;
+    if (eval_page_write(chosen->report, chosen->page, &error) == 0)
+        return 0;
+    error_print(WHO, chosen->report, error.text);
+    return 1;
+}
+
 int kvt_cmd_eval(int argc, const char **argv)
 {
     enum {
@@ -617,6 +686,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         EFFORT,
         FP8_BLOCK,
         FP8_SCALE,
+        REPORT,
         SIDE,
         TIER,
         FROM,
@@ -648,6 +718,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "effort", 0, POPT_ARG_STRING, NULL, 1 + EFFORT, NULL, NULL },
                                         { "fp8-block", 0, POPT_ARG_STRING, NULL, 1 + FP8_BLOCK, NULL, NULL },
                                         { "fp8-scale", 0, POPT_ARG_STRING, NULL, 1 + FP8_SCALE, NULL, NULL },
+                                        { "report", 0, POPT_ARG_STRING, NULL, 1 + REPORT, NULL, NULL },
                                         { "side", 0, POPT_ARG_STRING, NULL, 1 + SIDE, NULL, NULL },
                                         { "tier", 0, POPT_ARG_STRING, NULL, 1 + TIER, NULL, NULL },
                                         { "from", 0, POPT_ARG_STRING, NULL, 1 + FROM, NULL, NULL },
@@ -714,6 +785,8 @@ int kvt_cmd_eval(int argc, const char **argv)
             with_ends = ends;
         }
     }
+    chosen.table = chosen.output == EVAL_TABLE;
+    chosen.report = texts[REPORT];
     int code;
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
@@ -726,9 +799,13 @@ int kvt_cmd_eval(int argc, const char **argv)
         fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
     } else if (texts[MODEL] != NULL) {
-        code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context))
-                   ? eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, chosen.output, WHO)
-                   : 2;
+        code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context)) ? 0 : 2;
+        if (code == 0 && chosen.report != NULL)
+            code = begin_page(&chosen, "model", argc, argv);
+        if (code == 0)
+            code = eval_model_command(texts + MODEL, &words, bos != 0, by_layer != 0, chosen.output, chosen.table, chosen.page, WHO);
+        if (code == 0 && chosen.page != NULL)
+            code = end_page(&chosen);
     } else if (!is_alone(with_model, with_ends ? "only --attention and --model have pages that are kept otherwise" : "only --model runs a model",
                          NULL)) {
         code = 2;
@@ -742,9 +819,14 @@ int kvt_cmd_eval(int argc, const char **argv)
                choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0) {
         code = 2;
     } else {
-        code = chosen.attention || chosen.latent || has_budget(&chosen) ? attend_inputs(poptGetArgs(context), &chosen)
-                                                                        : eval_inputs(poptGetArgs(context), &chosen);
+        code = chosen.report != NULL ? begin_page(&chosen, chosen.attention ? "attention" : chosen.latent ? "latent" : "rows", argc, argv) : 0;
+        if (code == 0)
+            code = chosen.attention || chosen.latent || has_budget(&chosen) ? attend_inputs(poptGetArgs(context), &chosen)
+                                                                            : eval_inputs(poptGetArgs(context), &chosen);
+        if (code == 0 && chosen.page != NULL)
+            code = end_page(&chosen);
     }
+    json_decref(chosen.page);
     free(chosen.ways.ways);
     free(chosen.pairs.pairs);
     for (size_t i = 0; i < N_TEXTS; i++)

@@ -39,32 +39,33 @@ static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], c
     return eval_choose_end(&to->open, texts[EVAL_MODEL_OPEN], KVT_SCHEME_bf16, "--open", who);
 }
 
-static int report(const eval_pairs *pairs, const eval_model_options *options, eval_output output, const char *who)
+static int report(const eval_pairs *pairs, const eval_model_options *options, eval_output output, bool table, json_t *page, const char *who)
 {
     eval_model_report made;
     const char *about = "--model";
     error_text error;
     const int status = eval_model(&made, pairs, options, &about, &error);
-    if (status != 0) {
+    if (status != 0)
         error_print(who, about, error.text);
-    } else if (output != EVAL_TABLE) {
-        json_t *array = json_array();
+    json_t *array = page != NULL ? json_incref(json_object_get(page, "results")) : output != EVAL_TABLE ? json_array() : NULL;
+    if (status == 0 && array != NULL)
         eval_model_append(&made, array);
+    if (status == 0 && output != EVAL_TABLE)
         eval_print_array(array, output);
-        json_decref(array);
-    } else {
+    if (status == 0 && table)
         eval_model_print(&made);
-    }
+    json_decref(array);
     eval_model_free(&made);
     return status == 0 ? 0 : 1;
 }
 
-int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, const char *who)
+int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, bool table,
+                       json_t *page, const char *who)
 {
     eval_model_options options = { .bos = bos, .by_layer = by_layer };
     eval_pairs pairs = { 0 };
     const bool chosen = choose(&options, texts, who) == 0 && eval_choose_pairs(&pairs, words, who) == 0;
-    const int code = chosen ? report(&pairs, &options, output, who) : 2;
+    const int code = chosen ? report(&pairs, &options, output, table, page, who) : 2;
     free(pairs.pairs);
     return code;
 }

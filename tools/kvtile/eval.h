@@ -182,11 +182,12 @@ typedef struct eval_attention_options {
     double scale;     /* of logits; 0: 1 / sqrt(head_dim) */
     kvt_scheme first; /* of the first page, in every way; KVT_SCHEME_NONE: as the others */
     kvt_scheme open;  /* of the page that the asking token is in, which is not full yet; KVT_SCHEME_NONE: as the others */
+    bool table;       /* on stdout, whether or not an array is filled */
     progress *progress;
 } eval_attention_options;
 
-/* Causal attention over the layers' rows in each way, compared with attention over the rows as they are, in double precision. Reports as the others
- * do; -1 with the error and what it is about. */
+/* Causal attention over the layers' rows in each way, compared with attention over the rows as they are, in double precision. Appends to
+ * `array`, where there is one; -1 with the error and what it is about. */
 int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *ways, const eval_attention_options *options, json_t *array,
                    const char **about, error_text *error);
 
@@ -201,6 +202,7 @@ typedef struct eval_latent_options {
     uint32_t tiers;
     size_t from, queries; /* as above; with keys and values the tokens before `from` are what latents are made from, where there are some */
     double scale;
+    bool table;
     uint32_t rope_dim; /* of latents: the last numbers of a row */
     kvt_scheme rope_schemes[EVAL_MOST_SCHEMES];
     size_t n_rope_schemes;

@@ -554,9 +554,9 @@ static int report(const measurement *m, json_t *array, error_text *error)
             sorted[n++] = m->results[i];
     qsort(sorted, n, sizeof *sorted, by_bits);
     const int status = n > 0 ? 0 : error_set(error, "leaves no scheme to compare");
-    if (status == 0 && array != NULL) {
+    if (status == 0 && array != NULL)
         append_results(array, m, sorted, n);
-    } else if (status == 0) {
+    if (status == 0 && m->options->table) {
         printf("attention in %zu layer%s: %zu rows of %s\n", m->n_layers, m->n_layers == 1 ? "" : "s", sorted[0].sums.rows,
                m->layers[0].q ? "queries" : "keys that stand for queries, which are not given, scaled to logits with a standard deviation of 2");
         print_results(m, sorted, n);

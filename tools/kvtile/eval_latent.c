@@ -633,7 +633,7 @@ int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways
         qsort(formats, n, sizeof *formats, by_bytes);
     if (status == 0 && array != NULL)
         append_formats(array, formats, n, n_layers, has_queries);
-    if (status == 0 && array == NULL) {
+    if (status == 0 && options->table) {
         printf("%s in %zu layer%s: %zu rows of %s\n", layers[0].v ? "latents of keys and values" : "latents", n_layers, n_layers == 1 ? "" : "s",
                formats[0].sums.rows, has_queries ? "queries" : "keys that stand for queries, which are not given");
         if (layers[0].v)

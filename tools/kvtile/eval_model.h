@@ -71,7 +71,8 @@ enum {
     EVAL_MODEL_TEXTS
 };
 
-/* The command: returns its exit code. */
-int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, const char *who);
+/* The command: returns its exit code. `page`: what a page shows, or NULL. */
+int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, bool table,
+                       json_t *page, const char *who);
 
 #endif
