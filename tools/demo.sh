@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds kvtile on a Debian machine and shows what it does: what six models' KV caches take, what real keys and values lose, what attention loses by
-# that, and a small model that runs on the tiles.
+# that, also as a page to look at, and a small model that runs on the tiles.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ cmake --build --preset release >&2
 
 bin=build/release/bin
 out=build/demo
+page=build/kvtile-report.html
 mkdir -p "$out"
 model="--model tools/demo/gutenberg-3.5M.f16.bin --tokenizer tools/demo/tok2048.bin"
 # shellcheck disable=SC2086
@@ -28,7 +29,7 @@ echo
 echo
 echo "What that does to attention, with the model's own queries:"
 echo
-"$bin/kvtile" eval --attention "$out"/*.qvkt
+"$bin/kvtile" eval --attention "$out"/*.qvkt --report "$page"
 echo
 echo "The model itself, its KV cache stored in each scheme (rotated): perplexity over the first 512 tokens of the book"
 echo
@@ -39,3 +40,5 @@ echo "and a text that it goes on with, from a cache of 4 bits:"
 echo
 # shellcheck disable=SC2086
 "$bin/kvtile-engine" generate $model --prompt "Father Brown looked at the" --tokens 60 --scheme kv4 --rotation 64
+echo
+echo "What attention loses, as a page to look at: $PWD/$page"
