@@ -645,7 +645,7 @@ static void print_peers(void)
 /* ---- a page ---- */
 
 /* Says what is wrong with --report before anything is measured. The exit code. */
-static int begin_page(options *chosen, const char *kind, int argc, const char **argv)
+static int begin_page(options *chosen, const char *of, int argc, const char **argv)
 {
     error_text error;
     if (has_budget(chosen)) {
@@ -662,7 +662,7 @@ static int begin_page(options *chosen, const char *kind, int argc, const char **
         return 1;
     }
     chosen->table = chosen->table && !to_stdout;
-    chosen->page = eval_page_begin(kind, argc, argv);
+    chosen->page = eval_page_begin(of, argc, argv);
     if (chosen->page == NULL)
         error_print(WHO, "--report", "out of memory");
     return chosen->page != NULL ? 0 : 1;

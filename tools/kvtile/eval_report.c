@@ -236,6 +236,7 @@ json_t *eval_pair_json(const eval_pair *way)
     json_object_set_new(object, "scheme", json_string(eval_pair_name(way).text));
     json_object_set_new(object, "k_scheme", json_string(eval_way_name(k)));
     json_object_set_new(object, "v_scheme", json_string(eval_way_name(v)));
+    json_object_set_new(object, "peer", json_boolean(eval_has_peer(way)));
     json_object_set_new(object, "rotation", json_string(eval_rotation_name(k)));
     json_object_set_new(object, "centring", json_string(eval_centring_name(k)));
     json_object_set_new(object, "effort", name_or_null(either(eval_effort_name(k), eval_effort_name(v))));
@@ -276,6 +277,7 @@ static void append_rows(json_t *array, json_t *common, const eval_row *rows, siz
         const eval_row *row = &rows[i];
         json_t *object = json_copy(common);
         json_object_set_new(object, "scheme", json_string(eval_way_name(row->way)));
+        json_object_set_new(object, "peer", json_boolean(row->way->peer != NULL));
         json_object_set_new(object, "rotation", json_string(eval_rotation_name(row->way)));
         json_object_set_new(object, "centring", json_string(eval_centring_name(row->way)));
         json_object_set_new(object, "effort", name_or_null(eval_effort_name(row->way)));

@@ -131,21 +131,23 @@ function detailOf(row) {
     return isSet(row.fp8_block) ? `${row.fp8_block} ${row.fp8_scale}` : row.effort;
 }
 
+const OTHERS = "formats of others";
+
 /* What is done to rows before they become codes: one colour and one shape each. */
 function treatmentOf(row) {
-    const words = [];
+    const words = row.peer ? [OTHERS] : [];
     if (isSet(row.rank))
         words.push(`rank ${row.rank}`);
     if (isSet(row.rotation))
-        words.push(`rotation ${row.rotation}`);
+        words.push(row.rotation === "own" ? "own rotation" : `rotation ${row.rotation}`);
     if (isSet(row.centring))
         words.push(`${row.centring} centres`);
-    return words.join(", ") || (row.scheme ? "plain" : "other engines");
+    return words.join(", ") || (row.scheme ? "plain" : OTHERS);
 }
 
 function nameOf(row) {
-    const words = [schemeOf(row)], treatment = treatmentOf(row), detail = detailOf(row);
-    if (treatment !== "plain" && treatment !== "other engines")
+    const words = [schemeOf(row)], treatment = treatmentOf(row).replace(/^formats of others(, )?/, ""), detail = detailOf(row);
+    if (treatment !== "plain" && treatment !== "")
         words.push(treatment);
     if (isSet(detail) && detail !== "default" && detail !== "row f32")
         words.push(detail);
