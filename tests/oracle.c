@@ -874,6 +874,18 @@ void oracle_centre(const oracle_side *side, const unsigned char *page, uint32_t 
     }
 }
 
+static void quantize_centre(const oracle_side *side, unsigned char *centre, const uint32_t *mu)
+{
+    uint32_t codes[32], scale;
+    for (uint32_t begin = 0; begin < side->padded_dim; begin += 32) {
+        uint32_t n = side->padded_dim - begin < 32 ? side->padded_dim - begin : 32;
+        encode_q8_0(mu + begin, n, codes, &scale);
+        for (uint32_t c = 0; c < n; c++)
+            oracle_store(centre + begin + c, 1, codes[c]);
+        oracle_store(centre + side->padded_dim + 2 * (size_t)(begin / 32), 2, scale);
+    }
+}
+
 /* The centre of page p, from what is stored in page p - 1. */
 static void write_centre(const oracle_side *side, kvt_side which, unsigned char *const *pages, size_t p)
 {
@@ -887,7 +899,7 @@ static void write_centre(const oracle_side *side, kvt_side which, unsigned char 
         memcpy(centre, before + side->centre_offset, side->centre_bytes);
         return;
     }
-    uint32_t mu[KVT_MAX_DIM], codes[32], scale;
+    uint32_t mu[KVT_MAX_DIM];
     oracle_centre(side, before, mu);
     for (uint32_t c = 0; c < side->padded_dim; c++) {
         uint32_t sum = 0;
@@ -899,13 +911,7 @@ static void write_centre(const oracle_side *side, kvt_side which, unsigned char 
         }
         mu[c] = add(mu[c], multiply(sum, oracle_round(oracle_f32, power_of_2(-6))));
     }
-    for (uint32_t begin = 0; begin < side->padded_dim; begin += 32) {
-        uint32_t n = side->padded_dim - begin < 32 ? side->padded_dim - begin : 32;
-        encode_q8_0(mu + begin, n, codes, &scale);
-        for (uint32_t c = 0; c < n; c++)
-            oracle_store(centre + begin + c, 1, codes[c]);
-        oracle_store(centre + side->padded_dim + 2 * (size_t)(begin / 32), 2, scale);
-    }
+    quantize_centre(side, centre, mu);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------------------ */
@@ -949,6 +955,23 @@ static const unsigned char *row_at(const unsigned char *rows, size_t i, ptrdiff_
     return rows + (ptrdiff_t)i * stride;
 }
 
+/* The centre of a page whose n tokens are `rows`. */
+static void write_own_centre(const oracle_side *side, unsigned char *page, size_t n, const unsigned char *rows, kvt_dtype dtype, ptrdiff_t row_stride)
+{
+    size_t bytes = oracle_element_bytes(dtype);
+    uint32_t mu[KVT_MAX_DIM] = { 0 };
+    for (uint32_t c = 0; c < side->dim; c++) {
+        for (size_t i = 0; i < n; i++) {
+            uint32_t x = oracle_widen(oracle_row_format(dtype), oracle_load(row_at(rows, i, row_stride) + c * bytes, bytes));
+            if (is_finite(x))
+                mu[c] = add(mu[c], without_tiny(x));
+        }
+        mu[c] = multiply(mu[c], oracle_round(oracle_f32, 1.0 / (double)n));
+    }
+    oracle_rotate(side, mu);
+    quantize_centre(side, page + side->centre_offset, mu);
+}
+
 void oracle_write(const oracle_layout *layout, kvt_side which, unsigned char *const *pages, size_t first, size_t n, const unsigned char *rows,
                   kvt_dtype dtype, ptrdiff_t row_stride)
 {
@@ -965,7 +988,9 @@ void oracle_write(const oracle_layout *layout, kvt_side which, unsigned char *co
             if (dtype != KVT_F32 && !copies(side, dtype))
                 x[c] = oracle_widen(oracle_row_format(dtype), x[c]);
         }
-        if (centred && token == 0)
+        if (side->options.centring == KVT_CENTRING_OWN && token == 0)
+            write_own_centre(side, page, n - i < 64 ? n - i : 64, row, dtype, row_stride);
+        else if (centred && token == 0)
             write_centre(side, which, pages, (first + i) / 64);
         if (copies(side, dtype)) {
             memcpy(codes, x, sizeof codes);

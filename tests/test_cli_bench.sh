@@ -42,6 +42,9 @@ last_level=$("$jq" .caches.last_level "$work/stdout")
 run "$@" bench --quick --schemes f16,q4_0 --ops read --side v --tier scalar --head-dim 64,80 --where l2 --dtype bf16 --json
 expect_json '[.results[] | [.scheme, .head_dim]] == [["f16", 64], ["f16", 80], ["q4_0", 64], ["q4_0", 80]]'
 expect_json 'all(.results[]; .op == "read" and .side == "v" and .tier == "scalar" and .dtype == "bf16")'
+run "$@" bench --quick --schemes kv4 --side k --rotation 64 --centring own --json
+expect_json '([.results[].op] | unique | index("append") == null and index("write") != null) and all(.results[]; .centring == "own")'
+expect_error 2 "other --ops would be right" "$@" bench --schemes kv4 --ops write,append --centring own
 run "$@" bench --quick --schemes q8_0 --ops append --side k --tier all --rotation 64 --centring page --json
 expect_json '.tiers == [.results[].tier] and all(.results[]; .rotation == "64" and .centring == "page")'
 

@@ -73,11 +73,11 @@ cp "$work/stdout" "$work/plain.json"
 # Lists, in any order, with words given twice: every combination once.
 run "$@" "$kvtile" eval "$keys" --json --no-speed --schemes kv4,q4_0,kv4 --rotation 64,none --centring all --effort best,all
 expect_json "$sorted"
-expect_json 'length == 2 * 3 * (3 + 1) and (map([.scheme, .rotation, .centring, .effort]) | unique | length) == length'
+expect_json 'length == 2 * 4 * (3 + 1) and (map([.scheme, .rotation, .centring, .effort]) | unique | length) == length'
 expect_json 'map(select(.rotation == "64" and .centring == "page" and .scheme == "kv4") | {(.effort): .snr_db}) | add
     | .best > .default and .default > .fast + 0.3'
 expect_json 'map(select(.effort == "default") | {(.rotation + .centring): .snr_db}) | add
-    | .none64 != .nonenone and .["64none"] != .nonenone and .nonepage > .nonenone and .["64page"] > .["64none"]'
+    | .["64own"] > .["64page"] and .noneown > .nonepage and .none64 != .nonenone and .["64none"] != .nonenone and .nonepage > .nonenone and .["64page"] > .["64none"]'
 # 100 tokens are two pages: the first has no centre, and the second that of the first, page by page or of the sequence.
 expect_json 'group_by([.scheme, .rotation, .effort]) | all(.[]; map({(.centring): .snr_db}) | add | .sequence == .page and .none != .page)'
 "$jq" -S 'map(select(.scheme == "kv4" and .rotation == "64" and .centring == "page" and .effort == "default"))' "$work/stdout" >"$work/a"

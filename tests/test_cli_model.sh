@@ -106,6 +106,12 @@ model --tokens "$tokens" --schemes kv2 --rotation none --json
 "$jq" -e --slurpfile all "$work/all.json" '.[0].kld_mean < ($all[0] | map(select(.scheme == "kv2"))[0].kld_mean) / 2' "$work/stdout" >/dev/null ||
     fail "a first page of kv8 and an open one of bf16 do not help"
 
+# Pages that have centres of their own are full when they are written.
+model --tokens "$tokens" --schemes kv4 --rotation 64 --centring page,own --json
+expect_json 'map({(.centring): .kld_mean}) | add | .own < .page'
+# shellcheck disable=SC2086
+usage "another --open than none would be right" $book --schemes kv4 --centring own --open none
+
 # ---- each layer alone
 model --tokens 100 --schemes kv3 --rotation 64 --first none --open none --by-layer --json
 expect_json '.[0].by_layer | map("\(.layer)\(.side)") == ["0k", "0v", "1k", "1v", "2k", "2v", "3k", "3v"]'

@@ -203,8 +203,8 @@ END_TEST
 START_TEST(plain_rows)
 {
     enum { RANK = 128, ROPE = 64, TOKENS = 140, PAGES = 3 };
-    const kvt_scheme_info *info = kvt_scheme_at((size_t)_i);
-    const kvt_side_options options = { .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_PAGE };
+    const kvt_scheme_info *info = kvt_scheme_at((size_t)_i / 2);
+    const kvt_side_options options = { .rotation = KVT_ROTATION_64, .centring = _i % 2 ? KVT_CENTRING_OWN : KVT_CENTRING_PAGE };
     const kvt_layout layout = latent_layout(info->scheme, KVT_SCHEME_kv8, RANK, ROPE, options, 0);
     float(*rows)[RANK + ROPE] = test_malloc(TOKENS * sizeof *rows);
     uint64_t state = 3;
@@ -667,10 +667,11 @@ START_TEST(guard_pages)
     const bool at_end = _i % 2;
     const uint32_t rank = ranks[test_below(&state, 4)], rope = ropes[test_below(&state, 4)], nope = 1 + test_below(&state, 40),
                    v_dim = 1 + test_below(&state, 40), hidden = test_below(&state, 2) ? 1 + test_below(&state, 60) : 0;
-    const size_t first = test_below(&state, 3) * 31, tokens = 1 + test_below(&state, 2 * KVT_PAGE_TOKENS - 62);
+    static const kvt_centring centrings[] = { KVT_CENTRING_NONE, KVT_CENTRING_PAGE, KVT_CENTRING_OWN };
+    const kvt_centring centring = centrings[test_below(&state, 3)];
+    const size_t first = centring == KVT_CENTRING_OWN ? 0 : test_below(&state, 3) * 31, tokens = 1 + test_below(&state, 2 * KVT_PAGE_TOKENS - 62);
     const kvt_scheme latent_scheme = any_scheme(&state), rope_scheme = any_scheme(&state);
-    const kvt_side_options options = { .rotation = test_below(&state, 2) ? KVT_ROTATION_64 : KVT_ROTATION_NONE,
-                                       .centring = test_below(&state, 2) ? KVT_CENTRING_PAGE : KVT_CENTRING_NONE };
+    const kvt_side_options options = { .rotation = test_below(&state, 2) ? KVT_ROTATION_64 : KVT_ROTATION_NONE, .centring = centring };
     kvt_mla_rows rows = { .size = sizeof rows,
                           .rows = place_matrix(&state, tokens, hidden ? hidden : rank + rope, at_end),
                           .hidden_dim = hidden,
@@ -1076,7 +1077,7 @@ int main(int argc, char **argv)
     TCase *tcase = tcase_create("mla");
     tcase_set_timeout(tcase, 300);
     tcase_add_loop_test(tcase, rows_are_exact, 0, 120 / KVT_TEST_SHARE);
-    tcase_add_loop_test(tcase, plain_rows, 0, (int)test_scheme_count());
+    tcase_add_loop_test(tcase, plain_rows, 0, 2 * (int)test_scheme_count());
     tcase_add_loop_test(tcase, expansion_is_exact, 0, 80 / KVT_TEST_SHARE);
     tcase_add_loop_test(tcase, absorbed_is_expanded, 0, (int)test_scheme_count());
     tcase_add_test(tcase, bytes_per_token);

@@ -12,6 +12,8 @@ static const kvt_side_options plain[] = {
     { .centring = KVT_CENTRING_PAGE },
     { .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_PAGE },
     { .rotation = KVT_ROTATION_128, .centring = KVT_CENTRING_SEQUENCE },
+    { .centring = KVT_CENTRING_OWN },
+    { .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN },
 };
 static const kvt_side_options efforts[] = {
     { .effort = KVT_EFFORT_FAST },
@@ -91,11 +93,13 @@ static void check_options(const kvt_scheme_info *info, kvt_side which, uint32_t 
         ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
         ck_assert_uint_eq(layout.page_bytes, o.page_bytes);
         const kvt_pages pages = { .base = got, .stride = o.page_bytes, .count = PAGES };
-        /* At once, in pieces of any size, and one by one. */
+        /* At once, in pieces of any size, and one by one; of pages that have centres of their own, page by page. */
         for (unsigned piece = 0; piece < 3; piece++) {
             memcpy(got, fill, bytes);
             for (size_t done = 0; done < TOKENS;) {
                 size_t n = piece == 0 ? TOKENS : piece == 1 ? 1 + test_below(&state, 40) : 1;
+                if (piece > 0 && options->centring == KVT_CENTRING_OWN)
+                    n = KVT_PAGE_TOKENS * piece;
                 n = n < TOKENS - done ? n : TOKENS - done;
                 ck_assert_int_eq(kvt_write(&layout, which, &pages, done, n, rows + done * row_bytes, dtype, (ptrdiff_t)row_bytes), KVT_OK);
                 done += n;
@@ -179,7 +183,7 @@ START_TEST(wrong_options)
         kvt_side_options options;
     } wrong[] = {
         { KVT_SCHEME_kv4, { .rotation = (kvt_rotation)32 } },
-        { KVT_SCHEME_kv4, { .centring = (kvt_centring)3 } },
+        { KVT_SCHEME_kv4, { .centring = (kvt_centring)4 } },
         { KVT_SCHEME_kv4, { .effort = (kvt_effort)3 } },
         { KVT_SCHEME_kv4, { .fp8_block = 32 } },
         { KVT_SCHEME_kv4, { .fp8_scale = KVT_FP8_SCALE_E8M0 } },
@@ -231,6 +235,66 @@ START_TEST(page_before)
 }
 END_TEST
 
+/* Pages that have centres of their own are written from their first token on, in any order, however many tokens they have; again when there are more.
+ */
+START_TEST(own_pages)
+{
+    enum { DIM = 72 };
+    kvt_spec spec = test_spec(KVT_SCHEME_kv4, KVT_SCHEME_kv5, DIM, DIM);
+    spec.kv_heads = 3;
+    spec.k_options = spec.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
+    oracle_layout o;
+    oracle_layout_init(&o, &spec);
+    kvt_layout layout;
+    ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+    const size_t bytes = PAGES * o.page_bytes, stride = DIM * sizeof(float);
+    unsigned char *rows = test_malloc(TOKENS * stride), *want = test_malloc(3 * bytes), *got = test_malloc(3 * bytes);
+    uint64_t state = 5;
+    make_rows(&state, DIM, rows, KVT_F32);
+    memset(want, 0xa5, 3 * bytes);
+    memset(got, 0xa5, 3 * bytes);
+    unsigned char *table[PAGES];
+    void *places[PAGES];
+    for (size_t p = 0; p < PAGES; p++) {
+        table[p] = want + p * o.page_bytes;
+        places[p] = p == 1 ? NULL : got + p * o.page_bytes; /* nobody needs the page before */
+    }
+    const kvt_pages pages = { .table = places, .count = PAGES };
+    for (int which = KVT_K; which <= KVT_V; which++) {
+        const kvt_side side = (kvt_side)which;
+        oracle_write(&o, side, table, 128, 21, rows, KVT_F32, (ptrdiff_t)stride);
+        ck_assert_int_eq(kvt_write(&layout, side, &pages, 128, 21, rows, KVT_F32, (ptrdiff_t)stride), KVT_OK);
+        ck_assert_uint_eq(test_difference(want, got, bytes), bytes);
+        oracle_write(&o, side, table, 128, 1, rows + stride, KVT_F32, (ptrdiff_t)stride);
+        ck_assert_int_eq(kvt_write(&layout, side, &pages, 128, 1, rows + stride, KVT_F32, (ptrdiff_t)stride), KVT_OK);
+        ck_assert_uint_eq(test_difference(want, got, bytes), bytes);
+        oracle_write(&o, side, table, 0, 64, rows + 64 * stride, KVT_F32, (ptrdiff_t)stride);
+        ck_assert_int_eq(kvt_write(&layout, side, &pages, 0, 64, rows + 64 * stride, KVT_F32, (ptrdiff_t)stride), KVT_OK);
+        ck_assert_uint_eq(test_difference(want, got, bytes), bytes);
+        for (size_t first = 1; first < 64; first += 31) {
+            ck_assert_int_eq(kvt_write(&layout, side, &pages, first, 1, rows, KVT_F32, (ptrdiff_t)stride), KVT_ERR_RANGE);
+            ck_assert_int_eq(kvt_write(&layout, side, &pages, first, 64, rows, KVT_F32, (ptrdiff_t)stride), KVT_ERR_NULL);
+            ck_assert_uint_eq(test_difference(want, got, bytes), bytes);
+        }
+    }
+    /* One token of all heads. */
+    kvt_pages heads[3];
+    for (size_t h = 0; h < 3; h++)
+        heads[h] = (kvt_pages){ .base = got + h * bytes, .stride = o.page_bytes, .count = PAGES };
+    ck_assert_int_eq(kvt_append(&layout, KVT_K, heads, 63, rows, KVT_F32, (ptrdiff_t)stride), KVT_ERR_RANGE);
+    ck_assert_int_eq(kvt_append(&layout, KVT_K, heads, 64, rows, KVT_F32, (ptrdiff_t)stride), KVT_OK);
+    for (size_t h = 0; h < 3; h++) {
+        for (size_t p = 0; p < PAGES; p++)
+            table[p] = want + h * bytes + p * o.page_bytes;
+        oracle_write(&o, KVT_K, table, 64, 1, rows + h * stride, KVT_F32, (ptrdiff_t)stride);
+    }
+    ck_assert_uint_eq(test_difference(want, got, 3 * bytes), 3 * bytes);
+    free(rows);
+    free(want);
+    free(got);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("options");
@@ -241,6 +305,7 @@ int main(void)
     tcase_add_loop_test(tcase, garbage, 0, schemes);
     tcase_add_test(tcase, wrong_options);
     tcase_add_test(tcase, page_before);
+    tcase_add_test(tcase, own_pages);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
 }

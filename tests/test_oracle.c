@@ -751,14 +751,14 @@ START_TEST(options_quality)
 {
     static const uint32_t dims[] = { 128, 112, 80 };
     static const kvt_rotation rotations[] = { KVT_ROTATION_NONE, KVT_ROTATION_64, KVT_ROTATION_128 };
-    static const kvt_centring centrings[] = { KVT_CENTRING_NONE, KVT_CENTRING_SEQUENCE, KVT_CENTRING_PAGE };
+    static const kvt_centring centrings[] = { KVT_CENTRING_NONE, KVT_CENTRING_SEQUENCE, KVT_CENTRING_PAGE, KVT_CENTRING_OWN };
     kvt_scheme scheme = kvt_scheme_at((size_t)_i)->scheme;
     for (size_t d = 0; d < 3; d++) {
         kvt_spec spec = test_spec(scheme, KVT_SCHEME_NONE, dims[d], 0);
         spec.k_options.effort = KVT_EFFORT_FAST;
         double plain = measure(&spec, 3, 1, 0), shifted = 0;
         for (size_t r = 0; r < 3; r++) {
-            for (size_t c = 0; c < 3; c++) {
+            for (size_t c = 0; c < sizeof centrings / sizeof *centrings; c++) {
                 spec.k_options.rotation = rotations[r];
                 spec.k_options.centring = centrings[c];
                 double db = measure(&spec, 3, 1, 0), least = plain < 100 ? plain - 0.8 : 100;

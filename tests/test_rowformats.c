@@ -571,6 +571,7 @@ START_TEST(through_floats)
         { KVT_SCHEME_e4m3, { .fp8_scale = KVT_FP8_SCALE_E8M0 } },
         { KVT_SCHEME_kv8, { .effort = KVT_EFFORT_DEFAULT } },
         { KVT_SCHEME_kv4, { .rotation = KVT_ROTATION_128, .centring = KVT_CENTRING_SEQUENCE, .effort = KVT_EFFORT_FAST } },
+        { KVT_SCHEME_kv5, { .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN } },
     };
     static const uint32_t some_dims[] = { 64, 80, 33, 576 };
     test_tier tiers[32];

@@ -131,10 +131,12 @@ typedef enum kvt_side { KVT_K = 0, KVT_V = 1, KVT_ROPE = 2, KVT_LATENT = KVT_K }
 /* An orthonormal transform of rows before they are encoded, undone when they are read: it spreads outlier channels over a block of 64 or 128. */
 typedef enum kvt_rotation { KVT_ROTATION_NONE = 0, KVT_ROTATION_64 = 64, KVT_ROTATION_128 = 128 } kvt_rotation;
 
-/* A row that is subtracted before encoding and added when reading; every page stores its own. It is estimated from tokens that are stored
- * already: of the page before (PAGE), or once, of the first page (SEQUENCE). Then the first token of a page must be written before its others, and
- * after all tokens of the page before it. */
-typedef enum kvt_centring { KVT_CENTRING_NONE = 0, KVT_CENTRING_SEQUENCE = 1, KVT_CENTRING_PAGE = 2 } kvt_centring;
+/* A row that is subtracted before encoding and added when reading; every page stores its own.
+ *   SEQUENCE, PAGE  estimated from tokens that are stored already: once, of the first page, or of the page before. The first token of a page must be
+ *                   written before its others, and after all tokens of the page before it.
+ *   OWN             the mean of the page's own tokens, which is the more accurate: a page is written in one call, from its first token on. What is
+ *                   not a whole page yet is best kept as f16 or bf16 elsewhere (a segment of its own when attending). Pages need no order. */
+typedef enum kvt_centring { KVT_CENTRING_NONE = 0, KVT_CENTRING_SEQUENCE = 1, KVT_CENTRING_PAGE = 2, KVT_CENTRING_OWN = 3 } kvt_centring;
 
 /* How long the kv schemes' encoder searches for scales. Reading does not depend on it, nor do sizes. */
 typedef enum kvt_effort { KVT_EFFORT_DEFAULT = 0, KVT_EFFORT_FAST = 1, KVT_EFFORT_BEST = 2 } kvt_effort;
@@ -230,7 +232,8 @@ KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
  *   row_stride  bytes from one row to the next, may be negative; |row_stride| >= the bytes of a row unless n_tokens is 1
  *   n_tokens    0 is allowed and does nothing
  * Writing tokens one by one, in any order, gives the same bytes as writing them at once. With centring the order
- * matters (kvt_centring), and writing the first token of page p > 0 reads page p - 1. NaN and infinity: docs/formats.md, each scheme.
+ * matters (kvt_centring), and writing the first token of page p > 0 reads page p - 1, or, with KVT_CENTRING_OWN, first_token is
+ * a multiple of 64 (otherwise RANGE). NaN and infinity: docs/formats.md, each scheme.
  * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE, DTYPE, STRIDE, RANGE. Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                             const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);

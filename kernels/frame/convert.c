@@ -280,6 +280,23 @@ static void copy_out(const kvt_transfer *t, const coder *c, const grid *g, const
     }
 }
 
+/* Rows of another engine, to be made floats. */
+typedef struct encoded_rows {
+    const coder *c;
+    const void *rows;
+    ptrdiff_t stride;
+    uint32_t dim;
+} encoded_rows;
+
+static kvt_matrix decoded_rows(const void *of, size_t first, uint32_t n, float *made)
+{
+    const encoded_rows *e = of;
+    const uint32_t stride = in_groups(e->dim);
+    for (uint32_t i = 0; i < n; i++)
+        e->c->codec->decode(made + (size_t)i * stride, (const uint8_t *)e->rows + (ptrdiff_t)(first + i) * e->stride, e->dim, &e->c->params);
+    return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(stride * sizeof *made) };
+}
+
 kvt_status kvt_convert_in(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, kvt_row_format format,
                           const void *rows, ptrdiff_t row_stride, const kvt_row_options *options)
 {
@@ -288,22 +305,19 @@ kvt_status kvt_convert_in(const kvt_layout *layout, kvt_side side, const kvt_pag
     kvt_status status = check_convert(layout, side, pages, first_token, n_tokens, format, rows, row_stride, options, &t, &c);
     if (status || n_tokens == 0)
         return status;
+    status = kvt_transfer_check_centre(&t, first_token);
+    if (status)
+        return status;
     const grid *g = common_grid(&t, format);
-    const uint32_t stride = in_groups(t.side->dim);
-    scratch work;
-    for (size_t done = 0; done < n_tokens && !status;) {
+    if (!g)
+        return kvt_write_made(layout, side, pages, first_token, n_tokens, decoded_rows, &(encoded_rows){ &c, rows, row_stride, t.side->dim });
+    tile_codes tile;
+    for (size_t done = 0; done < n_tokens;) {
         const kvt_tile at = kvt_tile_of(&t, first_token + done, n_tokens - done);
-        const uint8_t *from = (const uint8_t *)rows + (ptrdiff_t)done * row_stride;
-        if (g) {
-            copy_in(&t, &c, g, &at, from, row_stride, &work.tile);
-        } else {
-            for (uint32_t i = 0; i < at.count; i++)
-                c.codec->decode(work.x + (size_t)i * stride, from + (ptrdiff_t)i * row_stride, t.side->dim, &c.params);
-            status = kvt_write(layout, side, pages, first_token + done, at.count, work.x, KVT_F32, (ptrdiff_t)(stride * sizeof *work.x));
-        }
+        copy_in(&t, &c, g, &at, (const uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, &tile);
         done += at.count;
     }
-    return status;
+    return KVT_OK;
 }
 
 kvt_status kvt_convert_out(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,

@@ -41,7 +41,7 @@ static kvt_status side_of(const kvt_scheme_info *scheme, uint32_t dim, const kvt
     }
     if (options->rotation != KVT_ROTATION_NONE && options->rotation != KVT_ROTATION_64 && options->rotation != KVT_ROTATION_128)
         return KVT_ERR_OPTIONS;
-    if ((unsigned)options->centring > KVT_CENTRING_PAGE || (unsigned)options->effort > KVT_EFFORT_BEST)
+    if ((unsigned)options->centring > KVT_CENTRING_OWN || (unsigned)options->effort > KVT_EFFORT_BEST)
         return KVT_ERR_OPTIONS;
 
     const uint32_t blocks = block == 0 ? 0 : block == KVT_BLOCK_ROW ? 1 : ceil_div(padded, block);

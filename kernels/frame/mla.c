@@ -89,21 +89,34 @@ static const uint8_t *row_at(const kvt_matrix *m, uint32_t i)
     return (const uint8_t *)m->numbers + (ptrdiff_t)i * m->row_stride;
 }
 
-/* The latents of n tokens, as they are to be stored; weights are those of the norm. */
-static kvt_matrix latents_of(const latent_call *c, const kvt_mla_rows *r, size_t first, uint32_t n, const float *weights, float *made)
+/* One call that stores tokens; weights are those of the norm. */
+typedef struct write_call {
+    const latent_call *c;
+    const kvt_mla_rows *rows;
+    const float *weights;
+} write_call;
+
+/* The latents of n tokens, as they are to be stored. */
+static kvt_matrix latents_of(const void *of, size_t first, uint32_t n, float *made)
 {
+    const write_call *w = of;
+    const latent_call *c = w->c;
+    const kvt_mla_rows *r = w->rows;
     const uint32_t dim = c->latent.side->dim;
     const kvt_matrix rows = rows_of(c, r, first, n, 0, dim, made);
     if (!r->norm)
         return rows;
     for (uint32_t i = 0; i < n; i++)
-        c->kernels->normalise(made + (size_t)i * dim, row_at(&rows, i), rows.dtype, dim, weights, r->norm_epsilon);
+        c->kernels->normalise(made + (size_t)i * dim, row_at(&rows, i), rows.dtype, dim, w->weights, r->norm_epsilon);
     return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(dim * sizeof *made) };
 }
 
 /* And their rotary parts. */
-static kvt_matrix ropes_of(const latent_call *c, const kvt_mla_rows *r, size_t first, uint32_t n, float *made)
+static kvt_matrix ropes_of(const void *of, size_t first, uint32_t n, float *made)
 {
+    const write_call *w = of;
+    const latent_call *c = w->c;
+    const kvt_mla_rows *r = w->rows;
     const uint32_t dim = c->rope.side->dim, pairs = dim / 2;
     const kvt_matrix rows = rows_of(c, r, first, n, c->latent.side->dim, dim, made);
     if (!r->rope_pairs)
@@ -133,21 +146,12 @@ kvt_status kvt_mla_write(const kvt_layout *layout, const kvt_pages *pages, size_
         status = kvt_transfer_check_centre(&c.rope, first_token);
     if (status)
         return status;
-    float made[KVT_TILE_TOKENS * KVT_MAX_DIM], weights[KVT_MAX_DIM];
+    float weights[KVT_MAX_DIM];
     if (r->norm)
         c.kernels->widen(weights, r->norm, r->norm_dtype, c.latent.side->dim);
-    for (size_t done = 0; done < n_tokens && !status;) {
-        const size_t token = first_token + done;
-        const uint32_t n = kvt_tile_of(&c.latent, token, n_tokens - done).count;
-        kvt_matrix rows = latents_of(&c, r, done, n, weights, made);
-        status = kvt_write(layout, KVT_LATENT, pages, token, n, rows.numbers, rows.dtype, rows.row_stride);
-        if (status)
-            return status;
-        rows = ropes_of(&c, r, done, n, made);
-        status = kvt_write(layout, KVT_ROPE, pages, token, n, rows.numbers, rows.dtype, rows.row_stride);
-        done += n;
-    }
-    return status;
+    const write_call call = { &c, r, weights };
+    status = kvt_write_made(layout, KVT_LATENT, pages, first_token, n_tokens, latents_of, &call);
+    return status ? status : kvt_write_made(layout, KVT_ROPE, pages, first_token, n_tokens, ropes_of, &call);
 }
 
 /* ---- out ---- */

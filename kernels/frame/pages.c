@@ -47,7 +47,7 @@ static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_
     return mu;
 }
 
-/* Writes the centre of page p, whose first token comes next. `staged` is for use in between. */
+/* Writes the centre of page p, whose first token comes next, from what is stored. `staged` is for use in between. */
 static void renew_centre(const transfer *t, size_t p, float *staged, float mu[KVT_MAX_DIM])
 {
     uint8_t *centre = kvt_page_at(t->at.pages, p) + t->at.side->centre_offset;
@@ -93,7 +93,7 @@ static void buffer_rows(const transfer *t, size_t token, uint32_t count, const u
 
 static void renew_centre_if_due(const transfer *t, size_t token, float *buffer, float mu[KVT_MAX_DIM])
 {
-    if (t->at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0)
+    if (t->at.side->centre_bytes && token % KVT_PAGE_TOKENS == 0 && t->at.options->centring != KVT_CENTRING_OWN)
         renew_centre(t, token / KVT_PAGE_TOKENS, buffer, mu);
 }
 
@@ -122,6 +122,47 @@ static void write_buffered(const transfer *t, size_t first_token, size_t n_token
         buffer_rows(t, token, at.count, row + (ptrdiff_t)done * row_stride, row_stride, dtype, (uint8_t *)buffer, mu);
         write_rows(t, &at, (const uint8_t *)buffer, (ptrdiff_t)stride, t->is_staged ? KVT_F32 : dtype);
         done += at.count;
+    }
+}
+
+/* Sums of channels of a page's own tokens, of which there are n; rotating their mean is rotating each of them. */
+static void store_own_centre(const transfer *t, size_t token, const float *sum, size_t n)
+{
+    float mean[KVT_MAX_DIM], mu[KVT_MAX_DIM];
+    const float part = 1.0f / (float)n;
+    for (uint32_t c = 0; c < t->tile.dim; c++)
+        mean[c] = sum[c] * part;
+    t->at.tier->stage->prepare(mu, (const uint8_t *)mean, 0, KVT_F32, 1, t->at.side->dim, t->at.options->rotation, NULL);
+    t->at.tier->stage->store_centre(kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, mu, t->tile.dim);
+}
+
+/* The n tokens, at most a page and from its first on, that are the call's from `first` on. */
+static void write_page(const transfer *t, size_t token, size_t first, uint32_t n, kvt_make_rows *make, const void *of)
+{
+    float made[KVT_TILE_TOKENS * KVT_MAX_DIM];
+    {
+        float sum[KVT_MAX_DIM] = { 0 }, staged[KVT_TILE_TOKENS * KVT_MAX_DIM];
+        for (uint32_t i = 0; i < n; i += KVT_TILE_TOKENS) {
+            const uint32_t count = n - i < KVT_TILE_TOKENS ? n - i : KVT_TILE_TOKENS;
+            const kvt_matrix rows = make(of, first + i, count, made);
+            t->at.tier->stage->prepare(staged, rows.numbers, rows.row_stride, rows.dtype, count, t->at.side->dim, KVT_ROTATION_NONE, NULL);
+            t->at.tier->stage->add(sum, staged, count, t->tile.dim);
+        }
+        store_own_centre(t, token, sum, n);
+    }
+    for (uint32_t i = 0; i < n; i += KVT_TILE_TOKENS) {
+        const uint32_t count = n - i < KVT_TILE_TOKENS ? n - i : KVT_TILE_TOKENS;
+        const kvt_matrix rows = make(of, first + i, count, made);
+        write_buffered(t, token + i, count, rows.numbers, rows.dtype, rows.row_stride);
+    }
+}
+
+/* Pages that have centres of their own. */
+static void write_pages(const transfer *t, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *of)
+{
+    for (size_t done = 0; done < n_tokens; done += KVT_PAGE_TOKENS) {
+        const uint32_t n = n_tokens - done < KVT_PAGE_TOKENS ? (uint32_t)(n_tokens - done) : KVT_PAGE_TOKENS;
+        write_page(t, first_token + done, done, n, make, of);
     }
 }
 
@@ -165,6 +206,14 @@ static void append(const transfer *t, const kvt_pages *pages, uint32_t heads, si
         append_rows(t, pages, heads, token, rows, dtype, head_stride);
 }
 
+static kvt_matrix rows_as_they_are(const void *of, size_t first, uint32_t n, float *made)
+{
+    (void)n;
+    (void)made;
+    const kvt_matrix *all = of;
+    return (kvt_matrix){ (const uint8_t *)all->numbers + (ptrdiff_t)first * all->row_stride, all->dtype, all->row_stride };
+}
+
 kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *rows,
                      kvt_dtype dtype, ptrdiff_t row_stride)
 {
@@ -177,7 +226,9 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
         status = kvt_transfer_check_centre(&t.at, first_token);
     if (status)
         return status;
-    if (n_tokens == 1) {
+    if (t.at.options->centring == KVT_CENTRING_OWN) {
+        write_pages(&t, first_token, n_tokens, rows_as_they_are, &(kvt_matrix){ rows, dtype, row_stride });
+    } else if (n_tokens == 1) {
         append(&t, pages, 1, first_token, rows, dtype, 0);
     } else if (t.is_staged || t.is_padded) {
         write_buffered(&t, first_token, n_tokens, rows, dtype, row_stride);
@@ -189,6 +240,27 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
         }
     }
     return KVT_OK;
+}
+
+kvt_status kvt_write_made(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, kvt_make_rows *make,
+                          const void *of)
+{
+    transfer t;
+    kvt_status status = begin(&t, layout, side, pages, KVT_F32);
+    if (status)
+        return status;
+    if (t.at.options->centring == KVT_CENTRING_OWN) {
+        write_pages(&t, first_token, n_tokens, make, of);
+        return KVT_OK;
+    }
+    float made[KVT_TILE_TOKENS * KVT_MAX_DIM];
+    for (size_t done = 0; done < n_tokens && !status;) {
+        const uint32_t n = kvt_tile_of(&t.at, first_token + done, n_tokens - done).count;
+        const kvt_matrix rows = make(of, done, n, made);
+        status = kvt_write(layout, side, pages, first_token + done, n, rows.numbers, rows.dtype, rows.row_stride);
+        done += n;
+    }
+    return status;
 }
 
 kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t token, const void *rows, kvt_dtype dtype,
@@ -211,7 +283,12 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
         return KVT_ERR_NULL;
     if (!kvt_rows_are_apart(heads, t.at.side->dim * t.element_bytes, head_stride))
         return KVT_ERR_STRIDE;
-    for (uint32_t h = 0; h < heads; h += KVT_TILE_TOKENS)
+    const bool is_own = t.at.options->centring == KVT_CENTRING_OWN;
+    for (uint32_t h = 0; is_own && h < heads; h++) {
+        t.at.pages = pages + h;
+        write_pages(&t, token, 1, rows_as_they_are, &(kvt_matrix){ (const uint8_t *)rows + (ptrdiff_t)h * head_stride, dtype, 0 });
+    }
+    for (uint32_t h = 0; !is_own && h < heads; h += KVT_TILE_TOKENS)
         append(&t, pages + h, heads - h < KVT_TILE_TOKENS ? heads - h : KVT_TILE_TOKENS, token, (const uint8_t *)rows + (ptrdiff_t)h * head_stride,
                dtype, head_stride);
     return KVT_OK;

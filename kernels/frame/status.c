@@ -32,8 +32,8 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_STRIDE:
         return "a stride is too small: rows or pages would overlap";
     case KVT_ERR_RANGE:
-        return "a number is out of range: tokens beyond the pages, a head beyond the layout, a chunk or worker beyond the last, an unknown "
-               "engine, or no sequences";
+        return "a number is out of range: tokens beyond the pages, or not from a page's first on though pages have centres of their own, a head "
+               "beyond the layout, a chunk or worker beyond the last, an unknown engine, or no sequences";
     case KVT_ERR_OVERFLOW:
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:

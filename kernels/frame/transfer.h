@@ -4,6 +4,8 @@
 
 #include "kernels/frame/frame.h"
 
+#include <kvtile/mla.h>
+
 typedef struct kvt_transfer {
     const kvt_side_layout *side;
     size_t page_bytes;
@@ -90,9 +92,11 @@ static inline uint8_t *kvt_page_at(const kvt_pages *pages, size_t p)
     return pages->table ? pages->table[p] : (uint8_t *)pages->base + p * pages->stride;
 }
 
-/* With centring, writing needs the page before a new one: its tokens make the centre. Errors: NULL. */
+/* With centring, writing needs the page before a new one, whose tokens make the centre, or all that the page is to have. Errors: NULL, RANGE. */
 static inline kvt_status kvt_transfer_check_centre(const kvt_transfer *t, size_t first_token)
 {
+    if (t->options->centring == KVT_CENTRING_OWN)
+        return first_token % KVT_PAGE_TOKENS ? KVT_ERR_RANGE : KVT_OK;
     const bool is_missing = t->side->centre_bytes && first_token % KVT_PAGE_TOKENS == 0 && first_token > 0 && t->pages->table &&
                             !t->pages->table[first_token / KVT_PAGE_TOKENS - 1];
     return is_missing ? KVT_ERR_NULL : KVT_OK;
@@ -122,5 +126,13 @@ static inline kvt_tile kvt_tile_of(const kvt_transfer *t, size_t token, size_t n
 {
     return kvt_tile_in(kvt_page_at(t->pages, token / KVT_PAGE_TOKENS), t, token, n_tokens);
 }
+
+/* Rows of n tokens of one tile, from the call's `first` on: where they are, or in `made`, which has room for a tile of floats. */
+typedef kvt_matrix kvt_make_rows(const void *of, size_t first, uint32_t n, float *made);
+
+/* kvt_write of rows that are made a tile at a time, and with KVT_CENTRING_OWN twice: for the centre, and to be stored. Its arguments are checked, but
+ * the rows are not. */
+kvt_status kvt_write_made(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, kvt_make_rows *make,
+                          const void *of);
 
 #endif

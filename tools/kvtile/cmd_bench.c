@@ -38,7 +38,7 @@ static const char HELP[] =
     "                   l2: all data stay in the L2 cache; memory: three times the last-level cache is walked (default: both)\n"
     "  --dtype f32|f16|bf16\n"
     "                   rows outside (default: f32)\n"
-    "  --rotation none|64|128, --centring none|sequence|page, --effort default|fast|best\n"
+    "  --rotation none|64|128, --centring none|sequence|page|own, --effort default|fast|best\n"
     "  --fp8-block row|32|64|128, --fp8-scale f32|e8m0\n"
     "                   how rows are stored (default: the first of each); schemes that have no such option are left out\n"
     "  --group LIST, --tokens LIST, --kv-heads N, --threads LIST\n"
@@ -265,7 +265,7 @@ static int choose(options *chosen, const texts *given)
     static const word_value dtypes[] = { { "f32", KVT_F32 }, { "f16", KVT_F16 }, { "bf16", KVT_BF16 }, { NULL, 0 } };
     static const word_value rotations[] = { { "none", KVT_ROTATION_NONE }, { "64", KVT_ROTATION_64 }, { "128", KVT_ROTATION_128 }, { NULL, 0 } };
     static const word_value centrings[] = {
-        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { NULL, 0 }
+        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { "own", KVT_CENTRING_OWN }, { NULL, 0 }
     };
     static const word_value efforts[] = { { "default", KVT_EFFORT_DEFAULT }, { "fast", KVT_EFFORT_FAST }, { "best", KVT_EFFORT_BEST }, { NULL, 0 } };
     static const word_value fp8_blocks[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 }, { NULL, 0 } };
@@ -298,6 +298,12 @@ static int choose(options *chosen, const texts *given)
     selection->options.fp8_scale = (kvt_fp8_scale)fp8_scale;
     if (given->ops == NULL)
         selection->ops = (1U << BENCH_N_OPS) - 1;
+    if (centring == KVT_CENTRING_OWN && given->ops != NULL && (selection->ops >> BENCH_APPEND & 1) != 0) {
+        error_print(WHO, "--centring own", "is for whole pages, which are not appended token by token: other --ops would be right");
+        return -1;
+    }
+    if (centring == KVT_CENTRING_OWN)
+        selection->ops &= ~(1U << BENCH_APPEND);
     if (given->head_dim == NULL)
         chosen->dims[selection->n_dims++] = selection->rope != NULL ? 512 : 128;
     if (given->group == NULL)
@@ -346,7 +352,7 @@ static const char *rotation_name(kvt_rotation rotation)
 
 static const char *centring_name(kvt_centring centring)
 {
-    return centring == KVT_CENTRING_PAGE ? "page" : centring == KVT_CENTRING_SEQUENCE ? "sequence" : "none";
+    return centring == KVT_CENTRING_OWN ? "own" : centring == KVT_CENTRING_PAGE ? "page" : centring == KVT_CENTRING_SEQUENCE ? "sequence" : "none";
 }
 
 static const char *effort_name(kvt_effort effort)

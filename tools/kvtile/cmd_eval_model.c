@@ -59,12 +59,24 @@ static int report(const eval_pairs *pairs, const eval_model_options *options, ev
     return status == 0 ? 0 : 1;
 }
 
+/* Without an open page each token is stored at once, where centres of whole pages are not known. */
+static int check_centres(const eval_pairs *pairs, const eval_model_options *options, const char *who)
+{
+    for (size_t i = 0; i < pairs->n && options->open == KVT_SCHEME_NONE; i++) {
+        if (pairs->pairs[i].k.options.centring != KVT_CENTRING_OWN && pairs->pairs[i].v.options.centring != KVT_CENTRING_OWN)
+            continue;
+        error_print(who, "--centring own", "pages are written when they are full, so there is an open page: another --open than none would be right");
+        return -1;
+    }
+    return 0;
+}
+
 int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, bool table,
                        json_t *page, const char *who)
 {
     eval_model_options options = { .bos = bos, .by_layer = by_layer };
     eval_pairs pairs = { 0 };
-    const bool chosen = choose(&options, texts, who) == 0 && eval_choose_pairs(&pairs, words, who) == 0;
+    const bool chosen = choose(&options, texts, who) == 0 && eval_choose_pairs(&pairs, words, who) == 0 && check_centres(&pairs, &options, who) == 0;
     const int code = chosen ? report(&pairs, &options, output, table, page, who) : 2;
     free(pairs.pairs);
     return code;

@@ -56,7 +56,7 @@ static const char help[] =
     "  --flash-attn WORD  llama.cpp: on (default) or off\n"
     "  --draft N          llama.cpp: tokens drafted by the model's own MTP layers\n"
     "  --block-size N     vllm: tokens of a block (16)\n"
-    "  --centring WORD    kvtile: none (default), sequence or page\n"
+    "  --centring WORD    kvtile: none (default), sequence, page or own\n"
     "  --fp8-block WORD   kvtile, logical: channels that share a scale of e4m3 or e5m2: row (default), 32, 64, 128\n"
     "  --fp8-scale WORD   kvtile, logical: f32 (default) or e8m0\n"
     "\n"
@@ -399,7 +399,7 @@ static int parse_engine_options(const arguments *a, kvt_size_request *r)
 {
     static const word flash[] = { { "on", 0 }, { "off", 1 }, { NULL, 0 } };
     static const word centrings[] = {
-        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { NULL, 0 }
+        { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { "own", KVT_CENTRING_OWN }, { NULL, 0 }
     };
     static const word blocks[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 }, { NULL, 0 } };
     static const word scales[] = { { "f32", KVT_FP8_SCALE_F32 }, { "e8m0", KVT_FP8_SCALE_E8M0 }, { NULL, 0 } };

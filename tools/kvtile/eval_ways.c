@@ -15,7 +15,9 @@ typedef struct word {
 } word;
 
 static const word ROTATIONS[] = { { "none", KVT_ROTATION_NONE }, { "64", KVT_ROTATION_64 }, { "128", KVT_ROTATION_128 } };
-static const word CENTRINGS[] = { { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE } };
+static const word CENTRINGS[] = {
+    { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { "own", KVT_CENTRING_OWN }
+};
 static const word EFFORTS[] = { { "fast", KVT_EFFORT_FAST }, { "default", KVT_EFFORT_DEFAULT }, { "best", KVT_EFFORT_BEST } };
 static const word FP8_BLOCKS[] = { { "row", 0 }, { "32", 32 }, { "64", 64 }, { "128", 128 } };
 static const word FP8_SCALES[] = { { "f32", KVT_FP8_SCALE_F32 }, { "e8m0", KVT_FP8_SCALE_E8M0 } };
@@ -197,7 +199,9 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
                       .n_all = n_schemes,
                       .rest = "peers" };
     choice rotation = { "--rotation", "rotation", "none, 64, 128 or all would be right", ROTATIONS, COUNT(ROTATIONS), 0, NULL, { false } };
-    choice centring = { "--centring", "centring", "none, sequence, page or all would be right", CENTRINGS, COUNT(CENTRINGS), 0, NULL, { false } };
+    choice centring = {
+        "--centring", "centring", "none, sequence, page, own or all would be right", CENTRINGS, COUNT(CENTRINGS), 0, NULL, { false }
+    };
     choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), 0, NULL, { false } };
     choice block = { "--fp8-block", "block", "row, 32, 64, 128 or all would be right", FP8_BLOCKS, COUNT(FP8_BLOCKS), 0, NULL, { false } };
     choice scale = { "--fp8-scale", "number format of scales", "f32, e8m0 or all would be right", FP8_SCALES, COUNT(FP8_SCALES), 0, NULL, { false } };
