@@ -108,6 +108,29 @@ expect_json '.[0].snr_db != .[1].snr_db and .[0].centred_snr_db == .[1].centred_
 expect_error 1 "--from 100 leaves none" "$@" "$kvtile" eval "$keys" --from 100
 expect_error 2 "for --from" "$@" "$kvtile" eval "$keys" --from -1
 
+# However many tokens there are, they pass through memory in blocks: a page 257 times over is like it once, and its last page has the centre of the one
+# before.
+tail -c +21 "$keys" | head -c 16384 >"$work/once_k.raw"
+cat "$work/once_k.raw" "$work/once_k.raw" "$work/once_k.raw" >"$work/thrice_k.raw"
+i=0
+while [ $i -lt 257 ]; do
+    cat "$work/once_k.raw"
+    i=$((i + 1))
+done >"$work/often_k.raw"
+blocks="--json --no-speed --dtype f32 --rotation 64"
+for n in 1,once 257,often; do
+    # shellcheck disable=SC2086
+    run "$@" "$kvtile" eval "$work/${n#*,}_k.raw" --shape "$((${n%,*} * 64)),64" $blocks --schemes kv4,q4_0,kvarn4_g64 --centring none,own
+    "$jq" -S 'map([.scheme, .centring, (.snr_db * 1e6 | round), .max_abs_error])' "$work/stdout" >"$work/${n#*,}"
+done
+cmp "$work/once" "$work/often" || fail "many tokens differ from few"
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval "$work/thrice_k.raw" --shape 192,64 $blocks --schemes kv4 --centring page,none --from 128
+thrice=$("$jq" 'map(select(.centring == "page"))[0].snr_db' "$work/stdout")
+# shellcheck disable=SC2086
+run "$@" "$kvtile" eval "$work/often_k.raw" --shape 16448,64 $blocks --schemes kv4 --centring page,none --from 16384
+expect_json "map({(.centring): .snr_db}) | add | (.page - $thrice | fabs) < 0.05 and .page > .none + 0.08"
+
 # The sums of several inputs: keys and values, means of the heads' dB. Heads one by one, then their mean.
 run "$@" "$kvtile" eval "$work"/cap/layer*_keys.qvkt "$work/cap/layer1_values.qvkt" --mean --json --no-speed --schemes kv4,f32 --rotation 64,none
 expect_json 'length == 8 and all(.[]; if .side == "k" then .tensors == 4 and .heads == 8 else .tensors == 1 and .heads == 2 end)'

@@ -151,10 +151,10 @@ void rows_close(rows_file *file)
     *file = (rows_file){ 0 };
 }
 
-void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out)
+void rows_to_f32(const rows_tensor *tensor, uint32_t head, size_t first, size_t tokens, float *out)
 {
-    const size_t n = tensor->tokens * tensor->dim;
-    const uint8_t *in = tensor->data + head * n * kvt_dtype_bytes(tensor->dtype);
+    const size_t n = tokens * tensor->dim;
+    const uint8_t *in = tensor->data + (head * tensor->tokens + first) * tensor->dim * kvt_dtype_bytes(tensor->dtype);
     switch (tensor->dtype) {
     case KVT_F32:
         memcpy(out, in, n * sizeof *out);
@@ -168,6 +168,11 @@ void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out)
             out[i] = bf16_to_f32(load_u16(in + 2 * i));
         break;
     }
+}
+
+void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out)
+{
+    rows_to_f32(tensor, head, 0, tensor->tokens, out);
 }
 
 const char *rows_dtype_name(kvt_dtype dtype)

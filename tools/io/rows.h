@@ -39,7 +39,8 @@ int rows_open_raw(rows_file *file, const char *path, const rows_shape *shape, er
 
 void rows_close(rows_file *file);
 
-/* The tokens * dim numbers of one head. */
+/* The n * dim numbers of n tokens of one head, from `first` on; of all of them. */
+void rows_to_f32(const rows_tensor *tensor, uint32_t head, size_t first, size_t n, float *out);
 void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out);
 
 const char *rows_dtype_name(kvt_dtype dtype);

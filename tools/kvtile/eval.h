@@ -155,11 +155,12 @@ typedef struct eval_tensor {
 
 /* Memory that is used again for each tensor. Starts as zero; eval_space_free gives it back. */
 typedef struct eval_space {
-    size_t n_elements, n_tokens, n_channels, n_bytes; /* that there is room for */
-    float *rows;                                      /* [token][dim] of one head */
-    float *back;                                      /* what was read back */
-    bool *used;                                       /* token: all its numbers are finite */
-    double *mean;                                     /* of each channel */
+    size_t n_elements, n_tokens, n_channels, n_pages, n_bytes; /* that there is room for */
+    float *rows;                                               /* [token][dim] of a block of one head */
+    float *back;                                               /* what was read back */
+    bool *used;                                                /* token of the head: all its numbers are finite */
+    double *mean;                                              /* of each channel */
+    void **table;                                              /* page of the head: where it is while it is needed */
     uint8_t *pages;
 } eval_space;
 void eval_space_free(eval_space *space);
