@@ -132,7 +132,7 @@ static const char HELP_OF_COLUMNS[] =
     "  kvtile eval --latent *.qvkt --schemes bf16,kv6,kv4 --rank 64,128 --from 512\n"
     "  kvtile eval keys.f16 --shape 8,4096,128 --dtype f16 --side k\n"
     "  kvtile eval --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes kv5/kv4,kv4,q4_0\n"
-    "  kvtile eval --attention *.qvkt --schemes balanced,kv4,ggml_q4_0,nvfp4,kvarn4 --rotation 64 --first kv8 --open bf16\n"
+    "  kvtile eval --attention *.qvkt --schemes balanced,kv4,ggml_q4_0 --rotation 64 --centring own --first kv8 --open bf16\n"
     "  kvtile eval --budget 4.75 *.qvkt --rotation 64 --centring none,page\n"
     "  kvtile eval *.qvkt --mean --schemes kv4,kv4h,q4_0 --rotation none,64 --centring all --effort all\n"
     "  kvtile eval cache.safetensors --schemes q8_0,kv4 --json | jq -r '.[] | [.input, .scheme, .rotation, .snr_db] | @tsv'\n";
