@@ -38,6 +38,10 @@ extern "C" {
  * from then on structs grow only at their end, told by their `size`. */
 KVT_API const char *kvt_version(void);
 
+/* Of what pages hold (docs/formats.md). Within one format version the same calls give the same bytes and the same bytes the same rows, on every CPU
+ * and in every release; schemes and options may be added. Pages have no room for it: whoever keeps them in files keeps it beside them. */
+#define KVT_FORMAT_VERSION 1
+
 /* ---- status ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef enum kvt_status {
