@@ -699,7 +699,7 @@ START_TEST(wrong_values)
     static const struct {
         const char *architecture, *change, *message;
     } rows[] = {
-        { "llama", "block_count=", "llama.block_count is missing: sizing needs it, a whole number from 1 to 65536" },
+        { "llama", "block_count=", "llama.block_count is missing: a whole number from 1 to 65536 would be right" },
         { "llama", "block_count=0", "llama.block_count is 0, but must be a whole number from 1 to 65536" },
         { "llama", "block_count=65537", "is 65537, but" },
         { "llama", "block_count=-1", "is -1, but" },
@@ -716,7 +716,7 @@ START_TEST(wrong_values)
         { "llama", "attention.head_count_kv=\"\"", "attention.head_count_kv is \"\", but" },
         { "llama", "attention.head_count=0", "llama.attention.key_length is missing" },
         { "llama", "attention.head_count=1024", "llama.attention.key_length is missing" },
-        { "llama", "embedding_length=", "llama.attention.key_length is missing: sizing needs it, a whole number from 1 to 1024" },
+        { "llama", "embedding_length=", "llama.attention.key_length is missing: a whole number from 1 to 1024 would be right" },
         { "llama", "attention.key_length=1025", "is 1025, but" },
         { "llama", "attention.value_length=0", "attention.value_length is 0, but" },
         { "llama", "attention.indexer.key_length=0", "indexer.key_length is 0" },

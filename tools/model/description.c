@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tools/io/file.h"
+#include "tools/io/gguf.h"
 
 static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
 {
@@ -138,8 +139,7 @@ int model_read_file(const char *path, model_description *description, error_text
     *description = (model_description){ 0 };
     if (file_map_open(&file, path, error) != 0)
         return -1;
-    const bool gguf = file.size >= 4 && memcmp(file.data, "GGUF", 4) == 0;
-    const int result = (gguf ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
+    const int result = (gguf_is(file.data, file.size) ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
     file_map_close(&file);
     if (result != 0)
         return -1;

@@ -1,6 +1,5 @@
-/* GGUF: the metadata at the front of llama.cpp's files, and the cache that llama.cpp makes of it. The bytes are laid out as ggml's docs/gguf.md says.
- * The rules are those of llama.cpp b10256: load_hparams and create_memory in src/llama-model.cpp, load_arch_hparams in src/models, and
- * src/llama-hparams.cpp, llama-kv-cache*.cpp, llama-memory-recurrent.cpp. Nothing is copied out of the bytes: entries point into them. */
+/* The metadata of GGUF files, and the cache that llama.cpp makes of it. The rules are those of llama.cpp b10256: load_hparams and create_memory in
+ * src/llama-model.cpp, load_arch_hparams in src/models, and src/llama-hparams.cpp, llama-kv-cache*.cpp, llama-memory-recurrent.cpp. */
 #include "description.h"
 
 #include <inttypes.h>
@@ -10,263 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/io/number.h"
+#include "tools/io/gguf.h"
 
-#define MAX_KEYS      65536 /* files have about fifty */
-#define MAX_KEY_BYTES 65535
 #define MAX_LAYERS    65536
 #define MAX_GROUPS    256                 /* of layers that are alike: files have at most five */
 #define MAX_STATE_DIM ((uint32_t)1 << 20) /* recurrent layers: the product of two stays far below 2^64 */
 #define MAX_NUMBER    INT32_MAX
-#define NEEDED        UINT32_MAX /* instead of what a missing key means */
-
-/* ---- the file -------------------------------------------------------------------------------------------------------------------- */
-
-enum { TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_U32, TYPE_I32, TYPE_F32, TYPE_BOOL, TYPE_STRING, TYPE_LIST, TYPE_U64, TYPE_I64, TYPE_F64, N_TYPES };
-static const uint8_t type_bytes[N_TYPES] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
-
-typedef struct entry {
-    const char *key; /* not terminated */
-    size_t key_length;
-    uint32_t type; /* of a list: its elements' */
-    bool list;
-    bool used;
-    uint64_t count; /* elements of a list, bytes of a string */
-    const uint8_t *data;
-} entry;
-
-typedef struct gguf {
-    entry *entries; /* by key */
-    size_t n_entries;
-    char architecture[65];
-    error_text *error;
-} gguf;
-
-typedef struct cursor {
-    const uint8_t *at;
-    uint64_t left;
-} cursor;
-
-/* NULL when fewer are left. */
-static const uint8_t *take(cursor *c, uint64_t bytes)
-{
-    if (bytes > c->left)
-        return NULL;
-    const uint8_t *taken = c->at;
-    c->at += bytes;
-    c->left -= bytes;
-    return taken;
-}
-
-static const uint8_t *take_string(cursor *c, uint64_t *length)
-{
-    const uint8_t *bytes = take(c, 8);
-    if (!bytes)
-        return NULL;
-    *length = load_u64(bytes);
-    return take(c, *length);
-}
-
-/* `length` bytes as people can read them: keys and strings of a file may hold anything. */
-static const char *shown(const void *bytes, uint64_t length, char text[64])
-{
-    const size_t n = length < 60 ? (size_t)length : 60;
-    memcpy(text, bytes, n);
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] < ' ' || text[i] > '~')
-            text[i] = '?';
-    }
-    memcpy(text + n, length > n ? "..." : "", length > n ? 4 : 1);
-    return text;
-}
-
-static bool fail_end(const gguf *file)
-{
-    return error_set(file->error, "the file ends inside its metadata") == 0;
-}
-
-/* Strings have no index: a list of them can only be walked. */
-static bool skip_strings(cursor *c, uint64_t count)
-{
-    if (count > c->left / 8)
-        return false;
-    uint64_t length;
-    for (uint64_t i = 0; i < count; i++) {
-        if (!take_string(c, &length))
-            return false;
-    }
-    return true;
-}
-
-static bool read_value(const gguf *file, cursor *c, entry *one)
-{
-    char key[64];
-    const uint8_t *bytes = take(c, 4);
-    if (!bytes)
-        return fail_end(file);
-    one->type = load_u32(bytes);
-    one->list = one->type == TYPE_LIST;
-    one->count = 1;
-    if (one->list) {
-        bytes = take(c, 12);
-        if (!bytes)
-            return fail_end(file);
-        one->type = load_u32(bytes);
-        one->count = load_u64(bytes + 4);
-    }
-    if (one->type >= N_TYPES || one->type == TYPE_LIST)
-        return error_set(file->error, "%s has a value of type %" PRIu32 "%s, but must have one of 0 to 12, or a list of those but 9",
-                         shown(one->key, one->key_length, key), one->type, one->list ? " in a list" : "") == 0;
-    one->data = c->at;
-    if (one->type != TYPE_STRING)
-        return (one->count <= c->left / type_bytes[one->type] && take(c, one->count * type_bytes[one->type])) || fail_end(file);
-    if (one->list)
-        return skip_strings(c, one->count) || fail_end(file);
-    one->data = take_string(c, &one->count);
-    return one->data || fail_end(file);
-}
-
-static int compare_keys(const void *a, const void *b)
-{
-    const entry *x = a, *y = b;
-    const int order = memcmp(x->key, y->key, x->key_length < y->key_length ? x->key_length : y->key_length);
-    return order ? order : (x->key_length > y->key_length) - (x->key_length < y->key_length);
-}
-
-static bool read_entries(gguf *file, cursor *c, uint64_t count)
-{
-    if (count > MAX_KEYS)
-        return error_set(file->error, "the metadata has %" PRIu64 " keys, but may have %d", count, MAX_KEYS) == 0;
-    if (count > c->left / 13) /* an empty key, a type, a byte */
-        return fail_end(file);
-    file->entries = calloc(count ? (size_t)count : 1, sizeof *file->entries);
-    if (!file->entries)
-        return error_set(file->error, "no memory for %" PRIu64 " keys", count) == 0;
-    for (; file->n_entries < count; file->n_entries++) {
-        entry *one = &file->entries[file->n_entries];
-        uint64_t length;
-        const uint8_t *key = take_string(c, &length);
-        if (!key)
-            return fail_end(file);
-        if (length > MAX_KEY_BYTES)
-            return error_set(file->error, "a key of the metadata has %" PRIu64 " bytes, but may have %d", length, MAX_KEY_BYTES) == 0;
-        one->key = (const char *)key;
-        one->key_length = (size_t)length;
-        if (!read_value(file, c, one))
-            return false;
-    }
-
-    qsort(file->entries, file->n_entries, sizeof *file->entries, compare_keys);
-    for (size_t i = 1; i < file->n_entries; i++) {
-        char key[64];
-        const entry *one = &file->entries[i];
-        if (compare_keys(one - 1, one) == 0)
-            return error_set(file->error, "the metadata has %s twice", shown(one->key, one->key_length, key)) == 0;
-    }
-    return true;
-}
-
-static bool read_header(gguf *file, cursor *c)
-{
-    const uint8_t *bytes = take(c, 4);
-    if (!bytes || memcmp(bytes, "GGUF", 4) != 0)
-        return error_set(file->error, "not GGUF: it does not begin with \"GGUF\"") == 0;
-    bytes = take(c, 20);
-    if (!bytes)
-        return fail_end(file);
-    const uint32_t version = load_u32(bytes);
-    if (version && (version & 0xffff) == 0)
-        return error_set(file->error, "a big-endian GGUF file: only little-endian ones are read") == 0;
-    if (version != 2 && version != 3)
-        return error_set(file->error, "the GGUF version is %" PRIu32 ", but must be 2 or 3%s", version,
-                         version == 1 ? ": convert the model again, as llama.cpp asks too" : "") == 0;
-    return read_entries(file, c, load_u64(bytes + 12)); /* between them the number of tensors, which come after the metadata */
-}
-
-/* ---- keys ------------------------------------------------------------------------------------------------------------------------ */
-
-/* NULL when it is not there. */
-static entry *find_key(const gguf *file, const char *key)
-{
-    const entry wanted = { .key = key, .key_length = strlen(key) };
-    return bsearch(&wanted, file->entries, file->n_entries, sizeof wanted, compare_keys);
-}
-
-/* Most keys begin with the architecture's name. */
-static entry *look(const gguf *file, const char *name)
-{
-    char key[128];
-    snprintf(key, sizeof key, "%s.%s", file->architecture, name);
-    return find_key(file, key);
-}
-
-/* A key that is understood. */
-static const entry *find(const gguf *file, const char *name)
-{
-    entry *found = look(file, name);
-    if (found)
-        found->used = true;
-    return found;
-}
-
-/* A whole number; true and false are 1 and 0. */
-static bool load_number(const entry *one, uint64_t index, int64_t *value)
-{
-    if (one->type == TYPE_F32 || one->type == TYPE_F64 || one->type == TYPE_STRING)
-        return false;
-    const uint32_t size = type_bytes[one->type];
-    const bool is_signed = one->type == TYPE_I8 || one->type == TYPE_I16 || one->type == TYPE_I32 || one->type == TYPE_I64;
-    const uint64_t sign = is_signed ? (uint64_t)1 << (8 * size - 1) : 0;
-    uint64_t bits = 0;
-    memcpy(&bits, one->data + index * size, size);
-    bits = one->type == TYPE_BOOL ? bits != 0 : (bits ^ sign) - sign;
-    memcpy(value, &bits, sizeof bits);
-    return is_signed || *value >= 0;
-}
-
-static const char *value_text(const entry *one, uint64_t index, bool whole, char text[80])
-{
-    int64_t number;
-    char string[64];
-    if (one->list && whole)
-        snprintf(text, 80, "a list of %" PRIu64, one->count);
-    else if (one->type == TYPE_STRING)
-        snprintf(text, 80, "\"%s\"", one->list ? "..." : shown(one->data, one->count, string));
-    else if (one->type == TYPE_BOOL)
-        snprintf(text, 80, "%s", one->data[index] ? "true" : "false");
-    else if (load_number(one, index, &number))
-        snprintf(text, 80, "%" PRId64, number);
-    else
-        snprintf(text, 80, "%s", one->type == TYPE_U64 ? "too large" : "not a whole number");
-    return text;
-}
-
-/* "<key> is <value>, but must be <right>", or "<key> is missing: ..." */
-static bool fail_key(const gguf *file, const char *name, const entry *one, const char *right)
-{
-    char text[80];
-    if (!one)
-        return error_set(file->error, "%s.%s is missing: sizing needs it, %s", file->architecture, name, right) == 0;
-    return error_set(file->error, "%s.%s is %s, but must be %s", file->architecture, name, value_text(one, 0, true, text), right) == 0;
-}
-
-/* One number; `missing` is what it is when the key is not there. */
-static bool get(const gguf *file, const char *name, uint32_t low, uint32_t high, uint32_t missing, uint32_t *result)
-{
-    const entry *one = find(file, name);
-    int64_t value;
-    if (!one && missing != NEEDED) {
-        *result = missing;
-        return true;
-    }
-    if (!one || one->list || one->type == TYPE_BOOL || !load_number(one, 0, &value) || value < low || value > high) {
-        char right[80];
-        snprintf(right, sizeof right, "a whole number from %" PRIu32 " to %" PRIu32, low, high);
-        return fail_key(file, name, one, right);
-    }
-    *result = (uint32_t)value;
-    return true;
-}
 
 /* ---- what the architecture's name says ------------------------------------------------------------------------------------------- */
 
@@ -279,7 +27,7 @@ typedef struct architecture {
     const char *name;
     uint8_t period;          /* of its layers all but the last of each period slide: set_swa_pattern */
     bool dense_first;        /* all but the first of each period slide */
-    uint32_t window;         /* when the key is missing: this, or an error (NEEDED), or no window (0) */
+    uint32_t window;         /* when the key is missing: this, or an error (GGUF_NEEDED), or no window (0) */
     uint32_t fixed_window;   /* instead of what the key says, unless that is 0 */
     uint32_t sliding_layers; /* only models of as many layers slide */
     uint32_t storing_layers; /* when attention.shared_kv_layers is missing: the first layers that store */
@@ -296,21 +44,21 @@ typedef struct architecture {
 static const architecture architectures[] = {
     { "afmoe", .period = 4 },
     { "bailingmoe2", .mtp_stored = true },
-    { "cohere2", .period = 4, .window = NEEDED },
-    { "cohere2moe", .period = 4, .dense_first = true, .window = NEEDED, .mtp_stored = true, .mtp_full = true },
+    { "cohere2", .period = 4, .window = GGUF_NEEDED },
+    { "cohere2moe", .period = 4, .dense_first = true, .window = GGUF_NEEDED, .mtp_stored = true, .mtp_full = true },
     { "deepseek2", .mtp_stored = true },
-    { "deepseek4", .period = EVERY_LAYER, .window = NEEDED, .compressed = true },
-    { "exaone-moe", .period = 4, .window = NEEDED, .mtp_stored = true },
+    { "deepseek4", .period = EVERY_LAYER, .window = GGUF_NEEDED, .compressed = true },
+    { "exaone-moe", .period = 4, .window = GGUF_NEEDED, .mtp_stored = true },
     { "exaone4", .period = 4, .window = 4096, .sliding_layers = 64, .mtp_stored = true },
     { "falcon-h1", .states = BESIDE },
     { "gemma2", .period = 2, .window = 4096 },
     { "gemma3", .period = 6 },
-    { "gemma3n", .period = 5, .window = NEEDED, .storing_layers = 20 },
-    { "gemma4", .period = LISTED, .window = NEEDED },
+    { "gemma3n", .period = 5, .window = GGUF_NEEDED, .storing_layers = 20 },
+    { "gemma4", .period = LISTED, .window = GGUF_NEEDED },
     { "glm-dsa", .indexers_shared = true },
     { "glm4", .mtp_stored = true },
     { "glm4moe", .mtp_stored = true },
-    { "gpt-oss", .period = 2, .window = NEEDED },
+    { "gpt-oss", .period = 2, .window = GGUF_NEEDED },
     { "granitehybrid", .states = BY_HEADS },
     { "jamba", .states = BY_HEADS, .state_keys = SSM_WITHOUT_GROUPS },
     { "kimi-linear", .states = BY_HEADS, .state_keys = KDA },
@@ -321,7 +69,7 @@ static const architecture architectures[] = {
     { "mamba", .states = ALONE, .state_keys = SSM_WITHOUT_GROUPS },
     { "mamba2", .states = ALONE },
     { "mellum", .period = 4 },
-    { "mimo2", .period = LISTED, .window = NEEDED },
+    { "mimo2", .period = LISTED, .window = GGUF_NEEDED },
     { "minimax-m3", .indexers_sparse = true },
     { "mistral4", .mtp_stored = true },
     { "nemotron_h", .states = BY_HEADS_AND_MLP },
@@ -333,7 +81,7 @@ static const architecture architectures[] = {
     { "qwen35moe", .states = BY_INTERVAL },
     { "qwen3next", .states = BY_INTERVAL },
     { "smallthinker", .period = 4, .dense_first = true, .fixed_window = 4096 },
-    { "step35", .period = LISTED, .window = NEEDED },
+    { "step35", .period = LISTED, .window = GGUF_NEEDED },
 };
 /* clang-format on */
 
@@ -376,41 +124,41 @@ typedef struct model {
     uint32_t dense_layers;                   /* the first, which have none */
     uint64_t context;
     /* Of one number for all layers, or a list; NULL when the key is not there. */
-    const entry *heads, *kv_heads, *mlp, *sliding, *recurrent, *indexers, *ratios;
+    const gguf_entry *heads, *kv_heads, *mlp, *sliding, *recurrent, *indexers, *ratios;
     kvt_layer_group state;
 } model;
 
 /* Checks a number for all layers, or a list with one for each: of all blocks, or of those that are not MTP layers. */
-static bool get_layers(const model *m, const char *name, uint32_t high, const entry **result)
+static bool get_layers(const model *m, const char *name, uint32_t high, const gguf_entry **result)
 {
-    const entry *one = find(&m->file, name);
+    const gguf_entry *one = gguf_find(&m->file, name);
     char right[100];
     *result = one;
     if (!one)
         return true;
     snprintf(right, sizeof right, "whole numbers up to %" PRIu32 ", one or a list of %" PRIu32, high, m->blocks);
     if (one->list && one->count != m->blocks && one->count != m->blocks - m->mtp)
-        return fail_key(&m->file, name, one, right);
+        return gguf_fail(&m->file, name, one, right);
     for (uint64_t i = 0; i < (one->list ? one->count : 1); i++) {
         int64_t value;
         char text[80];
-        if ((one->type != TYPE_BOOL || high == 1) && load_number(one, i, &value) && value >= 0 && value <= high)
+        if ((one->type != GGUF_BOOL || high == 1) && gguf_number(one, i, &value) && value >= 0 && value <= high)
             continue;
         if (!one->list)
-            return fail_key(&m->file, name, one, right);
+            return gguf_fail(&m->file, name, one, right);
         return error_set(m->file.error, "%s.%s[%" PRIu64 "] is %s, but must be a whole number up to %" PRIu32, m->file.architecture, name, i,
-                         value_text(one, i, false, text), high) == 0;
+                         gguf_text(one, i, false, text), high) == 0;
     }
     return true;
 }
 
 /* Of layer i; 0 when the list ends before it. */
-static uint32_t at(const model *m, const entry *one, uint32_t i)
+static uint32_t at(const model *m, const gguf_entry *one, uint32_t i)
 {
     int64_t value = 0;
     const uint32_t index = one->list ? i % m->blocks : 0;
     if (!one->list || index < one->count)
-        load_number(one, index, &value);
+        gguf_number(one, index, &value);
     return (uint32_t)value;
 }
 
@@ -472,13 +220,13 @@ static bool get_counts(model *m)
 {
     const gguf *file = &m->file;
     uint32_t context, loops, shared;
-    if (!get(file, "context_length", 0, MAX_NUMBER, 0, &context) || !get(file, "block_count", 1, MAX_LAYERS, NEEDED, &m->blocks) ||
-        !get(file, "nextn_predict_layers", 0, m->blocks - 1, 0, &m->mtp) || !get(file, "num_loops", 1, MAX_LAYERS / m->blocks, 1, &loops))
+    if (!gguf_get(file, "context_length", 0, MAX_NUMBER, 0, &context) || !gguf_get(file, "block_count", 1, MAX_LAYERS, GGUF_NEEDED, &m->blocks) ||
+        !gguf_get(file, "nextn_predict_layers", 0, m->blocks - 1, 0, &m->mtp) || !gguf_get(file, "num_loops", 1, MAX_LAYERS / m->blocks, 1, &loops))
         return false;
     m->context = context;
     m->layers = m->blocks * loops;
     const uint32_t storing = m->known->storing_layers;
-    if (!get(file, "attention.shared_kv_layers", 0, m->layers, storing && storing < m->layers ? m->layers - storing : 0, &shared))
+    if (!gguf_get(file, "attention.shared_kv_layers", 0, m->layers, storing && storing < m->layers ? m->layers - storing : 0, &shared))
         return false;
     m->storing = m->layers - shared;
     return true;
@@ -491,12 +239,13 @@ static bool get_state(model *m)
     kvt_layer_group *state = &m->state;
     uint32_t kernel = 0, inner, size, groups = 0, heads;
     m->states = m->known->states;
-    if (!m->known->name && look(file, "ssm.inner_size") && (look(file, "full_attention_interval") || look(file, "attention.recurrent_layers")))
+    if (!m->known->name && gguf_look(file, "ssm.inner_size") &&
+        (gguf_look(file, "full_attention_interval") || gguf_look(file, "attention.recurrent_layers")))
         m->states = BY_INTERVAL;
     if (m->states == NO_STATE)
         return true;
-    if (m->states == BY_INTERVAL &&
-        (!get_layers(m, "attention.recurrent_layers", 1, &m->recurrent) || !get(file, "full_attention_interval", 1, MAX_LAYERS, 4, &m->interval)))
+    if (m->states == BY_INTERVAL && (!get_layers(m, "attention.recurrent_layers", 1, &m->recurrent) ||
+                                     !gguf_get(file, "full_attention_interval", 1, MAX_LAYERS, 4, &m->interval)))
         return false;
     if (m->states == BY_HEADS_AND_MLP && !get_layers(m, "feed_forward_length", MAX_NUMBER, &m->mlp))
         return false;
@@ -507,16 +256,18 @@ static bool get_state(model *m)
     switch (m->known->state_keys) {
     case SSM:
     case SSM_WITHOUT_GROUPS:
-        if (!get(file, "ssm.conv_kernel", 1, MAX_STATE_DIM, NEEDED, &kernel) || !get(file, "ssm.inner_size", 1, MAX_STATE_DIM, NEEDED, &inner) ||
-            !get(file, "ssm.state_size", 1, MAX_STATE_DIM, NEEDED, &size))
+        if (!gguf_get(file, "ssm.conv_kernel", 1, MAX_STATE_DIM, GGUF_NEEDED, &kernel) ||
+            !gguf_get(file, "ssm.inner_size", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner) ||
+            !gguf_get(file, "ssm.state_size", 1, MAX_STATE_DIM, GGUF_NEEDED, &size))
             return false;
-        if (m->known->state_keys == SSM && !get(file, "ssm.group_count", 0, MAX_STATE_DIM, NEEDED, &groups))
+        if (m->known->state_keys == SSM && !gguf_get(file, "ssm.group_count", 0, MAX_STATE_DIM, GGUF_NEEDED, &groups))
             return false;
         state->conv_channels = inner + 2 * (uint64_t)groups * size;
         state->recurrent_elements = (uint64_t)size * inner;
         break;
     case SHORT_CONVOLUTION:
-        if (!get(file, "shortconv.l_cache", 1, MAX_STATE_DIM, NEEDED, &kernel) || !get(file, "embedding_length", 1, MAX_STATE_DIM, NEEDED, &inner))
+        if (!gguf_get(file, "shortconv.l_cache", 1, MAX_STATE_DIM, GGUF_NEEDED, &kernel) ||
+            !gguf_get(file, "embedding_length", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner))
             return false;
         state->conv_channels = inner;
         state->recurrent_element_bytes = 0;
@@ -524,8 +275,9 @@ static bool get_state(model *m)
     case KDA: /* a convolution each for queries, keys and values */
         heads = m->heads ? at(m, m->heads, 0) : 0;
         if (heads == 0)
-            return fail_key(file, "attention.head_count", m->heads, "the heads of the first layer, more than 0");
-        if (!get(file, "ssm.conv_kernel", 1, MAX_STATE_DIM, NEEDED, &kernel) || !get(file, "kda.head_dim", 1, MAX_STATE_DIM, NEEDED, &size))
+            return gguf_fail(file, "attention.head_count", m->heads, "the heads of the first layer, more than 0");
+        if (!gguf_get(file, "ssm.conv_kernel", 1, MAX_STATE_DIM, GGUF_NEEDED, &kernel) ||
+            !gguf_get(file, "kda.head_dim", 1, MAX_STATE_DIM, GGUF_NEEDED, &size))
             return false;
         state->conv_channels = 3 * (uint64_t)heads * size;
         state->recurrent_elements = (uint64_t)heads * size * size;
@@ -538,16 +290,16 @@ static bool get_state(model *m)
 static bool get_dim(const model *m, const char *name, uint32_t missing, uint32_t *result)
 {
     if (missing >= 1 && missing <= KVT_MAX_DIM)
-        return get(&m->file, name, 1, KVT_MAX_DIM, missing, result);
-    return get(&m->file, name, 1, KVT_MAX_DIM, NEEDED, result);
+        return gguf_get(&m->file, name, 1, KVT_MAX_DIM, missing, result);
+    return gguf_get(&m->file, name, 1, KVT_MAX_DIM, GGUF_NEEDED, result);
 }
 
 static bool get_dims(model *m)
 {
     uint32_t width;
-    if (!get(&m->file, "embedding_length", 0, MAX_NUMBER, 0, &width))
+    if (!gguf_get(&m->file, "embedding_length", 0, MAX_NUMBER, 0, &width))
         return false;
-    const entry *expanded_k = find(&m->file, "attention.key_length_mla"), *expanded_v = find(&m->file, "attention.value_length_mla");
+    const gguf_entry *expanded_k = gguf_find(&m->file, "attention.key_length_mla"), *expanded_v = gguf_find(&m->file, "attention.value_length_mla");
     m->latent = expanded_k || expanded_v; /* without them keys and values of every head are stored */
     if (m->latent &&
         (!get_dim(m, "attention.key_length_mla", 0, &m->expanded_k_dim) || !get_dim(m, "attention.value_length_mla", 0, &m->expanded_v_dim)))
@@ -558,10 +310,10 @@ static bool get_dims(model *m)
     const bool only_k = m->latent || m->known->compressed;
     if (!get_dim(m, "attention.key_length", head, &m->k_dim) || !get_dim(m, "attention.key_length_swa", m->k_dim, &m->k_dim_sliding))
         return false;
-    if (only_k && (!get(&m->file, "rope.dimension_count", 0, MAX_NUMBER, 0, &m->rope_dim) || m->rope_dim >= m->k_dim))
+    if (only_k && (!gguf_get(&m->file, "rope.dimension_count", 0, MAX_NUMBER, 0, &m->rope_dim) || m->rope_dim >= m->k_dim))
         m->rope_dim = 0; /* then it is not known */
-    find(&m->file, "attention.value_length");
-    find(&m->file, "attention.value_length_swa");
+    gguf_find(&m->file, "attention.value_length");
+    gguf_find(&m->file, "attention.value_length_swa");
     return only_k || (get_dim(m, "attention.value_length", head, &m->v_dim) && get_dim(m, "attention.value_length_swa", m->v_dim, &m->v_dim_sliding));
 }
 
@@ -570,9 +322,9 @@ static bool get_window(model *m, model_description *description)
 {
     static const char window[] = "attention.sliding_window", pattern[] = "attention.sliding_window_pattern";
     const architecture *known = m->known;
-    const entry *listed = find(&m->file, pattern);
+    const gguf_entry *listed = gguf_find(&m->file, pattern);
     const bool understood = known->period || listed;
-    if (!get(&m->file, window, 0, MAX_NUMBER, understood ? known->window : 0, &m->window))
+    if (!gguf_get(&m->file, window, 0, MAX_NUMBER, understood ? known->window : 0, &m->window))
         return false;
     if (m->window == 0)
         return true;
@@ -591,18 +343,18 @@ static bool get_window(model *m, model_description *description)
     m->period = known->period == EVERY_LAYER ? 0 : known->period;
     m->dense_first = known->dense_first;
     if (known->period == LISTED && (!listed || !listed->list))
-        return fail_key(&m->file, pattern, listed, "a list that says of each layer whether it slides");
+        return gguf_fail(&m->file, pattern, listed, "a list that says of each layer whether it slides");
     if (listed && listed->list)
         return get_layers(m, pattern, 1, &m->sliding);
-    return get(&m->file, pattern, 0, MAX_LAYERS, m->period, &m->period);
+    return gguf_get(&m->file, pattern, 0, MAX_LAYERS, m->period, &m->period);
 }
 
 static bool get_indexer(model *m)
 {
-    if (!find(&m->file, "attention.indexer.key_length"))
+    if (!gguf_find(&m->file, "attention.indexer.key_length"))
         return true;
     return get_dim(m, "attention.indexer.key_length", 0, &m->index_dim) && get_layers(m, "attention.indexer.types", 1, &m->indexers) &&
-           (!m->known->indexers_sparse || get(&m->file, "leading_dense_block_count", 0, m->blocks, 0, &m->dense_layers));
+           (!m->known->indexers_sparse || gguf_get(&m->file, "leading_dense_block_count", 0, m->blocks, 0, &m->dense_layers));
 }
 
 /* DeepSeek-V4: for every layer how many tokens a compressed row stands for, 0 when there are none. The list also has MTP layers that the file
@@ -610,16 +362,16 @@ static bool get_indexer(model *m)
 static bool get_ratios(model *m)
 {
     static const char name[] = "attention.compress_ratios", right[] = "a list that has 0, 4 or 128 for each layer";
-    m->ratios = find(&m->file, name);
+    m->ratios = gguf_find(&m->file, name);
     if (!m->ratios || !m->ratios->list || m->ratios->count < m->blocks)
-        return fail_key(&m->file, name, m->ratios, right);
+        return gguf_fail(&m->file, name, m->ratios, right);
     for (uint32_t i = 0; i < m->blocks; i++) {
         int64_t ratio;
-        if (!load_number(m->ratios, i, &ratio) || (ratio != 0 && ratio != 4 && ratio != 128))
-            return fail_key(&m->file, name, m->ratios, right);
+        if (!gguf_number(m->ratios, i, &ratio) || (ratio != 0 && ratio != 4 && ratio != 128))
+            return gguf_fail(&m->file, name, m->ratios, right);
     }
     if (m->index_dim == 0)
-        return fail_key(&m->file, "attention.indexer.key_length", NULL, "the channels of an indexer's key");
+        return gguf_fail(&m->file, "attention.indexer.key_length", NULL, "the channels of an indexer's key");
     return true;
 }
 
@@ -630,7 +382,7 @@ static bool get_heads(model *m)
     if (!m->kv_heads)
         m->kv_heads = m->heads;
     if (!m->kv_heads && m->known->states != ALONE)
-        return fail_key(&m->file, "attention.head_count", NULL, "the heads of each layer");
+        return gguf_fail(&m->file, "attention.head_count", NULL, "the heads of each layer");
     return true;
 }
 
@@ -664,8 +416,8 @@ static bool add_attention(const model *m, model_description *description, uint32
         one.expanded_k_dim = one.expanded_heads ? m->expanded_k_dim : 0;
         one.expanded_v_dim = one.expanded_heads ? m->expanded_v_dim : 0;
         if (one.kv_heads != 1)
-            return fail_key(&m->file, "attention.head_count_kv", find(&m->file, "attention.head_count_kv"),
-                            "1 where attention.key_length_mla says that rows are latent");
+            return gguf_fail(&m->file, "attention.head_count_kv", gguf_find(&m->file, "attention.head_count_kv"),
+                             "1 where attention.key_length_mla says that rows are latent");
     }
     return add(m, description, i, one);
 }
@@ -728,11 +480,11 @@ static void note_unknown(const gguf *file, model_description *description)
     /* clang-format on */
     const size_t prefix = strlen(file->architecture);
     for (size_t i = 0; i < file->n_entries; i++) {
-        const entry *one = &file->entries[i];
+        const gguf_entry *one = &file->entries[i];
         char key[64];
         if (one->used || one->key_length <= prefix + 1 || memcmp(one->key, file->architecture, prefix) != 0 || one->key[prefix] != '.')
             continue;
-        const char *name = shown(one->key + prefix + 1, one->key_length - prefix - 1, key);
+        const char *name = gguf_shown(one->key + prefix + 1, one->key_length - prefix - 1, key);
         bool sounds = false;
         for (size_t w = 0; w < sizeof words / sizeof words[0]; w++)
             sounds |= strstr(name, words[w]) != NULL;
@@ -743,32 +495,14 @@ static void note_unknown(const gguf *file, model_description *description)
     }
 }
 
-/* general.architecture, and whether such models can be sized at all. */
-static bool get_architecture(gguf *file)
+/* Whether such models can be sized at all. */
+static bool check_architecture(const gguf *file)
 {
-    static const char name[] = "general.architecture";
-    const entry *one = find_key(file, name), *part = find_key(file, "split.no");
-    int64_t number = 0;
-    char text[80];
-    if (part && !part->list)
-        load_number(part, 0, &number);
-    if (one && one->type == TYPE_STRING && !one->list && one->count > 0 && one->count < sizeof file->architecture)
-        snprintf(file->architecture, sizeof file->architecture, "%.*s", (int)one->count, (const char *)one->data);
-    if (number > 0 && !look(file, "block_count"))
-        return error_set(file->error, "split.no is %" PRId64 ": only the first part of a split model says what it is", number) == 0;
-    if (!one)
-        return error_set(file->error, "%s is missing: without it the other keys have no names", name) == 0;
-    if (!*file->architecture || strlen(file->architecture) != one->count)
-        return error_set(file->error, "%s is %s, but must be a name of 1 to 64 characters", name, value_text(one, 0, true, text)) == 0;
-    for (const char *c = file->architecture; *c; c++) {
-        if (*c <= ' ' || *c > '~')
-            return error_set(file->error, "%s is %s, but must be of plain characters", name, value_text(one, 0, true, text)) == 0;
-    }
-    if (strstr(file->architecture, "rwkv") || look(file, "wkv.head_size"))
-        return error_set(file->error, "%s is \"%s\": the state of RWKV models cannot be sized yet", name, file->architecture) == 0;
+    if (strstr(file->architecture, "rwkv") || gguf_look(file, "wkv.head_size"))
+        return error_set(file->error, "general.architecture is \"%s\": the state of RWKV models cannot be sized yet", file->architecture) == 0;
     for (size_t i = 0; i < sizeof cacheless / sizeof cacheless[0]; i++) {
         if (strcmp(file->architecture, cacheless[i]) == 0)
-            return error_set(file->error, "%s is \"%s\": such models have no cache of their own", name, cacheless[i]) == 0;
+            return error_set(file->error, "general.architecture is \"%s\": such models have no cache of their own", file->architecture) == 0;
     }
     return true;
 }
@@ -795,9 +529,8 @@ static bool describe(model *m, model_description *description)
 int model_read_gguf(const void *bytes, size_t size, model_description *description, error_text *error)
 {
     model m = { .file.error = error };
-    cursor c = { bytes, size };
-    const bool good = read_header(&m.file, &c) && get_architecture(&m.file) && describe(&m, description);
-    free(m.file.entries);
+    const bool good = gguf_open(&m.file, bytes, size) && check_architecture(&m.file) && describe(&m, description);
+    gguf_free(&m.file);
     if (!good)
         description_free(description);
     return good ? 0 : -1;
