@@ -122,7 +122,7 @@ expect_error 2 "generat: no such command" "$@" "$engine" generat
 expect_error 2 "surplus: one command" "$@" "$engine" generate surplus
 expect_error 2 "--nosuch" "$@" "$engine" generate --nosuch
 expect_error 2 "--model: is missing" "$@" "$engine" generate
-expect_error 2 "--tokenizer: is missing" "$@" "$engine" generate --model x
+expect_error 2 "--model: is missing" "$@" "$engine" generate --tokenizer x
 expect_error 2 '--prompt: "x": export has no such option' "$@" "$engine" export --model x --out y --prompt x
 expect_error 2 '--bos: export has no such option' "$@" "$engine" export --model x --out y --bos
 usage "--prompt: is missing, and --text too" generate

@@ -1,6 +1,6 @@
 #!/bin/sh
 # kvtile eval --model as people call it, and models in the forms that it and kvtile-engine read.
-# Usage: test_cli_model.sh JQ SHARED DEMO ENGINE KVTILE [EMULATOR...]
+# Usage: test_cli_model.sh JQ SHARED DEMO ENGINE KVTILE TEST_ENGINE_GGUF [EMULATOR...]
 # shellcheck disable=SC2016 # jq has variables of its own
 set -eu
 jq=$1
@@ -8,7 +8,8 @@ shared=$2
 demo=$3
 engine=$4
 kvtile=$5
-shift 5
+writer=$6
+shift 6
 emulator=$*
 
 work=$(mktemp -d)
@@ -180,6 +181,13 @@ run "$kvtile" eval --model "$hf" --tokenizer "$demo/tok2048.bin" --text "$demo/c
 # shellcheck disable=SC2086
 $emulator "$engine" generate --model "$hf" --tokenizer "$demo/tok2048.bin" --prompt 'The old man looked at the sea, and' --tokens 12 >"$work/stdout" 2>/dev/null
 grep -qxF "The old man looked at the sea, and he was going to see the little Red Man's" "$work/stdout" || fail "generate: $(cat "$work/stdout")"
+# ---- the same as a GGUF file, which brings its tokenizer along
+run "$writer" --write "$work/model.gguf"
+run "$kvtile" eval --model "$work/model.gguf" --text "$demo/chesterton-brown.txt" --tokens 150 --schemes kv4 --rotation 64 --json
+"$jq" 'map(del(.model))' "$work/stdout" | cmp - "$work/from_checkpoint" || fail "the GGUF file is another model"
+head -c 1000000 "$work/model.gguf" >"$work/short.gguf"
+expect_error 1 "short.gguf: tensor blk." "$kvtile" eval --model "$work/short.gguf" --text "$demo/chesterton-brown.txt"
+
 folder() { # TEXT: kvtile eval refuses the folder and says that
     expect_error 1 "$hf: $1" "$kvtile" eval --model "$hf" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt"
 }
@@ -203,7 +211,9 @@ kill "$!"
 [ ! -s "$work/stdout" ] || fail "half-written: $(head -c 100 "$work/stdout")"
 
 # ---- errors name the argument, the value and what would be right
-expect_error 2 "--tokenizer: is missing: --model needs it" "$kvtile" eval --model x
+expect_error 2 "--text: is missing: --model needs it" "$kvtile" eval --model x
+expect_error 1 "gutenberg-3.5M.f16.bin: brings no tokenizer along: its file as --tokenizer would be right" "$kvtile" eval --model \
+    "$demo/gutenberg-3.5M.f16.bin" --text "$demo/chesterton-brown.txt"
 usage "--text: is missing: --model needs it"
 usage "layer0.qvkt: has no part in --model" --text x layer0.qvkt
 usage "--attention: has no part in --model" --text x --attention
@@ -225,10 +235,10 @@ refuse "--context: 1025: 1 to 1024, the model's context" --context 1025
 expect_error 1 "missing: cannot be opened" "$kvtile" eval --model "$work/missing" --tokenizer "$demo/tok2048.bin" --text x
 expect_error 1 "tok2048.bin: " "$kvtile" eval --model "$demo/tok2048.bin" --tokenizer "$demo/tok2048.bin" --text x
 
-# ---- a tokenizer of another model
+# ---- a tokenizer that the folder brings along, and of another model
 if [ -d "$shared/data/tinystories-656K" ]; then
     stories=$shared/data/tinystories-656K
-    run "$kvtile" eval --model "$stories" --tokenizer "$stories/tokenizer.json" --text "$shared/data/text/tinystories_sample.txt" --bos --tokens 100 \
+    run "$kvtile" eval --model "$stories" --text "$shared/data/text/tinystories_sample.txt" --bos --tokens 100 \
         --schemes kv6/kv5 --json
     expect_json 'all(.[]; .layers == 2 and .predicted == 100 and .exact_perplexity > 20 and .exact_perplexity < 100 and .kld_mean < 0.001)'
     expect_error 1 "tokenizer.json: token " "$kvtile" eval --model "$shared/data/stories260K/stories260K.bin" --tokenizer "$stories/tokenizer.json" --text x

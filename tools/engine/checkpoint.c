@@ -2,6 +2,7 @@
 #include "tools/engine/checkpoint.h"
 
 #include "tools/io/file.h"
+#include "tools/io/gguf.h"
 #include "tools/io/number.h"
 
 #include <inttypes.h>
@@ -84,6 +85,14 @@ static uint64_t count(const tensor tensors[N_TENSORS])
     return elements;
 }
 
+uint64_t checkpoint_count(const checkpoint *model)
+{
+    checkpoint sizes = *model;
+    tensor tensors[N_TENSORS];
+    list_tensors(&sizes, tensors);
+    return count(tensors);
+}
+
 int checkpoint_make(checkpoint *model, error_text *error)
 {
     tensor tensors[N_TENSORS];
@@ -153,7 +162,7 @@ static int open_file(checkpoint *model, const char *path, error_text *error)
     file_map map;
     if (file_map_open(&map, path, error) != 0)
         return -1;
-    const int result = load(model, &map, error);
+    const int result = gguf_is(map.data, map.size) ? checkpoint_read_gguf(model, map.data, map.size, error) : load(model, &map, error);
     file_map_close(&map);
     return result;
 }

@@ -1,4 +1,4 @@
-/* A Llama-style model: a Hugging Face folder (folder.c), or one file in one of two forms, which its size tells apart:
+/* A Llama-style model: a Hugging Face folder (folder.c), a GGUF file (gguf.c), or a file in one of two forms, which its size tells apart:
  *
  *   f32  llama2.c's checkpoint: 7 int32 (dim, ffn, layers, heads, kv heads, vocabulary, context), then the tensors in the order of the struct
  *        below, with RoPE cosines and sines [context][head_dim / 2] before the classifier. A negative vocabulary says that the classifier is a
@@ -46,7 +46,13 @@ void checkpoint_close(checkpoint *model);
 /* The same for a folder; on failure checkpoint_close is still due. */
 int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *error);
 
-/* For loaders: memory for a model whose sizes are set, none above 2^20; checkpoint_close is due. 0, or -1 with the error. */
+/* The same for a GGUF file's bytes, which may be any. */
+int checkpoint_read_gguf(checkpoint *model, const uint8_t *bytes, size_t size, error_text *error);
+
+/* For loaders: how many weights a model of these sizes has, */
+uint64_t checkpoint_count(const checkpoint *model);
+
+/* and memory for a model whose sizes are set, none above 2^20; checkpoint_close is due. 0, or -1 with the error. */
 int checkpoint_make(checkpoint *model, error_text *error);
 
 /* base^(-2i / head_dim) */

@@ -2,7 +2,7 @@
 #include "tools/engine/checkpoint.h"
 
 #include "tools/engine/tokenizer.h"
-#include "tools/io/number.h"
+#include "tools/engine/weights.h"
 #include "tools/io/safetensors.h"
 
 #include <inttypes.h>
@@ -197,135 +197,30 @@ static int read_config(checkpoint *model, const json_t *config, error_text *erro
 
 /* ---- tensors ---- */
 
-/* What a tensor is called, and where it goes. */
-typedef struct slot {
-    const char *name; /* in a layer: after "model.layers.N." */
-    bool in_layer;
-    const float *place; /* of layer 0 */
-    uint32_t rows;      /* 0: a vector */
-    uint32_t columns;
-    uint32_t heads; /* whose rows are in halves, to be interleaved; 0: none */
-} slot;
-
-enum { N_SLOTS = 12, EMBEDDING = 0, CLASSIFIER = 1 };
-
-typedef struct loading {
-    checkpoint *model;
-    slot slots[N_SLOTS];
-    bool *seen; /* [layer][slot] */
-} loading;
-
-static void list_slots(loading *to)
-{
-    const checkpoint *m = to->model;
-    const slot list[N_SLOTS] = {
-        { "model.embed_tokens.weight", false, m->embedding, m->vocabulary, m->dim, 0 },
-        { "lm_head.weight", false, m->classifier, m->vocabulary, m->dim, 0 }, /* of tied ones it may be the only one there is */
-        { "model.norm.weight", false, m->rms_final, 0, m->dim, 0 },
-        { "input_layernorm.weight", true, m->rms_att, 0, m->dim, 0 },
-        { "self_attn.q_proj.weight", true, m->wq, m->q_dim, m->dim, m->heads },
-        { "self_attn.k_proj.weight", true, m->wk, m->kv_dim, m->dim, m->kv_heads },
-        { "self_attn.v_proj.weight", true, m->wv, m->kv_dim, m->dim, 0 },
-        { "self_attn.o_proj.weight", true, m->wo, m->dim, m->q_dim, 0 },
-        { "post_attention_layernorm.weight", true, m->rms_ffn, 0, m->dim, 0 },
-        { "mlp.gate_proj.weight", true, m->w1, m->ffn, m->dim, 0 },
-        { "mlp.down_proj.weight", true, m->w2, m->dim, m->ffn, 0 },
-        { "mlp.up_proj.weight", true, m->w3, m->ffn, m->dim, 0 },
-    };
-    memcpy(to->slots, list, sizeof list);
-}
-
-/* The slot of a name, and its layer (0 where it has none); N_SLOTS when there is none. */
-static size_t find_slot(const loading *of, const char *name, size_t *layer)
-{
-    static const char prefix[] = "model.layers.";
-    const bool in_layer = strncmp(name, prefix, sizeof prefix - 1) == 0;
-    const char *rest = name;
-    *layer = 0;
-    if (in_layer) {
-        char *end;
-        *layer = strtoul(name + sizeof prefix - 1, &end, 10);
-        if (*end != '.' || *layer >= of->model->layers)
-            return N_SLOTS;
-        rest = end + 1;
-    }
-    for (size_t i = 0; i < N_SLOTS; i++)
-        if (of->slots[i].in_layer == in_layer && strcmp(of->slots[i].name, rest) == 0)
-            return i;
-    return N_SLOTS;
-}
-
-static float number_at(const safetensors_entry *tensor, size_t i)
-{
-    switch (tensor->number) {
-    case KVT_F32:
-        return load_f32(tensor->data + 4 * i);
-    case KVT_F16:
-        return f16_to_f32(load_u16(tensor->data + 2 * i));
-    case KVT_BF16:
-        return bf16_to_f32(load_u16(tensor->data + 2 * i));
-    }
-    return 0;
-}
-
-/* Rows of queries and keys come with the pairs of RoPE half a head apart, and are needed next to each other. */
-static size_t row_in_file(const slot *of, size_t row)
-{
-    if (of->heads == 0)
-        return row;
-    const size_t head_dim = of->rows / of->heads, channel = row % head_dim;
-    return row - channel + channel / 2 + channel % 2 * (head_dim / 2);
-}
-
 static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *error)
 {
-    loading *to = owner;
-    size_t layer;
-    const size_t index = find_slot(to, tensor->name, &layer);
-    const size_t name_length = strlen(tensor->name);
     static const char table[] = ".rotary_emb.inv_freq"; /* which follows from the configuration */
-    if (index == N_SLOTS && name_length >= sizeof table && strcmp(tensor->name + name_length - (sizeof table - 1), table) == 0)
+    const size_t length = strlen(tensor->name);
+    if (length >= sizeof table && strcmp(tensor->name + length - (sizeof table - 1), table) == 0)
         return 0;
-    if (index == N_SLOTS)
-        return error_set(error, "tensor %.120s: a Llama model of %" PRIu32 " layers has no such tensor", tensor->name, to->model->layers);
-    const slot *of = &to->slots[index];
-    const size_t rows = of->rows > 0 ? of->rows : 1;
-    const bool right = of->rows > 0 ? tensor->n_sizes == 2 && tensor->sizes[0] == of->rows && tensor->sizes[1] == of->columns
-                                    : tensor->n_sizes == 1 && tensor->sizes[0] == of->columns;
-    if (!right && of->rows > 0)
-        return error_set(error, "tensor %.120s: shape is not [%" PRIu32 ", %" PRIu32 "], which would be right for config.json", tensor->name,
-                         of->rows, of->columns);
-    if (!right)
-        return error_set(error, "tensor %.120s: shape is not [%" PRIu32 "], which would be right for config.json", tensor->name, of->columns);
-    if (tensor->number == 0)
-        return error_set(error, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", tensor->name, tensor->dtype);
-    if (index == CLASSIFIER && !to->model->own_classifier && to->seen[EMBEDDING])
-        return 0; /* tied: the same numbers again */
-    float *out = to->model->weights + (of->place - to->model->weights) + layer * rows * of->columns;
-    for (size_t row = 0; row < rows; row++)
-        for (size_t c = 0; c < of->columns; c++)
-            *out++ = number_at(tensor, row_in_file(of, row) * of->columns + c);
-    to->seen[layer * N_SLOTS + index] = true;
-    return 0;
+    const bool vector = tensor->n_sizes == 1;
+    const weights_tensor one = {
+        .name = tensor->name,
+        .n_sizes = tensor->n_sizes,
+        .rows = vector ? 1 : tensor->sizes[0],
+        .columns = tensor->sizes[vector ? 0 : 1],
+        .number = tensor->number == KVT_F32    ? WEIGHTS_F32
+                  : tensor->number == KVT_F16  ? WEIGHTS_F16
+                  : tensor->number == KVT_BF16 ? WEIGHTS_BF16
+                                               : WEIGHTS_OTHER,
+        .number_name = tensor->dtype,
+        .data = tensor->data,
+        .bytes = tensor->end - tensor->begin,
+    };
+    return weights_use(owner, &one, error);
 }
 
-static int check_all_seen(const loading *of, error_text *error)
-{
-    const bool tied = !of->model->own_classifier;
-    for (size_t i = 0; i < (size_t)of->model->layers * N_SLOTS; i++) {
-        const slot *one = &of->slots[i % N_SLOTS];
-        const bool either = tied && i < 2 && (of->seen[EMBEDDING] || of->seen[CLASSIFIER]);
-        if (of->seen[i] || (!one->in_layer && i >= N_SLOTS) || either)
-            continue;
-        if (one->in_layer)
-            return error_set(error, "tensor model.layers.%zu.%s is missing", i / N_SLOTS, one->name);
-        return error_set(error, "tensor %s is missing%s", one->name,
-                         i == CLASSIFIER ? ", and tie_word_embeddings of config.json is not true: one of the two would be right" : "");
-    }
-    return 0;
-}
-
-static int load_file(loading *to, const char *folder, const char *name, error_text *error)
+static int load_file(weights *to, const char *folder, const char *name, error_text *error)
 {
     file_map map;
     if (file_map_open(&map, path_of(folder, name).text, error) != 0)
@@ -336,7 +231,7 @@ static int load_file(loading *to, const char *folder, const char *name, error_te
 }
 
 /* Each file that the index names, once. */
-static int load_shards(loading *to, const char *folder, const char *index_name, error_text *error)
+static int load_shards(weights *to, const char *folder, const char *index_name, error_text *error)
 {
     json_t *index = load_json(folder, index_name, error), *files = json_object();
     const json_t *map = json_object_get(index, "weight_map");
@@ -361,15 +256,14 @@ static int load_shards(loading *to, const char *folder, const char *index_name, 
 static int load_tensors(checkpoint *model, const char *folder, error_text *error)
 {
     static const char one[] = "model.safetensors", index[] = "model.safetensors.index.json";
-    loading to = { .model = model, .seen = calloc((size_t)model->layers * N_SLOTS, sizeof(bool)) };
-    if (to.seen == NULL)
-        return error_set(error, "needs memory for %" PRIu32 " layers: more than there is", model->layers);
-    list_slots(&to);
+    weights to;
+    if (weights_open(&to, model, WEIGHTS_HUGGING_FACE, error) != 0)
+        return -1;
     const bool sharded = access(path_of(folder, one).text, F_OK) != 0 && access(path_of(folder, index).text, F_OK) == 0;
     int result = sharded ? load_shards(&to, folder, index, error) : load_file(&to, folder, one, error);
-    if (result == 0 && check_all_seen(&to, error) != 0)
+    if (result == 0 && weights_check(&to, error) != 0)
         result = error_in(error, sharded ? index : one);
-    free(to.seen);
+    weights_close(&to);
     return result;
 }
 

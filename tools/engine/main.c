@@ -7,10 +7,10 @@
 #include <string.h>
 
 static const char HELP[] =
-    "Usage: kvtile-engine generate   --model FILE --tokenizer FILE (--prompt TEXT | --text FILE) [options]\n"
-    "       kvtile-engine perplexity --model FILE --tokenizer FILE --text FILE [options]\n"
-    "       kvtile-engine capture    --model FILE --tokenizer FILE --text FILE --out DIRECTORY [options]\n"
-    "       kvtile-engine export     --model FILE --out FILE\n"
+    "Usage: kvtile-engine generate   --model MODEL [--tokenizer FILE] (--prompt TEXT | --text FILE) [options]\n"
+    "       kvtile-engine perplexity --model MODEL [--tokenizer FILE] --text FILE [options]\n"
+    "       kvtile-engine capture    --model MODEL [--tokenizer FILE] --text FILE --out DIRECTORY [options]\n"
+    "       kvtile-engine export     --model MODEL --out FILE\n"
     "Runs a small Llama-style model over a text, with its KV cache in kvtile's pages.\n"
     "\n"
     "  generate    goes on with the text; speed and bytes of KV cache on stderr\n"
@@ -19,8 +19,9 @@ static const char HELP[] =
     "              layer L, [head][token][channel]. Runs the reference unless a way of storing is given\n"
     "  export      writes the model's f16 form\n"
     "\n"
-    "  --model M        a llama2.c checkpoint (f32), its f16 form, or a Hugging Face folder (config.json, safetensors)\n"
-    "  --tokenizer FILE of llama2.c, or tokenizer.json\n"
+    "  --model MODEL    a Hugging Face folder (config.json, safetensors), a GGUF file (f32, f16, bf16, q8_0, q4_0), a llama2.c checkpoint (f32)\n"
+    "                   or its f16 form\n"
+    "  --tokenizer FILE of llama2.c, or tokenizer.json (default: what a folder or a GGUF file brings along)\n"
     "  --tokens N       the first N tokens of the text (default: all, but not more than the model's context);\n"
     "                   generate: N tokens more (default: until the context is full), or less if the model ends its text\n"
     "  --bos            put the token before the text that marks its beginning, for models that were trained so\n"
@@ -90,7 +91,7 @@ static void list_options(arguments *given, text_option list[N_TEXTS])
     option_texts *texts = &given->texts;
     const text_option all[N_TEXTS] = {
         { "--model", &texts->model, RUNS | EXPORT, RUNS | EXPORT },
-        { "--tokenizer", &texts->tokenizer, RUNS, RUNS },
+        { "--tokenizer", &texts->tokenizer, RUNS, 0 },
         { "--text", &texts->text, RUNS, CAPTURE | PERPLEXITY },
         { "--prompt", &texts->prompt, GENERATE, 0 },
         { "--out", &texts->out, CAPTURE | EXPORT, CAPTURE | EXPORT },

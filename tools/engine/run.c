@@ -1,8 +1,12 @@
+#define _POSIX_C_SOURCE 200809L
 #include "tools/engine/run.h"
+
+#include "tools/io/gguf.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int encode(text_run *job, const run_source *source, error_text *error)
 {
@@ -17,14 +21,39 @@ static int encode(text_run *job, const run_source *source, error_text *error)
     return result;
 }
 
+/* The tokenizer that a model brings along: a folder's tokenizer.json, or a GGUF file's own. */
+static int open_tokenizer_of(text_run *job, const char *model, error_text *error)
+{
+    static const char name[] = "tokenizer.json";
+    struct stat status;
+    if (stat(model, &status) == 0 && S_ISDIR(status.st_mode)) {
+        char path[4096];
+        snprintf(path, sizeof path, "%.4000s/%s", model, name);
+        if (tokenizer_open(&job->words, path, job->model.vocabulary, error) == 0)
+            return 0;
+        const error_text why = *error;
+        return error_set(error, "%s: %.300s", name, why.text);
+    }
+    file_map map;
+    if (file_map_open(&map, model, error) != 0)
+        return -1;
+    const bool has_one = gguf_is(map.data, map.size);
+    file_map_close(&map);
+    if (!has_one)
+        return error_set(error, "brings no tokenizer along: its file as --tokenizer would be right");
+    return tokenizer_open(&job->words, model, job->model.vocabulary, error);
+}
+
 int run_open(text_run *job, const run_source *source, const char **argument, error_text *error)
 {
     *job = (text_run){ 0 };
     *argument = source->model;
     if (checkpoint_open(&job->model, source->model, error) != 0)
         return -1;
+    if (source->tokenizer == NULL && open_tokenizer_of(job, source->model, error) != 0)
+        return -1;
     *argument = source->tokenizer;
-    if (tokenizer_open(&job->words, source->tokenizer, job->model.vocabulary, error) != 0)
+    if (source->tokenizer != NULL && tokenizer_open(&job->words, source->tokenizer, job->model.vocabulary, error) != 0)
         return -1;
     job->words.bos = job->model.bos;
     job->words.eos = job->model.eos;

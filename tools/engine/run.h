@@ -7,9 +7,10 @@
 #include "tools/pool/pool.h"
 
 typedef struct run_source {
-    const char *model, *tokenizer; /* files */
-    const char *text;              /* a file; not looked at when there is a prompt */
-    const char *prompt;            /* the text itself, or NULL */
+    const char *model;     /* a file or a folder */
+    const char *tokenizer; /* a file, or NULL: what the model brings along */
+    const char *text;      /* a file; not looked at when there is a prompt */
+    const char *prompt;    /* the text itself, or NULL */
     bool bos;
     unsigned threads;
 } run_source;

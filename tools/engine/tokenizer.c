@@ -1,6 +1,6 @@
-#define _GNU_SOURCE
-#include "tools/engine/tokenizer.h"
+#include "tools/engine/tokenizer_read.h"
 
+#include "tools/io/gguf.h"
 #include "tools/io/number.h"
 
 #include <inttypes.h>
@@ -9,41 +9,6 @@
 #define NOWHERE SIZE_MAX
 
 /* ---- the vocabulary ---- */
-
-static int compare_bytes(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
-{
-    const size_t shared = a_length < b_length ? a_length : b_length;
-    const int order = shared > 0 ? memcmp(a, b, shared) : 0;
-    return order != 0 ? order : (a_length > b_length) - (a_length < b_length);
-}
-
-static int compare_tokens(const void *a, const void *b, void *tokens)
-{
-    const uint32_t i = *(const uint32_t *)a;
-    const uint32_t j = *(const uint32_t *)b;
-    const token *list = tokens;
-    const int order = compare_bytes(list[i].bytes, list[i].length, list[j].bytes, list[j].length);
-    return order != 0 ? order : (i > j) - (i < j);
-}
-
-/* The lowest token of these bytes. */
-static uint32_t find(const tokenizer *words, const uint8_t *bytes, size_t length)
-{
-    uint32_t first = 0;
-    uint32_t last = (uint32_t)words->n_sorted;
-    while (first < last) {
-        const uint32_t middle = first + (last - first) / 2;
-        const token *candidate = &words->tokens[words->sorted[middle]];
-        if (compare_bytes(candidate->bytes, candidate->length, bytes, length) < 0)
-            first = middle + 1;
-        else
-            last = middle;
-    }
-    if (first == words->n_sorted)
-        return NO_TOKEN;
-    const uint32_t found = words->sorted[first];
-    return compare_bytes(words->tokens[found].bytes, words->tokens[found].length, bytes, length) == 0 ? found : NO_TOKEN;
-}
 
 static int parse(tokenizer *words, error_text *error)
 {
@@ -80,18 +45,6 @@ static int parse(tokenizer *words, error_text *error)
     return tokenizer_sort(words) == 0 ? 0 : error_set(error, "cannot be read: out of memory");
 }
 
-int tokenizer_sort(tokenizer *words)
-{
-    words->sorted = malloc(words->size * sizeof *words->sorted);
-    if (words->sorted == NULL)
-        return -1;
-    for (uint32_t i = 0; i < words->size; i++)
-        if (words->tokens[i].length > 0)
-            words->sorted[words->n_sorted++] = i;
-    qsort_r(words->sorted, words->n_sorted, sizeof *words->sorted, compare_tokens, words->tokens);
-    return 0;
-}
-
 /* llama2.c's begins with a number below 2^24. */
 static bool is_json(const file_map *map)
 {
@@ -103,7 +56,8 @@ int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text
     *words = (tokenizer){ .size = size, .bos = NO_TOKEN, .eos = NO_TOKEN, .unknown = NO_TOKEN };
     if (file_map_open(&words->map, path, error) != 0)
         return -1;
-    if ((is_json(&words->map) ? tokenizer_read_json(words, error) : parse(words, error)) != 0) {
+    const bool is_gguf = gguf_is(words->map.data, words->map.size);
+    if ((is_gguf ? tokenizer_read_gguf : is_json(&words->map) ? tokenizer_read_json : parse)(words, error) != 0) {
         tokenizer_close(words);
         return -1;
     }
@@ -203,7 +157,7 @@ static uint32_t join(const tokenizer *words, uint32_t left, uint32_t right, floa
         return NO_TOKEN;
     memcpy(bytes, first->bytes, first->length);
     memcpy(bytes + first->length, second->bytes, second->length);
-    const uint32_t merged = find(words, bytes, length);
+    const uint32_t merged = tokenizer_find(words, bytes, length);
     *score = merged != NO_TOKEN ? words->tokens[merged].score : 0;
     return merged;
 }
@@ -241,7 +195,7 @@ static void add_piece(encoder *state, uint32_t number)
 static void add_character(encoder *state, const uint8_t *bytes, size_t n)
 {
     const tokenizer *words = state->words;
-    const uint32_t whole = words->byte_level ? NO_TOKEN : find(words, bytes, n);
+    const uint32_t whole = words->byte_level ? NO_TOKEN : tokenizer_find(words, bytes, n);
     bool has_bytes = true;
     for (size_t i = 0; i < n; i++)
         has_bytes = has_bytes && words->byte_tokens[bytes[i]] != NO_TOKEN;
@@ -281,7 +235,7 @@ static void merge_pairs(encoder *state)
 static void encode_piece(encoder *state, bool space, const uint8_t *text, size_t length)
 {
     const tokenizer *words = state->words;
-    const uint32_t whole = words->whole_first && !space ? find(words, text, length) : NO_TOKEN;
+    const uint32_t whole = words->whole_first && !space ? tokenizer_find(words, text, length) : NO_TOKEN;
     state->n_pieces = 0;
     if (whole != NO_TOKEN)
         add_piece(state, whole);

@@ -1,8 +1,10 @@
-/* Byte-pair encoding, from either of two files:
+/* Byte-pair encoding, from a file of one of three forms:
  *
- *   llama2.c's        int32 length of the longest token, then for each token f32 score, int32 length, bytes. Pairs are merged whose bytes make a
- * token, the one with the best score first. tokenizer.json    of Hugging Face, model type BPE (tokenizer_json.c): pairs are merged in the order of
- * its list; characters without a token are bytes ("byte fallback"), or everything is ("byte level").
+ *   llama2.c's      int32 length of the longest token, then for each token f32 score, int32 length, bytes. Pairs are merged whose bytes make a
+ *                   token, the one with the best score first.
+ *   tokenizer.json  of Hugging Face, model type BPE (tokenizer_json.c): pairs are merged in the order of its list; characters without a token are
+ *                   bytes ("byte fallback"), or everything is ("byte level").
+ *   GGUF            of llama.cpp (tokenizer_gguf.c), models "llama" and "gpt2": either of these two.
  */
 #ifndef KVT_ENGINE_TOKENIZER_H
 #define KVT_ENGINE_TOKENIZER_H
@@ -50,16 +52,10 @@ typedef struct tokenizer {
     uint8_t *memory; /* of bytes of tokens that are not in the file */
 } tokenizer;
 
-/* llama2.c's file must hold exactly `size` tokens, the model's vocabulary; tokenizer.json may lack some that models pad their vocabulary with. 0, or
- * -1 with the error; `words` then holds nothing. bos and eos of tokenizer.json are not known: they are the model's. */
+/* llama2.c's file must hold exactly `size` tokens, the model's vocabulary; the others may lack some that models pad their vocabulary with. 0, or
+ * -1 with the error; `words` then holds nothing. bos and eos of the others are not known: they are the model's. */
 int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error);
 void tokenizer_close(tokenizer *words);
-
-/* For readers of files: sorts what look-up is by, tokens `list`; -1: no memory. */
-int tokenizer_sort(tokenizer *words);
-
-/* words->map is tokenizer.json. */
-int tokenizer_read_json(tokenizer *words, error_text *error);
 
 /* Encodes text: BOS if wanted, a space before the text where the file wants it, then merges. The caller frees *out. */
 int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size_t length, uint32_t **out, size_t *n_out, error_text *error);

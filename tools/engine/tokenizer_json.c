@@ -1,7 +1,6 @@
 /* tokenizer.json: {"model": {"type": "BPE", "vocab": {"text": number}, "merges": ["a b"]}, "normalizer", "pre_tokenizer", "added_tokens"}. What these
  * may be is what Llama-style models have; anything else is refused, because it would give other tokens than the model was trained on. */
-#define _GNU_SOURCE /* qsort_r */
-#include "tools/engine/tokenizer.h"
+#include "tools/engine/tokenizer_read.h"
 
 #include "tools/io/number.h"
 
@@ -11,7 +10,6 @@
 
 /* How sentencepiece writes a space. */
 static const char SPACE[] = "\xe2\x96\x81";
-enum { SPACE_BYTES = 3, MOST_MERGES = 1 << 24 };
 
 static const char *text_at(const json_t *object, const char *name)
 {
@@ -94,48 +92,6 @@ static int read_pieces(tokenizer *words, const json_t *root, error_text *error)
 
 /* ---- tokens ---- */
 
-/* On the byte level a byte is a character that can be printed: itself where it can, U+0100 and on for the others, in order. -1: none of these. */
-static int byte_of(uint32_t code)
-{
-    uint32_t next = 256;
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        const bool printed = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
-        if (code == (printed ? byte : next))
-            return (int)byte;
-        next += printed ? 0 : 1;
-    }
-    return -1;
-}
-
-/* The bytes that a token of the vocabulary stands for. Returns how many; never more than `length`. */
-static uint32_t decode(const tokenizer *words, const char *text, size_t length, uint8_t *out)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < length;) {
-        const uint8_t c = (uint8_t)text[i];
-        const bool two = c >= 0xc0 && c < 0xe0 && i + 1 < length; /* what stands for bytes is below U+0200 */
-        const int byte = !words->byte_level ? -1 : two ? byte_of((uint32_t)(c & 0x1f) << 6 | ((uint8_t)text[i + 1] & 0x3f)) : byte_of(c);
-        if (byte >= 0) {
-            out[n++] = (uint8_t)byte;
-            i += two ? 2 : 1;
-        } else if (!words->byte_level && length - i >= SPACE_BYTES && memcmp(text + i, SPACE, SPACE_BYTES) == 0) {
-            out[n++] = ' ';
-            i += SPACE_BYTES;
-        } else {
-            out[n++] = c;
-            i++;
-        }
-    }
-    return n;
-}
-
-/* "<0x41>" */
-static bool is_byte_name(const char *text, unsigned *byte)
-{
-    char end;
-    return strlen(text) == 6 && sscanf(text, "<0x%2x%c", byte, &end) == 2 && end == '>';
-}
-
 static int place_of(const tokenizer *words, const char *text, const json_t *value, uint32_t *number, error_text *error)
 {
     const json_int_t id = json_integer_value(value);
@@ -174,9 +130,9 @@ static int read_vocabulary(tokenizer *words, const json_t *model, const json_t *
         unsigned byte;
         if (place_of(words, text, value, &number, error) != 0)
             return -1;
-        const uint32_t length = decode(words, text, strlen(text), next);
+        const uint32_t length = tokenizer_decode(words, text, strlen(text), next);
         add_token(words, number, next, length);
-        if (fallback && is_byte_name(text, &byte))
+        if (fallback && tokenizer_byte_name(text, strlen(text), &byte))
             words->byte_tokens[byte] = number;
         if (words->byte_level && length == 1)
             words->byte_tokens[*next] = number;
@@ -198,42 +154,12 @@ static int read_vocabulary(tokenizer *words, const json_t *model, const json_t *
     return 0;
 }
 
-static int longest_first(const void *a, const void *b, void *tokens)
-{
-    const token *list = tokens;
-    const uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-    if (list[i].length != list[j].length)
-        return list[i].length > list[j].length ? -1 : 1;
-    return i < j ? -1 : i > j;
-}
-
-/* The model may have some more, so that its vocabulary is a round number. */
-static int check_size(const tokenizer *words, error_text *error)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < words->size; i++)
-        n += words->tokens[i].bytes != NULL ? 1 : 0;
-    if (words->size - n > 1024 || words->size - n > words->size / 8)
-        return error_set(error, "has %" PRIu32 " tokens: the model's vocabulary is %" PRIu32, n, words->size);
-    return 0;
-}
-
 /* ---- merges ---- */
 
 static uint32_t number_of(const json_t *vocabulary, const char *text, size_t length)
 {
     const json_t *value = json_object_getn(vocabulary, text, length);
     return json_is_integer(value) ? (uint32_t)json_integer_value(value) : NO_TOKEN; /* all were checked */
-}
-
-static int by_pair(const void *a, const void *b)
-{
-    const merge *one = a, *other = b;
-    if (one->left != other->left)
-        return one->left < other->left ? -1 : 1;
-    if (one->right != other->right)
-        return one->right < other->right ? -1 : 1;
-    return one->rank < other->rank ? -1 : one->rank > other->rank;
 }
 
 /* "a b", or in newer files ["a", "b"]. */
@@ -271,15 +197,15 @@ static int read_merge(merge *to, const json_t *vocabulary, const json_t *value, 
 static int read_merges(tokenizer *words, const json_t *model, error_text *error)
 {
     const json_t *merges = json_object_get(model, "merges"), *vocabulary = json_object_get(model, "vocab");
-    if (!json_is_array(merges) || json_array_size(merges) >= MOST_MERGES)
-        return error_set(error, "model.merges is missing or too long: an array of less than %d pairs would be right", MOST_MERGES);
+    if (!json_is_array(merges) || json_array_size(merges) >= TOKENIZER_MERGES)
+        return error_set(error, "model.merges is missing or too long: an array of less than %d pairs would be right", TOKENIZER_MERGES);
     words->merges = malloc((json_array_size(merges) + 1) * sizeof *words->merges);
     if (words->merges == NULL)
         return error_set(error, "cannot be read: out of memory");
     for (; words->n_merges < json_array_size(merges); words->n_merges++)
         if (read_merge(&words->merges[words->n_merges], vocabulary, json_array_get(merges, words->n_merges), words->n_merges, error) != 0)
             return -1;
-    qsort(words->merges, words->n_merges, sizeof *words->merges, by_pair);
+    tokenizer_sort_merges(words);
     return 0;
 }
 
@@ -293,13 +219,12 @@ static int read_root(tokenizer *words, const json_t *root, error_text *error)
     for (size_t i = 0; i < 256; i++)
         words->byte_tokens[i] = NO_TOKEN;
     if (read_normalizer(words, root, error) != 0 || read_pieces(words, root, error) != 0 ||
-        read_vocabulary(words, model, json_object_get(root, "added_tokens"), error) != 0 || check_size(words, error) != 0 ||
+        read_vocabulary(words, model, json_object_get(root, "added_tokens"), error) != 0 || tokenizer_check_size(words, error) != 0 ||
         read_merges(words, model, error) != 0)
         return -1;
     words->unknown = number_of(json_object_get(model, "vocab"), text_at(model, "unk_token"), strlen(text_at(model, "unk_token")));
     words->fuses_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     words->whole_first = json_is_true(json_object_get(model, "ignore_merges"));
-    qsort_r(words->added, words->n_added, sizeof *words->added, longest_first, words->tokens);
     return tokenizer_sort(words) == 0 ? 0 : error_set(error, "cannot be read: out of memory");
 }
 

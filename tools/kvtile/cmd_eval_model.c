@@ -9,8 +9,8 @@ static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], c
 {
     size_t threads = 1;
     to->source = (run_source){ .model = texts[EVAL_MODEL_MODEL], .tokenizer = texts[EVAL_MODEL_TOKENIZER], .text = texts[EVAL_MODEL_TEXT] };
-    if (to->source.tokenizer == NULL || to->source.text == NULL) {
-        error_print(who, to->source.tokenizer == NULL ? "--tokenizer" : "--text", "is missing: --model needs it");
+    if (to->source.text == NULL) {
+        error_print(who, "--text", "is missing: --model needs it");
         return -1;
     }
     const struct {

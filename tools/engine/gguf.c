@@ -1,0 +1,217 @@
+/* GGUF files of llama-type models, as llama.cpp's converter writes them: rows of queries and keys have the pairs of RoPE next to each other, and
+ * what stretches frequencies channel by channel is a tensor of divisors. */
+#include "tools/engine/checkpoint.h"
+
+#include "tools/engine/tokenizer.h"
+#include "tools/engine/weights.h"
+#include "tools/io/gguf.h"
+#include "tools/io/number.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum { MOST = 1 << 20 };
+
+/* ---- metadata ---- */
+
+static bool is_text(const gguf_entry *one, const char *text)
+{
+    return one != NULL && one->type == GGUF_STRING && !one->list && one->count == strlen(text) && memcmp(one->data, text, strlen(text)) == 0;
+}
+
+/* `standard` when the key is not there; 0: it must be. */
+static bool get_real(const gguf *file, const char *name, double standard, double *to)
+{
+    const gguf_entry *one = gguf_find(file, name);
+    *to = standard;
+    if (one == NULL && standard > 0)
+        return true;
+    const bool real = one != NULL && one->type == GGUF_F32 && !one->list;
+    const double value = real ? (double)load_f32(one->data) : 0;
+    *to = value;
+    if (real && !(value > 0 && value < 1e12))
+        return error_set(file->error, "%s.%s is %g, but must be a positive number", file->architecture, name, value) == 0;
+    return real || gguf_fail(file, name, one, "a positive number of type f32");
+}
+
+/* One number, or a list of the same one for every layer: this engine's layers are all alike. */
+static bool get_kv_heads(const gguf *file, checkpoint *model)
+{
+    static const char name[] = "attention.head_count_kv", right[] = "the same for all layers, a divisor of attention.head_count";
+    const gguf_entry *one = gguf_find(file, name);
+    int64_t value = model->heads, other;
+    if (one != NULL && (one->count != (one->list ? model->layers : 1) || !gguf_number(one, 0, &value)))
+        return gguf_fail(file, name, one, right);
+    for (uint64_t i = 1; one != NULL && one->list && i < one->count; i++)
+        if (!gguf_number(one, i, &other) || other != value)
+            return gguf_fail(file, name, one, right);
+    if (value < 1 || value > model->heads || model->heads % (uint32_t)value != 0)
+        return gguf_fail(file, name, one, right);
+    model->kv_heads = (uint32_t)value;
+    return true;
+}
+
+/* Of rows, whose width is embedding_length / attention.head_count where the file does not say it. */
+static bool get_head_dim(const gguf *file, checkpoint *model)
+{
+    static const char *const same[] = { "attention.value_length", "rope.dimension_count" };
+    const uint32_t standard = model->dim % model->heads == 0 ? model->dim / model->heads : GGUF_NEEDED;
+    if (!gguf_get(file, "attention.key_length", 1, MOST, standard, &model->head_dim))
+        return false;
+    if (model->head_dim % 2 != 0 || (uint64_t)model->heads * model->head_dim > MOST)
+        return error_set(file->error, "heads are %" PRIu32 " wide, but must be of an even width that times attention.head_count is at most %d",
+                         model->head_dim, MOST) == 0;
+    for (size_t i = 0; i < 2; i++) {
+        uint32_t value;
+        if (!gguf_get(file, same[i], 1, MOST, model->head_dim, &value))
+            return false;
+        if (value != model->head_dim)
+            return error_set(file->error, "%s.%s is %" PRIu32 ", but must be %" PRIu32 ", like the width of heads: others are not supported",
+                             file->architecture, same[i], value, model->head_dim) == 0;
+    }
+    return true;
+}
+
+/* The number of tokens: with a list of them, its length. */
+static bool get_vocabulary(const gguf *file, checkpoint *model)
+{
+    const gguf_entry *tokens = gguf_key(file, "tokenizer.ggml.tokens");
+    const uint32_t listed = tokens != NULL && tokens->list && tokens->count <= MOST ? (uint32_t)tokens->count : 0;
+    return gguf_get(file, "vocab_size", 1, MOST, listed > 0 ? listed : GGUF_NEEDED, &model->vocabulary);
+}
+
+static uint32_t token_at(const gguf *file, const char *key, uint32_t vocabulary)
+{
+    const gguf_entry *one = gguf_key(file, key);
+    int64_t number;
+    return one != NULL && !one->list && gguf_number(one, 0, &number) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
+}
+
+static bool get_sizes(const gguf *file, checkpoint *model)
+{
+    uint32_t experts;
+    double epsilon;
+    if (strcmp(file->architecture, "llama") != 0)
+        return error_set(file->error, "general.architecture is \"%s\", but must be \"llama\": others are not supported", file->architecture) == 0;
+    if (!gguf_get(file, "expert_count", 0, MOST, 0, &experts))
+        return false;
+    if (experts != 0)
+        return error_set(file->error, "llama.expert_count is %" PRIu32 ", but must be 0: experts are not supported", experts) == 0;
+    if (!gguf_get(file, "embedding_length", 1, MOST, GGUF_NEEDED, &model->dim) ||
+        !gguf_get(file, "feed_forward_length", 1, MOST, GGUF_NEEDED, &model->ffn) ||
+        !gguf_get(file, "block_count", 1, MOST, GGUF_NEEDED, &model->layers) ||
+        !gguf_get(file, "attention.head_count", 1, MOST, GGUF_NEEDED, &model->heads) ||
+        !gguf_get(file, "context_length", 1, MOST, GGUF_NEEDED, &model->context) || !get_kv_heads(file, model) || !get_head_dim(file, model) ||
+        !get_vocabulary(file, model) || !get_real(file, "attention.layer_norm_rms_epsilon", 0, &epsilon))
+        return false;
+    model->q_dim = model->heads * model->head_dim;
+    model->kv_dim = model->kv_heads * model->head_dim;
+    model->rms_epsilon = (float)epsilon;
+    model->bos = token_at(file, "tokenizer.ggml.bos_token_id", model->vocabulary);
+    model->eos = token_at(file, "tokenizer.ggml.eos_token_id", model->vocabulary);
+    return true;
+}
+
+static bool set_rope(const gguf *file, checkpoint *model)
+{
+    static const char name[] = "rope.scaling.type";
+    const gguf_entry *type = gguf_find(file, name);
+    const bool none = is_text(type, "none");
+    double base, factor;
+    if (type != NULL && !none && !is_text(type, "linear"))
+        return gguf_fail(file, name, type, "\"none\" or \"linear\": others are not supported");
+    if (!get_real(file, "rope.freq_base", 10000, &base) || !get_real(file, "rope.scaling.factor", 1, &factor))
+        return false;
+    checkpoint_set_frequencies(model, base);
+    for (uint32_t i = 0; !none && i < model->head_dim / 2; i++)
+        model->frequencies[i] /= factor;
+    return true;
+}
+
+/* ---- tensors ---- */
+
+static int find_classifier(void *owner, const gguf_tensor *tensor, error_text *error)
+{
+    (void)error;
+    checkpoint *model = owner;
+    model->own_classifier = model->own_classifier || strcmp(tensor->name, "output.weight") == 0;
+    return 0;
+}
+
+/* Each frequency divided by a number. */
+static int stretch(checkpoint *model, const gguf_tensor *tensor, error_text *error)
+{
+    const uint32_t n = model->head_dim / 2;
+    if (tensor->type != 0 || tensor->n_sizes != 1 || tensor->sizes[0] != n || tensor->left / 4 < n)
+        return error_set(error, "tensor %s: %" PRIu32 " numbers of type F32 would be right", tensor->name, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const float divisor = load_f32(tensor->data + 4 * i);
+        if (!(divisor > 0 && isfinite(divisor)))
+            return error_set(error, "tensor %s: number %" PRIu32 " is %g: a positive one would be right", tensor->name, i, (double)divisor);
+        model->frequencies[i] /= (double)divisor;
+    }
+    return 0;
+}
+
+static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
+{
+    /* ggml's numbers of types. */
+    static const struct {
+        const char *name;
+        weights_number number;
+    } types[] = {
+        [0] = { "F32", WEIGHTS_F32 },     [1] = { "F16", WEIGHTS_F16 },     [2] = { "Q4_0", WEIGHTS_Q4_0 },   [3] = { "Q4_1", WEIGHTS_OTHER },
+        [6] = { "Q5_0", WEIGHTS_OTHER },  [7] = { "Q5_1", WEIGHTS_OTHER },  [8] = { "Q8_0", WEIGHTS_Q8_0 },   [10] = { "Q2_K", WEIGHTS_OTHER },
+        [11] = { "Q3_K", WEIGHTS_OTHER }, [12] = { "Q4_K", WEIGHTS_OTHER }, [13] = { "Q5_K", WEIGHTS_OTHER }, [14] = { "Q6_K", WEIGHTS_OTHER },
+        [30] = { "BF16", WEIGHTS_BF16 },
+    };
+    weights *to = owner;
+    if (strcmp(tensor->name, "rope_freqs.weight") == 0)
+        return stretch(to->model, tensor, error);
+    const bool known = tensor->type < sizeof types / sizeof *types && types[tensor->type].name != NULL;
+    char number[24];
+    snprintf(number, sizeof number, "type %" PRIu32 " of ggml", tensor->type);
+    const weights_tensor one = {
+        .name = tensor->name,
+        .n_sizes = tensor->n_sizes,
+        .rows = tensor->sizes[1],
+        .columns = tensor->sizes[0],
+        .number = known ? types[tensor->type].number : WEIGHTS_OTHER,
+        .number_name = known ? types[tensor->type].name : number,
+        .data = tensor->data,
+        .bytes = tensor->left,
+    };
+    return weights_use(to, &one, error);
+}
+
+static int load_tensors(const gguf *file, checkpoint *model)
+{
+    weights to;
+    if (weights_open(&to, model, WEIGHTS_GGUF, file->error) != 0)
+        return -1;
+    int result = gguf_walk_tensors(file, use_tensor, &to);
+    if (result == 0)
+        result = weights_check(&to, file->error);
+    weights_close(&to);
+    return result;
+}
+
+/* Sizes that no file of these bytes can have are found out before memory is taken for them: a weight has 4.5 bits at least. */
+static bool check_bytes(const gguf *file, const checkpoint *model)
+{
+    const uint64_t n = checkpoint_count(model);
+    return n / 2 <= file->size ||
+           error_set(file->error, "the file is %zu bytes: %" PRIu64 " weights, as its metadata says, take more", file->size, n) == 0;
+}
+
+int checkpoint_read_gguf(checkpoint *model, const uint8_t *bytes, size_t size, error_text *error)
+{
+    gguf file = { .error = error };
+    int result = -1;
+    if (gguf_open(&file, bytes, size) && get_sizes(&file, model) && gguf_walk_tensors(&file, find_classifier, model) == 0 &&
+        check_bytes(&file, model) && checkpoint_make(model, error) == 0 && set_rope(&file, model))
+        result = load_tensors(&file, model);
+    gguf_free(&file);
+    return result;
+}
