@@ -15,11 +15,6 @@ enum { MOST = 1 << 20 };
 
 /* ---- metadata ---- */
 
-static bool is_text(const gguf_entry *one, const char *text)
-{
-    return one != NULL && one->type == GGUF_STRING && !one->list && one->count == strlen(text) && memcmp(one->data, text, strlen(text)) == 0;
-}
-
 /* `standard` when the key is not there; 0: it must be. */
 static bool get_real(const gguf *file, const char *name, double standard, double *to)
 {
@@ -117,9 +112,9 @@ static bool set_rope(const gguf *file, checkpoint *model)
 {
     static const char name[] = "rope.scaling.type";
     const gguf_entry *type = gguf_find(file, name);
-    const bool none = is_text(type, "none");
+    const bool none = gguf_is_text(type, "none");
     double base, factor;
-    if (type != NULL && !none && !is_text(type, "linear"))
+    if (type != NULL && !none && !gguf_is_text(type, "linear"))
         return gguf_fail(file, name, type, "\"none\" or \"linear\": others are not supported");
     if (!get_real(file, "rope.freq_base", 10000, &base) || !get_real(file, "rope.scaling.factor", 1, &factor))
         return false;

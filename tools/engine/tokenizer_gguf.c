@@ -14,11 +14,6 @@ enum { CONTROL = 3, USER_DEFINED = 4, SINGLE_BYTE = 6 };
 
 /* ---- keys ---- */
 
-static bool is_text(const gguf_entry *one, const char *text)
-{
-    return one != NULL && one->type == GGUF_STRING && !one->list && one->count == strlen(text) && memcmp(one->data, text, strlen(text)) == 0;
-}
-
 /* A list of `type` with an element for each token; NULL with the error. */
 static const gguf_entry *list_of(const gguf *file, const char *key, uint32_t type, uint64_t count, const char *right)
 {
@@ -53,7 +48,7 @@ static int read_pieces(tokenizer *words, const gguf *file)
     const gguf_entry *one = gguf_key(file, key);
     char text[80];
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (is_text(one, known[i].name)) {
+        if (gguf_is_text(one, known[i].name)) {
             words->pieces = known[i].pieces;
             words->whole_first = known[i].whole_first;
             return 0;
@@ -70,8 +65,8 @@ static int read_model(tokenizer *words, const gguf *file)
     const gguf_entry *unknown = gguf_key(file, "tokenizer.ggml.unknown_token_id");
     int64_t number;
     char text[80];
-    words->byte_level = is_text(model, "gpt2");
-    if (!words->byte_level && !is_text(model, "llama"))
+    words->byte_level = gguf_is_text(model, "gpt2");
+    if (!words->byte_level && !gguf_is_text(model, "llama"))
         return error_set(file->error, "%s is %s: llama or gpt2 would be right", key, model != NULL ? gguf_text(model, 0, true, text) : "missing");
     words->space_first = !words->byte_level;
     if (space != NULL && !space->list && gguf_number(space, 0, &number))

@@ -194,6 +194,11 @@ bool gguf_number(const gguf_entry *one, uint64_t index, int64_t *value)
     return is_signed || *value >= 0;
 }
 
+bool gguf_is_text(const gguf_entry *one, const char *text)
+{
+    return one && one->type == GGUF_STRING && !one->list && one->count == strlen(text) && memcmp(one->data, text, strlen(text)) == 0;
+}
+
 const char *gguf_text(const gguf_entry *one, uint64_t index, bool whole, char text[80])
 {
     int64_t number;

@@ -62,6 +62,9 @@ const gguf_entry *gguf_find(const gguf *file, const char *name); /* the same, an
 /* A whole number; true and false are 1 and 0. */
 bool gguf_number(const gguf_entry *one, uint64_t index, int64_t *value);
 
+/* Whether it is there and this string. */
+bool gguf_is_text(const gguf_entry *one, const char *text);
+
 /* A value as people can read it; `whole`: of a list how long it is. Returns `text`. */
 const char *gguf_text(const gguf_entry *one, uint64_t index, bool whole, char text[80]);
 
