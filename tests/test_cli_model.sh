@@ -107,9 +107,9 @@ model --tokens "$tokens" --schemes kv2 --rotation none --json
 "$jq" -e --slurpfile all "$work/all.json" '.[0].kld_mean < ($all[0] | map(select(.scheme == "kv2"))[0].kld_mean) / 2' "$work/stdout" >/dev/null ||
     fail "a first page of kv8 and an open one of bf16 do not help"
 
-# Pages that have centres of their own are full when they are written.
-model --tokens "$tokens" --schemes kv4 --rotation 64 --centring page,own --json
-expect_json 'map({(.centring): .kld_mean}) | add | .own < .page'
+# Pages that have centres of their own are full when they are written. Where channels are outliers that is worth more than the chance of a few hundred tokens.
+model --tokens "$tokens" --schemes kv2 --rotation 64 --centring page,own --stress outliers --json
+expect_json 'map({(.centring): .kld_mean}) | add | .own < 0.7 * .page'
 # shellcheck disable=SC2086
 usage "another --open than none would be right" $book --schemes kv4 --centring own --open none
 
