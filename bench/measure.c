@@ -83,6 +83,8 @@ static void count_conversion(shim_state *state, const workload *work, const samp
         shim_set_counter(state, MEASURE_GGML, median_ratio(all, CONTENDER_GGML));
     if (work->one.op == BENCH_APPEND || work->one.rope != NULL)
         shim_set_counter(state, MEASURE_BULK, median_ratio(all, CONTENDER_BULK));
+    if (isfinite(all->ratio[CONTENDER_CELLS][0]))
+        shim_set_counter(state, MEASURE_CELLS, median_ratio(all, CONTENDER_CELLS));
     shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
 }
 

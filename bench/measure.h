@@ -14,8 +14,9 @@
 #define MEASURE_OUT      "gbps_out"
 #define MEASURE_FLOOR    "floor_ratio"
 #define MEASURE_MEMCPY   "memcpy_ratio"
-#define MEASURE_GGML     "ggml_ratio" /* only where ggml has the format */
-#define MEASURE_BULK     "bulk_ratio" /* only of append and of latents */
+#define MEASURE_GGML     "ggml_ratio"  /* only where ggml has the format */
+#define MEASURE_BULK     "bulk_ratio"  /* only of append and of latents */
+#define MEASURE_CELLS    "cells_ratio" /* only of appended keys */
 #define MEASURE_BYTES    "working_set"
 #define MEASURE_SAMPLES  "samples"
 /* Of attend, which has these and the last two: shares of a limit are its time over ours, speed-ups the other's time over ours. */

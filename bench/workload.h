@@ -12,7 +12,8 @@ typedef enum contender {
     CONTENDER_FLOOR,  /* floor.h, the same bytes in and out */
     CONTENDER_MEMCPY, /* as many bytes together, half in, half out */
     CONTENDER_GGML,
-    CONTENDER_BULK, /* kvt_write of whole heads, as many tokens as are appended, or as many latents and rotary parts as kvt_mla_write takes */
+    CONTENDER_BULK,  /* kvt_write of whole heads, as many tokens as are appended, or as many latents and rotary parts as kvt_mla_write takes */
+    CONTENDER_CELLS, /* of appended keys: a store of four bytes to each line of the token's tile, and nothing else */
     N_CONTENDERS
 } contender;
 

@@ -36,6 +36,7 @@ expect_json 'all(.results[] | select(.op == "write" or .op == "append") | .gbps_
 # As ggml keeps it too.
 expect_json 'all(.results[] | select(.op == "import" or .op == "export") | .gbps_in / .gbps_out; . > 0.999 and . < 1.001)'
 expect_json "([.results[] | select(.bulk_ratio) | .op] | unique) == [\"append\"] and all(.results[] | .bulk_ratio // 1; $positive)"
+expect_json "[.results[] | select(.cells_ratio) | .op + .side] == [\"appendk\"] and all(.results[] | .cells_ratio // 1; $positive)"
 last_level=$("$jq" .caches.last_level "$work/stdout")
 
 # Everything that chooses what is measured.

@@ -60,6 +60,7 @@ static const char HELP[] =
     "               half out; median of pairs measured right after each other. 1 would be as fast, 2 takes twice the time. ggml: in a build that "
     "compares\n"
     "bulk           of append: our time over that of writing as many tokens as whole pages; of latents: of writing them as they are\n"
+    "               JSON has cells_ratio beside it: of appended keys, over the time of a store of four bytes to each line of their tile\n"
     "us, GB/s       of attend: microseconds of a step, and 10^9 stored bytes per second that it attends to\n"
     "read, multiply the time of only reading the bytes, and of only multiplying as often on this tier, over ours: 1 would be at that limit\n"
     "f16, plain     speed-up: the time from f16 tiles, and of a plain loop over rows of f16, over ours\n"
