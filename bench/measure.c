@@ -73,18 +73,14 @@ static double take_sample(measure_plan *plan, const bench_case *one, samples *al
 
 static void count_conversion(shim_state *state, const workload *work, const samples *all)
 {
+    static const char *const names[N_CONTENDERS] = { NULL, MEASURE_FLOOR, MEASURE_MEMCPY, MEASURE_GGML, MEASURE_BULK, MEASURE_CELLS };
     const double nanoseconds = 1e9 * median(all->ours, kept(all));
     shim_set_counter(state, MEASURE_ELEMENTS, (double)workload_elements(work) / nanoseconds);
     shim_set_counter(state, MEASURE_IN, (double)workload_bytes_in(work) / nanoseconds);
     shim_set_counter(state, MEASURE_OUT, (double)workload_bytes_out(work) / nanoseconds);
-    shim_set_counter(state, MEASURE_FLOOR, median_ratio(all, CONTENDER_FLOOR));
-    shim_set_counter(state, MEASURE_MEMCPY, median_ratio(all, CONTENDER_MEMCPY));
-    if (work->ggml != NULL)
-        shim_set_counter(state, MEASURE_GGML, median_ratio(all, CONTENDER_GGML));
-    if (work->one.op == BENCH_APPEND || work->one.rope != NULL)
-        shim_set_counter(state, MEASURE_BULK, median_ratio(all, CONTENDER_BULK));
-    if (isfinite(all->ratio[CONTENDER_CELLS][0]))
-        shim_set_counter(state, MEASURE_CELLS, median_ratio(all, CONTENDER_CELLS));
+    for (size_t who = 1; who < N_CONTENDERS; who++)
+        if (!isnan(all->ratio[who][0])) /* workload_sample says which the case has */
+            shim_set_counter(state, names[who], median_ratio(all, who));
     shim_set_counter(state, MEASURE_BYTES, (double)work->working_set);
 }
 

@@ -231,59 +231,40 @@ static void run_read(workload *state, size_t first, size_t n)
     }
 }
 
-/* Where steps of append are: one token of every sequence, then the next of every sequence. */
-typedef struct append_walk {
-    size_t sequences, sequence, start;
-} append_walk;
+/* Where a step of append is: one token of every sequence, then the next of every sequence. */
+typedef struct append_place {
+    size_t head, token; /* the first of its heads, and the token in each */
+} append_place;
 
-static append_walk start_walk(const workload *state, size_t step)
-{
-    const size_t sequences = state->heads / BENCH_APPEND_HEADS;
-    return (append_walk){ sequences, step % sequences, step / sequences };
-}
-
-/* The token of the next step, in its last page, and the first of the step's heads. */
-static size_t next_token(const workload *state, append_walk *walk, size_t *first_head)
+static append_place place_of(const workload *state, size_t step)
 {
     enum { STAGGER = 29 }; /* sequences are not all at the same token of their pages */
-    const size_t token = (walk->start + walk->sequence * STAGGER) % KVT_PAGE_TOKENS + (state->head_pages - 1) * KVT_PAGE_TOKENS;
-    *first_head = walk->sequence * BENCH_APPEND_HEADS;
-    if (++walk->sequence == walk->sequences) {
-        walk->sequence = 0;
-        walk->start++;
-    }
-    return token;
+    const size_t sequences = state->heads / BENCH_APPEND_HEADS, sequence = step % sequences;
+    return (append_place){ .head = sequence * BENCH_APPEND_HEADS,
+                           .token = (step / sequences + sequence * STAGGER) % KVT_PAGE_TOKENS + (state->head_pages - 1) * KVT_PAGE_TOKENS };
 }
 
 static void run_append(workload *state, size_t first, size_t n)
 {
-    append_walk walk = start_walk(state, first);
     for (size_t s = first; s < first + n; s++) {
-        size_t head;
-        const size_t token = next_token(state, &walk, &head);
+        const append_place at = place_of(state, s);
         kvt_pages pages[BENCH_APPEND_HEADS];
         for (size_t h = 0; h < BENCH_APPEND_HEADS; h++)
-            pages[h] = pages_of(state, head + h);
-        note(state, kvt_append(&state->layout, state->one.side, pages, token, rows_of(state, s), state->one.dtype, (ptrdiff_t)state->row_bytes));
+            pages[h] = pages_of(state, at.head + h);
+        note(state, kvt_append(&state->layout, state->one.side, pages, at.token, rows_of(state, s), state->one.dtype, (ptrdiff_t)state->row_bytes));
     }
-}
-
-static bool has_cells(const bench_case *one)
-{
-    return one->op == BENCH_APPEND && one->side == KVT_K;
 }
 
 static void run_cells(workload *state, size_t first, size_t n)
 {
     const kvt_side_layout *side = &state->layout.k;
-    append_walk walk = start_walk(state, first);
     for (size_t s = first; s < first + n; s++) {
-        size_t head;
-        const size_t in_page = next_token(state, &walk, &head) % KVT_PAGE_TOKENS;
-        const size_t tile = side->codes_offset + in_page / KVT_TILE_TOKENS * side->code_bytes;
+        const append_place at = place_of(state, s);
+        const size_t tile = at.token % KVT_PAGE_TOKENS / KVT_TILE_TOKENS;
         for (size_t h = 0; h < BENCH_APPEND_HEADS; h++) {
-            unsigned char *page = state->pages.base + ((head + h + 1) * state->head_pages - 1) * state->layout.page_bytes;
-            unsigned char *cell = page + tile + in_page % KVT_TILE_TOKENS * 4;
+            const kvt_pages pages = pages_of(state, at.head + h);
+            unsigned char *page = (unsigned char *)pages.base + at.token / KVT_PAGE_TOKENS * pages.stride;
+            unsigned char *cell = page + side->codes_offset + tile * side->code_bytes + at.token % KVT_TILE_TOKENS * 4;
             for (size_t line = 0; line < side->code_bytes / LINE; line++) {
                 uint32_t four = 0;
                 __asm__ volatile("" : "+r"(four)); /* a store each, as it is for who has numbers to store */
@@ -393,7 +374,7 @@ int workload_sample(workload *state, double seconds[N_CONTENDERS])
     seconds[CONTENDER_MEMCPY] = sample_one(state, CONTENDER_MEMCPY);
     seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
     seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND || state->one.rope != NULL ? sample_one(state, CONTENDER_BULK) : (double)NAN;
-    seconds[CONTENDER_CELLS] = has_cells(&state->one) ? sample_one(state, CONTENDER_CELLS) : (double)NAN;
+    seconds[CONTENDER_CELLS] = state->one.op == BENCH_APPEND && state->one.side == KVT_K ? sample_one(state, CONTENDER_CELLS) : (double)NAN;
     if (state->status == KVT_OK)
         return 0;
     snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
