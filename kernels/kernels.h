@@ -25,7 +25,7 @@ typedef struct kvt_tile_spec {
  *   write        all 16 tokens; `rows` is the row of the first
  *   write_rows   n rows, at most 16, each as a token of a tile of its own or of the same; bits of other tokens stay as they are
  *   read         tokens first .. first + count - 1 (at most 16); `rows` is the row of token `first`
- *   write_codes  codes of at most 8 bits, 16 rows of P(dim) bytes each; scales are the caller's affair
+ *   write_codes  16 rows of codes, P(dim) bytes each; scales are the caller's affair
  *   read_codes   back
  */
 typedef void kvt_write_fn(uint8_t *codes, uint8_t *scales, const kvt_tile_spec *spec, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype);
@@ -90,7 +90,7 @@ typedef void kvt_score_fn(const uint8_t *codes, const uint8_t *scales, const kvt
                           float *logits, kvt_ahead ahead);
 typedef void kvt_value_fn(const kvt_tile_spec *spec, const kvt_weighted *weighted);
 
-/* Indexed by kvt_side. The codes functions are NULL for codes wider than a byte. */
+/* Indexed by kvt_side. The codes functions are NULL where no row format of another engine has the scheme's codes. */
 typedef struct kvt_kernels {
     kvt_write_fn *write[2];
     kvt_write_rows_fn *write_rows[2];

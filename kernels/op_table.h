@@ -166,9 +166,8 @@ KVT_LANES i32x16 fit(const nearest *near, bool is_first, const block_words *x, u
     const mask16 negative = i32x16_gt(is_first ? zero : grid->is_negative, zero);
     const i32x16 m = factor_of(f32x16_mul(s, grid->p));
     i32x16 a[2] = { zero, zero }, n = zero;
-    u8x64 factor[2], sign[2];
+    u8x64 factor[2];
     i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
-    (void)sign;
     const u8x64 flip = u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero));
     KVT_ROLLED
     for (uint32_t i = 0; i < quads; i++) {

@@ -11,6 +11,9 @@
  *
  *   SCHEME_DTYPE                          that format
  *
+ * Where a row format of another engine has the same codes (kernels/frame/convert.c, grids), SCHEME_COPIES_CODES is defined too: then rows of codes
+ * go in and out as they are.
+ *
  * Numbers become codes row by row, because rows are what is far away: memory likes long walks. Between a row and the lines of a tile stands the row
  * of its codes, in the L1 cache; kernels/lines.h takes it from there. */
 
@@ -538,7 +541,7 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
         const size_t stride = ((size_t)(end - begin) * 16 * CODE_BYTES + 63) / 64 * 64;
         KVT_ROLLED
         for (uint32_t q = first / 4; 4 * q < end_token; q++) {
-            unpack_quad(side, IS_TABLE && dtype != CODES_DTYPE, codes + (size_t)begin * GROUP_LINES * 64, end - begin, q, row_codes, stride);
+            unpack_quad(side, IS_TABLE, codes + (size_t)begin * GROUP_LINES * 64, end - begin, q, row_codes, stride);
             for (size_t i = q * tile_bytes / 4; i < (q + 1) * tile_bytes / 4; i += 64) /* of the next tile, as V's lines are not met in order */
                 prefetch_line(codes, tile_bytes + i);
             const uint32_t from_token = 4 * q < first ? first : 4 * q, to_token = 4 * q + 4 < end_token ? 4 * q + 4 : end_token;
@@ -592,7 +595,7 @@ KVT_LANES void read_tile(kvt_side side, kvt_dtype dtype, const uint8_t *codes, c
 
 KVT_TILE_FUNCTIONS(k, KVT_K)
 KVT_TILE_FUNCTIONS(v, KVT_V)
-#ifdef SCHEME_HAS_SCALES
+#ifdef SCHEME_COPIES_CODES
 KVT_CODES_FUNCTIONS(k, KVT_K)
 KVT_CODES_FUNCTIONS(v, KVT_V)
 #endif
@@ -602,7 +605,7 @@ const kvt_kernels KVT_KERNELS_OF(SCHEME, KVT_TIER) = {
     .write = { write_k, write_v },
     .write_rows = { write_rows_k, write_rows_v },
     .read = { read_k, read_v },
-#ifdef SCHEME_HAS_SCALES
+#ifdef SCHEME_COPIES_CODES
     .write_codes = { write_codes_k, write_codes_v },
     .read_codes = { read_codes_k, read_codes_v },
 #endif

@@ -1,5 +1,6 @@
 /* e4m3: OCP FP8 without infinity. docs/formats.md, section 4. */
 #define SCHEME e4m3
+#define SCHEME_COPIES_CODES
 #include "kernels/scheme.h"
 
 #define MAX_FP8          448.0f

@@ -1,5 +1,6 @@
 /* q4_0: ggml's 4-bit grid. docs/formats.md, section 4. */
 #define SCHEME q4_0
+#define SCHEME_COPIES_CODES
 #include "kernels/ggml_scale.h"
 
 #define SCHEME_HAS_SCALES

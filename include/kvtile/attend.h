@@ -47,7 +47,7 @@ typedef struct kvt_segment {
 typedef struct kvt_attention {
     size_t size; /* sizeof(kvt_attention) */
     const kvt_segment *segments;
-    size_t n_segments; /* all with the same widths, and the same rotation of K and of V; tiers are those of the first */
+    size_t n_segments; /* all with the same widths and the same rotation of each side; tiers may differ: each runs its own */
     size_t begin, end;
     size_t position; /* or KVT_NO_MASK */
     size_t window;   /* 0: none */
