@@ -72,6 +72,8 @@ static void show_groups(const kvt_model *model, char *text, size_t size)
         SHOW("%s%s %u", i ? ", " : "", kvt_layer_kind_name(g->kind), g->count);
         if (g->draft_count)
             SHOW("+%u", g->draft_count);
+        if (g->shared_count)
+            SHOW(" read by %u", g->shared_count);
         if (g->kv_heads)
             SHOW(g->rope_dim ? " %ux%u+%u/%u" : " %ux%u/%u", g->kv_heads, g->k_dim - g->rope_dim, g->rope_dim ? g->rope_dim : g->v_dim, g->v_dim);
         if (g->window)
@@ -190,7 +192,7 @@ START_TEST(class_defaults)
         { "{" KIND("gemma2") ", " LAYERS(4) "}", "full 2 4x256/256, sliding 2 4x256/256 window 4096" },
         { "{" KIND("gemma3_text") ", " LAYERS(8) ", \"sliding_window\": 512}", "full 1 4x256/256, sliding 7 4x256/256 window 512" },
         { "{" KIND("gemma3") ", \"text_config\": {" LAYERS(6) "}}", "full 1 4x256/256, sliding 5 4x256/256 window 4096" },
-        { "{" KIND("gemma3n_text") ", " LAYERS(30) "}", "full 3 2x256/256, sliding 12 2x256/256 window 512, none 15" },
+        { "{" KIND("gemma3n_text") ", " LAYERS(30) "}", "full 3 read by 3 2x256/256, sliding 12 read by 12 2x256/256 window 512, none 15" },
         { "{" KIND("gemma4_text") ", " LAYERS(8) "}", "full 2 4x512/512, sliding 6 4x256/256 window 512" },
         { "{" KIND("gemma4_unified") ", " LAYERS(8) "}", "full 2 4x512/512, sliding 6 4x256/256 window 1024" },
         { "{" KIND("cohere2") ", " LAYERS(8) ", " HIDDEN "}", "full 2 8x64/64, sliding 6 8x64/64 window 4096" },
@@ -248,7 +250,7 @@ START_TEST(layers_that_store_nothing)
 {
     static const rule rules[] = {
         { "{" NEW ", \"layer_types\": [\"attention\", \"mlp\", \"moe\", \"full_attention\"]}", "full 2 2x64/64, none 2" },
-        { "{" NEW ", " FSF ", \"sliding_window\": 9, \"num_kv_shared_layers\": 1}", "full 1 2x64/64, sliding 1 2x64/64 window 9, none 1" },
+        { "{" NEW ", " FSF ", \"sliding_window\": 9, \"num_kv_shared_layers\": 1}", "full 1 read by 1 2x64/64, sliding 1 2x64/64 window 9, none 1" },
         { "{" NEW ", " FSF ", \"sliding_window\": 9, \"num_kv_shared_layers\": 0}", "full 2 2x64/64, sliding 1 2x64/64 window 9" },
         { "{" KIND("nemotron-nas") ", " HIDDEN ", " LAYERS(
               4) ", \"num_key_value_heads\": null, \"block_configs\": ["

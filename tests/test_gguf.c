@@ -194,8 +194,8 @@ static void read_bad(const char *part)
 
 static bool same_group(const kvt_layer_group *a, const kvt_layer_group *b, bool drafts)
 {
-    return a->kind == b->kind && a->count == b->count && (!drafts || a->draft_count == b->draft_count) && a->kv_heads == b->kv_heads &&
-           a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->rope_dim == b->rope_dim && a->window == b->window &&
+    return a->kind == b->kind && a->count == b->count && (!drafts || a->draft_count == b->draft_count) && a->shared_count == b->shared_count &&
+           a->kv_heads == b->kv_heads && a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->rope_dim == b->rope_dim && a->window == b->window &&
            a->tokens_per_row == b->tokens_per_row && a->expanded_heads == b->expanded_heads && a->expanded_k_dim == b->expanded_k_dim &&
            a->expanded_v_dim == b->expanded_v_dim && a->conv_kernel == b->conv_kernel && a->conv_channels == b->conv_channels &&
            a->conv_element_bytes == b->conv_element_bytes && a->recurrent_elements == b->recurrent_elements &&

@@ -30,7 +30,7 @@
     }
 
 static const kvt_layer_group mixed_groups[] = { FULL_GROUP, SLIDING_GROUP, LATENT_GROUP, RECURRENT_GROUP, NONE_GROUP };
-static const kvt_model mixed = { "mixed", 0, 5, mixed_groups };
+static const kvt_model mixed = { .name = "mixed", .max_context = 0, .n_groups = 5, .groups = mixed_groups };
 
 static kvt_size_request request_of(kvt_engine engine, const char *type, uint64_t context)
 {
@@ -52,10 +52,11 @@ START_TEST(names)
     ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_LATENT), "latent");
     ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_RECURRENT), "recurrent");
     ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_NONE), "none");
+    ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_CROSS), "cross");
     ck_assert_ptr_null(kvt_layer_kind_name((kvt_layer_kind)0));
     ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_COMPRESSED), "compressed");
     ck_assert_str_eq(kvt_layer_kind_name(KVT_LAYER_INDEXER), "indexer");
-    ck_assert_ptr_null(kvt_layer_kind_name((kvt_layer_kind)8));
+    ck_assert_ptr_null(kvt_layer_kind_name((kvt_layer_kind)9));
     ck_assert_str_eq(kvt_engine_name(KVT_ENGINE_logical), "logical");
     ck_assert_str_eq(kvt_engine_name(KVT_ENGINE_kvtile), "kvtile");
     ck_assert_str_eq(kvt_engine_name(KVT_ENGINE_llama_cpp), "llama.cpp");
@@ -134,7 +135,7 @@ END_TEST
 START_TEST(sliding_pages)
 {
     kvt_layer_group group = SLIDING_GROUP;
-    const kvt_model model = { "sliding", 0, 1, &group };
+    const kvt_model model = { .name = "sliding", .max_context = 0, .n_groups = 1, .groups = &group };
     for (uint32_t window = 1; window < 200; window++) {
         uint64_t worst = 0;
         for (uint64_t context = 0; context < 400; context++) {
@@ -164,7 +165,7 @@ END_TEST
 START_TEST(agrees_with_layout)
 {
     kvt_layer_group group = FULL_GROUP;
-    const kvt_model model = { "full", 0, 1, &group };
+    const kvt_model model = { .name = "full", .max_context = 0, .n_groups = 1, .groups = &group };
     const uint32_t dims[] = { 1, 16, 64, 72, 80, 96, 112, 128, 256, 512, 576, 1000, 1024 };
     const kvt_scheme_info *k, *v;
     for (size_t i = 0; (k = kvt_scheme_at(i)) != NULL; i++) {
@@ -208,7 +209,7 @@ START_TEST(latents_agree_with_layout)
         while (!group->rope_dim || group->kind == KVT_LAYER_SLIDING)
             group++;
         const uint64_t step = group->tokens_per_row ? group->tokens_per_row : 1;
-        const kvt_model only = { model->name, 0, 1, group };
+        const kvt_model only = { .name = model->name, .max_context = 0, .n_groups = 1, .groups = group };
         for (size_t i = 0; (latent = kvt_scheme_at(i)) != NULL; i++) {
             for (size_t j = 0; (rope = kvt_scheme_at(j)) != NULL; j++) {
                 const kvt_spec spec = { .size = sizeof spec,
@@ -290,8 +291,8 @@ START_TEST(bad_requests)
     bad.sequences = 0;
     ck_assert_int_eq(failing(&mixed, &bad), KVT_ERR_RANGE);
 
-    const kvt_model nothing = { "nothing", 0, 0, mixed_groups };
-    const kvt_model nowhere = { "nowhere", 0, 1, NULL };
+    const kvt_model nothing = { .name = "nothing", .max_context = 0, .n_groups = 0, .groups = mixed_groups };
+    const kvt_model nowhere = { .name = "nowhere", .max_context = 0, .n_groups = 1, .groups = NULL };
     ck_assert_int_eq(failing(&nothing, &good), KVT_ERR_MODEL);
     ck_assert_int_eq(failing(&nowhere, &good), KVT_ERR_NULL);
 }
@@ -313,7 +314,7 @@ START_TEST(overflows)
 
     /* The largest context that fits, and one token more: a row of 16 channels in q4_0 takes 10 bytes. */
     const kvt_layer_group group = { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 16 };
-    const kvt_model one = { "one", 0, 1, &group };
+    const kvt_model one = { .name = "one", .max_context = 0, .n_groups = 1, .groups = &group };
     kvt_size_request request = request_of(KVT_ENGINE_logical, "q4_0", UINT64_MAX / 10);
     ck_assert_uint_eq(size_of(&one, &request, NULL).total_bytes, UINT64_MAX / 10 * 10);
     request.context++;
@@ -329,7 +330,7 @@ END_TEST
 START_TEST(large_states)
 {
     kvt_layer_group groups[2] = { RECURRENT_GROUP, RECURRENT_GROUP };
-    const kvt_model model = { "states", 0, 2, groups };
+    const kvt_model model = { .name = "states", .max_context = 0, .n_groups = 2, .groups = groups };
     const kvt_size_request request = request_of(KVT_ENGINE_logical, "f16", 0);
 
     groups[0].recurrent_elements = UINT64_MAX;
@@ -351,7 +352,7 @@ START_TEST(bad_models)
         kvt_layer_group group;
     } bad[] = {
         { KVT_ERR_MODEL, { 0 } },
-        { KVT_ERR_MODEL, { .kind = (kvt_layer_kind)8, .count = 1 } },
+        { KVT_ERR_MODEL, { .kind = (kvt_layer_kind)9, .count = 1 } },
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_FULL, .kv_heads = 1, .k_dim = 64, .v_dim = 64 } },
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_FULL, .count = 1, .k_dim = 64, .v_dim = 64 } },
         { KVT_ERR_MODEL, { .kind = KVT_LAYER_FULL, .count = 1, .kv_heads = 1, .v_dim = 64 } },
@@ -391,14 +392,14 @@ START_TEST(bad_models)
     const kvt_size_request request = request_of(KVT_ENGINE_kvtile, "f16", 100);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         const kvt_layer_group groups[2] = { FULL_GROUP, bad[i].group };
-        const kvt_model model = { "bad", 0, 2, groups };
+        const kvt_model model = { .name = "bad", .max_context = 0, .n_groups = 2, .groups = groups };
         ck_assert_msg(failing(&model, &request) == bad[i].status, "model %zu of the list", i);
     }
 
     /* A convolution without a state matrix, and the other way round, are models that exist. */
     const kvt_layer_group lone[2] = { { .kind = KVT_LAYER_RECURRENT, .count = 1, .conv_kernel = 2, .conv_channels = 10, .conv_element_bytes = 2 },
                                       { .kind = KVT_LAYER_RECURRENT, .count = 1, .recurrent_elements = 10, .recurrent_element_bytes = 4 } };
-    const kvt_model model = { "lone", 0, 2, lone };
+    const kvt_model model = { .name = "lone", .max_context = 0, .n_groups = 2, .groups = lone };
     ck_assert_uint_eq(size_of(&model, &request, NULL).total_bytes, 20 + 40);
 }
 END_TEST
@@ -532,7 +533,7 @@ START_TEST(llama_cpp)
 
     kvt_layer_group odd = FULL_GROUP;
     odd.k_dim = 80;
-    const kvt_model model = { "odd", 0, 1, &odd };
+    const kvt_model model = { .name = "odd", .max_context = 0, .n_groups = 1, .groups = &odd };
     r = request_of(KVT_ENGINE_llama_cpp, "q4_0", 100);
     ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "multiple"));
 }
@@ -650,7 +651,8 @@ START_TEST(draft_only)
     const kvt_layer_group groups[] = { { .kind = KVT_LAYER_FULL, .draft_count = 2, .kv_heads = 64, .k_dim = 1024, .v_dim = 1024 },
                                        { .kind = KVT_LAYER_SLIDING, .count = 3, .kv_heads = 1, .k_dim = 64, .v_dim = 64, .window = 100 },
                                        RECURRENT_GROUP };
-    const kvt_model with = { "with", 0, 3, groups }, without = { "without", 0, 2, groups + 1 };
+    const kvt_model with = { .name = "with", .max_context = 0, .n_groups = 3, .groups = groups },
+                    without = { .name = "without", .max_context = 0, .n_groups = 2, .groups = groups + 1 };
     for (size_t e = 0; kvt_engine_at(e) != KVT_ENGINE_NONE; e++) {
         const kvt_size_request r = request_of(kvt_engine_at(e), "bf16", 1000);
         kvt_group_size g[3];
@@ -660,11 +662,62 @@ START_TEST(draft_only)
 }
 END_TEST
 
+/* Rows of an encoder's tokens, however long the context is; llama.cpp makes them anew for every token. */
+START_TEST(cross_attention)
+{
+    const kvt_layer_group groups[] = { FULL_GROUP, { .kind = KVT_LAYER_CROSS, .count = 2, .kv_heads = 4, .k_dim = 128, .v_dim = 64 } };
+    kvt_model model = { .name = "cross", .n_groups = 2, .groups = groups };
+    kvt_size_request r = request_of(KVT_ENGINE_logical, "f16", 1000);
+    kvt_group_size g[2];
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "encoder"));
+    model.encoder_tokens = 1500;
+    kvt_size_report size = size_of(&model, &r, g);
+    ck_assert_uint_eq(size.growing_bytes, 2 * 4 * 192 * 2);
+    ck_assert_uint_eq(size.cross_bytes, 1500 * size.growing_bytes);
+    ck_assert_uint_eq(size.total_bytes, 2500 * size.growing_bytes);
+    ck_assert_uint_eq(g[1].rows, 1500);
+    r.encoder_tokens = 30;
+    r.sequences = 3;
+    ck_assert_uint_eq(size_of(&model, &r, g).cross_bytes, 3 * 30 * size.growing_bytes);
+    r.engine = KVT_ENGINE_vllm;
+    ck_assert_uint_eq(size_of(&model, &r, g).cross_bytes, 3 * 32 * size.growing_bytes);
+    r.engine = KVT_ENGINE_llama_cpp;
+    ck_assert_uint_eq(size_of(&model, &r, g).cross_bytes, 0);
+}
+END_TEST
+
+/* Whole pages of tokens that all sequences begin with are stored once. */
+START_TEST(shared_prefix)
+{
+    const kvt_layer_group groups[] = { FULL_GROUP, SLIDING_GROUP, RECURRENT_GROUP };
+    const kvt_model model = { .name = "prefix", .n_groups = 3, .groups = groups };
+    kvt_size_request r = request_of(KVT_ENGINE_kvtile, "f16", 1000);
+    kvt_group_size without[3], with[3];
+    r.sequences = 5;
+    size_of(&model, &r, without);
+    r.shared_prefix = 200; /* three pages of 64, and 8 tokens that each sequence has for itself */
+    size_of(&model, &r, with);
+    ck_assert_uint_eq(without[0].allocated_rows, 5 * 1024);
+    ck_assert_uint_eq(with[0].allocated_rows, 5 * 1024 - 4 * 192);
+    ck_assert_uint_eq(with[0].rows, 5 * 1000 - 4 * 192);
+    ck_assert_uint_eq(with[1].bytes, without[1].bytes);
+    ck_assert_uint_eq(with[2].bytes, without[2].bytes);
+    uint64_t before = 0; /* longer contexts never cost less, so that budgets can be searched */
+    for (r.context = 0; r.context < 400; r.context++) {
+        const uint64_t bytes = size_of(&model, &r, NULL).total_bytes;
+        ck_assert_uint_ge(bytes, before);
+        before = bytes;
+    }
+    r.engine = KVT_ENGINE_mlx;
+    ck_assert_int_eq(failing(&model, &r), KVT_ERR_ENGINE);
+}
+END_TEST
+
 /* Centres and the scales of FP8 are bytes too. */
 START_TEST(options_of_sides)
 {
     kvt_layer_group group = FULL_GROUP;
-    const kvt_model model = { "full", 0, 1, &group };
+    const kvt_model model = { .name = "full", .max_context = 0, .n_groups = 1, .groups = &group };
     kvt_size_request r = request_of(KVT_ENGINE_kvtile, "kv4", 640);
     const uint64_t plain = size_of(&model, &r, NULL).total_bytes;
     r.k_options.centring = KVT_CENTRING_PAGE;
@@ -708,7 +761,7 @@ START_TEST(fractions)
 {
     const kvt_layer_group groups[] = { { .kind = KVT_LAYER_COMPRESSED, .count = 1, .kv_heads = 1, .k_dim = 32, .tokens_per_row = 128 },
                                        { .kind = KVT_LAYER_INDEXER, .count = 1, .kv_heads = 1, .k_dim = 32, .tokens_per_row = 12 } };
-    const kvt_model model = { "rows", 0, 2, groups };
+    const kvt_model model = { .name = "rows", .max_context = 0, .n_groups = 2, .groups = groups };
     const kvt_size_request r = request_of(KVT_ENGINE_logical, "q8_0", 129);
     kvt_group_size g[2];
     const kvt_size_report report = size_of(&model, &r, g);
@@ -803,7 +856,7 @@ START_TEST(budgets)
 
     /* Nothing grows: there is no limit. */
     const kvt_layer_group state = RECURRENT_GROUP;
-    const kvt_model recurrent = { "state", 0, 1, &state };
+    const kvt_model recurrent = { .name = "state", .max_context = 0, .n_groups = 1, .groups = &state };
     ck_assert_int_eq(kvt_size_longest_context(&recurrent, &r, UINT64_MAX, &count), KVT_OK);
     ck_assert_uint_eq(count, UINT64_MAX);
 }
@@ -830,6 +883,8 @@ int main(void)
     tcase_add_test(cases, transformers_and_mlx);
     tcase_add_test(cases, draft_only);
     tcase_add_test(cases, options_of_sides);
+    tcase_add_test(cases, cross_attention);
+    tcase_add_test(cases, shared_prefix);
     tcase_add_test(cases, fractions);
     tcase_add_test(cases, every_engine);
     tcase_add_test(cases, budgets);

@@ -20,10 +20,11 @@ typedef enum kvt_layer_kind {
     KVT_LAYER_COMPRESSED = 4, /* one row for every `tokens_per_row` tokens (DeepSeek-V4) */
     KVT_LAYER_INDEXER = 5,    /* keys that choose what a sparse attention reads; v_dim is 0 */
     KVT_LAYER_RECURRENT = 6,  /* a state of constant size per sequence */
-    KVT_LAYER_NONE = 7        /* stores nothing: reads another layer's cache, or has no attention */
+    KVT_LAYER_NONE = 7,       /* stores nothing: reads another layer's cache, or has no attention */
+    KVT_LAYER_CROSS = 8       /* cross attention: rows of an encoder's tokens, whatever the context */
 } kvt_layer_kind;
 
-/* "full", "sliding", "latent", "compressed", "indexer", "recurrent", "none"; NULL when there is no such kind. */
+/* "full", "sliding", "latent", "compressed", "indexer", "recurrent", "none", "cross"; NULL when there is no such kind. */
 KVT_API const char *kvt_layer_kind_name(kvt_layer_kind kind);
 
 /* Caches that are alike, of `count` layers. A layer with several caches (latent rows and indexer keys) counts in each of their groups. Fields
@@ -31,7 +32,8 @@ KVT_API const char *kvt_layer_kind_name(kvt_layer_kind kind);
 typedef struct kvt_layer_group {
     kvt_layer_kind kind;
     uint32_t count;
-    uint32_t draft_count; /* further layers of this kind that only predict draft tokens (MTP); engines store them when they draft with them */
+    uint32_t draft_count;  /* further layers of this kind that only predict draft tokens (MTP); engines store them when they draft with them */
+    uint32_t shared_count; /* further layers of this kind that read another layer's cache; an engine that does not know sharing stores them too */
     uint32_t kv_heads;
     uint32_t k_dim;          /* channels of one head's key row (not of all heads together) */
     uint32_t v_dim;          /* 0: key and value are one row */
@@ -49,13 +51,23 @@ typedef struct kvt_layer_group {
     uint32_t conv_element_bytes; /* as the model declares it; llama.cpp takes its own */
     uint64_t recurrent_elements;
     uint32_t recurrent_element_bytes; /* as the model declares it; llama.cpp takes its own */
+    /* recurrent, for dividing a state among the ranks of tensor parallelism: the heads that the matrix and the convolution's channels belong to,
+     * and the groups of keys (B and C of Mamba-2) that some of the channels belong to instead; 0 when not known */
+    uint32_t state_heads;
+    uint32_t state_groups;
+    uint64_t state_group_channels; /* of all groups together, a part of conv_channels */
 } kvt_layer_group;
 
+/* What a model declares. What an engine makes of it is the engine's affair: it is looked up by model_type or architecture. */
 typedef struct kvt_model {
     const char *name;
     uint64_t max_context; /* tokens; 0 = unknown */
     size_t n_groups;
     const kvt_layer_group *groups;
+    const char *model_type;   /* config.json's, of the language model and without "_text": "gemma3"; NULL: not known */
+    const char *architecture; /* a GGUF file's general.architecture; NULL: not known */
+    const char *kv_type;      /* what the checkpoint asks engines to store keys and values in, in vLLM's words: "fp8"; NULL: nothing */
+    uint64_t encoder_tokens;  /* rows of cross attention, when the model says how many: 1500 of Whisper; 0 = not known */
 } kvt_model;
 
 /* KVT_ENGINE_kvtile: what kvtile's pages allocate; KVT_ENGINE_logical: the payload alone, rows as kvtile stores them (padded to 16 channels), no
@@ -90,11 +102,13 @@ typedef struct kvt_size_request {
     /* Options of engines: 0 is the engine's default, and anything else an error where the engine has no such option. */
     kvt_side_options k_options; /* kvtile and logical: centres and the scales of FP8 take bytes; centres belong to pages, so logical has none */
     kvt_side_options v_options;
-    const char *rope_type;   /* kvtile and logical: of rotary parts, whose options are plain; NULL: rows are stored whole, as k_type says */
-    uint32_t batch_tokens;   /* tokens that one step adds, for which sliding layers keep room. llama.cpp: --ubatch-size (512); vllm:
-                                max_num_batched_tokens, mlx: prefill_step_size (1 for both: what is held while decoding) */
-    uint32_t block_tokens;   /* vllm: --block-size (16) */
-    uint32_t draft_tokens;   /* llama.cpp: tokens drafted by the model's own MTP layers (0: none) */
+    const char *rope_type;  /* kvtile and logical: of rotary parts, whose options are plain; NULL: rows are stored whole, as k_type says */
+    uint32_t batch_tokens;  /* tokens that one step adds, for which sliding layers keep room. llama.cpp: --ubatch-size (512); vllm:
+                               max_num_batched_tokens, mlx: prefill_step_size (1 for both: what is held while decoding) */
+    uint32_t block_tokens;  /* vllm: --block-size (16) */
+    uint32_t draft_tokens;  /* llama.cpp: tokens drafted by the model's own MTP layers (0: none) */
+    uint64_t shared_prefix; /* kvtile, logical and vllm: the first tokens, which all sequences have in common and whose whole pages are stored once */
+    uint64_t encoder_tokens; /* of cross attention; 0: as many as the model says. All engines */
     bool separate_streams;   /* llama.cpp: --no-kv-unified: every sequence has its part of the context for itself */
     bool swa_full;           /* llama.cpp: --swa-full: sliding layers keep the whole context */
     bool no_flash_attention; /* llama.cpp: --flash-attn off */
@@ -119,13 +133,14 @@ typedef struct kvt_size_report {
     uint64_t growing_tokens;         /* 1, unless layers store one row for several tokens or an engine's page is not a multiple: lowest terms */
     uint64_t window_bytes_per_token; /* what each further token costs until the window is full */
     uint64_t state_bytes_per_sequence;
-    /* These six add up to total_bytes: the parts of groups that grow, then all of the sliding groups, then all state. */
+    /* These seven add up to total_bytes: the parts of groups that grow, then all of the sliding groups, all state, all of cross attention. */
     uint64_t payload_bytes;
     uint64_t scale_bytes;
     uint64_t padding_bytes;
     uint64_t rounding_bytes;
     uint64_t window_bytes;
     uint64_t state_bytes;
+    uint64_t cross_bytes;
     uint64_t total_bytes; /* of all sequences at the context */
 } kvt_size_report;
 

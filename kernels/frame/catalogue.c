@@ -7,9 +7,10 @@
 #define BF16_BYTES 2
 #define F32_BYTES  4
 
-/* `layers` is a number, or a number WITH_DRAFT(layers), and may therefore not stand in parentheses. */
+/* `layers` is a number, or a number WITH_DRAFT(layers) WITH_SHARED(layers), and may therefore not stand in parentheses. */
 /* clang-format off */
 #define WITH_DRAFT(layers) , .draft_count = (layers)
+#define WITH_SHARED(layers) , .shared_count = (layers)
 #define FULL(layers, heads, k, v) { .kind = KVT_LAYER_FULL, .count = layers, .kv_heads = (heads), .k_dim = (k), .v_dim = (v) }
 #define SLIDING(layers, heads, k, v, tokens) \
     { .kind = KVT_LAYER_SLIDING, .count = layers, .kv_heads = (heads), .k_dim = (k), .v_dim = (v), .window = (tokens) }
@@ -32,15 +33,18 @@
 #define CONVOLUTION(kernel, channels) .conv_kernel = (kernel), .conv_channels = (channels), .conv_element_bytes = BF16_BYTES
 #define DELTA_NET(layers, kernel, k_heads, k, v_heads, v, state_bytes) \
     { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, 2 * (k_heads) * (k) + (v_heads) * (v)), \
-      .recurrent_elements = (v_heads) * (k) * (v), .recurrent_element_bytes = (state_bytes) }
+      .recurrent_elements = (v_heads) * (k) * (v), .recurrent_element_bytes = (state_bytes), .state_heads = (v_heads), \
+      .state_groups = (k_heads), .state_group_channels = 2 * (k_heads) * (k) }
 #define MAMBA2(layers, kernel, heads, dim, groups, state, state_bytes) \
     { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, (heads) * (dim) + 2 * (groups) * (state)), \
-      .recurrent_elements = (heads) * (dim) * (state), .recurrent_element_bytes = (state_bytes) }
-#define SHORT_CONV(layers, kernel, channels) { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, channels) }
+      .recurrent_elements = (heads) * (dim) * (state), .recurrent_element_bytes = (state_bytes), .state_heads = (heads), \
+      .state_groups = (groups), .state_group_channels = 2 * (groups) * (state) }
+#define SHORT_CONV(layers, kernel, channels) { .kind = KVT_LAYER_RECURRENT, .count = layers, CONVOLUTION(kernel, channels), .state_heads = (channels) }
 #define NONE(layers) { .kind = KVT_LAYER_NONE, .count = layers }
 
-#define KVT_MODEL(name, context, ...) \
-    { (name), (context), sizeof((const kvt_layer_group[]){ __VA_ARGS__ }) / sizeof(kvt_layer_group), (const kvt_layer_group[]){ __VA_ARGS__ } },
+#define KVT_MODEL(title, type, context, ...) \
+    { .name = (title), .max_context = (context), .n_groups = sizeof((const kvt_layer_group[]){ __VA_ARGS__ }) / sizeof(kvt_layer_group), \
+      .groups = (const kvt_layer_group[]){ __VA_ARGS__ }, .model_type = (type) },
 /* clang-format on */
 
 static const kvt_model models[] = {

@@ -23,6 +23,8 @@ const char *kvt_layer_kind_name(kvt_layer_kind kind)
         return "recurrent";
     case KVT_LAYER_NONE:
         return "none";
+    case KVT_LAYER_CROSS:
+        return "cross";
     }
     return NULL;
 }
@@ -90,13 +92,13 @@ const char *kvt_engine_type_at(kvt_engine engine, size_t index)
 static kvt_status check_group(const kvt_layer_group *group)
 {
     const kvt_layer_kind kind = group->kind;
-    if (!kvt_layer_kind_name(kind) || (group->count == 0 && group->draft_count == 0))
+    if (!kvt_layer_kind_name(kind) || (group->count == 0 && group->draft_count == 0 && group->shared_count == 0))
         return KVT_ERR_MODEL;
 
     const bool rows = kvt_has_rows(group), latent = kind == KVT_LAYER_LATENT;
     if (rows != (group->kv_heads != 0) || rows != (group->k_dim != 0))
         return KVT_ERR_MODEL;
-    if (group->v_dim && kind != KVT_LAYER_FULL && kind != KVT_LAYER_SLIDING)
+    if (group->v_dim && kind != KVT_LAYER_FULL && kind != KVT_LAYER_SLIDING && kind != KVT_LAYER_CROSS)
         return KVT_ERR_MODEL;
     if ((latent || kind == KVT_LAYER_INDEXER) && group->kv_heads != 1)
         return KVT_ERR_MODEL;
@@ -121,6 +123,10 @@ static kvt_status check_group(const kvt_layer_group *group)
         return KVT_ERR_MODEL;
     if (kind == KVT_LAYER_RECURRENT && !conv && !state)
         return KVT_ERR_MODEL;
+    if ((group->state_heads || group->state_groups || group->state_group_channels) && kind != KVT_LAYER_RECURRENT)
+        return KVT_ERR_MODEL;
+    if ((group->state_groups != 0) != (group->state_group_channels != 0) || group->state_group_channels > group->conv_channels)
+        return KVT_ERR_MODEL;
 
     if (group->k_dim > KVT_MAX_DIM || group->v_dim > KVT_MAX_DIM || group->expanded_k_dim > KVT_MAX_DIM || group->expanded_v_dim > KVT_MAX_DIM)
         return KVT_ERR_DIM;
@@ -137,7 +143,8 @@ static uint32_t options_of(const kvt_size_request *request)
     return (has_side_options(&request->k_options) || has_side_options(&request->v_options) || request->rope_type ? KVT_OPTION_SIDES : 0u) |
            (request->batch_tokens ? KVT_OPTION_BATCH : 0u) | (request->block_tokens ? KVT_OPTION_BLOCK : 0u) |
            (request->draft_tokens ? KVT_OPTION_DRAFT : 0u) | (request->separate_streams ? KVT_OPTION_STREAMS : 0u) |
-           (request->swa_full ? KVT_OPTION_SWA_FULL : 0u) | (request->no_flash_attention ? KVT_OPTION_NO_FLASH : 0u);
+           (request->shared_prefix ? KVT_OPTION_PREFIX : 0u) | (request->swa_full ? KVT_OPTION_SWA_FULL : 0u) |
+           (request->no_flash_attention ? KVT_OPTION_NO_FLASH : 0u);
 }
 
 static const struct kvt_store_type *find_type(const struct kvt_store_type *types, const char *name)
@@ -273,9 +280,26 @@ static kvt_status add_group_growth(const struct kvt_group_plan *plan, const kvt_
     return add_growth(report, bytes, tokens);
 }
 
+/* Pages that the sequences have in common are stored once. The last token of a context is never of them: it is what is computed. */
+static kvt_status share_prefix(const kvt_size_request *request, const kvt_layer_group *group, struct kvt_group_plan *plan)
+{
+    if (request->shared_prefix == 0 || request->context == 0 || !kvt_has_rows(group) || group->kind == KVT_LAYER_SLIDING)
+        return KVT_OK;
+    uint64_t tokens; /* of a page */
+    if (kvt_times(plan->page_rows, kvt_tokens_per_row(group), &tokens) != KVT_OK)
+        return KVT_ERR_OVERFLOW;
+    const uint64_t pages = kvt_least(request->shared_prefix, request->context - 1) / tokens;
+    plan->pages -= (request->sequences - 1) * pages; /* each sequence has more than these: cannot pass below zero */
+    plan->used_rows -= (request->sequences - 1) * pages * plan->page_rows;
+    return KVT_OK;
+}
+
 /* Adds a group's parts to those of the report. */
 static kvt_status add_to_report(const kvt_layer_group *group, const kvt_group_size *size, kvt_size_report *report)
 {
+    if (group->kind == KVT_LAYER_CROSS)
+        return kvt_add_product(&report->cross_bytes, size->bytes, 1) == KVT_OK ? kvt_add_product(&report->total_bytes, size->bytes, 1)
+                                                                               : KVT_ERR_OVERFLOW;
     const bool sliding = group->kind == KVT_LAYER_SLIDING, recurrent = group->kind == KVT_LAYER_RECURRENT;
     const struct {
         uint64_t *sum;
@@ -298,11 +322,37 @@ static kvt_status add_to_report(const kvt_layer_group *group, const kvt_group_si
     return sliding ? kvt_add_product(&report->window_bytes_per_token, size->bytes_per_token, 1) : KVT_OK;
 }
 
+/* Cross attention is to an engine what full attention is, over a context of the encoder's tokens. */
+static kvt_status plan_cross(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+{
+    const kvt_size_request *request = sizing->request;
+    kvt_size_request encoder = *request;
+    kvt_layer_group full = *group;
+    full.kind = KVT_LAYER_FULL;
+    encoder.context = request->encoder_tokens ? request->encoder_tokens : sizing->model->encoder_tokens;
+    if (encoder.context == 0)
+        return kvt_cannot(sizing, "cross attention: neither the model nor the request says how many tokens the encoder makes");
+    sizing->request = &encoder;
+    sizing->cross = true;
+    const kvt_status status = rules_of(request->engine)->plan(sizing, &full, plan);
+    sizing->request = request;
+    sizing->cross = false;
+    return status;
+}
+
+static kvt_status plan_group(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+{
+    if (group->kind == KVT_LAYER_CROSS)
+        return plan_cross(sizing, group, plan);
+    const kvt_status status = rules_of(sizing->request->engine)->plan(sizing, group, plan);
+    return status == KVT_OK ? share_prefix(sizing->request, group, plan) : status;
+}
+
 static kvt_status add_group(struct kvt_sizing *sizing, const kvt_layer_group *group, kvt_size_report *report, kvt_group_size *size)
 {
     *size = (kvt_group_size){ 0 };
     struct kvt_group_plan plan = { .page_rows = 1 };
-    kvt_status status = rules_of(sizing->request->engine)->plan(sizing, group, &plan);
+    kvt_status status = plan_group(sizing, group, &plan);
     const uint64_t layers = group->count + plan.draft_layers;
     if (status == KVT_OK && layers == 0)
         return KVT_OK;
@@ -310,7 +360,7 @@ static kvt_status add_group(struct kvt_sizing *sizing, const kvt_layer_group *gr
         status = sum_group(&plan, layers, size);
     if (status == KVT_OK)
         status = add_to_report(group, size, report);
-    if (status == KVT_OK && kvt_has_rows(group) && group->kind != KVT_LAYER_SLIDING)
+    if (status == KVT_OK && kvt_has_rows(group) && group->kind != KVT_LAYER_SLIDING && group->kind != KVT_LAYER_CROSS)
         status = add_group_growth(&plan, group, layers, report);
     if (status == KVT_OK)
         status = add_of_layers(&report->state_bytes_per_sequence, layers, plan.states / sizing->request->sequences, plan.state + plan.state_padding);

@@ -18,7 +18,8 @@ static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
            a->window == b->window && a->tokens_per_row == b->tokens_per_row && a->expanded_heads == b->expanded_heads &&
            a->expanded_k_dim == b->expanded_k_dim && a->expanded_v_dim == b->expanded_v_dim && a->conv_kernel == b->conv_kernel &&
            a->conv_channels == b->conv_channels && a->conv_element_bytes == b->conv_element_bytes && a->recurrent_elements == b->recurrent_elements &&
-           a->recurrent_element_bytes == b->recurrent_element_bytes;
+           a->recurrent_element_bytes == b->recurrent_element_bytes && a->state_heads == b->state_heads && a->state_groups == b->state_groups &&
+           a->state_group_channels == b->state_group_channels;
 }
 
 int description_add(model_description *description, const kvt_layer_group *one, error_text *error)
@@ -28,6 +29,7 @@ int description_add(model_description *description, const kvt_layer_group *one, 
         if (alike(group, one)) {
             group->count += one->count;
             group->draft_count += one->draft_count;
+            group->shared_count += one->shared_count;
             return 0;
         }
     }
@@ -43,6 +45,12 @@ int description_add(model_description *description, const kvt_layer_group *one, 
     return 0;
 }
 
+/* Layers without a cache come last. */
+static int place(kvt_layer_kind kind)
+{
+    return kind == KVT_LAYER_NONE ? KVT_LAYER_CROSS + 1 : (int)kind;
+}
+
 void description_finish(model_description *description)
 {
     /* Insertion sort: stable, and there are few groups. */
@@ -50,13 +58,15 @@ void description_finish(model_description *description)
     for (size_t i = 1; i < description->n_groups; i++) {
         const kvt_layer_group group = groups[i];
         size_t j = i;
-        for (; j > 0 && groups[j - 1].kind > group.kind; j--)
+        for (; j > 0 && place(groups[j - 1].kind) > place(group.kind); j--)
             groups[j] = groups[j - 1];
         groups[j] = group;
     }
     description->model.name = description->name;
     description->model.n_groups = description->n_groups;
     description->model.groups = groups;
+    description->model.kv_type = description->kv_type;
+    description->model.encoder_tokens = description->encoder_tokens;
 }
 
 void description_free(model_description *description)

@@ -13,7 +13,10 @@ typedef struct model_description {
     kvt_model model; /* complete after description_finish */
     kvt_layer_group *groups;
     size_t n_groups, room;
-    char name[128];  /* valid UTF-8 */
+    char name[128];      /* valid UTF-8 */
+    char type[72];       /* model_type or architecture, which `model` points to: ASCII */
+    const char *kv_type; /* for model.kv_type: static */
+    uint64_t encoder_tokens;
     char notes[400]; /* sentences for people: fields that may matter and are not understood; "" when all is understood */
 } model_description;
 

@@ -260,8 +260,13 @@ static bool get_state(model *m)
             !gguf_get(file, "ssm.inner_size", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner) ||
             !gguf_get(file, "ssm.state_size", 1, MAX_STATE_DIM, GGUF_NEEDED, &size))
             return false;
-        if (m->known->state_keys == SSM && !gguf_get(file, "ssm.group_count", 0, MAX_STATE_DIM, GGUF_NEEDED, &groups))
+        if (m->known->state_keys == SSM && (!gguf_get(file, "ssm.group_count", 0, MAX_STATE_DIM, GGUF_NEEDED, &groups) ||
+                                            !gguf_get(file, "ssm.time_step_rank", 0, MAX_STATE_DIM, 0, &state->state_heads)))
             return false;
+        if (m->known->state_keys == SSM_WITHOUT_GROUPS)
+            state->state_heads = inner; /* every channel is on its own in Mamba 1 */
+        state->state_groups = size ? groups : 0;
+        state->state_group_channels = 2 * (uint64_t)groups * size;
         state->conv_channels = inner + 2 * (uint64_t)groups * size;
         state->recurrent_elements = (uint64_t)size * inner;
         break;
@@ -270,6 +275,7 @@ static bool get_state(model *m)
             !gguf_get(file, "embedding_length", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner))
             return false;
         state->conv_channels = inner;
+        state->state_heads = inner;
         state->recurrent_element_bytes = 0;
         break;
     case KDA: /* a convolution each for queries, keys and values */
@@ -281,6 +287,7 @@ static bool get_state(model *m)
             return false;
         state->conv_channels = 3 * (uint64_t)heads * size;
         state->recurrent_elements = (uint64_t)heads * size * size;
+        state->state_heads = heads;
         break;
     }
     state->conv_kernel = kernel;
@@ -390,9 +397,10 @@ static bool get_heads(model *m)
 
 static bool add(const model *m, model_description *description, uint32_t i, kvt_layer_group one)
 {
-    const bool draft = is_mtp(m, i) && !m->known->mtp_stored;
-    one.count = !draft;
-    one.draft_count = draft;
+    const bool draft = is_mtp(m, i) && !m->known->mtp_stored, shared = i >= m->storing && one.kind != KVT_LAYER_NONE;
+    one.count = !draft && !shared;
+    one.draft_count = draft && !shared;
+    one.shared_count = shared;
     if (description_add(description, &one, m->file.error) != 0)
         return false;
     return description->n_groups <= MAX_GROUPS || error_set(m->file.error, "the layers are of more than %d kinds", MAX_GROUPS) == 0;
@@ -452,8 +460,10 @@ static bool add_compressed(const model *m, model_description *description, uint3
 static bool add_layer(const model *m, model_description *description, uint32_t i)
 {
     const bool state = is_recurrent(m, i), attention = has_attention(m, i);
-    if (!state && !attention)
-        return add(m, description, i, (kvt_layer_group){ .kind = KVT_LAYER_NONE });
+    if (!state && !attention) {
+        const bool shared = i >= m->storing && at(m, m->kv_heads, i) != 0;
+        return add(m, description, i, (kvt_layer_group){ .kind = KVT_LAYER_NONE }) && (!shared || add_attention(m, description, i));
+    }
     if (m->known->compressed)
         return add_compressed(m, description, i);
     if (state && !add(m, description, i, m->state))
@@ -523,6 +533,8 @@ static bool describe(model *m, model_description *description)
     note_unknown(&m->file, description);
     description->model.max_context = m->context;
     description_finish(description);
+    snprintf(description->type, sizeof description->type, "%s", m->file.architecture);
+    description->model.architecture = description->type;
     return true;
 }
 

@@ -23,6 +23,7 @@ struct kvt_sizing {
     kvt_scheme v_scheme;
     kvt_scheme rope_scheme; /* KVT_SCHEME_NONE: rows are stored whole */
     const char *problem;    /* set when KVT_ERR_ENGINE is returned */
+    bool cross;             /* the group at hand is cross attention: it looks like a full one whose context is the encoder's tokens */
     bool compressed;        /* the model has compressed caches: DeepSeek-V4 */
     uint64_t widest_v;      /* llama.cpp: channels of the widest value row, all heads */
     uint64_t page_bytes;    /* vllm: of every page when layers of different types share one pool, else 0 */
@@ -52,7 +53,8 @@ enum {
     KVT_OPTION_DRAFT = 8,
     KVT_OPTION_STREAMS = 16,
     KVT_OPTION_SWA_FULL = 32,
-    KVT_OPTION_NO_FLASH = 64
+    KVT_OPTION_NO_FLASH = 64,
+    KVT_OPTION_PREFIX = 128
 };
 
 struct kvt_engine_rules {

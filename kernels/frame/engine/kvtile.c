@@ -33,6 +33,6 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 
 const struct kvt_engine_rules kvt_engine_kvtile = {
     .title = "kvtile's pages of 64 tokens",
-    .options = KVT_OPTION_SIDES,
+    .options = KVT_OPTION_SIDES | KVT_OPTION_PREFIX,
     .plan = plan,
 };

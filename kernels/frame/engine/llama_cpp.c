@@ -67,6 +67,8 @@ static kvt_status plan_rows(struct kvt_sizing *sizing, const kvt_layer_group *gr
 /* Both parts of a state in f32, and a copy for every token that may have to be taken back. */
 static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
+    if (sizing->cross) /* made anew for every token from the encoder's output (llama_cross) */
+        return KVT_OK;
     if (kvt_state_bytes(group, kvt_conv_history(group), 4, 4, &plan->state) != KVT_OK ||
         kvt_times(sizing->request->sequences, 1 + (uint64_t)sizing->request->draft_tokens, &plan->states) != KVT_OK)
         return KVT_ERR_OVERFLOW;

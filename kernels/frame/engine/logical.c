@@ -20,6 +20,6 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 
 const struct kvt_engine_rules kvt_engine_logical = {
     .title = "the payload alone: rows in kvtile's schemes, sliding windows at exactly their length",
-    .options = KVT_OPTION_SIDES,
+    .options = KVT_OPTION_SIDES | KVT_OPTION_PREFIX,
     .plan = plan,
 };

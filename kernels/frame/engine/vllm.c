@@ -206,7 +206,7 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 const struct kvt_engine_rules kvt_engine_vllm = {
     .title = "vllm 0.27: blocks of 16 tokens, one pool of equal pages for layers of different types",
     .types = types,
-    .options = KVT_OPTION_BATCH | KVT_OPTION_BLOCK,
+    .options = KVT_OPTION_BATCH | KVT_OPTION_BLOCK | KVT_OPTION_PREFIX,
     .prepare = prepare,
     .plan = plan,
 };

@@ -127,16 +127,19 @@ typedef struct caches {
     kvt_layer_group full, indexer, sliding, chunked, state, convolution;
 } caches;
 
-static bool add(const config_reader *r, kvt_layer_group group, uint32_t count, uint32_t draft_count)
+static bool add_group(const config_reader *r, kvt_layer_group group)
 {
-    group.count = count;
-    group.draft_count = draft_count;
-    if (group.kind == 0 || count + draft_count == 0)
-        return true;
     if (description_add(r->description, &group, r->error) != 0)
         return false;
     return r->description->n_groups <= MAX_GROUPS ||
            config_fail(r, "the layers are of more than %d kinds, which is no model that is known", MAX_GROUPS);
+}
+
+static bool add(const config_reader *r, kvt_layer_group group, uint32_t count, uint32_t draft_count)
+{
+    group.count = count;
+    group.draft_count = draft_count;
+    return group.kind == 0 || count + draft_count == 0 || add_group(r, group);
 }
 
 static bool has_mla(const config_reader *r, bool *mla)
@@ -176,17 +179,33 @@ static bool read_caches(const config_reader *r, const config_layers *l, caches *
            (!(parts & PART_CONVOLUTION) || config_read_short_convolution(r, &c->convolution));
 }
 
+/* A layer that stores nothing, and of which cache it reads instead. */
+static bool add_shared(const config_reader *r, kvt_layer_group group)
+{
+    group.count = group.draft_count = 0;
+    group.shared_count = 1;
+    return group.kind == 0 || add_group(r, group);
+}
+
 static bool add_layer(const config_reader *r, const config_layers *l, uint32_t i, const caches *c)
 {
     const unsigned parts = l->parts[i];
-    if (parts == PART_NOTHING)
-        return add(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0);
+    const bool shared = parts & PART_SHARED;
     kvt_layer_group full = c->full;
     if (l->kv_heads[i])
         full.kv_heads = l->kv_heads[i];
-    return (!(parts & PART_FULL) || (add(r, full, 1, 0) && add(r, c->indexer, 1, 0))) && (!(parts & PART_SLIDING) || add(r, c->sliding, 1, 0)) &&
-           (!(parts & PART_CHUNKED) || add(r, c->chunked, 1, 0)) && (!(parts & PART_STATE) || add(r, c->state, 1, 0)) &&
-           (!(parts & PART_CONVOLUTION) || add(r, c->convolution, 1, 0));
+    const struct {
+        unsigned part;
+        kvt_layer_group group;
+    } all[] = { { PART_FULL, full },          { PART_FULL, c->indexer }, { PART_SLIDING, c->sliding },
+                { PART_CHUNKED, c->chunked }, { PART_STATE, c->state },  { PART_CONVOLUTION, c->convolution } };
+    if ((parts == PART_NOTHING || shared) && !add(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0))
+        return false;
+    for (size_t p = 0; p < sizeof all / sizeof all[0]; p++) {
+        if ((parts & all[p].part) && !(shared ? add_shared(r, all[p].group) : add(r, all[p].group, 1, 0)))
+            return false;
+    }
+    return true;
 }
 
 /* ---- layers for multi-token prediction ------------------------------------------------------------------------------------------- */

@@ -75,6 +75,7 @@ enum {
     PART_CHUNKED = 4,
     PART_STATE = 8, /* linear attention and Mamba; the fields say which */
     PART_CONVOLUTION = 16,
+    PART_SHARED = 32, /* reads what an earlier layer with the same parts stores, and stores nothing */
 };
 
 typedef struct config_layers {

@@ -125,6 +125,11 @@ static bool find_text(config_reader *r)
     if (!json_is_string(type) || json_string_length(type) == 0)
         return config_fail_field(r, "model_type", type, "the name of a type of model");
     config_show(json_string_value(type), r->model_type, sizeof r->model_type);
+    static const char text[] = "_text"; /* "gemma3_text" and "gemma3" are one */
+    snprintf(r->description->type, sizeof r->description->type, "%s", r->model_type);
+    const size_t length = strlen(r->description->type), cut = strlen(text);
+    if (length > cut && strcmp(r->description->type + length - cut, text) == 0)
+        r->description->type[length - cut] = '\0';
     return true;
 }
 
@@ -166,12 +171,35 @@ static bool read_context(const config_reader *r)
     return true;
 }
 
+/* What the checkpoint was calibrated for: compressed-tensors' kv_cache_scheme, or ModelOpt's kv_cache_quant_algo. */
+static bool read_kv_type(const config_reader *r)
+{
+    const json_t *quantization = config_find_in(r->root, "quantization_config");
+    if (!quantization)
+        quantization = config_find(r, "quantization_config");
+    if (!json_is_object(quantization))
+        return true;
+    const json_t *scheme = config_find_in(quantization, "kv_cache_scheme"), *algorithm = config_find_in(quantization, "kv_cache_quant_algo");
+    if (!scheme && !algorithm)
+        return true;
+    const char *type = json_string_value(config_find_in(scheme, "type")), *name = json_string_value(algorithm);
+    const bool float8 = type && strcmp(type, "float") == 0 && json_integer_value(config_find_in(scheme, "num_bits")) == 8;
+    if ((scheme && float8) || (name && strcmp(name, "FP8") == 0))
+        r->description->kv_type = "fp8";
+    else if (name && strcmp(name, "NVFP4") == 0)
+        r->description->kv_type = "nvfp4";
+    else
+        return config_fail_field(r, scheme ? "quantization_config.kv_cache_scheme" : "quantization_config.kv_cache_quant_algo",
+                                 scheme ? scheme : algorithm, "a float of 8 bits, or \"FP8\" or \"NVFP4\"");
+    return true;
+}
+
 static bool read_model(config_reader *r)
 {
     if (!json_is_object(r->root))
         return config_fail(r, "the file holds %s, but must hold an object", json_is_array(r->root) ? "a list" : "a single value");
     config_show("every model", r->model_type, sizeof r->model_type);
-    if (!find_text(r) || !check_sizable(r) || !read_context(r))
+    if (!find_text(r) || !check_sizable(r) || !read_context(r) || !read_kv_type(r))
         return false;
     if (config_find(r, "compress_ratios") ? !config_read_compressing(r) : !config_read_groups(r))
         return false;
@@ -239,5 +267,6 @@ int model_read_config(const void *bytes, size_t size, model_description *descrip
         return -1;
     }
     description_finish(description);
+    description->model.model_type = description->type;
     return 0;
 }

@@ -451,7 +451,8 @@ static bool share_layers(const config_reader *r, config_layers *l)
     if (shared >= l->count) /* the class's number in a model of fewer config_layers */
         return config_fail(r, "num_kv_shared_layers is missing: %s has %u layers and its class shares %u", r->model_type, (unsigned)l->count,
                            (unsigned)shared);
-    memset(l->parts + l->count - shared, PART_NOTHING, shared);
+    for (uint32_t i = l->count - shared; i < l->count; i++)
+        l->parts[i] |= PART_SHARED;
     return true;
 }
 

@@ -18,6 +18,14 @@ static bool set_convolution(const config_reader *r, uint32_t kernel, uint64_t ch
     return config_get_model_dtype(r, &group->conv_element_bytes);
 }
 
+/* What tensor parallelism divides: each head has its channels and its part of the matrix; groups have channels only. */
+static void set_heads(kvt_layer_group *group, uint32_t heads, uint32_t groups, uint64_t group_channels)
+{
+    group->state_heads = heads;
+    group->state_groups = groups;
+    group->state_group_channels = group_channels;
+}
+
 static bool read_delta_net(const config_reader *r, kvt_layer_group *group)
 {
     uint32_t kernel, k_heads, k_dim, v_heads, v_dim;
@@ -26,6 +34,7 @@ static bool read_delta_net(const config_reader *r, kvt_layer_group *group)
         !get_state_u32(r, "linear_value_head_dim", &v_dim))
         return false;
     group->recurrent_elements = (uint64_t)v_heads * k_dim * v_dim;
+    set_heads(group, v_heads, k_heads, 2 * (uint64_t)k_heads * k_dim);
     return config_get_state_dtype(r, &group->recurrent_element_bytes) &&
            set_convolution(r, kernel, 2 * (uint64_t)k_heads * k_dim + (uint64_t)v_heads * v_dim, group);
 }
@@ -46,6 +55,7 @@ static bool read_kda(const config_reader *r, kvt_layer_group *group)
     }
     group->recurrent_elements = numbers[1] * numbers[2] * numbers[2];
     group->recurrent_element_bytes = 4;
+    set_heads(group, (uint32_t)numbers[1], 0, 0);
     return set_convolution(r, (uint32_t)numbers[0], 3 * numbers[1] * numbers[2], group);
 }
 
@@ -56,12 +66,14 @@ static bool read_lightning(const config_reader *r, kvt_layer_group *group)
     if (!config_get_query_heads(r, &heads) || !config_get_head_dim(r, &dim))
         return false;
     group->recurrent_elements = (uint64_t)heads * dim * dim;
+    set_heads(group, heads, 0, 0);
     return config_get_state_dtype(r, &group->recurrent_element_bytes);
 }
 
 static bool set_mamba2(const config_reader *r, uint32_t kernel, uint32_t heads, uint32_t dim, uint32_t groups, uint32_t state, kvt_layer_group *group)
 {
     group->recurrent_elements = (uint64_t)heads * dim * state;
+    set_heads(group, heads, groups, 2 * (uint64_t)groups * state);
     return config_get_state_dtype(r, &group->recurrent_element_bytes) &&
            set_convolution(r, kernel, (uint64_t)heads * dim + 2 * (uint64_t)groups * state, group);
 }
@@ -119,6 +131,7 @@ static bool read_mamba1(const config_reader *r, kvt_layer_group *group)
     if (!get_state_u32(r, "mamba_d_conv", &kernel) || !get_state_u32(r, "mamba_d_state", &state) || !get_inner_size(r, &channels))
         return false;
     group->recurrent_elements = channels * state;
+    set_heads(group, (uint32_t)channels, 0, 0);
     return config_get_state_dtype(r, &group->recurrent_element_bytes) && set_convolution(r, kernel, channels, group);
 }
 
@@ -150,7 +163,8 @@ bool config_read_short_convolution(const config_reader *r, kvt_layer_group *grou
 {
     uint32_t kernel, channels;
     group->kind = KVT_LAYER_RECURRENT;
-    return get_state_u32(r, "conv_L_cache", &kernel) &&
-           config_get_u32(r, config_name_of(r, NAMES("conv_dim", "hidden_size")), MAX_HIDDEN, &channels) &&
-           set_convolution(r, kernel, channels, group);
+    if (!get_state_u32(r, "conv_L_cache", &kernel) || !config_get_u32(r, config_name_of(r, NAMES("conv_dim", "hidden_size")), MAX_HIDDEN, &channels))
+        return false;
+    set_heads(group, channels, 0, 0);
+    return set_convolution(r, kernel, channels, group);
 }
