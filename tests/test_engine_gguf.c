@@ -1,5 +1,6 @@
 /* GGUF files of whole models: weights in every number format, tokenizers, and files that are wrong. `test_engine_gguf --write FILE` writes the model
  * of the demonstration as such a file, f16, for tests of commands; `--write-tiny FILE` a small one, to fuzz. */
+#define _POSIX_C_SOURCE 200809L
 #include "support.h"
 
 #include "tools/engine/checkpoint.h"
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- writing --------------------------------------------------------------------------------------------------------------------- */
 
@@ -54,6 +56,7 @@ static void put_text(bytes *to, const char *text, size_t length)
 typedef struct writer {
     bytes keys, tensors, data;
     uint64_t n_keys, n_tensors;
+    size_t first, end, seen; /* of the tensors that are added, those from first to end - 1 are in the file; end 0: all */
 } writer;
 
 static bytes *add_key(writer *to, const char *key, uint32_t type)
@@ -101,6 +104,9 @@ static void put_block(bytes *to, uint32_t type, const float *from)
 static void add_tensor(writer *to, const char *name, uint32_t type, const float *from, size_t rows, size_t columns)
 {
     static const uint8_t zeros[32] = { 0 };
+    const size_t index = to->seen++;
+    if (to->end > 0 && (index < to->first || index >= to->end))
+        return;
     put(&to->data, zeros, (32 - to->data.size % 32) % 32);
     put_text(&to->tensors, name, strlen(name));
     put_u32(&to->tensors, rows > 0 ? 2 : 1);
@@ -285,7 +291,7 @@ static int read_model(const uint8_t *data, size_t size, checkpoint *model, error
         memcpy(copy, data, size);
     *model = (checkpoint){ .dim = 0 };
     *error = (error_text){ "" };
-    const int result = checkpoint_read_gguf(model, copy, size, error);
+    const int result = checkpoint_read_gguf(model, NULL, copy, size, error);
     free(copy);
     TEST_REQUIRE(result == 0 || *error->text, "a failure without a reason");
     if (result != 0)
@@ -656,6 +662,90 @@ static bytes make_tiny_file(void)
     return finish(&to);
 }
 
+/* ---- models in several files ---- */
+
+static char folder[] = "/tmp/kvtile_gguf_XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static void save_in_folder(const char *name, bytes file)
+{
+    FILE *out = fopen(in_folder(name), "wb");
+    TEST_REQUIRE(out != NULL && fwrite(file.data, 1, file.size, out) == file.size && fclose(out) == 0, "%s: cannot be written", name);
+    free(file.data);
+}
+
+/* Part `part` of 3 of the tiny model, as gguf-split writes it: the first has all metadata. */
+static bytes make_part(const checkpoint *model, uint16_t part, uint16_t said_part, uint16_t said_parts)
+{
+    static const size_t bounds[] = { 0, 5, 11, 1000 };
+    writer to = { .first = bounds[part], .end = bounds[part + 1] };
+    if (part == 0) {
+        add_sizes(&to, model);
+        add_u32(&to, "llama.vocab_size", model->vocabulary);
+    }
+    put(add_key(&to, "split.no", GGUF_U16), &said_part, sizeof said_part);
+    put(add_key(&to, "split.count", GGUF_U16), &said_parts, sizeof said_parts);
+    add_weights(&to, model, F32);
+    return finish(&to);
+}
+
+static void expect_open_error(const char *name, const char *part)
+{
+    checkpoint model;
+    error_text error = { "" };
+    ck_assert_int_eq(checkpoint_open(&model, in_folder(name), &error), -1);
+    ck_assert_msg(strstr(error.text, part) != NULL, "%s: %s", name, error.text);
+    ck_assert_ptr_null(model.weights);
+}
+
+START_TEST(several_parts)
+{
+    checkpoint tiny, back;
+    error_text error = { "" };
+    make_tiny(&tiny, true);
+    TEST_REQUIRE(mkdtemp(folder) != NULL, "no folder");
+    const char *const names[] = { "m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf" };
+    for (uint16_t i = 0; i < 3; i++)
+        save_in_folder(names[i], make_part(&tiny, i, i, 3));
+    TEST_REQUIRE(checkpoint_open(&back, in_folder(names[0]), &error) == 0, "%s", error.text);
+    ck_assert_uint_eq(back.n_weights, tiny.n_weights);
+    ck_assert_mem_eq(back.weights, tiny.weights, tiny.n_weights * sizeof *tiny.weights);
+    checkpoint_close(&back);
+
+    expect_open_error(names[1], "only the first part of a split model");
+    remove(in_folder(names[2]));
+    expect_open_error(names[0], "part 3 of 3, m-00003-of-00003.gguf: cannot be opened");
+    save_in_folder(names[2], make_part(&tiny, 2, 1, 3));
+    expect_open_error(names[0], "part 3 of 3, m-00003-of-00003.gguf: split.no is 1 of 3, but must be 2 of 3");
+    save_in_folder(names[2], make_part(&tiny, 2, 2, 4));
+    expect_open_error(names[0], "split.no is 2 of 4");
+    save_in_folder(names[2], make_part(&tiny, 1, 2, 3));
+    expect_open_error(names[0], "is missing");
+    save_in_folder(names[1], (bytes){ .data = calloc(1, 8), .size = 8 });
+    expect_open_error(names[0], "part 2 of 3, m-00002-of-00003.gguf: not GGUF");
+    save_in_folder("m.gguf", make_part(&tiny, 0, 0, 3));
+    expect_open_error("m.gguf", "must end in -00001-of-00003.gguf");
+    save_in_folder("n-00001-of-00003.gguf", make_part(&tiny, 0, 3, 3));
+    expect_open_error("n-00001-of-00003.gguf", "split.no is 3, but must be below split.count, 3");
+    const bytes alone = make_part(&tiny, 0, 0, 3);
+    ck_assert_int_eq(read_model(alone.data, alone.size, &back, &error), -1);
+    ck_assert_msg(strstr(error.text, "beside the others") != NULL, "%s", error.text);
+    free(alone.data);
+    for (size_t i = 0; i < 3; i++)
+        remove(in_folder(names[i]));
+    remove(in_folder("m.gguf"));
+    remove(in_folder("n-00001-of-00003.gguf"));
+    rmdir(folder);
+    checkpoint_close(&tiny);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--write") == 0)
@@ -668,6 +758,7 @@ int main(int argc, char **argv)
     tcase_add_test(cases, rope);
     tcase_add_test(cases, sentencepiece);
     tcase_add_test(cases, byte_level);
+    tcase_add_test(cases, several_parts);
     tcase_add_test(cases, truncated);
     tcase_add_test(cases, hostile);
     tcase_add_test(cases, hostile_tokenizer);

@@ -3,14 +3,18 @@
 #include "support.h"
 
 #include "tools/io/formats.h"
+#include "tools/io/kind.h"
 #include "tools/io/number.h"
+#include "tools/io/pickle.h"
 
 #include <dirent.h>
 #include <math.h>
 #include <minizip/zip.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char folder[] = "/tmp/kvtile_rows_XXXXXX";
@@ -34,7 +38,7 @@ static void expect_error(const char *name, const char *part)
 {
     rows_file file;
     error_text error = { "" };
-    ck_assert_msg(rows_open(&file, in_folder(name), &error) == -1, "%s was accepted, expected: %s", name, part);
+    ck_assert_msg(rows_open(&file, in_folder(name), ROWS_HEAD_TOKEN, &error) == -1, "%s was accepted, expected: %s", name, part);
     ck_assert_msg(strstr(error.text, part) != NULL, "'%s' does not say '%s'", error.text, part);
     ck_assert_ptr_null(strchr(error.text, '\n'));
     ck_assert_ptr_null(file.tensors);
@@ -116,51 +120,56 @@ static void expect_f32(const char *name, const bytes *content, uint32_t heads, s
     save(name, content->data, content->size);
     rows_file file;
     error_text error = { "" };
-    ck_assert_msg(rows_open(&file, in_folder(name), &error) == 0, "%s: %s", name, error.text);
+    ck_assert_msg(rows_open(&file, in_folder(name), ROWS_HEAD_TOKEN, &error) == 0, "%s: %s", name, error.text);
     ck_assert_uint_eq(file.n_tensors, 1);
     check_f32(&file.tensors[0], heads, tokens, dim);
     rows_close(&file);
 }
 
+/* Reads bytes out of memory of exactly that size, so that AddressSanitizer sees every read beyond them, and all rows of them. 0, or -1 with the
+ * error. */
+static int read_all(const char *name, const uint8_t *data, size_t size, error_text *error)
+{
+    static float rows[65536];
+    uint8_t *copy = malloc(size > 0 ? size : 1);
+    ck_assert_ptr_nonnull(copy);
+    memcpy(copy, data, size);
+    rows_file file;
+    const int status = rows_read(&file, copy, size, name, NULL, ROWS_HEAD_TOKEN, error);
+    for (size_t t = 0; status == 0 && t < file.n_tensors; t++) {
+        ck_assert_uint_le(file.tensors[t].tokens * file.tensors[t].dim, 65536);
+        for (uint32_t head = 0; head < file.tensors[t].heads; head++)
+            rows_head_to_f32(&file.tensors[t], head, rows);
+    }
+    if (status == 0)
+        rows_close(&file);
+    free(copy);
+    return status;
+}
+
 /* No length but the right one is accepted. */
 static void check_truncations(const char *name, bytes content)
 {
-    rows_file file;
     error_text error;
-    save(name, content.data, content.size);
-    ck_assert_int_eq(rows_open(&file, in_folder(name), &error), 0);
-    rows_close(&file);
+    ck_assert_int_eq(read_all(name, content.data, content.size, &error), 0);
     for (size_t n = 0; n < content.size; n++) {
-        /* A fresh name: the file of an open mapping would shrink otherwise. */
-        save(name, content.data, n);
-        ck_assert_msg(rows_open(&file, in_folder(name), &error) == -1, "%s of %zu bytes was accepted", name, n);
+        ck_assert_msg(read_all(name, content.data, n, &error) == -1, "%s of %zu bytes was accepted", name, n);
         ck_assert_ptr_null(strchr(error.text, '\n'));
     }
     append_u(&content, 0, 1);
-    save(name, content.data, content.size);
-    ck_assert_int_eq(rows_open(&file, in_folder(name), &error), -1);
+    ck_assert_int_eq(read_all(name, content.data, content.size, &error), -1);
 }
 
 /* Whatever one byte becomes, opening fails, or all rows can be read. */
 static void check_mutations(const char *name, const bytes *content)
 {
     static const uint8_t values[] = { 0x00, 0x01, 0x20, 0x22, 0x27, 0x28, 0x2c, 0x30, 0x39, 0x5b, 0x7b, 0x7d, 0x7f, 0x80, 0xff };
-    static float rows[65536];
+    error_text error;
     for (size_t at = 0; at < content->size; at++) {
         for (size_t i = 0; i < sizeof values; i++) {
             bytes mutated = *content;
             mutated.data[at] = values[i];
-            save(name, mutated.data, mutated.size);
-            rows_file file;
-            error_text error;
-            if (rows_open(&file, in_folder(name), &error) != 0)
-                continue;
-            for (size_t t = 0; t < file.n_tensors; t++) {
-                ck_assert_uint_le(file.tensors[t].tokens * file.tensors[t].dim, 65536);
-                for (uint32_t head = 0; head < file.tensors[t].heads; head++)
-                    rows_head_to_f32(&file.tensors[t], head, rows);
-            }
-            rows_close(&file);
+            (void)read_all(name, mutated.data, mutated.size, &error);
         }
     }
 }
@@ -173,7 +182,7 @@ START_TEST(qvkt_round_trip)
     error_text error = { "" };
     ck_assert_int_eq(qvkt_write(in_folder("a.qvkt"), 3, 2, 3, 4, rows, 20, &error), 0);
     rows_file file;
-    ck_assert_int_eq(rows_open(&file, in_folder("a.qvkt"), &error), 0);
+    ck_assert_int_eq(rows_open(&file, in_folder("a.qvkt"), ROWS_HEAD_TOKEN, &error), 0);
     check_f32(&file.tensors[0], 2, 3, 4);
     ck_assert_int_eq(load_i32(file.map.data + 4), 3);
     rows_close(&file);
@@ -239,7 +248,7 @@ START_TEST(npy_good)
     save("half.npy", half.data, half.size);
     rows_file file;
     error_text error;
-    ck_assert_int_eq(rows_open(&file, in_folder("half.npy"), &error), 0);
+    ck_assert_int_eq(rows_open(&file, in_folder("half.npy"), ROWS_HEAD_TOKEN, &error), 0);
     ck_assert_int_eq(file.tensors[0].dtype, KVT_F16);
     float row[2];
     rows_head_to_f32(&file.tensors[0], 0, row);
@@ -262,7 +271,8 @@ START_TEST(npy_hostile)
         { "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (2, 2), }", "neither True nor False" },
         { "{'descr': '<f4', 'fortran_order': False, 'shape': (4,), }", "shape has 1 dimensions" },
         { "{'descr': '<f4', 'fortran_order': False, 'shape': (), }", "shape has 0 dimensions" },
-        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 2, 2), }", "shape has 4 dimensions" },
+        { "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1, 2, 2), }", "a batch of 3" },
+        { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1, 2, 2), }", "shape has 5 dimensions" },
         { "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4), }", "tokens is 0" },
         { "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 0), }", "dim is 0" },
         { "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4096), }", "dim is 4096" },
@@ -345,14 +355,14 @@ START_TEST(npz_good)
         make_npz("a.npz", members, 4);
         rows_file file;
         error_text error = { "" };
-        ck_assert_msg(rows_open(&file, in_folder("a.npz"), &error) == 0, "%s", error.text);
+        ck_assert_msg(rows_open(&file, in_folder("a.npz"), ROWS_HEAD_TOKEN, &error) == 0, "%s", error.text);
         ck_assert_uint_eq(file.n_tensors, 2);
         ck_assert_str_eq(file.tensors[0].name, "layer0_keys");
         ck_assert_str_eq(file.tensors[1].name, "layer0_values");
         ck_assert_ptr_nonnull(strstr(file.note, "2 of 4 arrays skipped: step.npy: descr is '<i8'"));
         check_f32(&file.tensors[0], 2, 3, 4);
         check_f32(&file.tensors[1], 2, 3, 4);
-        ck_assert_uint_eq(file.n_blocks, level ? 2 : 1); /* only what is deflated */
+        ck_assert_uint_eq(file.n_blocks, 1); /* what is deflated and has rows */
         rows_close(&file);
     }
     const archived one = { "k.npy", &npy, 0 };
@@ -376,7 +386,7 @@ START_TEST(npz_hostile)
             rows_file file;
             error_text error;
             save("t.npz", content.data, n);
-            ck_assert_msg(rows_open(&file, in_folder("t.npz"), &error) == -1, "%zu bytes were accepted", n);
+            ck_assert_msg(rows_open(&file, in_folder("t.npz"), ROWS_HEAD_TOKEN, &error) == -1, "%zu bytes were accepted", n);
         }
         bytes damaged = content;
         damaged.data[level ? 60 : 200] ^= 1; /* in the numbers */
@@ -396,6 +406,54 @@ START_TEST(npz_hostile)
 }
 END_TEST
 
+/* A member of 2 MB of zeros, 2 kB when deflated, and a directory that has it many times over: as many bytes as it says, each time again. */
+START_TEST(npz_overlap)
+{
+    enum { SIDE = 700, TIMES = 600 };
+    static uint8_t zeros[SIDE * SIDE * 4 + 80];
+    bytes header = { .size = 0 };
+    const char text[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (700, 700)}";
+    const uint8_t magic[10] = { 0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, sizeof text - 1, 0 };
+    append(&header, magic, sizeof magic);
+    append(&header, text, sizeof text - 1);
+    memcpy(zeros, header.data, header.size);
+    zipFile zip = zipOpen(in_folder("once.npz"), APPEND_STATUS_CREATE);
+    const zip_fileinfo info = { 0 };
+    ck_assert_int_eq(zipOpenNewFileInZip(zip, "k.npy", &info, NULL, 0, NULL, 0, NULL, Z_DEFLATED, 9), ZIP_OK);
+    ck_assert_int_eq(zipWriteInFileInZip(zip, zeros, (unsigned)header.size + SIDE * SIDE * 4), ZIP_OK);
+    zipCloseFileInZip(zip);
+    ck_assert_int_eq(zipClose(zip, NULL), ZIP_OK);
+
+    static uint8_t once[65536], many[65536 + TIMES * 64];
+    FILE *file = fopen(in_folder("once.npz"), "rb");
+    const size_t size = fread(once, 1, sizeof once, file);
+    fclose(file);
+    ck_assert(size > 100 && size < sizeof once);
+    const size_t entry = 46 + 5, central = size - 22 - entry;
+    memcpy(many, once, central);
+    for (size_t i = 0; i < TIMES; i++)
+        memcpy(many + central + i * entry, once + central, entry);
+    uint8_t *end = many + central + TIMES * entry;
+    memcpy(end, once + size - 22, 22);
+    const uint16_t n = TIMES;
+    const uint32_t directory = TIMES * entry;
+    memcpy(end + 8, &n, 2);
+    memcpy(end + 10, &n, 2);
+    memcpy(end + 12, &directory, 4);
+
+    rows_file rows;
+    error_text error = { "" };
+    ck_assert_msg(rows_read(&rows, once, size, "once.npz", NULL, ROWS_HEAD_TOKEN, &error) == 0, "%s", error.text);
+    rows_close(&rows);
+    struct rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
+    ck_assert_int_eq(rows_read(&rows, many, central + TIMES * entry + 22, "many.npz", NULL, ROWS_HEAD_TOKEN, &error), -1);
+    ck_assert_msg(strstr(error.text, "overlaps other members") != NULL, "%s", error.text);
+    getrusage(RUSAGE_SELF, &after);
+    ck_assert_int_lt(after.ru_maxrss - before.ru_maxrss, 100 * 1024); /* kB; all of it would be 1.2 GB */
+}
+END_TEST
+
 /* ---- nothing but numbers ---- */
 
 START_TEST(raw)
@@ -406,15 +464,190 @@ START_TEST(raw)
     rows_file file;
     error_text error;
     rows_shape shape = { KVT_F32, 3, { 2, 3, 4 } };
-    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), 0);
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, ROWS_HEAD_TOKEN, &error), 0);
     check_f32(&file.tensors[0], 2, 3, 4);
     rows_close(&file);
     shape.dtype = KVT_BF16;
-    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), -1);
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, ROWS_HEAD_TOKEN, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "has 96 bytes: 48 (2 heads x 3 tokens x 4 bf16) would be right"));
     shape = (rows_shape){ KVT_F32, 2, { UINT32_MAX, 1025 } };
-    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, &error), -1);
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("raw.f32"), &shape, ROWS_HEAD_TOKEN, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "dim is 1025"));
+}
+END_TEST
+
+/* [token][head][dim] is the same rows in another order; a batch of 1 is none. */
+START_TEST(orders)
+{
+    float numbers[2 * 3 * 4], rows[3 * 4], want[3 * 4];
+    for (int i = 0; i < 24; i++)
+        numbers[i] = (float)i;
+    const uint8_t *bytes_of = (const uint8_t *)numbers;
+    error_text error;
+    rows_file file;
+    for (size_t batch = 0; batch < 2; batch++) {
+        rows_shape shape = { KVT_F32, 3 + batch, { 1, 2, 3, 4 } };
+        memmove(shape.sizes, shape.sizes + 1 - batch, (3 + batch) * sizeof *shape.sizes);
+        ck_assert_int_eq(rows_read(&file, bytes_of, sizeof numbers, "", &shape, ROWS_HEAD_TOKEN, &error), 0);
+        ck_assert_uint_eq(file.tensors[0].heads, 2);
+        ck_assert_uint_eq(file.tensors[0].tokens, 3);
+        rows_to_f32(&file.tensors[0], 1, 1, 2, rows);
+        ck_assert_mem_eq(rows, numbers + 12 + 4, 8 * sizeof *rows);
+        rows_close(&file);
+        ck_assert_int_eq(rows_read(&file, bytes_of, sizeof numbers, "", &shape, ROWS_TOKEN_HEAD, &error), 0);
+        ck_assert_uint_eq(file.tensors[0].heads, 3);
+        ck_assert_uint_eq(file.tensors[0].tokens, 2);
+        for (uint32_t head = 0; head < 3; head++) {
+            rows_head_to_f32(&file.tensors[0], head, rows);
+            for (size_t t = 0; t < 2; t++)
+                memcpy(want + 4 * t, numbers + (t * 3 + head) * 4, 4 * sizeof *want);
+            ck_assert_mem_eq(rows, want, 8 * sizeof *rows);
+        }
+        rows_close(&file);
+    }
+    rows_shape shape = { KVT_F32, 4, { 2, 1, 3, 4 } };
+    ck_assert_int_eq(rows_read(&file, bytes_of, sizeof numbers, "", &shape, ROWS_HEAD_TOKEN, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "a batch of 2"));
+    shape = (rows_shape){ KVT_F32, 3, { 70000, 1, 4 } };
+    ck_assert_int_eq(rows_read(&file, bytes_of, sizeof numbers, "", &shape, ROWS_HEAD_TOKEN, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "heads is 70000"));
+    ck_assert_ptr_nonnull(strstr(error.text, "--order token,head,dim"));
+    bytes qvkt = make_qvkt(2, 3, 4, 24);
+    ck_assert_int_eq(rows_read(&file, qvkt.data, qvkt.size, "", NULL, ROWS_TOKEN_HEAD, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "--order is of the other formats"));
+}
+END_TEST
+
+/* docs/eval.md has the rule. */
+START_TEST(names)
+{
+    static const struct {
+        const char *name;
+        rows_kind kind;
+    } table[] = {
+        { "past_key_values.0.key", ROWS_KEYS },
+        { "past_key_values.0.value", ROWS_VALUES },
+        { "past_key_values.11.decoder.value", ROWS_VALUES },
+        { "present.3.key", ROWS_KEYS },
+        { "present.3.value", ROWS_VALUES },
+        { "past_key_values", ROWS_UNKNOWN },
+        { "pastKeyValues.0", ROWS_UNKNOWN },
+        { "keyvalues", ROWS_UNKNOWN },
+        { "kv", ROWS_UNKNOWN },
+        { "kv_cache.npy", ROWS_UNKNOWN },
+        { "k_v", ROWS_UNKNOWN },
+        { "kv_cache.k", ROWS_KEYS },
+        { "kv_cache.v", ROWS_VALUES },
+        { "key_value_states.value", ROWS_VALUES },
+        { "keys", ROWS_KEYS },
+        { "VALUES", ROWS_VALUES },
+        { "keys_v2.npy", ROWS_KEYS },
+        { "k_cache_v2.npy", ROWS_KEYS },
+        { "v_cache_v2.npy", ROWS_VALUES },
+        { "cache_v2.npy", ROWS_UNKNOWN },
+        { "v2_rows.npy", ROWS_UNKNOWN },
+        { "rows_q8_0.npy", ROWS_UNKNOWN },
+        { "q4_0_keys.npy", ROWS_KEYS },
+        { "values_q8_0", ROWS_VALUES },
+        { "layer3_v", ROWS_VALUES },
+        { "layer3_k_f16.npy", ROWS_KEYS },
+        { "layer0_queries.qvkt", ROWS_QUERIES },
+        { "cache.v", ROWS_VALUES },
+        { "cache_k_l0", ROWS_KEYS },
+        { "cache_v_l0", ROWS_VALUES },
+        { "Kcur-0", ROWS_KEYS },
+        { "Vcur-0", ROWS_VALUES },
+        { "Qcur-0", ROWS_QUERIES },
+        { "k_cur-31", ROWS_KEYS },
+        { "kcache.npy", ROWS_KEYS },
+        { "keyCache", ROWS_KEYS },
+        { "valueCache.7", ROWS_VALUES },
+        { "key_cache.0", ROWS_KEYS },
+        { "value_cache.0", ROWS_VALUES },
+        { "query_states", ROWS_QUERIES },
+        { "key_states", ROWS_KEYS },
+        { "model.layers.0.self_attn.k_proj", ROWS_KEYS },
+        { "model.layers.0.self_attn.v_proj", ROWS_VALUES },
+        { "model.layers.0.self_attn.q_proj", ROWS_QUERIES },
+        { "v0", ROWS_VALUES },
+        { "k12", ROWS_KEYS },
+        { "q3", ROWS_QUERIES },
+        { "layer.3.v0.npy", ROWS_VALUES },
+        { "V", ROWS_VALUES },
+        { "l0_keys", ROWS_KEYS },
+        { "eval.npy", ROWS_UNKNOWN },
+        { "vectors.npy", ROWS_UNKNOWN },
+        { "arr_0", ROWS_UNKNOWN },
+        { "", ROWS_UNKNOWN },
+        { "\xc3\xa9_v", ROWS_VALUES },
+        { "\xff\x80", ROWS_UNKNOWN },
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        ck_assert_msg(rows_kind_of(table[i].name) == table[i].kind, "%s: %d, not %d", table[i].name, rows_kind_of(table[i].name), table[i].kind);
+}
+END_TEST
+
+START_TEST(pickles)
+{
+    static const struct {
+        const char *bytes;
+        size_t size;
+        bool is;
+    } table[] = {
+        { "\x80\x02}q\x00.", 6, true },
+        { "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", 9, true }, /* torch.save of old */
+        { "\x80\x04\x95\x00\x00", 5, true },
+        { "\x80\x02\x00\x00\x00\x02\x00\x00", 8, false }, /* a checkpoint of 640 channels */
+        { "\x80\x02", 2, false },
+        { "GGUF\x03", 5, false },
+        { "PK\x03\x04", 4, false },
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const file_map map = { (const uint8_t *)table[i].bytes, table[i].size };
+        ck_assert_msg(pickle_is(&map) == table[i].is, "%zu", i);
+    }
+    const bytes text = { .data = "x", .size = 1 };
+    const archived first[] = { { "archive/data.pkl", &text, 0 }, { "archive/data/0", &text, 0 } },
+                   last[] = { { "archive/version", &text, 0 }, { "archive/data.pkl", &text, 0 } }, other = { "mydata.pkl.npy", &text, 0 };
+    make_npz("first.pt", first, 2);
+    expect_error("first.pt", "a pickle, which runs code");
+    make_npz("last.pt", last, 2);
+    expect_error("last.pt", "a pickle, which runs code");
+    make_npz("other.npz", &other, 1);
+    expect_error("other.npz", "no array holds rows");
+}
+END_TEST
+
+/* A file that others make shorter while it is read: a message and exit status 1, and no signal. */
+START_TEST(shrinking)
+{
+    static float zeros[16384];
+    save("shrinking.raw", zeros, sizeof zeros);
+    rows_file file;
+    error_text error;
+    const rows_shape shape = { KVT_F32, 2, { 1024, 16 } };
+    ck_assert_int_eq(rows_open_raw(&file, in_folder("shrinking.raw"), &shape, ROWS_HEAD_TOKEN, &error), 0);
+    ck_assert_int_eq(truncate(in_folder("shrinking.raw"), 100), 0);
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    const pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        rows_head_to_f32(&file.tensors[0], 0, zeros);
+        _exit(0);
+    }
+    close(ends[1]);
+    char said[512] = "";
+    size_t n = 0;
+    for (ssize_t got; n < sizeof said - 1 && (got = read(ends[0], said + n, sizeof said - 1 - n)) > 0;)
+        n += (size_t)got;
+    close(ends[0]);
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x: %s", status, said);
+    ck_assert_msg(strstr(said, "shrinking.raw: became shorter while it was read") != NULL, "%s", said);
+    rows_close(&file);
 }
 END_TEST
 
@@ -435,7 +668,7 @@ START_TEST(safetensors_good)
     save("several.safetensors", content.data, content.size);
     rows_file file;
     error_text error = { "" };
-    ck_assert_msg(rows_open(&file, in_folder("several.safetensors"), &error) == 0, "%s", error.text);
+    ck_assert_msg(rows_open(&file, in_folder("several.safetensors"), ROWS_HEAD_TOKEN, &error) == 0, "%s", error.text);
     ck_assert_uint_eq(file.n_tensors, 2);
     ck_assert_ptr_nonnull(strstr(file.note, "2 of 4 tensors skipped: tensor bias: shape has 1 dimensions"));
     for (size_t i = 0; i < 2; i++) {
@@ -584,7 +817,12 @@ int main(void)
     tcase_add_test(all, npy_hostile);
     tcase_add_test(all, npz_good);
     tcase_add_test(all, npz_hostile);
+    tcase_add_test(all, npz_overlap);
     tcase_add_test(all, raw);
+    tcase_add_test(all, orders);
+    tcase_add_test(all, names);
+    tcase_add_test(all, pickles);
+    tcase_add_test(all, shrinking);
     tcase_add_test(all, safetensors_good);
     tcase_add_test(all, safetensors_hostile);
     tcase_add_test(all, not_a_file_of_rows);

@@ -12,7 +12,7 @@ static void fuzz_engine(const uint8_t *bytes, size_t size)
     error_text error = { "" };
     uint32_t *tokens;
     size_t n;
-    if (checkpoint_read_gguf(&model, bytes, size, &error) != 0 && (!*error.text || strchr(error.text, '\n')))
+    if (checkpoint_read_gguf(&model, NULL, bytes, size, &error) != 0 && (!*error.text || strchr(error.text, '\n')))
         abort();
     checkpoint_close(&model);
     if (tokenizer_read_gguf(&words, &error) == 0 && tokenizer_encode(&words, false, bytes, size < 100 ? size : 100, &tokens, &n, &error) == 0)

@@ -4,6 +4,7 @@
 #include "tools/io/file.h"
 #include "tools/io/gguf.h"
 #include "tools/io/number.h"
+#include "tools/io/pickle.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -157,12 +158,20 @@ static int load(checkpoint *model, const file_map *map, error_text *error)
     return 0;
 }
 
+int checkpoint_read(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error)
+{
+    const file_map map = { bytes, size };
+    if (pickle_is(&map))
+        return pickle_refuse(error);
+    return gguf_is(bytes, size) ? checkpoint_read_gguf(model, path, bytes, size, error) : load(model, &map, error);
+}
+
 static int open_file(checkpoint *model, const char *path, error_text *error)
 {
     file_map map;
     if (file_map_open(&map, path, error) != 0)
         return -1;
-    const int result = gguf_is(map.data, map.size) ? checkpoint_read_gguf(model, map.data, map.size, error) : load(model, &map, error);
+    const int result = checkpoint_read(model, path, map.data, map.size, error);
     file_map_close(&map);
     return result;
 }

@@ -46,8 +46,12 @@ void checkpoint_close(checkpoint *model);
 /* The same for a folder; on failure checkpoint_close is still due. */
 int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *error);
 
-/* The same for a GGUF file's bytes, which may be any. */
-int checkpoint_read_gguf(checkpoint *model, const uint8_t *bytes, size_t size, error_text *error);
+/* The same for a GGUF file's bytes, which may be any. `path`: where they are from, for the other parts of a model that is split, which are beside it;
+ * or NULL, and such a model is refused. */
+int checkpoint_read_gguf(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error);
+
+/* The same for any bytes of a file; on failure checkpoint_close is still due. */
+int checkpoint_read(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error);
 
 /* For loaders: how many weights a model of these sizes has, */
 uint64_t checkpoint_count(const checkpoint *model);

@@ -4,11 +4,14 @@
 
 #include "tools/engine/tokenizer.h"
 #include "tools/engine/weights.h"
+#include "tools/io/file.h"
 #include "tools/io/gguf.h"
 #include "tools/io/number.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MOST = 1 << 20 };
@@ -180,33 +183,127 @@ static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
     return weights_use(to, &one, error);
 }
 
-static int load_tensors(const gguf *file, checkpoint *model)
+/* The files of a model: one, or several parts, the first of which has the metadata. */
+typedef struct model_files {
+    gguf *files;
+    file_map *maps; /* of the parts but the first; NULL: the model is whole */
+    size_t n;
+} model_files;
+
+static int walk_all(const model_files *all, gguf_visit *visit, void *owner)
+{
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < all->n; i++)
+        result = gguf_walk_tensors(&all->files[i], visit, owner);
+    return result;
+}
+
+static int load_tensors(const model_files *all, checkpoint *model, error_text *error)
 {
     weights to;
-    if (weights_open(&to, model, WEIGHTS_GGUF, file->error) != 0)
+    if (weights_open(&to, model, WEIGHTS_GGUF, error) != 0)
         return -1;
-    int result = gguf_walk_tensors(file, use_tensor, &to);
+    int result = walk_all(all, use_tensor, &to);
     if (result == 0)
-        result = weights_check(&to, file->error);
+        result = weights_check(&to, error);
     weights_close(&to);
     return result;
 }
 
 /* Sizes that no file of these bytes can have are found out before memory is taken for them: a weight has 4.5 bits at least. */
-static bool check_bytes(const gguf *file, const checkpoint *model)
+static bool check_bytes(const model_files *all, const checkpoint *model, error_text *error)
 {
     const uint64_t n = checkpoint_count(model);
-    return n / 2 <= file->size ||
-           error_set(file->error, "the file is %zu bytes: %" PRIu64 " weights, as its metadata says, take more", file->size, n) == 0;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < all->n; i++)
+        bytes += all->files[i].size;
+    return n / 2 <= bytes || error_set(error, "the model has %" PRIu64 " bytes: %" PRIu64 " weights, as its metadata says, take more", bytes, n) == 0;
 }
 
-int checkpoint_read_gguf(checkpoint *model, const uint8_t *bytes, size_t size, error_text *error)
+static int read_files(checkpoint *model, const model_files *all, error_text *error)
 {
-    gguf file = { .error = error };
+    const gguf *first = all->files;
+    if (get_sizes(first, model) && walk_all(all, find_classifier, model) == 0 && check_bytes(all, model, error) &&
+        checkpoint_make(model, error) == 0 && set_rope(first, model))
+        return load_tensors(all, model, error);
+    return -1;
+}
+
+/* ---- parts of a split model ---- */
+
+/* What a split model's first part is called from its number on, and how long that is. */
+typedef struct part_name {
+    char text[32];
+} part_name;
+
+static part_name name_of_part(uint32_t part, uint32_t parts)
+{
+    part_name name;
+    snprintf(name.text, sizeof name.text, "-%05" PRIu32 "-of-%05" PRIu32 ".gguf", part + 1, parts);
+    return name;
+}
+
+/* Opens a part beside the first. */
+static int open_part(const model_files *all, const char *path, uint32_t part, uint32_t parts, error_text *error)
+{
+    char name[4096];
+    uint32_t number, count;
+    const size_t stem = strlen(path) - strlen(name_of_part(0, parts).text);
+    snprintf(name, sizeof name, "%.*s%s", (int)stem, path, name_of_part(part, parts).text);
+    const char *slash = strrchr(name, '/'), *base = slash != NULL ? slash + 1 : name;
+    gguf *file = &all->files[part];
+    *file = (gguf){ .error = error };
+    int result = file_map_open(&all->maps[part], name, error);
+    if (result == 0 && (!gguf_open_part(file, all->maps[part].data, all->maps[part].size) || !gguf_get_part(file, &number, &count)))
+        result = -1;
+    if (result == 0 && (number != part || count != parts))
+        result = error_set(error, "split.no is %" PRIu32 " of %" PRIu32 ", but must be %" PRIu32 " of %" PRIu32, number, count, part, parts);
+    if (result == 0)
+        return 0;
+    const error_text why = *error;
+    return error_set(error, "part %" PRIu32 " of %" PRIu32 ", %.160s: %.200s", part + 1, parts, base, why.text);
+}
+
+/* All but the first, which is open. */
+static int open_parts(model_files *all, const char *path, error_text *error)
+{
+    uint32_t part, parts;
+    if (!gguf_get_part(all->files, &part, &parts))
+        return -1;
+    if (parts == 1)
+        return 0;
+    if (path == NULL || part != 0)
+        return error_set(error, "is part %" PRIu32 " of %" PRIu32 ": the first of the files, beside the others, would be right", part + 1, parts);
+    const part_name ending = name_of_part(0, parts);
+    const size_t length = strlen(path), own = strlen(ending.text);
+    if (length <= own || strcmp(path + length - own, ending.text) != 0)
+        return error_set(error, "is part 1 of %" PRIu32 ", whose name must end in %s: so the others are found", parts, ending.text);
+    gguf *files = realloc(all->files, parts * sizeof *files);
+    all->files = files != NULL ? files : all->files;
+    all->maps = calloc(parts, sizeof *all->maps);
+    if (files == NULL || all->maps == NULL)
+        return error_set(error, "has %" PRIu32 " parts: out of memory", parts);
+    while (all->n < parts)
+        if (open_part(all, path, (uint32_t)all->n++, parts, error) != 0)
+            return -1;
+    return 0;
+}
+
+int checkpoint_read_gguf(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error)
+{
+    model_files all = { .files = calloc(1, sizeof *all.files), .n = 1 };
+    if (all.files == NULL)
+        return error_set(error, "cannot be read: out of memory");
+    all.files->error = error;
     int result = -1;
-    if (gguf_open(&file, bytes, size) && get_sizes(&file, model) && gguf_walk_tensors(&file, find_classifier, model) == 0 &&
-        check_bytes(&file, model) && checkpoint_make(model, error) == 0 && set_rope(&file, model))
-        result = load_tensors(&file, model);
-    gguf_free(&file);
+    if (gguf_open(all.files, bytes, size) && open_parts(&all, path, error) == 0)
+        result = read_files(model, &all, error);
+    for (size_t i = 0; i < all.n; i++) {
+        gguf_free(&all.files[i]);
+        if (all.maps != NULL)
+            file_map_close(&all.maps[i]);
+    }
+    free(all.files);
+    free(all.maps);
     return result;
 }

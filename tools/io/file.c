@@ -2,49 +2,9 @@
 #include "tools/io/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static int map_descriptor(file_map *map, int descriptor, error_text *error)
-{
-    struct stat status;
-    if (fstat(descriptor, &status) != 0)
-        return error_set(error, "cannot be read: %s", strerror(errno));
-    if (!S_ISREG(status.st_mode))
-        return error_set(error, "is %s: a regular file is needed", S_ISDIR(status.st_mode) ? "a directory" : "a device or a pipe");
-    if (status.st_size == 0)
-        return error_set(error, "is empty");
-    if ((uintmax_t)status.st_size > SIZE_MAX)
-        return error_set(error, "is too large for this machine's address space");
-    void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    if (data == MAP_FAILED)
-        return error_set(error, "cannot be mapped: %s", strerror(errno));
-    *map = (file_map){ .data = data, .size = (size_t)status.st_size };
-    return 0;
-}
-
-int file_map_open(file_map *map, const char *path, error_text *error)
-{
-    *map = (file_map){ 0 };
-    /* Without O_NONBLOCK, opening a pipe would wait for its writer. */
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-        return error_set(error, "cannot be opened: %s", strerror(errno));
-    const int result = map_descriptor(map, descriptor, error);
-    close(descriptor);
-    return result;
-}
-
-void file_map_close(file_map *map)
-{
-    if (map->data != NULL)
-        munmap((void *)(uintptr_t)map->data, map->size);
-    *map = (file_map){ 0 };
-}
 
 static void release(file_output *output)
 {

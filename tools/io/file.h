@@ -4,6 +4,7 @@
 
 #include "tools/io/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@ typedef struct file_map {
     size_t size; /* at least 1 */
 } file_map;
 
-/* 0, or -1 with the error: missing, not a regular file, empty. */
+/* 0, or -1 with the error: missing, not a regular file, empty. A file that becomes shorter while it is looked at ends the program with a message. */
 int file_map_open(file_map *map, const char *path, error_text *error);
 void file_map_close(file_map *map);
 

@@ -9,11 +9,11 @@
 /* Each looks at file->map and adds tensors to `file`; 0, or -1 with the error (rows_close is then still due). */
 int qvkt_read(rows_file *file, error_text *error);
 int npy_read(rows_file *file, error_text *error);
-int npz_read(rows_file *file, const char *path, error_text *error);
+int npz_read(rows_file *file, error_text *error);
 int safetensors_read(rows_file *file, error_text *error);
 
 /* The rows of an .npy file of `size` bytes. */
-int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text *error);
+int npy_parse(const uint8_t *data, size_t size, rows_order order, rows_tensor *tensor, error_text *error);
 
 /* Writes [head][token][dim] f32 rows as QVKT; head h begins at rows + h * head_stride (in elements). */
 int qvkt_write(const char *path, uint32_t layer, uint32_t heads, size_t tokens, uint32_t dim, const float *rows, size_t head_stride,
@@ -23,15 +23,16 @@ int qvkt_write(const char *path, uint32_t layer, uint32_t heads, size_t tokens, 
  * ferror(stream). */
 void npy_write_header(FILE *stream, kvt_dtype dtype, uint32_t heads, size_t tokens, uint32_t dim);
 
-/* Fills the shape of `tensor` from a file's [token][dim] or [head][token][dim] and gives the bytes of its rows, its dtype being set; -1 with
- * the error when the library could not store such rows. */
-int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error);
+/* Fills the shape of `tensor` from an array's and gives the bytes of its rows, its dtype being set; -1 with the error when the library could not
+ * store such rows. */
+int rows_set_shape(rows_tensor *tensor, rows_order order, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error);
 
 /* Takes a copy of `name`, which may be NULL. */
 int rows_add(rows_file *file, const rows_tensor *tensor, const char *name, error_text *error);
 
-/* Memory that lives as long as the file; NULL when there is none. */
+/* Memory that lives as long as the file; NULL when there is none. The second gives the last one back before that. */
 void *rows_block(rows_file *file, size_t bytes);
+void rows_drop_block(rows_file *file);
 
 /* What a file has beside rows: counted, with the reason of the first. */
 typedef struct rows_skipped {

@@ -270,14 +270,42 @@ bool gguf_is(const void *bytes, size_t size)
     return size >= 4 && memcmp(bytes, "GGUF", 4) == 0;
 }
 
-bool gguf_open(gguf *file, const void *bytes, size_t size)
+bool gguf_open_part(gguf *file, const void *bytes, size_t size)
 {
     cursor c = { bytes, size };
     file->bytes = bytes;
     file->size = size;
     const bool good = read_header(file, &c);
     file->tensors_at = size - (size_t)c.left;
-    return good && get_architecture(file);
+    return good;
+}
+
+bool gguf_open(gguf *file, const void *bytes, size_t size)
+{
+    return gguf_open_part(file, bytes, size) && get_architecture(file);
+}
+
+static bool get_split(const gguf *file, const char *name, int64_t missing, int64_t *number)
+{
+    const gguf_entry *one = gguf_key(file, name);
+    char text[80];
+    *number = missing;
+    if (!one || (!one->list && gguf_number(one, 0, number) && *number >= 0 && *number <= UINT16_MAX))
+        return true;
+    return error_set(file->error, "%s is %s, but must be a whole number from 0 to %d", name, gguf_text(one, 0, true, text), UINT16_MAX) == 0;
+}
+
+bool gguf_get_part(const gguf *file, uint32_t *part, uint32_t *parts)
+{
+    int64_t number, count;
+    if (!get_split(file, "split.no", 0, &number) || !get_split(file, "split.count", 1, &count))
+        return false;
+    count = count > 0 ? count : 1; /* 0 stands in files that are whole, too */
+    if (number >= count)
+        return error_set(file->error, "split.no is %" PRId64 ", but must be below split.count, %" PRId64, number, count) == 0;
+    *part = (uint32_t)number;
+    *parts = (uint32_t)count;
+    return true;
 }
 
 void gguf_free(gguf *file)

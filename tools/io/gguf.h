@@ -51,6 +51,12 @@ typedef struct gguf {
 bool gguf_open(gguf *file, const void *bytes, size_t size);
 void gguf_free(gguf *file);
 
+/* The same for a part of a split model, which need not have more metadata than which part it is. */
+bool gguf_open_part(gguf *file, const void *bytes, size_t size);
+
+/* Which part of a split model it is, from 0, and of how many: 0 of 1 when it is whole. false, with the error: its keys say neither. */
+bool gguf_get_part(const gguf *file, uint32_t *part, uint32_t *parts);
+
 bool gguf_is(const void *bytes, size_t size);
 
 /* ---- keys. NULL when they are not there. */

@@ -133,7 +133,7 @@ static int dtype_of(const char *descr, kvt_dtype *dtype, error_text *error)
     return 0;
 }
 
-int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text *error)
+int npy_parse(const uint8_t *data, size_t size, rows_order order, rows_tensor *tensor, error_text *error)
 {
     if (size < 10)
         return error_set(error, "file is %zu bytes: an .npy header has at least 10", size);
@@ -157,7 +157,7 @@ int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text 
         return -1;
     if (head.fortran_order)
         return error_set(error, "fortran_order is True: False would be right, as numpy.ascontiguousarray gives it");
-    if (rows_set_shape(tensor, head.n_sizes, head.sizes, &bytes, error) != 0)
+    if (rows_set_shape(tensor, order, head.n_sizes, head.sizes, &bytes, error) != 0)
         return -1;
     const size_t rest = size - preamble - length;
     if (bytes != rest)
@@ -168,7 +168,7 @@ int npy_parse(const uint8_t *data, size_t size, rows_tensor *tensor, error_text 
 int npy_read(rows_file *file, error_text *error)
 {
     rows_tensor tensor;
-    return npy_parse(file->map.data, file->map.size, &tensor, error) == 0 ? rows_add(file, &tensor, NULL, error) : -1;
+    return npy_parse(file->map.data, file->map.size, file->order, &tensor, error) == 0 ? rows_add(file, &tensor, NULL, error) : -1;
 }
 
 void npy_write_header(FILE *stream, kvt_dtype dtype, uint32_t heads, size_t tokens, uint32_t dim)

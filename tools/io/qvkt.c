@@ -13,6 +13,8 @@ int qvkt_read(rows_file *file, error_text *error)
         return error_set(error, "file is %zu bytes: a QVKT header alone has %d", map->size, HEADER_BYTES);
     if (memcmp(map->data, "QVKT", 4) != 0)
         return error_set(error, "magic is not QVKT: the first 4 bytes of a .qvkt file would be");
+    if (file->order != ROWS_HEAD_TOKEN)
+        return error_set(error, "is a QVKT file, which is [head][token][dim] whatever its sizes are: --order is of the other formats");
 
     uint64_t sizes[3];
     static const char *const fields[3] = { "kv heads", "tokens", "head_dim" };
@@ -24,7 +26,7 @@ int qvkt_read(rows_file *file, error_text *error)
     }
     rows_tensor tensor = { .dtype = KVT_F32, .data = map->data + HEADER_BYTES };
     uint64_t bytes;
-    if (rows_set_shape(&tensor, 3, sizes, &bytes, error) != 0)
+    if (rows_set_shape(&tensor, ROWS_HEAD_TOKEN, 3, sizes, &bytes, error) != 0)
         return -1;
     if (bytes != map->size - HEADER_BYTES)
         return error_set(error, "rows take %zu bytes: %" PRIu64 " (%" PRIu32 " heads x %zu tokens x %" PRIu32 " f32) would be right",

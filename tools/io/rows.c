@@ -3,20 +3,29 @@
 
 #include "tools/io/formats.h"
 #include "tools/io/number.h"
+#include "tools/io/pickle.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error)
+int rows_set_shape(rows_tensor *tensor, rows_order order, size_t n_sizes, const uint64_t *sizes, uint64_t *bytes, error_text *error)
 {
-    if (n_sizes != 2 && n_sizes != 3)
+    if (n_sizes == 4 && sizes[0] != 1)
+        return error_set(error, "shape has a batch of %" PRIu64 " before its heads and tokens: a batch of 1, or none, would be right", sizes[0]);
+    if (n_sizes < 2 || n_sizes > 4)
         return error_set(error, "shape has %zu dimensions: 2 ([token][dim]) or 3 ([head][token][dim]) would be right", n_sizes);
-    const uint64_t heads = n_sizes == 3 ? sizes[0] : 1;
-    const uint64_t tokens = sizes[n_sizes - 2];
+    if (n_sizes == 4) {
+        sizes++;
+        n_sizes--;
+    }
+    const bool tokens_first = n_sizes == 3 && order == ROWS_TOKEN_HEAD;
+    const uint64_t heads = n_sizes == 2 ? 1 : sizes[tokens_first ? 1 : 0];
+    const uint64_t tokens = sizes[tokens_first ? 0 : n_sizes - 2];
     const uint64_t dim = sizes[n_sizes - 1];
     if (heads < 1 || heads > KVT_MAX_HEADS)
-        return error_set(error, "heads is %" PRIu64 ": 1 to %d would be right", heads, KVT_MAX_HEADS);
+        return error_set(error, "heads is %" PRIu64 ": 1 to %d would be right%s", heads, KVT_MAX_HEADS,
+                         heads > KVT_MAX_HEADS && !tokens_first ? "; kvtile eval --order token,head,dim takes [token][head][dim]" : "");
     if (tokens < 1)
         return error_set(error, "tokens is 0: at least 1 would be right");
     if (dim < 1 || dim > KVT_MAX_DIM)
@@ -27,6 +36,7 @@ int rows_set_shape(rows_tensor *tensor, size_t n_sizes, const uint64_t *sizes, u
     tensor->heads = (uint32_t)heads;
     tensor->tokens = (size_t)tokens;
     tensor->dim = (uint32_t)dim;
+    tensor->order = tokens_first ? ROWS_TOKEN_HEAD : ROWS_HEAD_TOKEN;
     return 0;
 }
 
@@ -58,6 +68,11 @@ void *rows_block(rows_file *file, size_t bytes)
     if (made != NULL)
         file->blocks[file->n_blocks++] = made;
     return made;
+}
+
+void rows_drop_block(rows_file *file)
+{
+    free(file->blocks[--file->n_blocks]);
 }
 
 void rows_skip(rows_skipped *skipped, const error_text *reason)
@@ -97,45 +112,55 @@ static bool ends_with(const char *path, const char *ending)
 
 static int read_any(rows_file *file, const char *path, error_text *error)
 {
+    if (pickle_is(&file->map))
+        return pickle_refuse(error);
     if (begins_with(&file->map, "QVKT") || ends_with(path, ".qvkt"))
         return qvkt_read(file, error);
     if (begins_with(&file->map, "\x93NUMPY") || ends_with(path, ".npy"))
         return npy_read(file, error);
     if (begins_with(&file->map, "PK\x03\x04") || ends_with(path, ".npz"))
-        return npz_read(file, path, error);
+        return npz_read(file, error);
     if (ends_with(path, ".safetensors"))
         return safetensors_read(file, error);
     return error_set(error, "begins neither with QVKT nor as .npy or .npz do, nor is it named .safetensors: one of these would be right");
 }
 
-int rows_open(rows_file *file, const char *path, error_text *error)
+static int read_raw(rows_file *file, const rows_shape *shape, error_text *error)
 {
-    *file = (rows_file){ 0 };
-    if (file_map_open(&file->map, path, error) != 0)
-        return -1;
-    if (read_any(file, path, error) != 0) {
-        rows_close(file);
-        return -1;
-    }
-    return 0;
-}
-
-int rows_open_raw(rows_file *file, const char *path, const rows_shape *shape, error_text *error)
-{
-    *file = (rows_file){ 0 };
-    if (file_map_open(&file->map, path, error) != 0)
-        return -1;
     rows_tensor tensor = { .dtype = shape->dtype, .data = file->map.data };
     uint64_t bytes;
-    int status = rows_set_shape(&tensor, shape->n_sizes, shape->sizes, &bytes, error);
-    if (status == 0 && bytes != file->map.size)
-        status = error_set(error, "has %zu bytes: %" PRIu64 " (%" PRIu32 " heads x %zu tokens x %" PRIu32 " %s) would be right", file->map.size,
-                           bytes, tensor.heads, tensor.tokens, tensor.dim, rows_dtype_name(tensor.dtype));
-    if (status == 0)
-        status = rows_add(file, &tensor, NULL, error);
+    if (rows_set_shape(&tensor, file->order, shape->n_sizes, shape->sizes, &bytes, error) != 0)
+        return -1;
+    if (bytes != file->map.size)
+        return error_set(error, "has %zu bytes: %" PRIu64 " (%" PRIu32 " heads x %zu tokens x %" PRIu32 " %s) would be right", file->map.size, bytes,
+                         tensor.heads, tensor.tokens, tensor.dim, rows_dtype_name(tensor.dtype));
+    return rows_add(file, &tensor, NULL, error);
+}
+
+/* What is mapped. */
+static int read_file(rows_file *file, const char *path, const rows_shape *shape, error_text *error)
+{
+    const int status = shape != NULL ? read_raw(file, shape, error) : read_any(file, path, error);
     if (status != 0)
         rows_close(file);
     return status;
+}
+
+int rows_read(rows_file *file, const uint8_t *bytes, size_t size, const char *path, const rows_shape *shape, rows_order order, error_text *error)
+{
+    *file = (rows_file){ .map = { bytes, size }, .order = order, .is_lent = true };
+    return read_file(file, path, shape, error);
+}
+
+int rows_open_raw(rows_file *file, const char *path, const rows_shape *shape, rows_order order, error_text *error)
+{
+    *file = (rows_file){ .order = order };
+    return file_map_open(&file->map, path, error) == 0 ? read_file(file, path, shape, error) : -1;
+}
+
+int rows_open(rows_file *file, const char *path, rows_order order, error_text *error)
+{
+    return rows_open_raw(file, path, NULL, order, error);
 }
 
 void rows_close(rows_file *file)
@@ -147,15 +172,14 @@ void rows_close(rows_file *file)
     for (size_t i = 0; i < file->n_blocks; i++)
         free(file->blocks[i]);
     free(file->blocks);
-    file_map_close(&file->map);
+    if (!file->is_lent)
+        file_map_close(&file->map);
     *file = (rows_file){ 0 };
 }
 
-void rows_to_f32(const rows_tensor *tensor, uint32_t head, size_t first, size_t tokens, float *out)
+static void numbers_to_f32(kvt_dtype dtype, const uint8_t *in, size_t n, float *out)
 {
-    const size_t n = tokens * tensor->dim;
-    const uint8_t *in = tensor->data + (head * tensor->tokens + first) * tensor->dim * kvt_dtype_bytes(tensor->dtype);
-    switch (tensor->dtype) {
+    switch (dtype) {
     case KVT_F32:
         memcpy(out, in, n * sizeof *out);
         break;
@@ -168,6 +192,17 @@ void rows_to_f32(const rows_tensor *tensor, uint32_t head, size_t first, size_t 
             out[i] = bf16_to_f32(load_u16(in + 2 * i));
         break;
     }
+}
+
+void rows_to_f32(const rows_tensor *tensor, uint32_t head, size_t first, size_t tokens, float *out)
+{
+    const size_t dim = tensor->dim, bytes = kvt_dtype_bytes(tensor->dtype);
+    if (tensor->order == ROWS_HEAD_TOKEN) {
+        numbers_to_f32(tensor->dtype, tensor->data + (head * tensor->tokens + first) * dim * bytes, tokens * dim, out);
+        return;
+    }
+    for (size_t t = 0; t < tokens; t++)
+        numbers_to_f32(tensor->dtype, tensor->data + ((first + t) * tensor->heads + head) * dim * bytes, dim, out + t * dim);
 }
 
 void rows_head_to_f32(const rows_tensor *tensor, uint32_t head, float *out)

@@ -132,14 +132,14 @@ typedef struct reading {
 } reading;
 
 /* 0, or -1 and why the tensor holds no rows that can be stored. */
-static int make_rows(rows_tensor *rows, const safetensors_entry *tensor, error_text *reason)
+static int make_rows(rows_tensor *rows, rows_order order, const safetensors_entry *tensor, error_text *reason)
 {
     uint64_t bytes;
     error_text why;
     *rows = (rows_tensor){ .dtype = tensor->number, .data = tensor->data };
     if (tensor->number == 0)
         return error_set(reason, "tensor %.120s: dtype is %s: F32, F16 or BF16 would be right", tensor->name, tensor->dtype);
-    if (rows_set_shape(rows, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0)
+    if (rows_set_shape(rows, order, tensor->n_sizes, tensor->sizes, &bytes, &why) != 0)
         return error_set(reason, "tensor %.120s: %.200s", tensor->name, why.text);
     return 0;
 }
@@ -149,7 +149,7 @@ static int use_entry(void *owner, const safetensors_entry *tensor, error_text *e
     reading *of = owner;
     rows_tensor rows;
     error_text reason;
-    if (make_rows(&rows, tensor, &reason) == 0)
+    if (make_rows(&rows, of->file->order, tensor, &reason) == 0)
         return rows_add(of->file, &rows, tensor->name, error);
     rows_skip(&of->skipped, &reason);
     return 0;

@@ -201,7 +201,7 @@ static const rows_tensor *choose_tensor(const rows_file *file, const char *name,
 static int convert_numbers(job *work, const char **whose, error_text *error)
 {
     rows_file file;
-    if (rows_open(&file, work->input, error) != 0)
+    if (rows_open(&file, work->input, ROWS_HEAD_TOKEN, error) != 0)
         return -1;
     const rows_tensor *tensor = choose_tensor(&file, work->tensor, error);
     int result = -1;

@@ -3,6 +3,7 @@
 #include "tools/kvtile/commands.h"
 #include "tools/kvtile/eval_budget.h"
 
+#include "tools/io/kind.h"
 #include "tools/kvtile/eval_model.h"
 #include "tools/kvtile/eval_page.h"
 #include "tools/options.h"
@@ -40,7 +41,7 @@ static const char HELP[] =
     "With --model a model runs over a text, once with an exact KV cache and once with each way of storing it, and what is reported is how far its\n"
     "predictions of the next token move.\n"
     "\n"
-    "INPUT: rows of keys or values, [token][dim] or [head][token][dim]: QVKT (f32), .npy (f32, f16), .npz and .safetensors\n"
+    "INPUT: rows of keys or values, [token][dim] or [head][token][dim], also in a batch of 1: QVKT (f32), .npy (f32, f16), .npz and .safetensors\n"
     "       (every array of f32, f16 or bf16 that has such a shape); with --shape, numbers and nothing else\n"
     "\n";
 
@@ -57,8 +58,9 @@ static const char HELP_OF_OPTIONS[] =
     "  --fp8-block LIST  row, 32, 64, 128: channels that share a scale in e4m3 and e5m2 (default: row)\n"
     "  --fp8-scale LIST  f32, e8m0: their scales (default: f32)\n"
     "\n"
-    "  --side k|v      store as keys or as values; auto (the default): values when the name of the tensor, or else of the\n"
-    "                  file, has \"value\" or a v of its own in it (\"layer3_v\", \"cache.v\"), keys otherwise\n"
+    "  --side k|v      store as keys or as values; auto (the default): as the name of the tensor says, or else that of the file: by a word like\n"
+    "                  \"values\", or by a v of its own (\"layer3_v\"), the last one in it; a name that says nothing is of keys\n"
+    "  --order ORDER   of arrays: head,token,dim (the default) or token,head,dim\n"
     "  --attention     compare attention; without queries keys stand for them\n"
     "  --queries N     at most so many tokens of a layer ask, evenly spaced (default 128)\n"
     "  --scale X       of logits (default: 1 / sqrt(head_dim))\n"
@@ -68,7 +70,7 @@ static const char HELP_OF_OPTIONS[] =
     "  --rope-dim N    the last N numbers of a latent's row are its rotary part (default: 0)\n"
     "  --rope LIST     schemes of the rotary part (default: bf16,kv8)\n"
     "  --rank LIST     ranks of the latents of keys and values (default: an eighth, a quarter and half of a token's numbers)\n"
-    "  --shape LIST    INPUTs have no header: [heads,]tokens,dim\n"
+    "  --shape LIST    INPUTs have no header: [heads,]tokens,dim, or in the order of --order\n"
     "  --dtype f32|f16|bf16\n"
     "                  of INPUTs without a header (default: f32)\n"
     "  --from N        measure tokens N and later; all are stored (default 0).\n"
@@ -123,7 +125,9 @@ static const char HELP_OF_COLUMNS[] =
     "            Intervals are made from means of blocks of 64 tokens, since neighbours resemble each other\n"
     "All tokens are written in order from 0, as an engine does: page 0 has no centre yet.\n"
     "Rows with a NaN or an infinity are stored but left out of SNR, mean and error; JSON \"nonfinite\" counts such numbers.\n"
-    "JSON \"lost\" counts finite numbers that did not come back finite; SNR and error are null then.\n"
+    "\"lost\": some row (rows, query rows, predictions) of finite numbers did not come back finite. All that is said of accuracy is \"lost\" then, "
+    "in\n"
+    "JSON null, in CSV empty, and \"lost\" counts such rows. --budget and --max-kl do not choose what loses a row.\n"
     "\n"
     "Examples:\n"
     "  kvtile eval layer0_keys.qvkt layer0_values.qvkt\n"
@@ -151,6 +155,8 @@ typedef struct options {
     bool attention;
     bool latent;
     rows_shape shape; /* of inputs; no sizes: they say it themselves */
+    rows_order order;
+    bool is_ordered; /* by an option */
     eval_latent_options of_latents;
     bool speed;
     bool mean;
@@ -171,46 +177,16 @@ typedef struct state {
 
 /* ---- one tensor ---- */
 
-static bool is_letter(char c)
+static const char *const KIND_NAMES[] = { [ROWS_KEYS] = "keys", [ROWS_VALUES] = "values", [ROWS_QUERIES] = "queries" };
+
+/* Names that say nothing are of keys. */
+static rows_kind kind_of(const char *path, const rows_tensor *tensor)
 {
-    return isalpha((unsigned char)c) != 0;
-}
-
-/* Whether `name` has `word` in it, letter case ignored. A word of one letter counts only where it stands alone: "layer3_v", "v0", "cache.v". */
-static bool names(const char *name, const char *word)
-{
-    const size_t length = strlen(word);
-    const size_t name_length = strlen(name);
-    for (size_t at = 0; at + length <= name_length; at++) {
-        size_t same = 0;
-        while (same < length && tolower((unsigned char)name[at + same]) == word[same])
-            same++;
-        if (same == length && (length > 1 || ((at == 0 || !isalnum((unsigned char)name[at - 1])) && !is_letter(name[at + 1]))))
-            return true;
-    }
-    return false;
-}
-
-typedef enum kind { KEYS, VALUES, QUERIES, N_KINDS } kind;
-
-static const char *const KIND_NAMES[N_KINDS] = { "keys", "values", "queries" };
-
-static bool is_kind(const char *name, kind one)
-{
-    static const char *const words[N_KINDS][2] = { { "key", "k" }, { "value", "v" }, { "quer", "q" } };
-    return names(name, words[one][0]) || names(name, words[one][1]);
-}
-
-static kind kind_of(const char *path, const rows_tensor *tensor)
-{
-    static const kind order[N_KINDS] = { VALUES, KEYS, QUERIES };
     const char *slash = strrchr(path, '/');
-    const char *texts[2] = { tensor->name, slash != NULL ? slash + 1 : path };
-    for (size_t i = 0; i < 2; i++)
-        for (size_t k = 0; texts[i] != NULL && k < N_KINDS; k++)
-            if (is_kind(texts[i], order[k]))
-                return order[k];
-    return KEYS;
+    rows_kind kind = tensor->name != NULL ? rows_kind_of(tensor->name) : ROWS_UNKNOWN;
+    if (kind == ROWS_UNKNOWN)
+        kind = rows_kind_of(slash != NULL ? slash + 1 : path);
+    return kind != ROWS_UNKNOWN ? kind : ROWS_KEYS;
 }
 
 static char *input_name(const char *path, const rows_file *file, const rows_tensor *tensor)
@@ -242,16 +218,16 @@ static int report_tensor(const eval_tensor *report, const state *run)
 static int measure_tensor(const char *path, const rows_file *file, const rows_tensor *tensor, state *run, error_text *error)
 {
     const options *chosen = run->chosen;
-    const kind is = kind_of(path, tensor);
-    if (chosen->auto_side && is == QUERIES) {
+    const rows_kind is = kind_of(path, tensor);
+    if (chosen->auto_side && is == ROWS_QUERIES) {
         error_print(WHO, path, "has queries, which only --attention wants: left out");
         return 0;
     }
     eval_tensor report = { .input = input_name(path, file, tensor),
                            .tensor = tensor,
-                           .side = !chosen->auto_side ? chosen->side
-                                   : is == VALUES     ? KVT_V
-                                                      : KVT_K,
+                           .side = !chosen->auto_side  ? chosen->side
+                                   : is == ROWS_VALUES ? KVT_V
+                                                       : KVT_K,
                            .from = chosen->from,
                            .results = calloc(chosen->ways.n, sizeof *report.results) };
     int status = report.input == NULL || report.results == NULL ? error_set(error, "cannot be evaluated: out of memory") : 0;
@@ -262,7 +238,7 @@ static int measure_tensor(const char *path, const rows_file *file, const rows_te
     if (status == 0 && !chosen->mean && report_tensor(&report, run) != 0)
         status = error_set(error, "cannot be reported: out of memory");
     if (status == 0 && chosen->page != NULL)
-        eval_page_add_input(chosen->page, report.input, KIND_NAMES[report.side == KVT_V ? VALUES : KEYS], tensor);
+        eval_page_add_input(chosen->page, report.input, KIND_NAMES[report.side == KVT_V ? ROWS_VALUES : ROWS_KEYS], tensor);
     free(report.input);
     free(report.results);
     return status;
@@ -272,7 +248,18 @@ static int measure_tensor(const char *path, const rows_file *file, const rows_te
 
 static int open_input(rows_file *file, const char *path, const options *chosen, error_text *error)
 {
-    return chosen->shape.n_sizes > 0 ? rows_open_raw(file, path, &chosen->shape, error) : rows_open(file, path, error);
+    const int status = rows_open_raw(file, path, chosen->shape.n_sizes > 0 ? &chosen->shape : NULL, chosen->order, error);
+    for (size_t i = 0; status == 0 && !chosen->is_ordered && i < file->n_tensors; i++) {
+        const rows_tensor *one = &file->tensors[i];
+        if (one->heads <= one->tokens)
+            continue;
+        error_text hint;
+        error_set(&hint, "%.200s%s%u heads of %zu tokens: if that is [token][head][dim], --order token,head,dim would be right",
+                  one->name != NULL ? one->name : "has", one->name != NULL ? " has " : " ", one->heads, one->tokens);
+        error_print(WHO, path, hint.text);
+        break; /* others will be alike */
+    }
+    return status;
 }
 
 static int eval_input(const char *path, state *run)
@@ -362,9 +349,9 @@ static bool has_budget(const options *chosen)
     return chosen->of_budget.bits > 0 || chosen->of_budget.bytes > 0 || chosen->of_budget.max_kl > 0;
 }
 
-static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
+static int attend_layers(const tensors kinds[ROWS_UNKNOWN], const options *chosen)
 {
-    const size_t n = kinds[KEYS].n, n_values = kinds[VALUES].n, n_queries = kinds[QUERIES].n;
+    const size_t n = kinds[ROWS_KEYS].n, n_values = kinds[ROWS_VALUES].n, n_queries = kinds[ROWS_QUERIES].n;
     char text[200];
     if (n == 0 || (n_values != n && !(chosen->latent && n_values == 0)) || (n_queries != 0 && n_queries != n)) {
         snprintf(text, sizeof text,
@@ -396,8 +383,8 @@ static int attend_layers(const tensors kinds[N_KINDS], const options *chosen)
     const char *about = "inputs";
     int status = layers == NULL ? error_set(&error, "out of memory") : 0;
     for (size_t i = 0; status == 0 && i < n; i++)
-        layers[i] = (eval_layer){ n_values > 0 ? kinds[VALUES].paths[i] : kinds[KEYS].paths[i], kinds[KEYS].of[i],
-                                  n_values > 0 ? kinds[VALUES].of[i] : NULL, n_queries > 0 ? kinds[QUERIES].of[i] : NULL };
+        layers[i] = (eval_layer){ n_values > 0 ? kinds[ROWS_VALUES].paths[i] : kinds[ROWS_KEYS].paths[i], kinds[ROWS_KEYS].of[i],
+                                  n_values > 0 ? kinds[ROWS_VALUES].of[i] : NULL, n_queries > 0 ? kinds[ROWS_QUERIES].of[i] : NULL };
     eval_budget_options of_budget = chosen->of_budget;
     of_budget.tiers = chosen->tiers;
     of_budget.from = chosen->from;
@@ -424,7 +411,7 @@ static int attend_inputs(const char **paths, const options *chosen)
     while (paths[n] != NULL)
         n++;
     rows_file *files = calloc(n, sizeof *files);
-    tensors kinds[N_KINDS] = { { 0 } };
+    tensors kinds[ROWS_UNKNOWN] = { { 0 } };
     error_text error;
     int code = files == NULL ? 1 : 0;
     size_t opened = 0;
@@ -432,7 +419,7 @@ static int attend_inputs(const char **paths, const options *chosen)
         code = open_input(&files[opened], paths[opened], chosen, &error) != 0;
         for (size_t i = 0; code == 0 && i < files[opened].n_tensors; i++) {
             const rows_tensor *tensor = &files[opened].tensors[i];
-            const kind is = kind_of(paths[opened], tensor);
+            const rows_kind is = kind_of(paths[opened], tensor);
             char *name = input_name(paths[opened], &files[opened], tensor);
             if (name == NULL || tensors_add(&kinds[is], paths[opened], tensor) != 0)
                 code = -error_set(&error, "cannot be evaluated: out of memory");
@@ -447,7 +434,7 @@ static int attend_inputs(const char **paths, const options *chosen)
         code = attend_layers(kinds, chosen);
     for (size_t i = 0; i < opened; i++)
         rows_close(&files[i]);
-    for (size_t i = 0; i < N_KINDS; i++) {
+    for (size_t i = 0; i < ROWS_UNKNOWN; i++) {
         free(kinds[i].of);
         free(kinds[i].paths);
     }
@@ -514,10 +501,20 @@ static int choose_shape(rows_shape *to, const char *shape, const char *dtype)
         error_print(WHO, "--dtype", "only inputs without a header need it, which --shape is for");
         return -1;
     }
-    to->n_sizes = shape != NULL ? take_numbers(to->sizes, 3, UINT32_MAX, shape) : 0;
+    to->n_sizes = shape != NULL ? take_numbers(to->sizes, 4, UINT32_MAX, shape) : 0;
     if (shape == NULL || to->n_sizes >= 2)
         return 0;
     error_print(WHO, shape, "tokens,dim or heads,tokens,dim would be right for --shape");
+    return -1;
+}
+
+static int choose_order(options *chosen, const char *order)
+{
+    chosen->is_ordered = order != NULL;
+    chosen->order = order != NULL && strcmp(order, "token,head,dim") == 0 ? ROWS_TOKEN_HEAD : ROWS_HEAD_TOKEN;
+    if (order == NULL || chosen->order == ROWS_TOKEN_HEAD || strcmp(order, "head,token,dim") == 0)
+        return 0;
+    error_print(WHO, order, "head,token,dim or token,head,dim would be right for --order");
     return -1;
 }
 
@@ -697,6 +694,7 @@ int kvt_cmd_eval(int argc, const char **argv)
         ROPE,
         RANK,
         SHAPE,
+        ORDER,
         DTYPE,
         BUDGET,
         MAX_KL,
@@ -729,6 +727,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "rope", 0, POPT_ARG_STRING, NULL, 1 + ROPE, NULL, NULL },
                                         { "rank", 0, POPT_ARG_STRING, NULL, 1 + RANK, NULL, NULL },
                                         { "shape", 0, POPT_ARG_STRING, NULL, 1 + SHAPE, NULL, NULL },
+                                        { "order", 0, POPT_ARG_STRING, NULL, 1 + ORDER, NULL, NULL },
                                         { "dtype", 0, POPT_ARG_STRING, NULL, 1 + DTYPE, NULL, NULL },
                                         { "budget", 0, POPT_ARG_STRING, NULL, 1 + BUDGET, NULL, NULL },
                                         { "max-kl", 0, POPT_ARG_STRING, NULL, 1 + MAX_KL, NULL, NULL },
@@ -817,7 +816,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                choose_options(&chosen, &words, texts[SIDE], texts[TIER], texts[FROM], texts[QUERY_COUNT], texts[SCALE]) != 0 ||
                choose_ends(&chosen, texts[MODEL + EVAL_MODEL_FIRST], texts[MODEL + EVAL_MODEL_OPEN]) != 0 ||
                choose_latents(&chosen, texts[ROPE_DIM], texts[ROPE], texts[RANK]) != 0 ||
-               choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0) {
+               choose_shape(&chosen.shape, texts[SHAPE], texts[DTYPE]) != 0 || choose_order(&chosen, texts[ORDER]) != 0) {
         code = 2;
     } else {
         code = chosen.report != NULL ? begin_page(&chosen, chosen.attention ? "attention" : chosen.latent ? "latent" : "rows", argc, argv) : 0;

@@ -132,7 +132,7 @@ typedef struct eval_result {
     double error_energy;
     double centred_error_energy; /* token 0 left out */
     double max_abs_error;
-    uint64_t lost; /* finite numbers that did not come back finite */
+    uint64_t lost; /* rows of finite numbers that did not come back finite */
     double write_gbps;
     double read_gbps;
     eval_mean snr;
@@ -221,6 +221,16 @@ int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways
 /* The width of a column of texts, one more considered. */
 int eval_wider(int width, const char *text);
 
+/* A number in a table: "lost" where some row was, otherwise "-" for NAN. */
+typedef struct eval_cell {
+    char text[24];
+} eval_cell;
+eval_cell eval_number(const char *format, double value, uint64_t lost);
+
+/* Says below a table that a way lost some of the rows; nothing when it lost none. `way`: whose options are named, or NULL; `what`: "rows", "query
+ * rows", "predictions". */
+void eval_say_lost(const char *name, const eval_way *way, uint64_t lost, uint64_t rows, const char *what);
+
 /* ---- JSON ------------------------------------------------------------------------------------------------------------------------ */
 
 /* null for a number that is not finite, for no name; a text that is not UTF-8 with question marks. */
@@ -247,9 +257,9 @@ typedef struct eval_row {
     uint64_t bytes_per_token; /* in all heads */
     double snr;
     double centred_snr;
-    double max_abs_error; /* NAN when there is none, INFINITY when numbers were lost */
-    uint64_t lost;
-    double write_gbps; /* NAN: not measured */
+    double max_abs_error; /* NAN when there is none, or rows were lost */
+    uint64_t lost, rows;  /* of `rows`, which were measured */
+    double write_gbps;    /* NAN: not measured */
     double read_gbps;
 } eval_row;
 
@@ -263,7 +273,7 @@ typedef struct eval_summary {
         uint64_t page_bytes, bytes_per_token, elements_per_token, pair_bytes; /* pair_bytes: of pages of all heads */
         eval_mean snr, centred_snr;
         double max_abs_error;
-        uint64_t lost;
+        uint64_t lost, rows;
         double write_gbps, read_gbps; /* sums over tensors */
     } * sums;
 } eval_summary;

@@ -22,7 +22,7 @@ typedef struct result {
     eval_divergence sums;
     eval_divergence *by_head; /* of all layers */
     eval_divergence by_position[BINS];
-    float *kl;              /* of each query row */
+    double *kl;             /* of each query row; INFINITY of one that was lost */
     uint64_t page_bytes;    /* of all layers and KV heads */
     uint64_t all_bytes;     /* of all their pages, the first and the open one as they are */
     uint64_t page_numbers;  /* of a page of all layers and KV heads */
@@ -241,17 +241,6 @@ static void open_rows(const measurement *m, const result *one, size_t position, 
     }
 }
 
-static void add(eval_divergence *to, const eval_divergence *more)
-{
-    to->rows += more->rows;
-    to->same_top += more->same_top;
-    to->kl += more->kl;
-    to->most_kl = fmax(to->most_kl, more->most_kl);
-    to->signal += more->signal;
-    to->error += more->error;
-    to->of_codes += more->of_codes;
-}
-
 static int measure_way(measurement *m, result *one, uint32_t h, error_text *error)
 {
     const eval_head *head = &m->head;
@@ -277,10 +266,10 @@ static int measure_way(measurement *m, result *one, uint32_t h, error_text *erro
         for (uint32_t g = 0; status == KVT_OK && g < head->group; g++) {
             eval_divergence row = { 0 };
             eval_head_compare(&row, head, i, g, eval_has_peer(one->way) ? NULL : m->attended + (size_t)g * head->v_dim);
-            one->kl[one->sums.rows] = (float)row.kl;
-            add(&one->sums, &row);
-            add(&one->by_head[m->first_head + h], &row);
-            add(&one->by_position[head->position[i] * BINS / head->tokens], &row);
+            one->kl[one->sums.rows] = row.lost > 0 ? INFINITY : row.kl;
+            eval_divergence_add(&one->sums, &row);
+            eval_divergence_add(&one->by_head[m->first_head + h], &row);
+            eval_divergence_add(&one->by_position[head->position[i] * BINS / head->tokens], &row);
         }
         if (keeps_open(m))
             open_rows(m, one, head->position[i], false);
@@ -419,43 +408,37 @@ static double all_told(const result *one)
     return 8.0 * (double)one->all_bytes / (double)one->all_numbers;
 }
 
-/* The most bits first, then the smallest divergence. */
+/* The most bits first, then those that lost the fewest rows, then the smallest divergence. */
 static int by_bits(const void *a, const void *b)
 {
     const result *one = a, *other = b;
     if (bits_of(one) != bits_of(other))
         return bits_of(one) > bits_of(other) ? -1 : 1;
+    if (one->sums.lost != other->sums.lost)
+        return one->sums.lost < other->sums.lost ? -1 : 1;
     return one->sums.kl < other->sums.kl ? -1 : one->sums.kl > other->sums.kl;
 }
 
 static int by_size(const void *a, const void *b)
 {
-    const float x = *(const float *)a, y = *(const float *)b;
+    const double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
 }
 
-/* What 99 % of the rows do not exceed. Sorts them. */
+/* What 99 % of the rows do not exceed; NAN where one was lost. Sorts them. */
 static double kl_p99(result *one)
 {
     const size_t n = one->sums.rows;
     qsort(one->kl, n, sizeof *one->kl, by_size);
-    return (double)one->kl[(99 * n + 99) / 100 - 1];
+    return one->sums.lost == 0 ? one->kl[(99 * n + 99) / 100 - 1] : (double)NAN;
 }
 
 /* By how much our arithmetic adds to the error that exact arithmetic on the stored codes has; NaN where ours has no part in it. */
 static double added_db(const result *one)
 {
-    const bool ours = !eval_has_peer(one->way) && one->way->k.scheme->scale_bytes > 0 && one->sums.of_codes > 0 && one->sums.error > 0;
+    const bool ours =
+        !eval_has_peer(one->way) && one->way->k.scheme->scale_bytes > 0 && one->sums.of_codes > 0 && one->sums.error > 0 && one->sums.lost == 0;
     return ours ? 10 * log10(one->sums.error / one->sums.of_codes) : (double)NAN;
-}
-
-static double mean_kl(const eval_divergence *sums)
-{
-    return sums->kl / (double)sums->rows;
-}
-static double output_error(const eval_divergence *sums)
-{
-    return sqrt(sums->error / sums->signal);
 }
 
 static void print_results(const measurement *m, result *results, size_t n)
@@ -470,16 +453,26 @@ static void print_results(const measurement *m, result *results, size_t n)
         result *one = &results[i];
         const eval_way *way = &one->way->k;
         const eval_divergence *sums = &one->sums;
-        char added[16] = "-", told[16] = "";
-        if (!isnan(added_db(one)))
-            snprintf(added, sizeof added, "%.3f", added_db(one));
+        char told[16] = "";
         if (ends)
             snprintf(told, sizeof told, "%6.3f ", all_told(one));
-        printf("  %-*s %-8s %-8s %-8s %6.3f %s%8.2g %8.2g %8.2g %7.2f%% %8.4f %8s\n", width, eval_pair_name(one->way).text, eval_rotation_name(way),
-               eval_centring_name(way), eval_detail_of(way).text, bits_of(one), told, mean_kl(sums), kl_p99(one), sums->most_kl,
-               100.0 * (double)sums->same_top / (double)sums->rows, 100 * output_error(sums), added);
+        printf("  %-*s %-8s %-8s %-8s %6.3f %s%8s %8s %8s %8s %8s %8s\n", width, eval_pair_name(one->way).text, eval_rotation_name(way),
+               eval_centring_name(way), eval_detail_of(way).text, bits_of(one), told, eval_number("%.2g", eval_mean_kl(sums), sums->lost).text,
+               eval_number("%.2g", kl_p99(one), sums->lost).text, eval_number("%.2g", eval_most_kl(sums), sums->lost).text,
+               eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text, eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text,
+               eval_number("%.3f", added_db(one), 0).text);
     }
+    for (size_t i = 0; i < n; i++)
+        eval_say_lost(eval_pair_name(results[i].way).text, &results[i].way->k, results[i].sums.lost, results[i].sums.rows, "query rows");
     putchar('\n');
+}
+
+/* Of a part of the rows. */
+static void set_divergence(json_t *object, const eval_divergence *sums)
+{
+    json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
+    json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
+    json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
 }
 
 static json_t *heads_json(const measurement *m, const result *one)
@@ -490,8 +483,7 @@ static json_t *heads_json(const measurement *m, const result *one)
             json_t *object = json_object();
             json_object_set_new(object, "layer", text_json(m->layers[layer].name));
             json_object_set_new(object, "kv_head", json_integer((json_int_t)h));
-            json_object_set_new(object, "kl_mean", number_or_null(mean_kl(&one->by_head[at])));
-            json_object_set_new(object, "output_error", number_or_null(output_error(&one->by_head[at])));
+            set_divergence(object, &one->by_head[at]);
             json_array_append_new(array, object);
         }
     return array;
@@ -511,8 +503,7 @@ static json_t *positions_json(const measurement *m, const result *one)
         json_t *object = json_object();
         json_object_set_new(object, "first", json_integer((json_int_t)((bin * tokens + BINS - 1) / BINS)));
         json_object_set_new(object, "last", json_integer((json_int_t)(((bin + 1) * tokens + BINS - 1) / BINS - 1)));
-        json_object_set_new(object, "kl_mean", number_or_null(mean_kl(sums)));
-        json_object_set_new(object, "output_error", number_or_null(output_error(sums)));
+        set_divergence(object, sums);
         json_array_append_new(array, object);
     }
     return array;
@@ -528,15 +519,16 @@ static void append_results(json_t *array, const measurement *m, result *results,
         json_object_set_new(object, "open", name_or_null(keeps_open(m) ? kvt_scheme_get(m->options->open)->name : NULL));
         json_object_set_new(object, "layers", json_integer((json_int_t)m->n_layers));
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
+        json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(m->layers[0].q != NULL));
         json_object_set_new(object, "bits_per_element", json_real(bits_of(one)));
         json_object_set_new(object, "bits_all_told", json_real(all_told(one)));
-        json_object_set_new(object, "kl_mean", number_or_null(mean_kl(sums)));
+        json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
         json_object_set_new(object, "kl_p99", number_or_null(kl_p99(one)));
-        json_object_set_new(object, "kl_max", number_or_null(sums->most_kl));
-        json_object_set_new(object, "same_top", json_real((double)sums->same_top / (double)sums->rows));
-        json_object_set_new(object, "output_error", number_or_null(output_error(sums)));
-        json_object_set_new(object, "output_error_of_codes", number_or_null(sqrt(sums->of_codes / sums->signal)));
+        json_object_set_new(object, "kl_max", number_or_null(eval_most_kl(sums)));
+        json_object_set_new(object, "same_top", number_or_null(eval_same_top(sums)));
+        json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
+        json_object_set_new(object, "output_error_of_codes", number_or_null(eval_output_error_of_codes(sums)));
         json_object_set_new(object, "by_head", heads_json(m, one));
         json_object_set_new(object, "by_position", positions_json(m, one));
         json_array_append_new(array, object);

@@ -10,8 +10,9 @@
 
 /* What one way costs one side of a layer, the other side being exact. */
 typedef struct cost {
-    double kl;    /* mean; of keys */
-    double error; /* energy of the output's error over that of the output */
+    double kl;         /* mean; of keys */
+    double error;      /* energy of the output's error over that of the output */
+    size_t lost, rows; /* query rows: a way that loses one is never chosen, and its other costs say nothing */
 } cost;
 
 typedef struct choice {
@@ -151,7 +152,7 @@ static int measure_layer(search *work, size_t index, way_sums *sums, error_text 
 
 static cost cost_of(const eval_divergence *sums)
 {
-    return (cost){ sums->kl / (double)sums->rows, sums->signal > 0 ? sums->error / sums->signal : 0 };
+    return (cost){ sums->kl / (double)sums->rows, sums->signal > 0 ? sums->error / sums->signal : 0, sums->lost, sums->rows };
 }
 
 static int find_costs(search *work, size_t index, error_text *error)
@@ -203,7 +204,7 @@ static size_t keep_front(choice *front, size_t n)
     return kept;
 }
 
-/* The way for values that takes least, of those whose error is not above that of the keys. */
+/* The way for values that takes least, of those whose error is not above that of the keys. Some way loses no rows. */
 static size_t values_beside(const search *work, size_t index, size_t k)
 {
     const layer_plan *plan = &work->plans[index];
@@ -211,6 +212,8 @@ static size_t values_beside(const search *work, size_t index, size_t k)
     size_t best = 0;
     uint64_t best_bytes = UINT64_MAX;
     for (size_t v = 0; v < work->ways->n; v++) {
+        if (plan->of_v[v].lost > 0)
+            continue;
         const eval_pair pair = { work->ways->ways[k], work->ways->ways[v] };
         const uint64_t bytes = eval_pair_page(&pair, layer->k->dim, layer->v->dim);
         const bool fits = plan->of_v[v].error <= plan->of_k[k].error, best_fits = plan->of_v[best].error <= plan->of_k[k].error;
@@ -223,17 +226,28 @@ static size_t values_beside(const search *work, size_t index, size_t k)
     return best;
 }
 
+static bool loses_all(const cost *ways, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ways[i].lost == 0)
+            return false;
+    return true;
+}
+
 /* With a budget, the error of the output is to be small, to which keys and values add independently; otherwise the divergence, to which only keys do.
  */
-static void make_front(search *work, size_t index)
+static int make_front(search *work, size_t index, error_text *error)
 {
+    const bool no_keys = loses_all(work->plans[index].of_k, work->ways->n), no_values = loses_all(work->plans[index].of_v, work->ways->n);
+    if (no_keys || no_values)
+        return error_set(error, "each of these schemes loses rows of its %s: others would be right, f32 loses none", no_keys ? "keys" : "values");
     layer_plan *plan = &work->plans[index];
     const eval_layer *layer = &work->layers[index];
     size_t n = 0;
     for (size_t k = 0; k < work->ways->n; k++)
         for (size_t v = 0; v < work->ways->n; v++) {
             const bool for_kl = work->options->max_kl > 0;
-            if (for_kl && v != values_beside(work, index, k))
+            if (plan->of_k[k].lost > 0 || plan->of_v[v].lost > 0 || (for_kl && v != values_beside(work, index, k)))
                 continue;
             const eval_pair pair = { work->ways->ways[k], work->ways->ways[v] };
             plan->front[n++] = (choice){ k, v, layer->k->heads * (uint64_t)eval_pair_page(&pair, layer->k->dim, layer->v->dim),
@@ -241,6 +255,7 @@ static void make_front(search *work, size_t index)
         }
     plan->n_front = keep_front(plan->front, n);
     plan->chosen = 0;
+    return 0;
 }
 
 static uint64_t all_bytes(const search *work)
@@ -347,6 +362,23 @@ static double layer_bits(const search *work, size_t i)
     return 8.0 * (double)work->plans[i].front[work->plans[i].chosen].bytes / numbers;
 }
 
+/* One way of one side of one layer. */
+typedef struct candidate {
+    size_t layer;
+    bool of_keys;
+    const eval_way *way;
+    const cost *cost;
+} candidate;
+
+/* Of 2 * layers * ways, in the order of layers, keys first. */
+static candidate candidate_at(const search *work, size_t i)
+{
+    const size_t n = work->ways->n, way = i % n, layer = i / n / 2;
+    const bool of_keys = i / n % 2 == 0;
+    const layer_plan *plan = &work->plans[layer];
+    return (candidate){ layer, of_keys, &work->ways->ways[way], of_keys ? &plan->of_k[way] : &plan->of_v[way] };
+}
+
 static void print_plan(const search *work)
 {
     printf("%-6s %-6s %-8s %-8s %-6s %-8s %-8s %6s %10s %8s\n", "layer", "keys", "rotation", "centring", "values", "rotation", "centring", "bits",
@@ -362,6 +394,31 @@ static void print_plan(const search *work)
     const uint64_t bytes = all_bytes(work);
     printf("all    %.3f bits, %.1f bytes a token: KL %.3g, error %.4f %% (expected %.3g, %.4f %%)\n", bits_of(work, bytes),
            (double)bytes / KVT_PAGE_TOKENS, is.kl, 100 * sqrt(is.error), was.kl, 100 * sqrt(was.error));
+    for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
+        const candidate of = candidate_at(work, i);
+        char name[80];
+        snprintf(name, sizeof name, "not chosen: layer %zu, %s as %s", of.layer, of.of_keys ? "keys" : "values", eval_way_name(of.way));
+        eval_say_lost(name, of.way, of.cost->lost, of.cost->rows, "query rows");
+    }
+}
+
+/* What was not chosen because it loses rows. */
+static json_t *lost_json(const search *work)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
+        const candidate of = candidate_at(work, i);
+        if (of.cost->lost == 0)
+            continue;
+        json_t *object = json_object();
+        json_object_set_new(object, "layer", text_json(work->layers[of.layer].name));
+        json_object_set_new(object, "side", json_string(of.of_keys ? "k" : "v"));
+        json_object_set_new(object, "way", eval_pair_json(&(eval_pair){ *of.way, *of.way }));
+        json_object_set_new(object, "query_rows", json_integer((json_int_t)of.cost->rows));
+        json_object_set_new(object, "lost", json_integer((json_int_t)of.cost->lost));
+        json_array_append_new(array, object);
+    }
+    return array;
 }
 
 static json_t *layers_json(const search *work)
@@ -393,6 +450,7 @@ static void append_plan(const search *work, json_t *array)
     json_object_set_new(object, "output_error", number_or_null(sqrt(is.error)));
     json_object_set_new(object, "expected_kl_mean", number_or_null(was.kl));
     json_object_set_new(object, "expected_output_error", number_or_null(sqrt(was.error)));
+    json_object_set_new(object, "not_chosen", lost_json(work));
     json_array_append_new(array, object);
 }
 
@@ -408,7 +466,7 @@ int eval_budget(const eval_layer *layers, size_t n_layers, const eval_ways *ways
         if (status == 0)
             status = find_costs(&work, i, error);
         if (status == 0)
-            make_front(&work, i);
+            status = make_front(&work, i, error);
     }
     if (status == 0) {
         *about = options->max_kl > 0 ? "--max-kl" : "--budget";
@@ -417,6 +475,11 @@ int eval_budget(const eval_layer *layers, size_t n_layers, const eval_ways *ways
     for (size_t i = 0; status == 0 && i < n_layers; i++) {
         *about = layers[i].name;
         status = measure_layer(&work, i, NULL, error);
+        const eval_divergence *measured_of = &work.plans[i].measured;
+        if (status == 0 && measured_of->lost > 0) /* each alone did not */
+            status =
+                error_set(error, "loses %zu of %zu query rows with the keys and values that were chosen: another choice of --schemes would be right",
+                          measured_of->lost, measured_of->rows);
     }
     progress_end(options->progress);
     if (status == 0 && array)

@@ -127,6 +127,14 @@ static bool are_finite(const float *x, size_t n)
     return true;
 }
 
+static bool all_finite(const double *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
 bool eval_head_is_finite(const eval_head *one)
 {
     return are_finite(one->k, one->tokens * one->k_dim) && are_finite(one->v, one->tokens * one->v_dim) &&
@@ -157,11 +165,15 @@ void eval_head_compare(eval_divergence *sums, const eval_head *one, size_t i, ui
     const double log_sum = softmax(one->back_logits, one->weights, n);
     weigh(one->back_out, one->weights, one->back_v, n, one->v_dim);
     const double log_sum_of_truth = softmax(truth, one->weights, n);
+    sums->rows++;
+    if (!all_finite(one->back_logits, n) || !all_finite(one->back_out, one->v_dim) || (attended && !are_finite(attended, one->v_dim))) {
+        sums->lost++;
+        return;
+    }
     double kl = 0;
     for (size_t t = 0; t < n; t++)
         kl += one->weights[t] * ((truth[t] - log_sum_of_truth) - (one->back_logits[t] - log_sum));
     kl = fmax(kl, 0); /* rounding */
-    sums->rows++;
     sums->kl += kl;
     sums->most_kl = fmax(sums->most_kl, kl);
     sums->same_top += top(truth, n) == top(one->back_logits, n) ? 1 : 0;
@@ -171,4 +183,46 @@ void eval_head_compare(eval_divergence *sums, const eval_head *one, size_t i, ui
         sums->error += ours * ours;
         sums->of_codes += of_codes * of_codes;
     }
+}
+
+void eval_divergence_add(eval_divergence *to, const eval_divergence *more)
+{
+    to->rows += more->rows;
+    to->lost += more->lost;
+    to->same_top += more->same_top;
+    to->kl += more->kl;
+    to->most_kl = fmax(to->most_kl, more->most_kl);
+    to->signal += more->signal;
+    to->error += more->error;
+    to->of_codes += more->of_codes;
+}
+
+static double ratio(const eval_divergence *sums, double of, double to)
+{
+    return sums->lost == 0 && to > 0 ? of / to : (double)NAN;
+}
+
+double eval_mean_kl(const eval_divergence *sums)
+{
+    return ratio(sums, sums->kl, (double)sums->rows);
+}
+
+double eval_most_kl(const eval_divergence *sums)
+{
+    return ratio(sums, sums->most_kl, 1);
+}
+
+double eval_same_top(const eval_divergence *sums)
+{
+    return ratio(sums, (double)sums->same_top, (double)sums->rows);
+}
+
+double eval_output_error(const eval_divergence *sums)
+{
+    return sqrt(ratio(sums, sums->error, sums->signal));
+}
+
+double eval_output_error_of_codes(const eval_divergence *sums)
+{
+    return sqrt(ratio(sums, sums->of_codes, sums->signal));
 }

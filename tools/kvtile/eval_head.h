@@ -19,13 +19,15 @@ typedef struct eval_head {
     double *back_out;               /* [v_dim] */
 } eval_head;
 
-/* Sums over query rows. */
+/* Sums over query rows. Rows that were lost, because a weight or the output is no finite number, have no part in the sums but their count: where that
+ * is not zero, the sums say nothing. */
 typedef struct eval_divergence {
-    size_t rows, same_top; /* same_top: whose most attended token is the same */
-    double kl, most_kl;    /* nats: the sum, the largest */
-    double signal;         /* energy of exact outputs */
-    double error;          /* of ours */
-    double of_codes;       /* of exact arithmetic on what came back */
+    size_t rows, lost;  /* all, and those of them that were lost */
+    size_t same_top;    /* whose most attended token is the same */
+    double kl, most_kl; /* nats: the sum, the largest */
+    double signal;      /* energy of exact outputs */
+    double error;       /* of ours */
+    double of_codes;    /* of exact arithmetic on what came back */
 } eval_divergence;
 
 /* Allocates for the sizes that are set; -1: no memory, and nothing is allocated. */
@@ -42,6 +44,15 @@ bool eval_head_is_finite(const eval_head *one);
 
 /* Fills logits and out. */
 void eval_head_find_truth(eval_head *one);
+
+/* The means, and the largest. NAN where a row was lost, or there is nothing to divide by. */
+double eval_mean_kl(const eval_divergence *sums);
+double eval_most_kl(const eval_divergence *sums);
+double eval_same_top(const eval_divergence *sums);
+double eval_output_error(const eval_divergence *sums);
+double eval_output_error_of_codes(const eval_divergence *sums);
+
+void eval_divergence_add(eval_divergence *to, const eval_divergence *more);
 
 /* Query row g of position i over what came back, beside the truth. `attended`: the output of ours; NULL: that of exact arithmetic. */
 void eval_head_compare(eval_divergence *sums, const eval_head *one, size_t i, uint32_t g, const float *attended);

@@ -526,6 +526,8 @@ static int by_bytes(const void *a, const void *b)
     const format *one = a, *other = b;
     if (one->bytes != other->bytes)
         return one->bytes > other->bytes ? -1 : 1;
+    if (one->sums.lost != other->sums.lost)
+        return one->sums.lost < other->sums.lost ? -1 : 1;
     return one->sums.error < other->sums.error ? -1 : one->sums.error > other->sums.error;
 }
 
@@ -534,16 +536,14 @@ static double decibels(double signal, double error)
     return signal > 0 && error > 0 ? 10 * log10(signal / error) : (double)NAN;
 }
 
-typedef struct cell {
-    char text[24];
-} cell;
-
-static cell number_cell(const char *text_format, double value)
+/* Of what is left, where nothing was lost. */
+static double latent_decibels(const format *one)
 {
-    cell made = { "-" };
-    if (!isnan(value))
-        snprintf(made.text, sizeof made.text, text_format, value);
-    return made;
+    return one->sums.lost == 0 ? decibels(one->latent_signal, one->latent_error) : (double)NAN;
+}
+static double rope_decibels(const format *one)
+{
+    return one->sums.lost == 0 ? decibels(one->rope_signal, one->rope_error) : (double)NAN;
 }
 
 static void print_formats(const format *formats, size_t n, bool has_ranks)
@@ -553,16 +553,19 @@ static void print_formats(const format *formats, size_t n, bool has_ranks)
     for (size_t i = 0; i < n; i++) {
         const format *one = &formats[i];
         const eval_divergence *sums = &one->sums;
-        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9.3g %7.2f%% %8.4f\n", name_of(one).text,
-               one->rank   ? number_cell("%.0f", (double)one->rank).text
+        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9s %8s %8s\n", name_of(one).text,
+               one->rank   ? eval_number("%.0f", (double)one->rank, 0).text
                : has_ranks ? "-"
                            : "",
                one->way ? eval_rotation_name(one->way) : "-", one->way ? eval_centring_name(one->way) : "-",
-               one->way ? eval_detail_of(one->way).text : "-", number_cell("%.1f", bytes_of(one)).text, bits_of(one),
-               number_cell("%.2f", decibels(one->latent_signal, one->latent_error)).text,
-               number_cell("%.2f", decibels(one->rope_signal, one->rope_error)).text, sums->kl / (double)sums->rows,
-               100.0 * (double)sums->same_top / (double)sums->rows, 100 * sqrt(sums->error / sums->signal));
+               one->way ? eval_detail_of(one->way).text : "-", eval_number("%.1f", bytes_of(one), 0).text, bits_of(one),
+               one->latent_signal > 0 ? eval_number("%.2f", latent_decibels(one), sums->lost).text : "-",
+               one->rope_signal > 0 ? eval_number("%.2f", rope_decibels(one), sums->lost).text : "-",
+               eval_number("%.3g", eval_mean_kl(sums), sums->lost).text, eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text,
+               eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text);
     }
+    for (size_t i = 0; i < n; i++)
+        eval_say_lost(name_of(&formats[i]).text, formats[i].way, formats[i].sums.lost, formats[i].sums.rows, "query rows");
     putchar('\n');
 }
 
@@ -584,15 +587,16 @@ static void append_formats(json_t *array, const format *formats, size_t n, size_
         json_object_set_new(object, "fp8_scale", name_or_null(way ? eval_fp8_scale_name(way) : NULL));
         json_object_set_new(object, "layers", json_integer((json_int_t)layers));
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
+        json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(has_queries));
         json_object_set_new(object, "bytes_per_token", json_real(bytes_of(one)));
         json_object_set_new(object, "bits_per_element", json_real(bits_of(one)));
-        json_object_set_new(object, "latent_snr_db", number_or_null(decibels(one->latent_signal, one->latent_error)));
-        json_object_set_new(object, "rope_snr_db", number_or_null(decibels(one->rope_signal, one->rope_error)));
-        json_object_set_new(object, "kl_mean", number_or_null(sums->kl / (double)sums->rows));
-        json_object_set_new(object, "kl_max", number_or_null(sums->most_kl));
-        json_object_set_new(object, "same_top", json_real((double)sums->same_top / (double)sums->rows));
-        json_object_set_new(object, "output_error", number_or_null(sqrt(sums->error / sums->signal)));
+        json_object_set_new(object, "latent_snr_db", number_or_null(latent_decibels(one)));
+        json_object_set_new(object, "rope_snr_db", number_or_null(rope_decibels(one)));
+        json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
+        json_object_set_new(object, "kl_max", number_or_null(eval_most_kl(sums)));
+        json_object_set_new(object, "same_top", number_or_null(eval_same_top(sums)));
+        json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
         json_array_append_new(array, object);
     }
 }

@@ -211,15 +211,14 @@ static void add_block_errors(eval_result *sums, const head *one, errors *of)
         const float *back = one->space->back + i * dim;
         const size_t t = one->first + i;
         double of_token = 0;
+        bool lost = false;
         for (uint32_t c = 0; one->space->used[t] && c < dim; c++) {
-            if (!isfinite(back[c])) {
-                sums->lost++;
-                continue;
-            }
             const double difference = (double)back[c] - row[c];
+            lost = lost || !isfinite(back[c]);
             of_token += difference * difference;
             sums->max_abs_error = fmax(sums->max_abs_error, fabs(difference));
         }
+        sums->lost += lost ? 1 : 0;
         of->all += of_token;
         of->centred += is_centred(one->report, t) ? of_token : 0;
     }

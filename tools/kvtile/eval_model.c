@@ -22,7 +22,8 @@ typedef struct lane {
     forward_state state;
     eval_stored stored;
     double kld_sum;
-    double *kld, *surprise, *same; /* [predicted]; NULL in a run of one layer */
+    size_t lost;                   /* predictions that are not in the sum */
+    double *kld, *surprise, *same; /* [predicted], NAN where it was lost; NULL in a run of one layer */
 } lane;
 
 /* What run 0 predicts. */
@@ -49,6 +50,14 @@ static uint32_t top_of(const float *logits, uint32_t n)
     for (uint32_t i = 1; i < n; i++)
         best = logits[i] > logits[best] ? i : best;
     return best;
+}
+
+static bool are_finite(const float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
 }
 
 /* Logarithm of the sum of exponentials. */
@@ -79,12 +88,15 @@ static void compare_lanes(void *data, unsigned worker, unsigned workers)
         double kld = log_sum - of->exact.log_sum;
         for (uint32_t j = 0; j < n; j++)
             kld += of->exact.probabilities[j] * ((double)of->exact.logits[j] - logits[j]);
-        kld = kld < 0 ? 0 : kld; /* rounding; a NaN stays */
-        one->kld_sum += kld;
+        kld = kld < 0 ? 0 : kld; /* rounding */
+        /* A weight of zero for a key that became infinite leaves finite numbers, too. */
+        const bool lost = one->stored.lost || !are_finite(logits, n);
+        one->lost += lost ? 1 : 0;
+        one->kld_sum += lost ? 0 : kld;
         if (one->kld != NULL) {
-            one->kld[of->index] = kld;
-            one->surprise[of->index] = log_sum - logits[of->next];
-            one->same[of->index] = top == of->exact.top ? 1 : 0;
+            one->kld[of->index] = lost ? (double)NAN : kld;
+            one->surprise[of->index] = lost ? (double)NAN : log_sum - logits[of->next];
+            one->same[of->index] = lost ? (double)NAN : top == of->exact.top ? 1 : 0;
         }
     }
 }
@@ -133,6 +145,9 @@ static int run_token(job *of, const windows *text, size_t i, pool *threads, erro
             *error = of->lanes[j].stored.error;
             return -1;
         }
+    if (!are_finite(of->lanes[0].state.logits, of->model->vocabulary))
+        return error_set(error, "makes predictions that are not finite with the exact cache, first of token %zu: there is nothing to compare with",
+                         i);
     find_truth(of);
     pool_run(threads, compare_lanes, of);
     return 0;
@@ -247,27 +262,31 @@ size_t eval_model_bin(const eval_model_report *report, size_t bin)
 static void fill_positions(eval_model_result *one, const eval_model_report *report, const double *kld)
 {
     double sums[EVAL_MODEL_BINS] = { 0 };
-    size_t counts[EVAL_MODEL_BINS] = { 0 };
+    size_t counts[EVAL_MODEL_BINS] = { 0 }, lost[EVAL_MODEL_BINS] = { 0 };
     for (size_t i = 0, bin = 0; i < report->predicted; i++) {
         const size_t position = i % report->context;
         bin = position == 0 ? 0 : bin;
         bin += position == eval_model_bin(report, bin + 1) ? 1 : 0;
-        sums[bin] += kld[i];
+        sums[bin] += kld[i]; /* NAN where it was lost */
+        lost[bin] += isnan(kld[i]) ? 1 : 0;
         counts[bin]++;
     }
     for (size_t bin = 0; bin < report->bins; bin++)
-        one->by_position[bin] = sums[bin] / (double)counts[bin];
+        one->by_position[bin] = (eval_model_part){ lost[bin], sums[bin] / (double)counts[bin] };
 }
 
-static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *lanes, const double *exact_surprise,
-                       error_text *error)
+/* Nothing but how many is said of a way that lost predictions. */
+static void set_lost(eval_model_result *one)
 {
-    const lane *whole = &lanes[0];
+    static const statistics_interval none = { (double)NAN, (double)NAN, (double)NAN };
+    one->perplexity = one->kld_most_of = one->kld_max = (double)NAN;
+    one->log_ratio = one->kld = one->same_top = none;
+}
+
+static void fill_means(eval_model_result *one, const eval_model_report *report, const lane *whole, const double *exact_surprise)
+{
     const size_t n = report->predicted;
     const statistics_blocks blocks = { report->context, EVAL_MODEL_BLOCK };
-    one->way = *whole->way;
-    one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
-    one->all_told = eval_stored_bits(&whole->stored, of->room);
     double surprise = 0;
     for (size_t i = 0; i < n; i++) {
         surprise += whole->surprise[i];
@@ -277,16 +296,31 @@ static int fill_result(eval_model_result *one, const eval_model_report *report, 
     one->log_ratio = statistics_mean(whole->surprise, n, blocks);
     one->same_top = statistics_rate(whole->same, n, blocks);
     one->kld = statistics_mean(whole->kld, n, blocks);
-    fill_positions(one, report, whole->kld);
     one->kld_most_of = statistics_quantile(whole->kld, n, 0.999); /* sorts */
     one->kld_max = whole->kld[n - 1];
+}
+
+static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *lanes, const double *exact_surprise,
+                       error_text *error)
+{
+    const lane *whole = &lanes[0];
+    one->way = *whole->way;
+    one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
+    one->all_told = eval_stored_bits(&whole->stored, of->room);
+    one->lost = whole->lost;
+    fill_positions(one, report, whole->kld);
+    if (one->lost == 0)
+        fill_means(one, report, whole, exact_surprise);
+    else
+        set_lost(one);
     if (of->runs_per_way == 1)
         return 0;
     one->by_layer = malloc((of->runs_per_way - 1) * sizeof *one->by_layer);
     if (one->by_layer == NULL)
         return error_set(error, "%" PRIu32 " layers: out of memory", of->model->layers);
     for (size_t i = 0; i + 1 < of->runs_per_way; i++)
-        one->by_layer[i] = lanes[i + 1].kld_sum / (double)n;
+        one->by_layer[i] =
+            (eval_model_part){ lanes[i + 1].lost, lanes[i + 1].lost == 0 ? lanes[i + 1].kld_sum / (double)report->predicted : (double)NAN };
     return 0;
 }
 
@@ -295,6 +329,8 @@ static int by_bits(const void *a, const void *b)
     const eval_model_result *one = a, *other = b;
     if (one->bits != other->bits)
         return one->bits > other->bits ? -1 : 1;
+    if (one->lost != other->lost)
+        return one->lost < other->lost ? -1 : 1;
     return one->kld.mean < other->kld.mean ? -1 : one->kld.mean > other->kld.mean;
 }
 

@@ -20,19 +20,26 @@ typedef struct eval_model_options {
     bool outliers; /* --stress outliers */
 } eval_model_options;
 
+/* Of a part of what is stored, or predicted. */
+typedef struct eval_model_part {
+    size_t lost; /* predictions */
+    double kld;  /* mean; NAN where some were lost */
+} eval_model_part;
+
 /* One way. */
 typedef struct eval_model_result {
     eval_pair way;
     double bits;     /* of an element, in a page of keys and values */
     double all_told; /* the same of all pages at the end of a window */
+    size_t lost;     /* predictions from rows, or of numbers, that are not finite: where it is not zero, all that follow are NAN */
     double perplexity;
     statistics_interval log_ratio; /* of its perplexity to that of the exact cache */
     statistics_interval kld;       /* nats */
     double kld_most_of;            /* that 99.9 % of the tokens do not exceed */
     double kld_max;
     statistics_interval same_top;
-    double by_position[EVAL_MODEL_BINS]; /* mean KLD */
-    double *by_layer;                    /* [layer][keys, values]: mean KLD; NULL: not measured */
+    eval_model_part by_position[EVAL_MODEL_BINS];
+    eval_model_part *by_layer; /* [layer][keys, values]; NULL: not measured */
 } eval_model_result;
 
 typedef struct eval_model_report {

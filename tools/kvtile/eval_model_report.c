@@ -11,17 +11,15 @@ static const char *name_of(kvt_scheme scheme)
 
 /* ---- a table ---- */
 
-typedef struct cell {
-    char text[24];
-} cell;
-
 /* Half of an interval's width. */
-static cell half_of(const char *format, statistics_interval of, double factor)
+static eval_cell half_of(const char *format, statistics_interval of, double factor)
 {
-    cell one = { "-" };
-    if (!isnan(of.high))
-        snprintf(one.text, sizeof one.text, format, factor * (of.high - of.low) / 2);
-    return one;
+    return eval_number(format, factor * (of.high - of.low) / 2, 0);
+}
+
+static eval_cell part_of(eval_model_part of)
+{
+    return eval_number("%.3g", of.kld, of.lost);
 }
 
 static void print_title(const eval_model_report *report)
@@ -33,9 +31,9 @@ static void print_title(const eval_model_report *report)
     printf("first page: %s; open page: %s\n", first ? first : "as the others", open ? open : "none, each token is stored at once");
 }
 
-static cell detail_of(const eval_pair *way)
+static eval_cell detail_of(const eval_pair *way)
 {
-    cell one;
+    eval_cell one;
     const eval_detail k = eval_detail_of(&way->k), v = eval_detail_of(&way->v);
     snprintf(one.text, sizeof one.text, "%s", k.text[0] != '-' ? k.text : v.text);
     return one;
@@ -50,8 +48,9 @@ static void print_layers(const eval_model_report *report, int width)
     for (size_t i = 0; i < report->n; i++) {
         const eval_model_result *one = &report->results[i];
         for (uint32_t layer = 0; layer < report->layers; layer++)
-            printf("  %-*s %-8s %-8s %-8s %5u %10.3g %10.3g\n", width, eval_pair_name(&one->way).text, eval_rotation_name(&one->way.k),
-                   eval_centring_name(&one->way.k), detail_of(&one->way).text, layer, one->by_layer[2 * layer], one->by_layer[2 * layer + 1]);
+            printf("  %-*s %-8s %-8s %-8s %5u %10s %10s\n", width, eval_pair_name(&one->way).text, eval_rotation_name(&one->way.k),
+                   eval_centring_name(&one->way.k), detail_of(&one->way).text, layer, part_of(one->by_layer[2 * layer]).text,
+                   part_of(one->by_layer[2 * layer + 1]).text);
     }
     putchar('\n');
 }
@@ -66,11 +65,16 @@ void eval_model_print(const eval_model_report *report)
            "+-", "KLD mean", "+-", "99.9 %", "KLD max", "top %");
     for (size_t i = 0; i < report->n; i++) {
         const eval_model_result *one = &report->results[i];
-        printf("  %-*s %-8s %-8s %-8s %6.3f %6.3f %+7.3f %6s %9.3g %7s %8.3g %8.3g %6.2f\n", width, eval_pair_name(&one->way).text,
+        printf("  %-*s %-8s %-8s %-8s %6.3f %6.3f %7s %6s %9s %7s %8s %8s %6s\n", width, eval_pair_name(&one->way).text,
                eval_rotation_name(&one->way.k), eval_centring_name(&one->way.k), detail_of(&one->way).text, one->bits, one->all_told,
-               100 * expm1(one->log_ratio.mean), half_of("%.3f", one->log_ratio, 100).text, one->kld.mean, half_of("%.2g", one->kld, 1).text,
-               one->kld_most_of, one->kld_max, 100 * one->same_top.mean);
+               eval_number("%+.3f", 100 * expm1(one->log_ratio.mean), one->lost).text, half_of("%.3f", one->log_ratio, 100).text,
+               eval_number("%.3g", one->kld.mean, one->lost).text, half_of("%.2g", one->kld, 1).text,
+               eval_number("%.3g", one->kld_most_of, one->lost).text, eval_number("%.3g", one->kld_max, one->lost).text,
+               eval_number("%.2f", 100 * one->same_top.mean, one->lost).text);
     }
+    for (size_t i = 0; i < report->n; i++)
+        eval_say_lost(eval_pair_name(&report->results[i].way).text, &report->results[i].way.k, report->results[i].lost, report->predicted,
+                      "predictions");
     putchar('\n');
     print_layers(report, width);
 }
@@ -87,6 +91,12 @@ static void set_interval(json_t *object, const char *name, statistics_interval o
     json_object_set_new(object, key, number_or_null(of.high));
 }
 
+static void set_part(json_t *object, eval_model_part of)
+{
+    json_object_set_new(object, "lost", json_integer((json_int_t)of.lost));
+    json_object_set_new(object, "kld_mean", number_or_null(of.kld));
+}
+
 static json_t *positions_json(const eval_model_report *report, const eval_model_result *one)
 {
     json_t *list = json_array();
@@ -94,7 +104,7 @@ static json_t *positions_json(const eval_model_report *report, const eval_model_
         json_t *entry = json_object();
         json_object_set_new(entry, "first", json_integer((json_int_t)eval_model_bin(report, bin)));
         json_object_set_new(entry, "last", json_integer((json_int_t)eval_model_bin(report, bin + 1) - 1));
-        json_object_set_new(entry, "kld_mean", number_or_null(one->by_position[bin]));
+        set_part(entry, one->by_position[bin]);
         json_array_append_new(list, entry);
     }
     return list;
@@ -107,7 +117,7 @@ static json_t *layers_json(const eval_model_report *report, const eval_model_res
         json_t *entry = json_object();
         json_object_set_new(entry, "layer", json_integer(i / 2));
         json_object_set_new(entry, "side", json_string(i % 2 == 0 ? "k" : "v"));
-        json_object_set_new(entry, "kld_mean", number_or_null(one->by_layer[i]));
+        set_part(entry, one->by_layer[i]);
         json_array_append_new(list, entry);
     }
     return list;
@@ -138,6 +148,7 @@ void eval_model_append(const eval_model_report *report, json_t *array)
         set_run(object, report);
         json_object_set_new(object, "bits_per_element", json_real(one->bits));
         json_object_set_new(object, "bits_all_told", json_real(one->all_told));
+        json_object_set_new(object, "lost", json_integer((json_int_t)one->lost));
         json_object_set_new(object, "perplexity", number_or_null(one->perplexity));
         json_object_set_new(object, "perplexity_ratio", number_or_null(exp(one->log_ratio.mean)));
         set_interval(object, "log_perplexity_ratio", one->log_ratio);

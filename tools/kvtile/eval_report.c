@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/eval.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +35,9 @@ static eval_row row_of(const eval_tensor *report, const eval_result *one)
         .bytes_per_token = one->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads,
         .snr = whole ? decibels(report->energy, one->error_energy, report->n_used) : (double)NAN,
         .centred_snr = whole ? decibels(report->centred_energy, one->centred_error_energy, report->n_centred_used) : (double)NAN,
-        .max_abs_error = !whole               ? INFINITY
-                         : report->n_used > 0 ? one->max_abs_error
-                                              : (double)NAN,
+        .max_abs_error = whole && report->n_used > 0 ? one->max_abs_error : (double)NAN,
         .lost = one->lost,
+        .rows = report->n_used,
         .write_gbps = one->write_gbps,
         .read_gbps = one->read_gbps,
     };
@@ -53,8 +53,9 @@ static eval_row row_of_sum(const eval_summary *summary, const struct eval_sum *s
         .bytes_per_token = sum->bytes_per_token,
         .snr = sum->lost == 0 ? mean_decibels(&sum->snr) : (double)NAN,
         .centred_snr = sum->lost == 0 ? mean_decibels(&sum->centred_snr) : (double)NAN,
-        .max_abs_error = sum->lost == 0 ? sum->max_abs_error : INFINITY,
+        .max_abs_error = sum->lost == 0 ? sum->max_abs_error : (double)NAN,
         .lost = sum->lost,
+        .rows = sum->rows,
         .write_gbps = sum->write_gbps / (double)summary->n_tensors,
         .read_gbps = sum->read_gbps / (double)summary->n_tensors,
     };
@@ -80,23 +81,29 @@ static void insert(eval_row *rows, size_t *n, eval_row row)
 
 /* ---- as a table ---- */
 
-typedef struct cell {
-    char text[24];
-} cell;
-
-static cell number(const char *format, double value)
+eval_cell eval_number(const char *format, double value, uint64_t lost)
 {
-    cell one = { "-" };
+    eval_cell one = { "-" };
+    if (lost > 0)
+        return (eval_cell){ "lost" };
     if (!isnan(value))
         snprintf(one.text, sizeof one.text, format, value);
     return one;
 }
 
-static cell decibel_cell(const eval_row *row, double value)
+void eval_say_lost(const char *name, const eval_way *way, uint64_t lost, uint64_t rows, const char *what)
 {
-    if (row->lost > 0)
-        return (cell){ "lost" };
-    return isinf(value) ? (cell){ "exact" } : number("%.2f", value);
+    if (lost == 0)
+        return;
+    printf("%s", name);
+    if (way != NULL)
+        printf(" (rotation %s, centring %s)", eval_rotation_name(way), eval_centring_name(way));
+    printf(" lost %" PRIu64 " of %" PRIu64 " %s: finite numbers went in, and what came of them is not finite\n", lost, rows, what);
+}
+
+static eval_cell decibel_cell(const eval_row *row, double value)
+{
+    return isinf(value) ? (eval_cell){ "exact" } : eval_number("%.2f", value, row->lost);
 }
 
 int eval_wider(int width, const char *text)
@@ -116,9 +123,11 @@ static void print_rows(const eval_row *rows, size_t n)
         const eval_row *row = &rows[i];
         printf("  %-*s %-8s %-8s %-8s %6.3f %6.3f %7llu %6s %7s %9s %7s %7s\n", width, eval_way_name(row->way), eval_rotation_name(row->way),
                eval_centring_name(row->way), eval_detail_of(row->way).text, row->bits, row->pair_bits, (unsigned long long)row->bytes_per_token,
-               decibel_cell(row, row->snr).text, decibel_cell(row, row->centred_snr).text, number("%.3g", row->max_abs_error).text,
-               number("%.2f", row->write_gbps).text, number("%.2f", row->read_gbps).text);
+               decibel_cell(row, row->snr).text, decibel_cell(row, row->centred_snr).text, eval_number("%.3g", row->max_abs_error, row->lost).text,
+               eval_number("%.2f", row->write_gbps, 0).text, eval_number("%.2f", row->read_gbps, 0).text);
     }
+    for (size_t i = 0; i < n; i++)
+        eval_say_lost(eval_way_name(rows[i].way), rows[i].way, rows[i].lost, rows[i].rows, "rows");
     putchar('\n');
     fflush(stdout);
 }
@@ -290,6 +299,7 @@ static void append_rows(json_t *array, json_t *common, const eval_row *rows, siz
         json_object_set_new(object, "snr_db", number_or_null(row->snr));
         json_object_set_new(object, "centred_snr_db", number_or_null(row->centred_snr));
         json_object_set_new(object, "max_abs_error", number_or_null(row->max_abs_error));
+        json_object_set_new(object, "rows", json_integer((json_int_t)row->rows));
         json_object_set_new(object, "lost", json_integer((json_int_t)row->lost));
         json_object_set_new(object, "write_gbps", number_or_null(row->write_gbps));
         json_object_set_new(object, "read_gbps", number_or_null(row->read_gbps));
@@ -344,6 +354,7 @@ void eval_summary_add(eval_summary *summary, const eval_tensor *report)
         add_mean(&sum->centred_snr, &one->centred_snr);
         sum->max_abs_error = fmax(sum->max_abs_error, one->max_abs_error);
         sum->lost += one->lost;
+        sum->rows += report->n_used;
         sum->write_gbps += one->write_gbps;
         sum->read_gbps += one->read_gbps;
     }

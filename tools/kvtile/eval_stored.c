@@ -2,6 +2,7 @@
 #include "tools/kvtile/eval_stored.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,15 @@ static void store_peer(eval_stored *to, const eval_way *way, kvt_side side, size
         memcpy(from, to->peer_rows, n * dim * sizeof *from);
 }
 
+/* Whether n rows are all finite. */
+static bool are_finite(const float *rows, size_t n, uint32_t dim)
+{
+    for (size_t i = 0; i < n * dim; i++)
+        if (!isfinite(rows[i]))
+            return false;
+    return true;
+}
+
 /* Called by the cache. With an open page, rows go there first, and all 64 of them are stored when it is full; otherwise each at once. */
 static void appended(void *owner, size_t layer, size_t position)
 {
@@ -61,6 +71,7 @@ static void appended(void *owner, size_t layer, size_t position)
     const checkpoint *model = to->cache->model;
     if (layer < to->first_layer || layer >= to->first_layer + to->layers)
         return;
+    to->lost = to->lost && (position > 0 || layer > to->first_layer); /* a sequence begins anew */
     const bool full = position % KVT_PAGE_TOKENS == KVT_PAGE_TOKENS - 1;
     const size_t n = !to->open.used ? 1 : full ? KVT_PAGE_TOKENS : 0;
     for (size_t i = 0; i < 2 * model->kv_heads; i++) {
@@ -76,6 +87,9 @@ static void appended(void *owner, size_t layer, size_t position)
             store_peer(to, way, side, position, rows);
         else if (n > 0)
             store_rows(to, side, layer, head, first, n, rows + first * model->head_dim);
+        /* What has changed now: this row, or at the end of a page or a unit as many before it as these may have. */
+        const size_t end = position + 1, most = end % KVT_TILE_TOKENS == 0 ? PEER_MOST_UNIT : 1, since = end < most ? 0 : end - most;
+        to->lost = to->lost || !are_finite(rows + since * model->head_dim, end - since, model->head_dim);
     }
 }
 

@@ -24,6 +24,7 @@ typedef struct eval_stored {
     kvt_pages *pages;      /* [layer][kv head] */
     eval_single first, open;
     float *peer_rows; /* of a unit of a format of others */
+    bool lost;        /* a finite row of the sequence has not stayed finite */
     bool failed;      /* since, and why: */
     error_text error;
 } eval_stored;

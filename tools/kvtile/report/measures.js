@@ -23,7 +23,7 @@ const MEASURES = [
     { key: "output_error_of_codes", name: "error of codes", unit: "%", percent: true, log: true,
       text: "The same of exact arithmetic on the stored codes: the output error without what the library's arithmetic adds." },
     { key: "snr_db", name: "SNR", unit: "dB", high: true, digits: 2,
-      text: "Energy of the rows over energy of the error; 6 dB are a bit. “exact”: no error, “lost”: numbers did not come back finite." },
+      text: "Energy of the rows over energy of the error; 6 dB are a bit. “exact”: no error, “lost”: some row of finite numbers did not come back finite." },
     { key: "centred_snr_db", name: "centred SNR", unit: "dB", high: true, digits: 2,
       text: "The same with the energy of the rows' deviation from their mean: an offset that all tokens share carries no information." },
     { key: "latent_snr_db", name: "latent SNR", unit: "dB", high: true, digits: 2,
@@ -94,8 +94,13 @@ function textOf(value, measure) {
     return Math.abs(value) < 0.001 || Math.abs(value) >= 1000 ? value.toExponential(2) : value.toPrecision(3);
 }
 
+/* Speed is measured all the same. */
+function isLost(row, measure) {
+    return row.lost > 0 && row[measure.key] === null && measure.unit !== "GB/s";
+}
+
 function cellText(row, measure) {
-    return row.lost > 0 && measure.unit === "dB" ? "lost" : textOf(valueOf(row, measure), measure);
+    return isLost(row, measure) ? "lost" : textOf(valueOf(row, measure), measure);
 }
 
 function titleOf(measure) {

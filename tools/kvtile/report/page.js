@@ -26,7 +26,7 @@ const groups = groupsOf(data.results);
 let rows = []; /* of the group that is shown */
 let lined = new Set(); /* rows that have a line in the chart of positions */
 
-const isThere = ({ key }) => rows.some((row) => typeof row[key] === "number");
+const isThere = (measure) => rows.some((row) => typeof row[measure.key] === "number" || isLost(row, measure));
 const measures = () => MEASURES.filter(isThere);
 const sizes = () => SIZES.filter(isThere);
 const positionMeasures = () => MEASURES.filter(({ key }) => rows.some((row) => row.by_position?.some((bin) => typeof bin[key] === "number")));
@@ -239,7 +239,7 @@ function drawPosition() {
             const value = valueOf(bin, measure);
             return { x: (bin.first + bin.last) / 2, y: measure.log && !(value > 0) ? null : value, bin };
         }),
-        spanGaps: true,
+        spanGaps: !(row.lost > 0), /* no line over what was lost */
     }));
     const last = Math.max(1, ...sets.flatMap((set) => set.data.map(({ bin }) => bin.last)));
     draw("position-chart", {
@@ -253,7 +253,7 @@ function drawPosition() {
                     usePointStyle: true,
                     callbacks: {
                         title: ([item]) => item ? `tokens ${item.raw.bin.first} to ${item.raw.bin.last}` : "",
-                        label: ({ dataset, raw }) => `${dataset.label}: ${textOf(raw.y, measure)}`,
+                        label: ({ dataset, raw }) => `${dataset.label}: ${cellText(raw.bin, measure)}`,
                     },
                 },
             },
@@ -400,6 +400,14 @@ function range(numbers) {
     return ends.map((n) => n.toLocaleString("en")).join("–");
 }
 
+/* Which ways lost rows, or nothing. */
+function lostWords() {
+    const lost = rows.filter((row) => row.lost > 0).map((row) =>
+        `${nameOf(row)} ${row.lost} of ${row.query_rows !== undefined ? `${row.query_rows} query rows` : row.predicted !== undefined
+            ? `${row.predicted} predictions` : `${row.rows} rows`}`);
+    return lost.length > 0 && `Lost, which is finite numbers of which something not finite came: ${lost.join("; ")}. Such ways have no other figures.`;
+}
+
 function drawFacts() {
     const first = rows[0] ?? {}, [title, lead] = KINDS[data.kind] ?? ["kvtile eval", ""];
     const queries = data.inputs.filter(({ kind }) => kind === "queries"), own = data.inputs.filter(({ name }) => name === first.input);
@@ -426,7 +434,7 @@ function drawFacts() {
         element("div", [element("dt", name), element("dd", typeof value === "number" ? value.toLocaleString("en") : value)])));
     const queried = { true: "Queries are the model's own.", false: "Keys stand for queries, which were not given." }[first.real_queries];
     const of = [first.model && `Model: ${first.model}.`, first.text && `Text: ${first.text}.`, queried];
-    byId("lead").textContent = [lead, ...of].filter(Boolean).join(" ");
+    byId("lead").textContent = [lead, ...of, lostWords()].filter(Boolean).join(" ");
     byId("title").textContent = title;
     byId("version").textContent = `kvtile ${data.kvtile}`;
     document.title = `${title} – kvtile ${data.kvtile}`;
