@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include "bench/decode.h"
 #include "bench/workload.h"
+#include "tools/io/error.h"
+#include "tools/program/program.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +16,8 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static const char WHO[] = "kvtile-count";
 
 static const char HELP[] =
     "Usage: kvtile-count [--marked] CASE...\n"
@@ -55,10 +59,10 @@ static int open_case(const bench_cases *all, const char *name)
         const int status =
             is_decode ? decode_open(&step, &all->cases[i], &none, WORKLOAD_TINY) : workload_open(&work, &all->cases[i], &none, WORKLOAD_TINY);
         if (status != 0)
-            fprintf(stderr, "kvtile-count: %s: %s\n", name, is_decode ? step.error : work.error);
+            error_print(WHO, name, is_decode ? step.error : work.error);
         return status;
     }
-    fprintf(stderr, "kvtile-count: %s: no such case on this CPU; kvtile-count --list has them\n", name);
+    error_print(WHO, name, "no such case on this CPU; kvtile-count --list has them");
     return -1;
 }
 
@@ -130,7 +134,7 @@ static int count_cases(const bench_cases *all, int n, char **names, bool marked)
         }
         const long long instructions = marked ? -1 : count_traced();
         if (instructions < 0) {
-            fprintf(stderr, "kvtile-count: %s: %s\n", names[i], marked ? "fails" : "this system does not let a program be traced");
+            error_print(WHO, names[i], marked ? "fails" : "this system does not let a program be traced");
             return 1;
         }
         printf("%s %zu %lld\n", names[i], elements(), instructions);
@@ -151,14 +155,15 @@ static void list_cases(const bench_cases *all)
 
 int main(int argc, char **argv)
 {
+    program_start("kvtile-count");
     const bool marked = argc > 1 && strcmp(argv[1], "--marked") == 0;
     bench_cases all = { 0 };
     int code = 0;
     if (bench_cases_add_all(&all) != 0) {
-        fputs("kvtile-count: out of memory\n", stderr);
+        error_print(WHO, "cases", "out of memory");
         code = 1;
     } else if (argc < 2 + marked) {
-        fputs("kvtile-count: no case: at least one would be right; see kvtile-count --help\n", stderr);
+        error_print(WHO, "no case", "at least one would be right; see kvtile-count --help");
         code = 2;
     } else if (strcmp(argv[1], "--help") == 0) {
         fputs(HELP, stdout);

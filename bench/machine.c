@@ -3,21 +3,30 @@
 
 #include <kvtile/kvtile.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
-/* One line of a small file. Returns 0, or -1 when there is none. */
+/* The beginning of a small file, which needs no memory that there may not be. Returns 0, or -1 when there is none. */
+static int read_beginning(const char *path, char *text, size_t room)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return -1;
+    const ssize_t n = read(file, text, room - 1);
+    close(file);
+    if (n <= 0)
+        return -1;
+    text[n] = '\0';
+    return 0;
+}
+
 static int read_line(const char *path, char *text, size_t room)
 {
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return -1;
-    const char *line = fgets(text, (int)room, file);
-    fclose(file);
-    if (line == NULL)
+    if (read_beginning(path, text, room) != 0)
         return -1;
     text[strcspn(text, "\n")] = '\0';
     return 0;
@@ -88,14 +97,15 @@ static void look_for_cpu(machine *found)
     struct utsname system;
     if (uname(&system) == 0)
         snprintf(found->cpu, sizeof found->cpu, "%.60s", system.machine);
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    char line[256];
+    char first[4096] = ""; /* processor, or more */
     char part[16] = "";
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        char *colon = strchr(line, ':');
+    char *rest = NULL;
+    if (read_beginning("/proc/cpuinfo", first, sizeof first) != 0)
+        return;
+    for (char *line = strtok_r(first, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        const char *colon = strchr(line, ':');
         if (colon == NULL || colon[1] == '\0')
             continue;
-        line[strcspn(line, "\n")] = '\0';
         if (strncmp(line, "model name", 10) == 0) {
             snprintf(found->cpu, sizeof found->cpu, "%.79s", colon + 2);
             break;
@@ -109,8 +119,6 @@ static void look_for_cpu(machine *found)
             break;
         }
     }
-    if (file != NULL)
-        fclose(file);
 }
 
 void machine_look(machine *found)

@@ -1,6 +1,7 @@
 /* kvtile-bench: all cases as Google Benchmark's own program. */
 #include "bench/ggml.h"
 #include "bench/measure.h"
+#include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>
 
@@ -42,6 +43,7 @@ static void add_context(const machine *here)
 
 int main(int argc, char **argv)
 {
+    program_start("kvtile-bench");
     static char filter[] = "--benchmark_filter=/f32/plain/";
     static char min_time[] = "--benchmark_min_time=0.05";
     static char tabular[] = "--benchmark_counters_tabular=true";

@@ -221,7 +221,7 @@ refuses 1 'gemma-4-E2B: ' "$@" size gemma-4-E2B --ctx 18446744073709551615
 refuses 1 '--json: cannot hold' "$@" size gemma-4-E2B --seqs 80000000000 --json
 refuses 1 'nosuch.json: cannot be opened' "$@" size nosuch.json
 refuses 1 'is a folder without a config.json' "$@" size "$work"
-refuses 2 'a?b' "$@" size 'a
+refuses 2 'a\x0ab' "$@" size 'a
 b'
 
 head -c 300 "$e2b" >"$work/truncated.json"

@@ -77,8 +77,10 @@ mkdir "$work/empty"
 # shellcheck disable=SC2086
 {
     expect_error 1 "No such file or directory" "$@" "$kvtile" eval "$keys" $quick --report "$work/nowhere/page.html"
-    expect_error 1 "is a directory" "$@" "$kvtile" eval "$keys" $quick --report "$work/empty"
-    expect_error 1 "is a device or a pipe" "$@" "$kvtile" eval "$keys" $quick --report /dev/null
+    expect_error 1 "Is a directory" "$@" "$kvtile" eval "$keys" $quick --report "$work/empty"
+    run "$@" "$kvtile" eval "$keys" $quick --report /dev/null
+    expect_error 1 "No space left on device" "$@" "$kvtile" eval "$keys" $quick --mean --report /dev/full
+    [ -c /dev/full ] || fail "--report replaces a device"
     expect_error 1 "cannot be written" "$@" "$kvtile" eval "$keys" $quick --report ""
     expect_error 2 "cannot both go to stdout" "$@" "$kvtile" eval "$keys" $quick --json --report -
     # The name of the page was forgotten: what follows is an input, and stays one.

@@ -706,7 +706,7 @@ START_TEST(safetensors_hostile)
         { "{" TENSOR("a", "F32", "[1,1,1,1,1,1,1,1,1,4]", "0", "16") "}", "shape has 10 dimensions" },
         { "{" TENSOR("a", "F64", "[1,2]", "0", "16") "}", "no tensor holds rows; tensor a: dtype is F64" },
         { "{" TENSOR("a", "FNEW", "[1,2]", "0", "16") "}", "dtype is FNEW" },
-        { "{" TENSOR("a\\nb", "F64", "[1,2]", "0", "16") "}", "tensor a?b" },
+        { "{" TENSOR("a\\nb", "F64", "[1,2]", "0", "16") "}", "tensor a\\x0ab" },
         { "{\"a\":{\"shape\":[2,2],\"data_offsets\":[0,16]}}", "dtype is missing" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2]}}", "data_offsets is not two" },
         { "{\"a\":7}", "dtype is missing" },

@@ -1,6 +1,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/progress.h"
 
+#include "tools/io/text.h"
+
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,11 +44,15 @@ void progress_show(progress *state, const char *what, size_t done, size_t all, c
         return;
     state->last = now;
     state->shown = true;
-    fprintf(stderr, "\r\033[K%.40s: %.*s %zu %%", what, CELLS, bar + CELLS - done * CELLS / all, done * 100 / all);
+    char title[41], more[41];
+    text_shown(title, sizeof title, what);
+    fprintf(stderr, "\r\033[K%s: %.*s %zu %%", title, CELLS, bar + CELLS - done * CELLS / all, done * 100 / all);
     if (done > 0 && now - state->origin >= 1)
         print_time_left((now - state->origin) * (double)(all - done) / (double)done);
-    if (detail != NULL)
-        fprintf(stderr, ", %.40s", detail);
+    if (detail != NULL) {
+        text_shown(more, sizeof more, detail);
+        fprintf(stderr, ", %s", more);
+    }
 }
 
 double progress_end(progress *state)

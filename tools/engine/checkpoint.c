@@ -4,6 +4,7 @@
 #include "tools/io/file.h"
 #include "tools/io/gguf.h"
 #include "tools/io/number.h"
+#include "tools/io/output.h"
 #include "tools/io/pickle.h"
 
 #include <inttypes.h>

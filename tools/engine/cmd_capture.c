@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/commands.h"
 #include "tools/io/formats.h"
+#include "tools/io/text.h"
 #include "tools/progress.h"
 
 #include <errno.h>
@@ -37,6 +38,13 @@ static int write_layers(const forward_state *state, size_t n_tokens, const char 
     return result;
 }
 
+static void report(const char *directory, const text_run *job)
+{
+    text_print(stdout, directory);
+    printf(": %" PRIu32 " layers, %" PRIu32 " KV heads (%" PRIu32 " of queries) x %zu tokens x %" PRIu32 " channels\n", job->model.layers,
+           job->model.kv_heads, job->model.heads, job->n_tokens, job->model.head_dim);
+}
+
 int cmd_capture(const options *chosen, const char **argument, error_text *error)
 {
     text_run job;
@@ -60,8 +68,7 @@ int cmd_capture(const options *chosen, const char **argument, error_text *error)
         result = write_layers(&state, job.n_tokens, chosen->out, error);
     }
     if (result == 0)
-        printf("%s: %" PRIu32 " layers, %" PRIu32 " KV heads (%" PRIu32 " of queries) x %zu tokens x %" PRIu32 " channels\n", chosen->out,
-               job.model.layers, job.model.kv_heads, job.model.heads, job.n_tokens, job.model.head_dim);
+        report(chosen->out, &job);
     forward_close(&state);
     run_close(&job);
     return result;

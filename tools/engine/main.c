@@ -1,7 +1,9 @@
 /* kvtile-engine: runs a small model on kvtile's cache and attention, to get real keys and values, and to show that it runs it right. */
 #include "tools/engine/commands.h"
 #include "tools/options.h"
+#include "tools/program/program.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,6 +162,8 @@ static int run_command(const char *name, arguments *given)
 
 int main(int argc, char **argv)
 {
+    program_start("kvtile-engine");
+    json_set_alloc_funcs(program_allocate, free);
     arguments given = { 0 };
     int help = 0;
     text_option list[N_TEXTS];

@@ -13,6 +13,7 @@
 #include "tools/io/file.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #define NO_TOKEN UINT32_MAX
 

@@ -1,31 +1,30 @@
 #include "tools/io/error.h"
 
-#include <stdarg.h>
+#include "tools/io/text.h"
+
 #include <stdio.h>
 
-void error_one_line(char *text)
+int error_set_list(error_text *error, const char *format, va_list arguments)
 {
-    for (; *text != '\0'; text++) {
-        const unsigned char byte = (unsigned char)*text;
-        if (byte < 0x20 || byte == 0x7f)
-            *text = '?';
-    }
+    char text[4 * sizeof error->text];
+    vsnprintf(text, sizeof text, format, arguments);
+    text_shown(error->text, sizeof error->text, text);
+    return -1;
 }
 
 int error_set(error_text *error, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(error->text, sizeof error->text, format, arguments);
+    error_set_list(error, format, arguments);
     va_end(arguments);
-    error_one_line(error->text);
     return -1;
 }
 
 void error_print(const char *who, const char *argument, const char *text)
 {
-    char line[5000]; /* a path may have 4096 bytes */
-    snprintf(line, sizeof line, "%s: %s: %s", who, argument, text);
-    error_one_line(line);
-    fprintf(stderr, "%s\n", line);
+    char what[4 * 4096 + 4], why[4 * sizeof(error_text)]; /* the longest path, each byte as \x1b */
+    text_shown(what, sizeof what, argument);
+    text_shown(why, sizeof why, text);
+    fprintf(stderr, "%s: %s: %s\n", who, what, why);
 }

@@ -3,6 +3,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/io/file.h"
 
+#include "tools/io/output.h"
+#include "tools/io/text.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -51,6 +54,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
         say("kvtile: ");
         say(one->path);
         say(": became shorter while it was read, or could not be read: the same file, whole and left alone, would be right\n");
+        file_output_abandon();
         _exit(1);
     }
     sigaction(SIGBUS, &before, NULL);
@@ -75,8 +79,7 @@ static int remember(const file_map *map, const char *path)
         one = calloc(1, sizeof *one);
     if (one == NULL)
         return -1;
-    strncpy(one->path, path, sizeof one->path - 1);
-    error_one_line(one->path);
+    text_shown(one->path, sizeof one->path, path);
     one->size = map->size;
     atomic_store(&one->data, map->data);
     if (is_new) {

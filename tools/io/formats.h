@@ -5,6 +5,7 @@
 #include "tools/io/rows.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 
 /* Each looks at file->map and adds tensors to `file`; 0, or -1 with the error (rows_close is then still due). */
 int qvkt_read(rows_file *file, error_text *error);

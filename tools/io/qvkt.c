@@ -1,6 +1,7 @@
 /* QVKT: "QVKT", then int32 layer, KV heads, tokens, head_dim, then f32 rows [head][token][dim]. */
 #include "tools/io/formats.h"
 #include "tools/io/number.h"
+#include "tools/io/output.h"
 
 #include <inttypes.h>
 

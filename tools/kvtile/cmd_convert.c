@@ -3,13 +3,14 @@
 #include "tools/kvtile/commands.h"
 
 #include "tools/io/formats.h"
+#include "tools/io/json.h"
+#include "tools/io/output.h"
 #include "tools/io/rows.h"
 #include "tools/kvtile/nearest.h"
 #include "tools/options.h"
 
 #include <kvtile/convert.h>
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,19 +130,6 @@ static int convert_all(const job *work, const uint8_t *in, FILE *stream, error_t
 
 /* ---- input and output ---- */
 
-static json_t *json_text(const char *text)
-{
-    json_t *string = json_string(text);
-    if (string == NULL) { /* not UTF-8 */
-        char *ascii = strdup(text);
-        for (char *c = ascii; c != NULL && *c != '\0'; c++)
-            *c = (unsigned char)*c < 0x80 ? *c : '?';
-        string = json_string(ascii);
-        free(ascii);
-    }
-    return string;
-}
-
 static void report(const job *work)
 {
     const size_t bytes = work->heads * work->tokens * work->to.row_bytes;
@@ -156,7 +144,7 @@ static void report(const job *work)
         json_object_set_new(object, "dim", json_integer((json_int_t)work->dim));
         json_object_set_new(object, "row_bytes", json_integer((json_int_t)work->to.row_bytes));
         json_object_set_new(object, "bytes", json_integer((json_int_t)bytes));
-        json_dumpf(object, stdout, JSON_INDENT(2));
+        json_print(object, stdout, JSON_INDENT(2));
         putchar('\n');
         json_decref(object);
         return;

@@ -194,10 +194,8 @@ static char *input_name(const char *path, const rows_file *file, const rows_tens
     const char *name = file->n_tensors > 1 ? tensor->name : NULL;
     const size_t room = strlen(path) + (name != NULL ? strlen(name) : 0) + 2;
     char *text = malloc(room);
-    if (text != NULL) {
+    if (text != NULL)
         snprintf(text, room, "%s%s%s", path, name != NULL ? ":" : "", name != NULL ? name : "");
-        error_one_line(text);
-    }
     return text;
 }
 
@@ -798,6 +796,9 @@ int kvt_cmd_eval(int argc, const char **argv)
         fputs(HELP_OF_MODELS, stdout);
         fputs(HELP_OF_COLUMNS, stdout);
         code = 0;
+    } else if (json && csv) {
+        error_print(WHO, "--csv", "and --json cannot both go to stdout: one of them would be right");
+        code = 2;
     } else if (texts[MODEL] != NULL) {
         code = is_alone(with_rows, "has no part in --model: one of the two would be right", poptPeekArg(context)) ? 0 : 2;
         if (code == 0 && chosen.report != NULL)

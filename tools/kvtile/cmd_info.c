@@ -2,11 +2,11 @@
 #include "tools/kvtile/commands.h"
 
 #include "tools/io/error.h"
+#include "tools/io/json.h"
 #include "tools/options.h"
 
 #include <kvtile/kvtile.h>
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,7 +32,7 @@ static void print_json(uint32_t tiers)
     for (size_t i = 0; (info = kvt_scheme_at(i)) != NULL; i++)
         json_object_set_new(schemes, info->name, json_string(kvt_scheme_tier(info->scheme, tiers)));
     json_t *object = json_pack("{s:s, s:o, s:o}", "version", kvt_version(), "cpu_features", features, "tiers", schemes);
-    json_dumpf(object, stdout, JSON_INDENT(2));
+    json_print(object, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(object);
 }

@@ -3,13 +3,13 @@
 #ifndef KVT_EVAL_H
 #define KVT_EVAL_H
 
+#include "tools/io/json.h"
 #include "tools/io/rows.h"
 #include "tools/peers/peers.h"
 #include "tools/progress.h"
 
 #include <kvtile/kvtile.h>
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -233,10 +233,9 @@ void eval_say_lost(const char *name, const eval_way *way, uint64_t lost, uint64_
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------------------------ */
 
-/* null for a number that is not finite, for no name; a text that is not UTF-8 with question marks. */
+/* null for a number that is not finite, for no name. Texts: json_text. */
 json_t *number_or_null(double value);
 json_t *name_or_null(const char *name);
-json_t *text_json(const char *text);
 
 /* What is printed for programs: an array of objects, or, of the fields of them that are no arrays or objects themselves, a line each with commas
  * (RFC 4180). */

@@ -481,7 +481,7 @@ static json_t *heads_json(const measurement *m, const result *one)
     for (size_t layer = 0, at = 0; layer < m->n_layers; layer++)
         for (uint32_t h = 0; h < m->layers[layer].k->heads; h++, at++) {
             json_t *object = json_object();
-            json_object_set_new(object, "layer", text_json(m->layers[layer].name));
+            json_object_set_new(object, "layer", json_text(m->layers[layer].name));
             json_object_set_new(object, "kv_head", json_integer((json_int_t)h));
             set_divergence(object, &one->by_head[at]);
             json_array_append_new(array, object);

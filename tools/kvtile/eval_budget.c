@@ -411,7 +411,7 @@ static json_t *lost_json(const search *work)
         if (of.cost->lost == 0)
             continue;
         json_t *object = json_object();
-        json_object_set_new(object, "layer", text_json(work->layers[of.layer].name));
+        json_object_set_new(object, "layer", json_text(work->layers[of.layer].name));
         json_object_set_new(object, "side", json_string(of.of_keys ? "k" : "v"));
         json_object_set_new(object, "way", eval_pair_json(&(eval_pair){ *of.way, *of.way }));
         json_object_set_new(object, "query_rows", json_integer((json_int_t)of.cost->rows));
@@ -428,7 +428,7 @@ static json_t *layers_json(const search *work)
         const eval_pair pair = chosen_pair(work, &work->plans[i]);
         const cost of = cost_of(&work->plans[i].measured);
         json_t *object = json_object();
-        json_object_set_new(object, "layer", text_json(work->layers[i].name));
+        json_object_set_new(object, "layer", json_text(work->layers[i].name));
         json_object_set_new(object, "k", eval_pair_json(&(eval_pair){ pair.k, pair.k }));
         json_object_set_new(object, "v", eval_pair_json(&(eval_pair){ pair.v, pair.v }));
         json_object_set_new(object, "bits_per_element", json_real(layer_bits(work, i)));

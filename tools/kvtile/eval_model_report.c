@@ -126,8 +126,8 @@ static json_t *layers_json(const eval_model_report *report, const eval_model_res
 static void set_run(json_t *object, const eval_model_report *report)
 {
     const eval_model_options *options = report->options;
-    json_object_set_new(object, "model", text_json(options->source.model));
-    json_object_set_new(object, "text", text_json(options->source.text));
+    json_object_set_new(object, "model", json_text(options->source.model));
+    json_object_set_new(object, "text", json_text(options->source.text));
     json_object_set_new(object, "stress", name_or_null(options->outliers ? "outliers" : NULL));
     json_object_set_new(object, "first", name_or_null(name_of(options->first)));
     json_object_set_new(object, "open", name_or_null(name_of(options->open)));

@@ -2,6 +2,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/kvtile/eval.h"
 
+#include "tools/io/text.h"
+#include "tools/program/program.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -146,8 +149,9 @@ static void print_from(size_t from)
 static void print_tensor_title(const eval_tensor *report)
 {
     const rows_tensor *tensor = report->tensor;
-    printf("%s\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", report->input, tensor->heads, plural(tensor->heads), tensor->tokens,
-           tensor->dim, rows_dtype_name(tensor->dtype), report->side == KVT_K ? "keys" : "values");
+    text_print(stdout, report->input);
+    printf("\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", tensor->heads, plural(tensor->heads), tensor->tokens, tensor->dim,
+           rows_dtype_name(tensor->dtype), report->side == KVT_K ? "keys" : "values");
     const uint32_t padded = eval_padded_dim(report->tensor->dim);
     if (padded != tensor->dim)
         printf("rows are padded to %u channels\n", padded);
@@ -169,26 +173,21 @@ json_t *name_or_null(const char *name)
     return name != NULL ? json_string(name) : json_null();
 }
 
-json_t *text_json(const char *text)
-{
-    json_t *value = json_string(text);
-    if (value == NULL) { /* not UTF-8 */
-        char *ascii = strdup(text);
-        for (char *c = ascii; c != NULL && *c != '\0'; c++)
-            *c = (unsigned char)*c < 0x80 ? *c : '?';
-        value = json_string(ascii);
-        free(ascii);
-    }
-    return value;
-}
-
+/* A field of text. What a spreadsheet would take for a formula has an apostrophe before it, as people write it there. */
 static void print_quoted(const char *text)
 {
-    const bool plain = strpbrk(text, ",\"\r\n") == NULL;
-    fputs(plain ? "" : "\"", stdout);
-    for (; *text != '\0'; text++)
-        printf(*text == '"' ? "\"\"" : "%c", *text);
-    fputs(plain ? "" : "\"", stdout);
+    const size_t room = 4 * strlen(text) + 4;
+    char *shown = program_allocate(room);
+    if (shown == NULL)
+        return;
+    text_shown(shown, room, text);
+    const char *quote = strpbrk(shown, ",\"") != NULL ? "\"" : "";
+    fputs(quote, stdout);
+    fputs(*shown != '\0' && strchr("=+-@", *shown) != NULL ? "'" : "", stdout);
+    for (const char *c = shown; *c != '\0'; c++)
+        fputs(*c == '"' ? "\"\"" : (const char[]){ *c, '\0' }, stdout);
+    fputs(quote, stdout);
+    free(shown);
 }
 
 static void print_field(const json_t *value)
@@ -196,7 +195,7 @@ static void print_field(const json_t *value)
     if (json_is_string(value))
         print_quoted(json_string_value(value));
     else if (!json_is_null(value) && value != NULL)
-        json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        json_print(value, stdout, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
 }
 
 static void print_csv(const json_t *array)
@@ -228,7 +227,7 @@ void eval_print_array(const json_t *array, eval_output output)
         print_csv(array);
         return;
     }
-    json_dumpf(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_print(array, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     putchar('\n');
 }
 
@@ -258,7 +257,7 @@ static json_t *tensor_json(const eval_tensor *report)
 {
     const rows_tensor *tensor = report->tensor;
     json_t *object = json_object();
-    json_object_set_new(object, "input", text_json(report->input));
+    json_object_set_new(object, "input", json_text(report->input));
     json_object_set_new(object, "side", json_string(report->side == KVT_K ? "k" : "v"));
     json_object_set_new(object, "dtype", json_string(rows_dtype_name(tensor->dtype)));
     json_object_set_new(object, "heads", json_integer((json_int_t)tensor->heads));

@@ -3,10 +3,13 @@
 
 #include "tools/io/error.h"
 #include "tools/kvtile/nearest.h"
+#include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>
 
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct command {
@@ -33,6 +36,8 @@ static void print_help(void)
 
 int main(int argc, char **argv)
 {
+    program_start("kvtile");
+    json_set_alloc_funcs(program_allocate, free);
     if (argc < 2) {
         error_print("kvtile", "no command", "size, eval, convert, bench or info would be right; see kvtile --help");
         return 2;
@@ -48,12 +53,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], COMMANDS[i].name) == 0) {
             void *arguments = argv + 1; /* commands take const char **, which C does not convert to */
-            int code = COMMANDS[i].run(argc - 1, arguments);
-            if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
-                error_print("kvtile", argv[1], "the results cannot be written to the standard output");
-                code = 1;
-            }
-            return code;
+            return COMMANDS[i].run(argc - 1, arguments);
         }
     }
     nearest best = { .typed = argv[1] };

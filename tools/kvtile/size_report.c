@@ -1,6 +1,8 @@
 /* kvtile size: answers as text and as JSON. */
 #include "tools/kvtile/size.h"
 
+#include "tools/io/json.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -464,7 +466,7 @@ int size_print_json(const size_question *question)
         }
     }
     if (code == 0) {
-        json_dumpf(n == 1 ? json_array_get(list, 0) : list, stdout, JSON_INDENT(2)); /* the caller looks for errors of stdout */
+        json_print(n == 1 ? json_array_get(list, 0) : list, stdout, JSON_INDENT(2)); /* program_start looks for errors */
         putchar('\n');
     }
     json_decref(list);

@@ -1,7 +1,7 @@
 #define _XOPEN_SOURCE 700
 #include "description.h"
 
-#include <jansson.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -11,6 +11,7 @@
 
 #include "tools/io/file.h"
 #include "tools/io/gguf.h"
+#include "tools/io/text.h"
 
 static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
 {
@@ -79,24 +80,24 @@ void description_note(model_description *description, const char *format, ...)
 {
     char *notes = description->notes;
     const size_t room = sizeof description->notes, used = strlen(notes);
-    char text[300];
+    char text[300], shown[sizeof text];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    error_one_line(text);
+    text_shown(shown, sizeof shown, text);
     if (used >= room - 4)
         return;
-    if ((size_t)snprintf(notes + used, room - used, "%s%s", used ? "; " : "", text) >= room - used)
+    if ((size_t)snprintf(notes + used, room - used, "%s%s", used ? "; " : "", shown) >= room - used)
         memcpy(notes + room - 4, "...", 4);
 }
 
 /* ---- files ----------------------------------------------------------------------------------------------------------------------- */
 
-/* The last part of a folder's path, "" when it has none. */
-static void last_part(const char *folder, char *name, size_t size)
+/* The last part of a folder's path of `length` bytes, "" when it has none. */
+static void last_part(const char *folder, size_t length, char *name, size_t size)
 {
-    const char *end = folder + strlen(folder);
+    const char *end = folder + length;
     while (end > folder && end[-1] == '/')
         end--;
     const char *begin = end;
@@ -111,36 +112,31 @@ static size_t length_without(const char *text, const char *suffix)
     return length > cut && strcmp(text + length - cut, suffix) == 0 ? length - cut : length;
 }
 
-/* "gemma-4-E2B" from ".../gemma-4-E2B/config.json", ".../gemma-4-E2B.json" or ".../gemma-4-E2B.gguf". */
-static void make_name(const char *path, char *name, size_t size)
+/* "gemma-4-E2B" from ".../gemma-4-E2B/config.json", ".../gemma-4-E2B.json" or ".../gemma-4-E2B.gguf", as people see it. */
+static int make_name(const char *path, char *shown, size_t room, error_text *error)
 {
+    char name[1024];
     const char *file = strrchr(path, '/');
     file = file ? file + 1 : path;
     if (strcmp(file, "config.json") == 0) {
-        char *folder = file > path ? strndup(path, (size_t)(file - path)) : strdup(".");
-        last_part(folder ? folder : "", name, size);
-        if (folder && (strcmp(name, "") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)) {
-            char *full = realpath(folder, NULL);
-            last_part(full ? full : "", name, size);
+        last_part(path, (size_t)(file - path), name, sizeof name);
+        if (strcmp(name, "") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+            char folder[4097];
+            snprintf(folder, sizeof folder, "%.*s", (int)(file - path), path);
+            char *full = realpath(file > path ? folder : ".", NULL);
+            if (!full && errno == ENOMEM)
+                return error_set(error, "cannot be read: out of memory");
+            last_part(full ? full : "", full ? strlen(full) : 0, name, sizeof name);
             free(full);
         }
-        free(folder);
     } else {
         size_t length = length_without(file, ".json");
         if (length == strlen(file))
             length = length_without(file, ".gguf");
-        snprintf(name, size, "%.*s", (int)(length > 1000 ? 1000 : length), file);
+        snprintf(name, sizeof name, "%.*s", (int)(length > 1000 ? 1000 : length), file);
     }
-    if (!*name)
-        snprintf(name, size, "model");
-
-    error_one_line(name);
-    json_t *utf8 = json_string(name);
-    for (char *c = name; *c && !utf8; c++) {
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    }
-    json_decref(utf8);
+    text_shown(shown, room, *name ? name : "model");
+    return 0;
 }
 
 int model_read_file(const char *path, model_description *description, error_text *error)
@@ -153,6 +149,8 @@ int model_read_file(const char *path, model_description *description, error_text
     file_map_close(&file);
     if (result != 0)
         return -1;
-    make_name(path, description->name, sizeof description->name);
-    return 0;
+    if (make_name(path, description->name, sizeof description->name, error) == 0)
+        return 0;
+    description_free(description);
+    return -1;
 }

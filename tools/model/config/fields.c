@@ -10,9 +10,8 @@ bool config_fail(const config_reader *r, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(r->error->text, sizeof r->error->text, format, arguments);
+    error_set_list(r->error, format, arguments);
     va_end(arguments);
-    error_one_line(r->error->text);
     return false;
 }
 
