@@ -4,7 +4,10 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <new>
+#include <sstream>
 #include <vector>
 
 namespace
@@ -21,6 +24,49 @@ void print_help()
 {
     std::fputs(help_text, stdout);
     benchmark::PrintDefaultHelp();
+}
+
+/* Operator new has failed, which Google Benchmark does not expect: it would end with SIGABRT. Nothing here allocates. */
+void end_without_memory()
+{
+    std::fputs("kvtile: benchmarks: out of memory\n", stderr);
+    std::_Exit(EXIT_FAILURE);
+}
+
+/* Before the constructors of shared libraries, of which Google Benchmark has some that allocate. */
+void expect_no_memory()
+{
+    std::set_new_handler(end_without_memory);
+}
+__attribute__((section(".preinit_array"), used)) void (*const before_constructors)() = expect_no_memory;
+
+/* One of Google's reporters whose text stays here; Google hands it a stream, which is not used. */
+template <class Reporter> class Text : public Reporter
+{
+  public:
+    template <class... Arguments> explicit Text(Arguments... arguments) : Reporter(arguments...) {}
+
+    bool ReportContext(const benchmark::BenchmarkReporter::Context &context) override
+    {
+        this->SetOutputStream(&text_);
+        return Reporter::ReportContext(context);
+    }
+
+    void write(FILE *out) const
+    {
+        const std::string text = text_.str();
+        std::fwrite(text.data(), 1, text.size(), out);
+    }
+
+  private:
+    std::ostringstream text_;
+};
+
+template <class Reporter> size_t run_twice_reported(Text<Reporter> &&report, FILE *out)
+{
+    const size_t n = benchmark::RunSpecifiedBenchmarks(nullptr, &report);
+    report.write(out);
+    return n;
 }
 
 class Capture : public benchmark::BenchmarkReporter
@@ -128,9 +174,19 @@ double shim_result_counter(const shim_result *result, const char *name)
     return NAN;
 }
 
-size_t shim_run(void)
+size_t shim_run(FILE *out, shim_format format)
 {
-    return benchmark::RunSpecifiedBenchmarks();
+    if (out == nullptr)
+        return benchmark::RunSpecifiedBenchmarks();
+    if (format == SHIM_CSV) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* as --benchmark_out_format=csv is, too */
+        return run_twice_reported(Text<benchmark::CSVReporter>(), out);
+#pragma GCC diagnostic pop
+    }
+    if (format == SHIM_CONSOLE)
+        return run_twice_reported(Text<benchmark::ConsoleReporter>(benchmark::ConsoleReporter::OO_None), out);
+    return run_twice_reported(Text<benchmark::JSONReporter>(), out);
 }
 
 size_t shim_run_captured(void (*take)(void *, const shim_result *), void *context)

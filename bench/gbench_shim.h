@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,8 +38,8 @@ void shim_skip_with_error(shim_state *state, const char *message);
 
 /* ---- running ---- */
 
-/* Takes Google Benchmark's flags out of argv; of the same flag twice the last counts. --help prints `help` and then Google's, and exits. Returns 0,
- * or -1 when an argument is left, having printed it. */
+/* A program that has no memory for Google Benchmark ends with a message and status 1. Takes Google Benchmark's flags out of argv; of the same flag
+ * twice the last counts. --help prints `help` and then Google's, and exits. Returns 0, or -1 when an argument is left, having printed it. */
 int shim_initialize(int *argc, char **argv, const char *help);
 
 typedef struct shim_result {
@@ -54,9 +55,13 @@ typedef struct shim_result {
 /* The value of a counter; NAN when there is none of that name. */
 double shim_result_counter(const shim_result *result, const char *name);
 
-/* Runs what is registered and fits --benchmark_filter, and returns the number of benchmarks. shim_run prints the usual report; shim_run_captured
- * gives each result (aggregates left out) to `take` and prints nothing. */
-size_t shim_run(void);
+/* What --benchmark_out_format says. */
+typedef enum shim_format { SHIM_JSON, SHIM_CSV, SHIM_CONSOLE } shim_format;
+
+/* Runs what is registered and fits --benchmark_filter, and returns the number of benchmarks. shim_run prints the usual report, and writes one in
+ * `format` to `out` unless that is NULL; otherwise --benchmark_out must have been given as /dev/null. shim_run_captured gives each result (aggregates
+ * left out) to `take` and prints nothing. */
+size_t shim_run(FILE *out, shim_format format);
 size_t shim_run_captured(void (*take)(void *context, const shim_result *result), void *context);
 
 /* Forgets what is registered and frees everything. */

@@ -1,6 +1,7 @@
 /* kvtile-bench: all cases as Google Benchmark's own program. */
 #include "bench/ggml.h"
 #include "bench/measure.h"
+#include "tools/io/output.h"
 #include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>
@@ -8,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const char WHO[] = "kvtile-bench";
 
 static const char HELP[] =
     "Usage: kvtile-bench [--benchmark_filter=REGEX] [GOOGLE BENCHMARK'S FLAGS]\n"
@@ -41,25 +44,79 @@ static void add_context(const machine *here)
         shim_add_context("ggml", ggml_report());
 }
 
+/* Google's --benchmark_out would leave half a file where the disk is full: the flag is taken here, and the file is written as all others are. */
+typedef struct out_flags {
+    const char *path; /* NULL: none */
+    const char *format;
+} out_flags;
+
+static const char *value_of(const char *argument, const char *flag, const char *before)
+{
+    const size_t length = strlen(flag);
+    return strncmp(argument, flag, length) == 0 && argument[length] == '=' ? argument + length + 1 : before;
+}
+
+static out_flags find_out(int argc, char **argv)
+{
+    out_flags found = { getenv("BENCHMARK_OUT"), getenv("BENCHMARK_OUT_FORMAT") };
+    for (int i = 1; i < argc; i++) {
+        found.path = value_of(argv[i], "--benchmark_out", found.path);
+        found.format = value_of(argv[i], "--benchmark_out_format", found.format);
+    }
+    found.path = found.path != NULL && *found.path != '\0' ? found.path : NULL;
+    return found;
+}
+
+static shim_format format_of(const char *name)
+{
+    if (name != NULL && strcmp(name, "csv") == 0)
+        return SHIM_CSV;
+    return name != NULL && strcmp(name, "console") == 0 ? SHIM_CONSOLE : SHIM_JSON; /* shim_initialize refuses others */
+}
+
+/* The benchmarks that are registered. The exit code. */
+static int run(const out_flags *to)
+{
+    file_output output = { 0 };
+    error_text error;
+    if (to->path != NULL && file_output_open(&output, to->path, &error) != 0) {
+        error_print(WHO, to->path, error.text);
+        return 1;
+    }
+    if (shim_run(output.stream, format_of(to->format)) == 0) {
+        error_print(WHO, "--benchmark_filter", "fits no case; --benchmark_list_tests --benchmark_filter=. lists them");
+        if (to->path != NULL)
+            file_output_discard(&output);
+        return 1;
+    }
+    if (to->path == NULL || file_output_commit(&output, &error) == 0)
+        return 0;
+    error_print(WHO, to->path, error.text);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
-    program_start("kvtile-bench");
     static char filter[] = "--benchmark_filter=/f32/plain/";
     static char min_time[] = "--benchmark_min_time=0.05";
     static char tabular[] = "--benchmark_counters_tabular=true";
-    char **arguments = calloc((size_t)argc + 4, sizeof *arguments);
+    static char nowhere[] = "--benchmark_out=/dev/null", none[] = "--benchmark_out=";
+    program_start(WHO);
+    char **arguments = calloc((size_t)argc + 5, sizeof *arguments);
     if (arguments == NULL) {
-        fputs("kvtile-bench: arguments: cannot be read: out of memory\n", stderr);
+        error_print(WHO, "arguments", "cannot be read: out of memory");
         return 1;
     }
-    /* Ours first: of the same flag twice the last counts. */
+    /* Ours first, but for the file: of the same flag twice the last counts. */
+    const out_flags to = find_out(argc, argv);
     arguments[0] = argv[0];
     arguments[1] = filter;
     arguments[2] = min_time;
     arguments[3] = tabular;
     if (argc > 1)
         memcpy(arguments + 4, argv + 1, (size_t)(argc - 1) * sizeof *argv);
-    int n_arguments = argc + 3;
+    arguments[argc + 3] = to.path != NULL ? nowhere : none;
+    int n_arguments = argc + 4;
 
     int code = 0;
     static measure_plan plan;
@@ -69,11 +126,10 @@ int main(int argc, char **argv)
         machine_look(&plan.machine);
         add_context(&plan.machine);
         if (bench_cases_add_all(&plan.list) != 0 || measure_register(&plan) != 0) {
-            fputs("kvtile-bench: cases: out of memory\n", stderr);
+            error_print(WHO, "cases", "out of memory");
             code = 1;
-        } else if (shim_run() == 0) {
-            fputs("kvtile-bench: --benchmark_filter: fits no case; --benchmark_list_tests --benchmark_filter=. lists them\n", stderr);
-            code = 1;
+        } else {
+            code = run(&to);
         }
     }
     measure_free(&plan);

@@ -243,6 +243,26 @@ for bytes in '\033]0;t\a' '\302\2331m' '\177' '\342\200\256x' '\342\201\246x' '\
     tamed "$@" "$engine" capture --model "$weights" $words --text "$demo/chesterton-brown.txt" --tokens 1 --out "$name.captured"
     tamed "$@" "$engine" export --model "$name.json" --out x
 done
+# What a model says: to a terminal without them, to others as it is.
+cat >terminal.py <<'PYTHON'
+import os, pty, sys
+said = []
+def read(descriptor):
+    said.append(os.read(descriptor, 1024))
+    return said[-1]
+status = pty.spawn(sys.argv[1:], read)
+sys.exit(os.waitstatus_to_exitcode(status))
+PYTHON
+prompt=$(printf 'a\033]0;t\a\302\233b\303\251\342\200\256c\td\377e')
+# shellcheck disable=SC2086
+{
+    run python3 terminal.py "$@" "$engine" generate --model "$weights" $words --prompt "$prompt" --tokens 1
+    tr -d '\r' <"$work/stdout" >"$work/result"
+    if control "$work/result"; then fail "control characters of a text: $(cat -v "$work/result")"; fi
+    grep -qF "$(printf 'a\\x1b]0;t\\x07\\u009bb\303\251\\u202ec\td\\xffe')" "$work/result" || fail "a text on a terminal: $(cat -v "$work/result")"
+    run "$@" "$engine" generate --model "$weights" $words --prompt "$prompt" --tokens 1
+    grep -qaF "$prompt" "$work/stdout" || fail "a text is another one"
+}
 # The bytes of such a name are in JSON as they were.
 name=$(printf '\342\200\256x.k')
 run "$@" "$kvtile" convert "$name.qvkt" --to ggml_q8_0 -o x --json

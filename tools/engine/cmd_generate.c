@@ -1,16 +1,53 @@
 /* kvtile-engine generate: the prompt, and how the model goes on. */
+#define _POSIX_C_SOURCE 200809L /* open_memstream */
 #include "tools/engine/commands.h"
 #include "tools/engine/sample.h"
+#include "tools/io/text.h"
 #include "tools/progress.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* Text on its way to the standard output. On a terminal it is shown as names are: a vocabulary may have tokens that steer it. */
+typedef struct destination {
+    bool terminal;
+    char held[4]; /* the beginning of a character */
+    size_t n_held;
+} destination;
+
+static int write_token(destination *to, const tokenizer *words, uint32_t before, uint32_t next)
+{
+    if (!to->terminal) {
+        tokenizer_write(words, before, next, stdout);
+        return fflush(stdout) == 0 ? 0 : -1;
+    }
+    char *bytes = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&bytes, &size);
+    if (memory == NULL)
+        return -1;
+    fwrite(to->held, 1, to->n_held, memory);
+    tokenizer_write(words, before, next, memory);
+    int result = ferror(memory) ? -1 : 0;
+    result = fclose(memory) == 0 ? result : -1;
+    if (result == 0) {
+        const size_t printed = text_print_part(stdout, bytes, size, false);
+        to->n_held = size - printed;
+        memcpy(to->held, bytes + printed, to->n_held);
+        result = fflush(stdout) == 0 ? 0 : -1;
+    }
+    free(bytes);
+    return result;
+}
 
 /* Writes the prompt and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that were run: *n_run. */
 static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
 {
+    destination to = { .terminal = isatty(STDOUT_FILENO) != 0 };
     uint64_t random = chosen->seed;
     uint32_t before = job->words.bos;
     const float *logits = NULL;
@@ -20,8 +57,7 @@ static int write_text(forward_state *state, const text_run *job, const options *
         const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
         if (is_new && (next == job->words.bos || next == job->words.eos))
             break;
-        tokenizer_write(&job->words, before, next, stdout);
-        if (fflush(stdout) != 0)
+        if (write_token(&to, &job->words, before, next) != 0)
             return error_set(error, "cannot be written: %s", strerror(errno));
         before = next;
         if (i + 1 == n)
@@ -29,6 +65,7 @@ static int write_text(forward_state *state, const text_run *job, const options *
         logits = forward_token(state, next, i);
         *n_run = i + 1;
     }
+    text_print_part(stdout, to.held, to.n_held, true);
     return putchar('\n') != EOF && fflush(stdout) == 0 ? 0 : error_set(error, "cannot be written: %s", strerror(errno));
 }
 

@@ -1,4 +1,4 @@
-#define _DEFAULT_SOURCE /* getentropy */
+#define _GNU_SOURCE /* fopencookie: stdio forgets why a write failed */
 #include "tools/io/output.h"
 
 #include <errno.h>
@@ -183,6 +183,43 @@ static int keep(file_output *output, const char *path, const struct stat *status
     return is_same(status, &found) ? 0 : error_set(error, "cannot be written: its links do not lead to a name");
 }
 
+/* All of it, as stdio takes a part for a failure. */
+static ssize_t write_all(void *to, const char *bytes, size_t size)
+{
+    file_output *output = to;
+    size_t done = 0;
+    while (done < size) {
+        const ssize_t n = write(output->descriptor, bytes + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            output->why = output->why != 0 ? output->why : n < 0 ? errno : EIO;
+            break;
+        }
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+static int close_it(void *to)
+{
+    return close(((file_output *)to)->descriptor);
+}
+
+/* 0, or -1 with errno, and the descriptor is closed. */
+static int open_stream(file_output *output, int descriptor)
+{
+    const cookie_io_functions_t functions = { .write = write_all, .close = close_it };
+    output->descriptor = descriptor;
+    output->stream = fopencookie(output, "wb", functions);
+    if (output->stream != NULL)
+        return 0;
+    const int why = errno;
+    close(descriptor);
+    errno = why;
+    return -1;
+}
+
 /* What is there, opened as `descriptor`, which stays the caller's: a file to be replaced, or what is written as it is. */
 static int look_at(file_output *output, const char *path, int descriptor, error_text *error)
 {
@@ -197,13 +234,7 @@ static int look_at(file_output *output, const char *path, int descriptor, error_
     if (is_standard && fflush(stdout) != 0)
         return fail(error);
     const int to = fcntl(is_standard ? STDOUT_FILENO : descriptor, F_DUPFD_CLOEXEC, 3);
-    output->stream = to >= 0 ? fdopen(to, "wb") : NULL;
-    if (output->stream != NULL)
-        return 0;
-    fail(error);
-    if (to >= 0)
-        close(to);
-    return -1;
+    return to >= 0 && open_stream(output, to) == 0 ? 0 : fail(error);
 }
 
 /* Opens what is there. A pipe that nobody reads is waited for, but not for ever: a command that does nothing is not what anybody wants. */
@@ -303,27 +334,17 @@ static int keep_mode(const file_output *output, int descriptor)
     return fchmod(descriptor, mode);
 }
 
-/* Why an earlier write failed, which stdio does not remember: the next one to a file that is thrown away fails alike. */
-static void ask_again(int descriptor)
-{
-    if (write(descriptor, "", 1) == 1)
-        errno = 0;
-}
-
 static int finish_stream(file_output *output)
 {
-    const int descriptor = fileno(output->stream);
-    errno = 0;
     int result = fflush(output->stream) != 0 || ferror(output->stream) ? -1 : 0;
-    if (result != 0 && errno == 0 && output->path != NULL)
-        ask_again(descriptor);
-    if (result == 0 && output->path != NULL)
-        result = (output->replaces && keep_mode(output, descriptor) != 0) || fsync(descriptor) != 0 ? -1 : 0;
-    const int why = errno;
-    if (fclose(output->stream) == 0 || result != 0)
-        errno = why;
-    else
-        result = -1;
+    int why = output->why;
+    if (result == 0 && output->path != NULL) {
+        result = (output->replaces && keep_mode(output, output->descriptor) != 0) || fsync(output->descriptor) != 0 ? -1 : 0;
+        why = errno;
+    }
+    if (fclose(output->stream) != 0 && result == 0)
+        return -1;
+    errno = why;
     return result;
 }
 
@@ -335,13 +356,10 @@ int file_output_open(file_output *output, const char *path, error_text *error)
     int result = watch_signals() == 0 ? find_place(output, path, error) : error_set(error, "cannot be written: out of memory");
     if (result == 0 && output->stream == NULL) {
         const int descriptor = make_temporary(output);
-        output->stream = descriptor >= 0 ? fdopen(descriptor, "wb") : NULL;
-        if (output->stream == NULL)
+        if (descriptor < 0 || open_stream(output, descriptor) != 0)
             result = fail(error);
-        if (output->stream == NULL && descriptor >= 0) {
-            close(descriptor);
+        if (result != 0 && descriptor >= 0)
             remove_temporary(output);
-        }
     }
     if (result != 0)
         release(output);

@@ -17,6 +17,8 @@ typedef struct file_output {
     uid_t owner;
     gid_t group;
     mode_t mode;
+    int descriptor;
+    int why; /* errno of the first write that failed */
     struct file_output *next;
 } file_output;
 

@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L /* strnlen */
 #include "tools/io/text.h"
 
 #include <string.h>
@@ -29,11 +30,11 @@ bool text_is_control(uint32_t c)
            (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c & 0xfffe) == 0xfffe || c >> 8 == 0xe00;
 }
 
-/* The first character of `text`, which is not empty, as it is shown; returns how many bytes of `text` that was. */
-static size_t show_one(const char *text, char shown[16])
+/* The first character of `size` bytes, at least 1, as it is shown; returns how many bytes of them that was. */
+static size_t show_one(const char *text, size_t size, char shown[16])
 {
     uint32_t character = 0;
-    const size_t length = text_character(text, strlen(text), &character);
+    const size_t length = text_character(text, size, &character);
     if (length == 0)
         snprintf(shown, 16, "\\x%02x", (unsigned)(uint8_t)*text);
     else if (!text_is_control(character))
@@ -49,7 +50,7 @@ size_t text_shown(char *to, size_t room, const char *text)
     size_t length = 0;
     size_t fits = 0; /* with "..." behind it */
     while (*text != '\0') {
-        text += show_one(text, one);
+        text += show_one(text, strnlen(text, 4), one);
         const size_t n = strlen(one);
         if (length + n >= room) {
             memcpy(to + fits, "...", 4);
@@ -68,7 +69,36 @@ void text_print(FILE *stream, const char *text)
 {
     char one[16];
     while (*text != '\0') {
-        text += show_one(text, one);
+        text += show_one(text, strnlen(text, 4), one);
         fputs(one, stream);
     }
+}
+
+/* Whether more bytes could make a character of these. */
+static bool is_begun(const char *bytes, size_t size)
+{
+    uint32_t character;
+    static const char *const rests[] = { "\x80\x80\x80", "\xbf\xbf\xbf" }; /* the least and the greatest, one of which is right after E0 or ED */
+    char whole[8];
+    bool begun = false;
+    for (size_t i = 0; i < 2 && size < 4; i++) {
+        memcpy(whole, bytes, size);
+        memcpy(whole + size, rests[i], 3);
+        begun = begun || text_character(whole, size + 3, &character) > size;
+    }
+    return begun;
+}
+
+size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_last)
+{
+    char one[16];
+    size_t at = 0;
+    while (at < size && (is_last || !is_begun(bytes + at, size - at))) {
+        const bool layout = bytes[at] == '\n' || bytes[at] == '\t';
+        const char plain[2] = { bytes[at], '\0' };
+        const size_t length = layout ? 1 : show_one(bytes + at, size - at, one);
+        fputs(layout ? plain : one, stream);
+        at += length;
+    }
+    return at;
 }

@@ -21,4 +21,8 @@ size_t text_shown(char *to, size_t room, const char *text);
 /* The same, of whatever length, to a stream. */
 void text_print(FILE *stream, const char *text);
 
+/* A part of a longer text, of several lines, to a terminal: newlines and tabs as they are, the rest as text_shown does it. Returns how many bytes
+ * were printed: all but those that may be the beginning of a character, and with `is_last` all. */
+size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_last);
+
 #endif

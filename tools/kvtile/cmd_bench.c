@@ -7,13 +7,13 @@
 #ifdef KVT_HAVE_BENCH
 
 #include "bench/measure.h"
+#include "tools/io/json.h"
 #include "tools/kvtile/nearest.h"
 #include "tools/options.h"
 
 #include <kvtile/kvtile.h>
 
 #include <ctype.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -508,7 +508,7 @@ static void print_json(const machine *here, json_t *results)
     json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:{s:I, s:I, s:I, s:s}, s:s?, s:O}", "version", kvt_version(), "cpu", here->cpu, "date",
                                here->date, "tiers", tiers, "caches", "l1", (json_int_t)here->l1_bytes, "l2", (json_int_t)here->l2_bytes, "last_level",
                                (json_int_t)here->llc_bytes, "source", here->cache_source, "ggml", ggml_report(), "results", results);
-    json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    json_print(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(object);
 }
@@ -521,8 +521,9 @@ static int measure(const options *chosen)
     static char interleaving[] = "--benchmark_enable_random_interleaving=false";
     static char full_time[] = "--benchmark_min_time=0.05";
     static char quick_time[] = "--benchmark_min_time=0.002";
-    char *arguments[] = { program, filter, repetitions, interleaving, chosen->quick ? quick_time : full_time, NULL };
-    int n_arguments = 5;
+    static char out[] = "--benchmark_out=";
+    char *arguments[] = { program, filter, repetitions, interleaving, out, chosen->quick ? quick_time : full_time, NULL };
+    int n_arguments = 6;
 
     measure_plan plan = { .size = chosen->quick ? WORKLOAD_QUICK : WORKLOAD_FULL };
     int code = 1;

@@ -2,6 +2,7 @@
 #include "tools/kvtile/eval.h"
 
 #include "tools/kvtile/nearest.h"
+#include "tools/program/program.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -216,6 +217,7 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     const size_t most_details = count(&effort) > count(&block) * count(&scale) ? count(&effort) : count(&block) * count(&scale);
     *ways = (eval_ways){ .ways = malloc(count(&scheme) * (pairs * most_details + ROTATION_WAYS) * sizeof *ways->ways) };
     if (ways->ways == NULL) {
+        program_lacks_memory();
         error_print(who, "--schemes", "out of memory");
         return -1;
     }
@@ -273,6 +275,7 @@ static int add_pairs(eval_pairs *pairs, const eval_ways *k, const eval_ways *v, 
 {
     eval_pair *list = realloc(pairs->pairs, (pairs->n + k->n * v->n) * sizeof *list);
     if (list == NULL) {
+        program_lacks_memory();
         error_print(who, "--schemes", "out of memory");
         return -1;
     }

@@ -54,11 +54,16 @@ void program_start(const char *name)
     }
 }
 
+void program_lacks_memory(void)
+{
+    out_of_memory = true;
+}
+
 void *program_allocate(size_t size)
 {
     void *memory = malloc(size);
     if (memory == NULL)
-        out_of_memory = true;
+        program_lacks_memory();
     return memory;
 }
 

@@ -13,11 +13,14 @@
  * that is a line on stderr, and the status is 1. */
 void program_start(const char *name);
 
+/* Some memory was not to be had: whatever the program returns, it ends with status 1 and a message. */
+void program_lacks_memory(void);
+
 /* malloc for libraries that lose sight of its failures, such as jansson, where a value that cannot be made is missing without a word: what fails here
- * is remembered, and the program does not end with status 0. */
+ * calls program_lacks_memory. */
 void *program_allocate(size_t size);
 
-/* Whether that has happened: for outputs that are better not written than written in part. */
+/* Whether program_lacks_memory was called: for outputs that are better not written than written in part. */
 bool program_out_of_memory(void);
 
 #endif
