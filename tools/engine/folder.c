@@ -3,13 +3,16 @@
 
 #include "tools/engine/tokenizer.h"
 #include "tools/engine/weights.h"
+#include "tools/io/pickle.h"
 #include "tools/io/safetensors.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MOST = 1 << 20 };
@@ -192,7 +195,34 @@ static int read_config(checkpoint *model, const json_t *config, error_text *erro
     model->own_classifier = !json_is_true(present(config, "tie_word_embeddings"));
     model->bos = token_of(present(config, "bos_token_id"), model->vocabulary);
     model->eos = token_of(present(config, "eos_token_id"), model->vocabulary);
-    return checkpoint_make(model, error) == 0 ? read_rope(model, config, error) : -1;
+    return 0;
+}
+
+/* Sizes that no folder of these files can have are found out before memory is taken for them: a weight has 16 bits. Small models, and half of the
+ * bytes, pass, so that what they lack is named. */
+static int check_bytes(const checkpoint *model, const char *folder, error_text *error)
+{
+    static const char ending[] = ".safetensors";
+    const uint64_t n = checkpoint_count(model);
+    uint64_t bytes = 0;
+    bool has_pickle = false;
+    DIR *directory = opendir(folder);
+    for (const struct dirent *entry; directory != NULL && (entry = readdir(directory)) != NULL;) {
+        struct stat status;
+        const size_t length = strlen(entry->d_name);
+        has_pickle = has_pickle || strncmp(entry->d_name, "pytorch_model", strlen("pytorch_model")) == 0;
+        if (length >= sizeof ending && strcmp(entry->d_name + length - (sizeof ending - 1), ending) == 0 &&
+            stat(path_of(folder, entry->d_name).text, &status) == 0)
+            bytes += (uint64_t)status.st_size;
+    }
+    if (directory != NULL)
+        closedir(directory);
+    if (bytes == 0 && has_pickle)
+        return pickle_refuse(error);
+    if (n <= bytes || n <= MOST)
+        return 0;
+    return error_set(error, "config.json: the model has %" PRIu64 " weights, which take more than the %" PRIu64 " bytes of the folder's %s files", n,
+                     bytes, ending);
 }
 
 /* ---- tensors ---- */
@@ -276,6 +306,12 @@ int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *er
     int result = read_config(model, config, error);
     if (result != 0)
         error_in(error, name);
+    if (result == 0)
+        result = check_bytes(model, folder, error);
+    if (result == 0)
+        result = checkpoint_make(model, error);
+    if (result == 0 && read_rope(model, config, error) != 0)
+        result = error_in(error, name);
     json_decref(config);
     return result == 0 ? load_tensors(model, folder, error) : -1;
 }
