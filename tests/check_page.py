@@ -178,6 +178,20 @@ with Browser(PROGRAM) as browser:
     expect(browser.js("document.getElementById('table').textContent") != first, "the tensor's table is that of the sum")
     is_quiet(browser, "rows.html")
 
+    # What lost rows has no figures, no point and no place on the front, and the page says so in words.
+    browser.open(f"{FOLDER}/lost.html")
+    choose(browser, "bits-range", "value = 'all'")
+    kl, top, name = heading(browser, "KL mean"), heading(browser, "same top"), heading(browser, "format")
+    rows = dict(zip(column(browser, name), zip(column(browser, kl), column(browser, top))))
+    expect(rows["f16"] == ("lost", "lost") and "lost" not in rows["bf16"] + rows["q8_0"], f"what is lost: {rows}")
+    front = browser.js("document.getElementById('bits-chart').ariaLabel")
+    expect(" bf16:" in front and " f16:" not in front, f"what lost rows is on the front: {front}")
+    words = browser.js("document.getElementById('lead').textContent")
+    expect("f16 " in words and " query rows." in words and " of " in words and "Lost, " in words, f"no words about what is lost: {words}")
+    browser.click(f"#table thead th:nth-child({kl + 1}) button")
+    expect(column(browser, name)[-1] == "f16", "what lost rows is not the last")
+    is_quiet(browser, "lost.html")
+
     # Names that would be HTML, scripts or an end of the data are names.
     browser.open(f"{FOLDER}/hostile.html")
     expect(browser.js("typeof window.owned") == "undefined", "a name was run")

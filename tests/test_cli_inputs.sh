@@ -114,6 +114,23 @@ expect_json 'map(select(.scheme == "bf16"))[0] | .lost == 0 and .kld_mean != nul
 run "$@" "$kvtile" eval $of_model --schemes f16 --rotation none
 grep -q '^f16 .* lost [0-9]* of 79 predictions' "$work/stdout" || fail "no word about lost predictions"
 
+# The engine's own figures and words.
+of_engine="--model $model --tokenizer $demo/tok2048.bin"
+# shellcheck disable=SC2086
+run "$@" "$engine" perplexity $of_engine --text "$demo/chesterton-brown.txt" --tokens 80 --schemes bf16,f16
+grep -q '^bf16  *[0-9.]* ' "$work/stdout" || fail "bf16 lost something: $(cat "$work/stdout")"
+grep -q '^f16  *lost  *- ' "$work/stdout" || fail "f16 lost nothing: $(cat "$work/stdout")"
+grep -q '^f16 lost: [0-9]* of 79 predictions' "$work/stdout" || fail "no word about lost predictions of the engine"
+# shellcheck disable=SC2086
+run "$@" "$engine" perplexity $of_engine --text "$demo/chesterton-brown.txt" --tokens 80 --scheme f16
+grep -q '^perplexity lost: ' "$work/stdout" || fail "perplexity: $(cat "$work/stdout")"
+# shellcheck disable=SC2086
+"$@" "$engine" generate $of_engine --prompt "It was a dark and stormy night when" --tokens 20 --scheme f16 >/dev/null 2>"$work/stderr" &&
+    fail "generate goes on from lost rows"
+grep -q 'gives no finite predictions' "$work/stderr" || fail "generate: $(cat "$work/stderr")"
+# shellcheck disable=SC2086
+run "$@" "$engine" generate $of_engine --prompt "It was a dark and stormy night when" --tokens 20 --scheme bf16
+
 # ---- names say what is stored; --side says otherwise
 for name in past_key_values.0.key:keys k_cache_v2:keys keys_v2:keys past_key_values.0.value:values layer3_v:values; do
     cp "$keys" "$work/${name%:*}.qvkt"

@@ -73,13 +73,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         if (*line)
             lines[n++] = line;
     }
+    const bool is_eval = strcmp(lines[0], "eval") == 0;
     const char *arguments[MAX_ARGUMENTS + 2] = { NULL };
     for (int i = 0; i < n; i++)
-        arguments[i] = lines[i];
+        arguments[is_eval && i > 0 ? i + 1 : i] = lines[i];
     int code = 0;
-    if (strcmp(lines[0], "eval") == 0) {
-        arguments[n++] = "--no-speed"; /* which takes time */
-        code = kvt_cmd_eval(n, arguments);
+    if (is_eval) {
+        arguments[1] = "--no-speed"; /* measuring it takes time */
+        code = kvt_cmd_eval(n + 1, arguments);
     } else if (strcmp(lines[0], "convert") == 0) {
         code = kvt_cmd_convert(n, arguments);
     } else if (strcmp(lines[0], "info") == 0) {

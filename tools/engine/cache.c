@@ -142,7 +142,10 @@ static int open_pages(kv_cache *cache, const cache_way *way, error_text *error)
     cache->workspace_stride = (cache->sizes.workspace_bytes + LINE - 1) / LINE * LINE; /* workers write to lines of their own */
     cache->workspaces = aligned_alloc(LINE, pool_workers(cache->threads) * cache->workspace_stride);
     cache->partials = malloc(model->kv_heads * cache->sizes.chunks * cache->sizes.partial_bytes); /* below 2^50: no overflow */
-    return cache->workspaces != NULL && cache->partials != NULL ? 0 : error_set(error, "attention over %zu tokens: out of memory", cache->room);
+    cache->row = malloc(model->head_dim * sizeof *cache->row);
+    return cache->workspaces != NULL && cache->partials != NULL && cache->row != NULL
+               ? 0
+               : error_set(error, "attention over %zu tokens: out of memory", cache->room);
 }
 
 /* ---- the reference ---- */
@@ -220,10 +223,25 @@ void cache_close(kv_cache *cache)
     free(cache->memory);
     free(cache->workspaces);
     free(cache->partials);
+    free(cache->row);
     free(cache->keys);
     free(cache->values);
     free(cache->scores);
     *cache = (kv_cache){ 0 };
+}
+
+/* Whether a token's rows of one side, which are stored, are finite where `rows` are. Infinite keys can have weights of 0, so what comes of them need
+ * not show it. */
+static bool are_kept(const kv_cache *cache, kvt_side side, const kvt_pages *pages, size_t position, const float *rows)
+{
+    const uint32_t dim = cache->model->head_dim;
+    for (size_t head = 0; head < cache->model->kv_heads; head++) {
+        must(kvt_read(&cache->layout, side, &pages[head], position, 1, cache->row, KVT_F32, (ptrdiff_t)(dim * sizeof(float))));
+        for (uint32_t c = 0; c < dim; c++)
+            if (!isfinite(cache->row[c]) && isfinite(rows[head * dim + c]))
+                return false;
+    }
+    return true;
 }
 
 void cache_append(kv_cache *cache, size_t layer, size_t position, const float *keys, const float *values)
@@ -234,6 +252,7 @@ void cache_append(kv_cache *cache, size_t layer, size_t position, const float *k
         const kvt_pages *pages = cache->pages + layer * model->kv_heads;
         must(kvt_append(&cache->layout, KVT_K, pages, position, keys, KVT_F32, (ptrdiff_t)row_bytes));
         must(kvt_append(&cache->layout, KVT_V, pages, position, values, KVT_F32, (ptrdiff_t)row_bytes));
+        cache->lost = cache->lost || !are_kept(cache, KVT_K, pages, position, keys) || !are_kept(cache, KVT_V, pages, position, values);
         return;
     }
     for (size_t head = 0; head < model->kv_heads; head++) {

@@ -31,6 +31,8 @@ typedef struct kv_cache {
     unsigned char *workspaces; /* [worker][workspace_stride] */
     size_t workspace_stride;
     unsigned char *partials; /* [kv head][chunk][sizes.partial_bytes] */
+    float *row;              /* [head_dim], of a row that is read back */
+    bool lost;               /* some number that was finite is stored as none */
 
     float *keys, *values; /* of the reference: [layer][kv head][room][head_dim] */
     float *scores;        /* [worker][room] */

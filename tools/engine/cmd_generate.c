@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,14 @@ static int write_token(destination *to, const tokenizer *words, uint32_t before,
     return result;
 }
 
+static bool are_finite(const float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
 /* Writes the prompt and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that were run: *n_run. */
 static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
 {
@@ -54,6 +63,11 @@ static int write_text(forward_state *state, const text_run *job, const options *
     const size_t n = job->n_tokens + n_new;
     for (size_t i = 0; i < n; i++) {
         const bool is_new = i >= job->n_tokens;
+        if (is_new && (state->cache.lost || !are_finite(logits, job->model.vocabulary))) {
+            putchar('\n');
+            return error_set(error, "gives no finite predictions of token %zu: rows of the KV cache, or numbers of the model, are too large for %s",
+                             i, kvt_scheme_get(chosen->way.k_scheme)->name);
+        }
         const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
         if (is_new && (next == job->words.bos || next == job->words.eos))
             break;

@@ -6,8 +6,9 @@
 #include <stdio.h>
 
 typedef struct measured {
-    double perplexity;
-    double speed; /* tokens per second */
+    double perplexity; /* NAN where predictions were lost */
+    size_t lost;       /* predictions that are not finite, or from stored rows that are not */
+    double speed;      /* tokens per second */
     double bits;
     size_t token_bytes;
 } measured;
@@ -19,19 +20,29 @@ static int measure(measured *result, const text_run *job, const cache_way *way, 
         return -1;
     const size_t n = job->n_tokens - 1; /* the last is only predicted */
     double surprise = 0;
+    size_t lost = 0;
     progress shown;
     progress_start(&shown);
     for (size_t i = 0; i < n; i++) {
         progress_show(&shown, name, i, n, NULL);
         forward_token(&state, job->tokens[i], i);
-        surprise += forward_surprise(&state, job->tokens[i + 1]);
+        const double one = forward_surprise(&state, job->tokens[i + 1]);
+        const bool is_lost = state.cache.lost || !isfinite(one);
+        lost += is_lost ? 1 : 0;
+        surprise += is_lost ? 0 : one;
     }
-    *result = (measured){ .perplexity = exp(surprise / (double)n),
+    *result = (measured){ .perplexity = lost == 0 ? exp(surprise / (double)n) : (double)NAN,
+                          .lost = lost,
                           .speed = (double)n / progress_end(&shown),
                           .bits = state.cache.bits,
                           .token_bytes = state.cache.token_bytes };
     forward_close(&state);
     return 0;
+}
+
+static void print_lost(const char *name, const measured *of, const text_run *job)
+{
+    printf("%s lost: %zu of %zu predictions are not finite, or come of stored rows that are not\n", name, of->lost, job->n_tokens - 1);
 }
 
 static int report_one(const text_run *job, const options *chosen, error_text *error)
@@ -40,7 +51,10 @@ static int report_one(const text_run *job, const options *chosen, error_text *er
     measured result;
     if (measure(&result, job, way, "perplexity", error) != 0)
         return -1;
-    printf("perplexity %.4f over %zu tokens\n", result.perplexity, job->n_tokens);
+    if (result.lost == 0)
+        printf("perplexity %.4f over %zu tokens\n", result.perplexity, job->n_tokens);
+    else
+        print_lost("perplexity", &result, job);
     if (chosen->shows_way)
         printf("K %s, V %s: %.4g bits per element\n", kvt_scheme_get(way->k_scheme)->name, kvt_scheme_get(way->v_scheme)->name, result.bits);
     fprintf(stderr, "%.1f tokens/s\n", result.speed);
@@ -49,8 +63,12 @@ static int report_one(const text_run *job, const options *chosen, error_text *er
 
 static void print_row(const char *name, const measured *row, double base)
 {
-    printf("%-6s  %10.4f  %+10.3f  %12.4g  %8zu  %9.1f\n", name, row->perplexity, 100 * (row->perplexity / base - 1), row->bits, row->token_bytes,
-           row->speed);
+    char perplexity[32] = "lost", change[32] = "-";
+    if (row->lost == 0)
+        snprintf(perplexity, sizeof perplexity, "%.4f", row->perplexity);
+    if (row->lost == 0 && !isnan(base))
+        snprintf(change, sizeof change, "%+.3f", 100 * (row->perplexity / base - 1));
+    printf("%-6s  %10s  %10s  %12.4g  %8zu  %9.1f\n", name, perplexity, change, row->bits, row->token_bytes, row->speed);
     fflush(stdout);
 }
 
@@ -64,6 +82,8 @@ static int report_table(const text_run *job, const options *chosen, error_text *
     printf("over %zu tokens\n%-6s  %10s  %10s  %12s  %8s  %9s\n", job->n_tokens, "scheme", "perplexity", "to f32, %", "bits/element", "B/token",
            "tokens/s");
     print_row("f32", &base, base.perplexity);
+    if (base.lost > 0)
+        print_lost("f32", &base, job);
     for (size_t i = 0; i < chosen->n_schemes; i++) {
         const char *name = kvt_scheme_get(chosen->schemes[i])->name;
         measured row;
@@ -73,6 +93,8 @@ static int report_table(const text_run *job, const options *chosen, error_text *
         if (measure(&row, job, &way, name, error) != 0)
             return -1;
         print_row(name, &row, base.perplexity);
+        if (row.lost > 0)
+            print_lost(name, &row, job);
     }
     return 0;
 }
