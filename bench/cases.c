@@ -228,6 +228,28 @@ static int add_all_attend(bench_cases *list)
     return bench_cases_add(list, &all);
 }
 
+/* Latents of MLA with 20 heads, beside rotary parts in kv8. */
+static int add_all_latents(bench_cases *list)
+{
+    static const uint32_t dims[] = { 512 }, groups[] = { 20 }, tokens[] = { 4096 }, threads[] = { 1 };
+    const bench_selection all = { .ops = 1U << BENCH_WRITE | 1U << BENCH_ATTEND,
+                                  .sides = 1U << KVT_LATENT,
+                                  .wheres = (1U << BENCH_N_WHERE) - 1,
+                                  .tiers = kvt_tiers_usable(),
+                                  .n_dims = 1,
+                                  .dims = dims,
+                                  .dtype = KVT_F32,
+                                  .n_groups = 1,
+                                  .groups = groups,
+                                  .n_tokens = 1,
+                                  .tokens = tokens,
+                                  .n_threads = 1,
+                                  .threads = threads,
+                                  .kv_heads = 1,
+                                  .rope = kvt_scheme_get(KVT_SCHEME_kv8) };
+    return bench_cases_add(list, &all);
+}
+
 int bench_cases_add_all(bench_cases *list)
 {
     static const uint32_t dims[] = { 64, 128, 256 };
@@ -258,5 +280,7 @@ int bench_cases_add_all(bench_cases *list)
                                       .options = variants[i].options };
         status = bench_cases_add(list, &all);
     }
-    return status != 0 ? status : add_all_attend(list);
+    if (status == 0)
+        status = add_all_attend(list);
+    return status != 0 ? status : add_all_latents(list);
 }

@@ -47,9 +47,10 @@ typedef struct decode {
     char error[200];
 } decode;
 
-/* As workload_open, workload_sample and workload_run_ours (workload.h). */
+/* As their namesakes in workload.h. */
 int decode_open(decode *state, const bench_case *one, const machine *here, workload_size size);
 int decode_sample(decode *state, double seconds[N_DECODE_CONTENDERS]);
+int decode_sample_ours(decode *state, double *seconds);
 kvt_status decode_run_ours(decode *state);
 
 /* Of one sample: */

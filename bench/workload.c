@@ -367,6 +367,21 @@ static double sample_one(workload *state, contender who)
     return taken;
 }
 
+/* What the calls of samples have come to so far. */
+static int sampled(workload *state)
+{
+    if (state->status == KVT_OK)
+        return 0;
+    snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
+    return -1;
+}
+
+int workload_sample_ours(workload *state, double *seconds)
+{
+    *seconds = sample_one(state, CONTENDER_OURS);
+    return sampled(state);
+}
+
 int workload_sample(workload *state, double seconds[N_CONTENDERS])
 {
     seconds[CONTENDER_OURS] = sample_one(state, CONTENDER_OURS);
@@ -375,10 +390,7 @@ int workload_sample(workload *state, double seconds[N_CONTENDERS])
     seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
     seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND || state->one.rope != NULL ? sample_one(state, CONTENDER_BULK) : (double)NAN;
     seconds[CONTENDER_CELLS] = state->one.op == BENCH_APPEND && state->one.side == KVT_K ? sample_one(state, CONTENDER_CELLS) : (double)NAN;
-    if (state->status == KVT_OK)
-        return 0;
-    snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
-    return -1;
+    return sampled(state);
 }
 
 kvt_status workload_run_ours(workload *state)

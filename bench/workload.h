@@ -49,6 +49,9 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
 /* Times all contenders, one right after the other: seconds of a sample; NAN for those that the case does not have. Returns as workload_open. */
 int workload_sample(workload *state, double seconds[N_CONTENDERS]);
 
+/* Ours alone. */
+int workload_sample_ours(workload *state, double *seconds);
+
 /* One sample of ours, not timed. */
 kvt_status workload_run_ours(workload *state);
 
