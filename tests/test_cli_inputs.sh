@@ -180,7 +180,15 @@ printf '\200\002}q\000.' >"$work/old.pt"
 printf 'PK\003\004\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\020\000\000\000archive/data.pkl\200\002.' >"$work/new.bin"
 for file in old.pt new.bin; do
     expect_error 1 "a pickle, which runs code" "$@" "$kvtile" eval "$work/$file"
+    expect_error 1 "the config.json beside it" "$@" "$kvtile" size "$work/$file"
     expect_error 1 "safetensors.torch.save_file" "$@" "$engine" perplexity --model "$work/$file" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt"
 done
+
+# A folder with nothing but a pickle.
+mkdir "$work/folder"
+cp "$work/new.bin" "$work/folder/pytorch_model.bin"
+echo '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "vocab_size": 9, "max_position_embeddings": 8, "hidden_act": "silu"}' >"$work/folder/config.json"
+expect_error 1 "safetensors.torch.save_file" "$@" "$engine" perplexity --model "$work/folder" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt"
 
 finish

@@ -11,6 +11,7 @@
 
 #include "tools/io/file.h"
 #include "tools/io/gguf.h"
+#include "tools/io/pickle.h"
 #include "tools/io/text.h"
 
 static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
@@ -145,7 +146,13 @@ int model_read_file(const char *path, model_description *description, error_text
     *description = (model_description){ 0 };
     if (file_map_open(&file, path, error) != 0)
         return -1;
-    const int result = (gguf_is(file.data, file.size) ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
+    int result;
+    if (pickle_is(&file))
+        result =
+            error_set(error, "is a file of PyTorch, a pickle, which says nothing about the model without being run: the config.json beside it, or a "
+                             "GGUF file, would be right");
+    else
+        result = (gguf_is(file.data, file.size) ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
     file_map_close(&file);
     if (result != 0)
         return -1;
