@@ -432,7 +432,7 @@ START_TEST(sliding)
     } rules[] = {
         { "afmoe", "attention.sliding_window=32", 32, 36, 12 },
         { "cohere2", "attention.sliding_window=32", 32, 36, 12 },
-        { "cohere2moe", "attention.sliding_window=32", 32, 36, 12 },
+        { "cohere2moe", "attention.sliding_window=32;attention.sliding_window_pattern=4", 32, 36, 12 },
         { "exaone-moe", "attention.sliding_window=32", 32, 36, 12 },
         { "exaone4", "attention.sliding_window=32", 0, 0, 48 },
         { "exaone4", "block_count=64;attention.sliding_window=32", 32, 48, 16 },
@@ -447,7 +447,7 @@ START_TEST(sliding)
         { "llama4", "attention.sliding_window=32", 8192, 36, 12 },
         { "llama4", "attention.sliding_window=0", 0, 0, 48 },
         { "llama4", "", 8192, 36, 12 },
-        { "mellum", "attention.sliding_window=32", 32, 36, 12 },
+        { "mellum", "attention.sliding_window=32;attention.sliding_window_pattern=4", 32, 36, 12 },
         { "mimo2", "attention.sliding_window=32;attention.sliding_window_pattern=[FT]*24", 32, 24, 24 },
         { "olmo2", "attention.sliding_window=32", 32, 36, 12 },
         { "plamo3", "attention.sliding_window=32", 32, 42, 6 },
@@ -460,7 +460,7 @@ START_TEST(sliding)
         { "gemma3", "attention.sliding_window=32;attention.sliding_window_pattern=3", 32, 32, 16 },
         { "gemma3", "attention.sliding_window=32;attention.sliding_window_pattern=1", 32, 0, 48 },
         { "gemma3", "attention.sliding_window=32;attention.sliding_window_pattern=0", 32, 48, 0 },
-        { "gemma3", "attention.sliding_window=32;attention.sliding_window_pattern=[T]*47[F]", 32, 47, 1 },
+        { "gemma3", "attention.sliding_window=32;attention.sliding_window_pattern=[T]*47[F]", 32, 40, 8 },
         { "not-known", "attention.sliding_window=0;attention.sliding_window_pattern=[FT]*24", 0, 0, 48 },
     };
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
@@ -542,29 +542,52 @@ START_TEST(other_caches)
 
     /* MLA: latent rows only with both keys; older files store every head. */
     write_model("deepseek2", GLM_4_7_FLASH, "block_count=48;nextn_predict_layers=1");
-    CHECK_GROUPS("MTP stored", LATENT(48, 576, 64, 20, 256, 256));
+    kvt_layer_group with_mtp = LATENT(47, 576, 64, 20, 256, 256);
+    with_mtp.draft_count = 1;
+    check_groups("an MTP layer", 1, &with_mtp);
     write_model("deepseek2", GLM_4_7_FLASH,
                 "attention.key_length_mla=;attention.value_length_mla=;attention.head_count_kv=20;attention.key_length=256;"
                 "attention.value_length=256");
     CHECK_GROUPS("older", FULL(47, 20, 256, 256));
 
-    /* MTP layers: drafts, but for architectures whose layers llama.cpp does not tell apart. */
-    static const char *const stored[] = { "bailingmoe2", "deepseek2", "exaone4", "glm4", "glm4moe", "mistral4" };
-    for (size_t i = 0; i < sizeof stored / sizeof stored[0]; i++) {
-        write_model(stored[i], SMALL(4), "nextn_predict_layers=1");
-        CHECK_GROUPS(stored[i], FULL(4, 2, 64, 64));
-    }
-    static const char *const drafts[] = { "hy_v3", "not-known" };
+    /* MTP layers: what an engine does with them is its affair. They slide only where a list says so. */
+    static const char *const drafts[] = { "bailingmoe2", "deepseek2", "exaone4", "glm4", "glm4moe", "mistral4", "hy_v3", "not-known" };
     for (size_t i = 0; i < sizeof drafts / sizeof drafts[0]; i++) {
         write_model(drafts[i], SMALL(4), "nextn_predict_layers=1");
         CHECK_GROUPS(drafts[i], { .kind = KVT_LAYER_FULL, .count = 3, .draft_count = 1, .kv_heads = 2, .k_dim = 64, .v_dim = 64 });
     }
-    write_model("cohere2moe", SMALL(6), "nextn_predict_layers=1;attention.sliding_window=32");
-    CHECK_GROUPS("cohere2moe", FULL(3, 2, 64, 64), SLIDING(3, 2, 64, 32));
+#define WITH_MTP(layers, mtp) { .kind = KVT_LAYER_FULL, .count = (layers), .draft_count = (mtp), .kv_heads = 2, .k_dim = 64, .v_dim = 64 }
+    write_model("cohere2moe", SMALL(6), "nextn_predict_layers=1;attention.sliding_window=32;attention.sliding_window_pattern=4");
+    CHECK_GROUPS("cohere2moe", WITH_MTP(2, 1), SLIDING(3, 2, 64, 32));
     write_model("exaone-moe", SMALL(6), "nextn_predict_layers=1;attention.sliding_window=32");
-    CHECK_GROUPS("exaone-moe", FULL(1, 2, 64, 64), SLIDING(5, 2, 64, 32));
+    CHECK_GROUPS("exaone-moe", WITH_MTP(1, 1), SLIDING(4, 2, 64, 32));
     write_model("cohere2moe", SMALL(4), "nextn_predict_layers=1;attention.sliding_window=32;attention.sliding_window_pattern=[TTT]");
-    CHECK_GROUPS("a list without them", FULL(1, 2, 64, 64), SLIDING(3, 2, 64, 32));
+    CHECK_GROUPS("a list without them", WITH_MTP(0, 1), SLIDING(3, 2, 64, 32));
+
+    /* Lists where llama.cpp reads a number: it takes its own. */
+    write_model("exaone-moe", SMALL(4), "attention.sliding_window=32;attention.sliding_window_pattern=[FFFF]");
+    CHECK_GROUPS("a list for a number", FULL(1, 2, 64, 64), SLIDING(3, 2, 64, 32));
+
+    /* Windows that models declare and llama.cpp does not know. */
+    static const char *const windows[] = { "llama", "phi3", "starcoder2" };
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        write_model(windows[i], SMALL(4), "attention.sliding_window=2047");
+        CHECK_GROUPS(windows[i], SLIDING(4, 2, 64, 2047));
+    }
+
+    /* States without a convolution, and of RWKV. */
+    write_model("minimax-01", SMALL(8), "");
+    CHECK_GROUPS("minimax-01", FULL(1, 2, 64, 64),
+                 { .kind = KVT_LAYER_RECURRENT, .count = 7, .recurrent_elements = 8 * 64 * 64, .recurrent_element_bytes = 4, .state_heads = 8 });
+    write_model("rwkv7", SMALL(4), "wkv.head_size=64");
+    CHECK_GROUPS("rwkv7", { .kind = KVT_LAYER_RECURRENT,
+                            .count = 4,
+                            .conv_kernel = 3,
+                            .conv_channels = 512,
+                            .conv_element_bytes = 2,
+                            .recurrent_elements = 512 * 64,
+                            .recurrent_element_bytes = 4,
+                            .state_heads = 8 });
 
     /* Indexers: of all layers, of listed ones, after the dense layers. */
 #define MLA "attention.head_count_kv=1;attention.key_length=576;attention.key_length_mla=192;attention.value_length_mla=128;"
@@ -665,7 +688,7 @@ START_TEST(notes)
     static const struct {
         const char *architecture, *keys, *note;
     } rows[] = {
-        { "phi3", "attention.sliding_window=2047", "phi3.attention.sliding_window is 2047, but not which layers it is for" },
+        { "qwen2", "attention.sliding_window=2047", "qwen2.attention.sliding_window is 2047, but not which layers it is for" },
         { "llama", "ssm.inner_size=64", "llama.ssm.inner_size is not understood and left out" },
         { "llama", "attention.kv_groups=64", "llama.attention.kv_groups is not understood" },
         { "llama", "attention.compress_ratios=[4]*4", "compress_ratios is not understood" },
@@ -743,8 +766,8 @@ START_TEST(wrong_values)
         { "deepseek4", "attention.sliding_window=5;attention.compress_ratios=[4 4 4]", "compress_ratios is a list of 3" },
         { "deepseek4", "attention.sliding_window=5;attention.compress_ratios=[4 5 4 4]", "a list that has 0, 4 or 128" },
         { "deepseek4", "attention.sliding_window=5;attention.compress_ratios=[4]*4", "indexer.key_length is missing" },
-        { "rwkv7", "", "general.architecture is \"rwkv7\": the state of RWKV" },
-        { "llama", "wkv.head_size=64", "the state of RWKV" },
+        { "rwkv7", "", "rwkv7.wkv.head_size is missing" },
+        { "llama", "wkv.head_size=64", "its state, of wkv.head_size, is of no known kind" },
         { "bert", "", "general.architecture is \"bert\": such models have no cache" },
         { "gemma4-assistant", "", "no cache of their own" },
         { "", "", "general.architecture is \"\", but must be a name" },

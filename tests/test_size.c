@@ -1,6 +1,7 @@
 /* Sizing and the catalogue against numbers worked out by hand and figures published for the models. */
 #include "support.h"
 
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -617,15 +618,111 @@ START_TEST(vllm)
 }
 END_TEST
 
+/* Per token and layer: full and sliding 2 heads of 64 + 64 in f16: 512 bytes; latent 1152, expanded 4 heads of 96 + 64: 1280; indexer 256. */
+static const kvt_layer_group typed_groups[] = {
+    { .kind = KVT_LAYER_FULL, .count = 2, .draft_count = 1, .shared_count = 3, .kv_heads = 2, .k_dim = 64, .v_dim = 64 },
+    { .kind = KVT_LAYER_SLIDING, .count = 4, .kv_heads = 2, .k_dim = 64, .v_dim = 64, .window = 256 },
+    { .kind = KVT_LAYER_LATENT, .count = 5, .kv_heads = 1, .k_dim = 576, .expanded_heads = 4, .expanded_k_dim = 96, .expanded_v_dim = 64 },
+    { .kind = KVT_LAYER_INDEXER, .count = 5, .shared_count = 7, .kv_heads = 1, .k_dim = 128, .tokens_per_row = 1 },
+    { .kind = KVT_LAYER_RECURRENT, .count = 1, .recurrent_elements = 10, .recurrent_element_bytes = 4 },
+};
+#define FULL_BYTES(layers)     ((layers)*512u * 4096u)
+#define SLIDING_BYTES(layers)  ((layers)*512u * 768u)
+#define LATENT_BYTES(layers)   ((layers)*1152u * 4096u)
+#define EXPANDED_BYTES(layers) ((layers)*1280u * 4096u)
+#define INDEXER_BYTES(layers)  ((layers)*256u * 4096u)
+
+/* What each engine makes of the same declarations, by the model's type. */
+START_TEST(model_types)
+{
+    static const struct {
+        kvt_engine engine;
+        const char *model_type, *architecture;
+        uint32_t draft;
+        uint64_t full, sliding, latent, indexer, state;
+    } rows[] = {
+        /* Nothing is known by llama: all is plain, and the converter's files have no MTP layer unless they say so. */
+        { KVT_ENGINE_llama_cpp, "mistral", NULL, 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, NULL, "llama", 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "phi3", NULL, 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "minicpm3", NULL, 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        /* The context that drafts has every layer once more, states have no copies. */
+        { KVT_ENGINE_llama_cpp, "glm4_moe", NULL, 3, FULL_BYTES(12), FULL_BYTES(8), EXPANDED_BYTES(10), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "deepseek_v3", NULL, 0, FULL_BYTES(5), FULL_BYTES(4), LATENT_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, NULL, "deepseek2", 0, FULL_BYTES(6), FULL_BYTES(4), LATENT_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "glm_moe_dsa", NULL, 3, FULL_BYTES(3), FULL_BYTES(4), LATENT_BYTES(5), INDEXER_BYTES(5), 40 },
+        { KVT_ENGINE_llama_cpp, "deepseek_v32", NULL, 0, FULL_BYTES(5), FULL_BYTES(4), LATENT_BYTES(5), INDEXER_BYTES(12), 40 },
+        { KVT_ENGINE_llama_cpp, "gemma4", NULL, 0, FULL_BYTES(3), SLIDING_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "qwen3_5", NULL, 3, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 160 },
+        { KVT_ENGINE_llama_cpp, "qwen3_next", NULL, 3, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_llama_cpp, "minimax_m3", NULL, 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), INDEXER_BYTES(12) * 3 / 2, 40 },
+        { KVT_ENGINE_llama_cpp, "exaone4", NULL, 0, FULL_BYTES(6), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 }, /* not 64 layers */
+        { KVT_ENGINE_llama_cpp, "nobody's", NULL, 0, FULL_BYTES(2), SLIDING_BYTES(4), LATENT_BYTES(5), INDEXER_BYTES(5), 40 },
+        { KVT_ENGINE_mlx, "mistral", NULL, 0, FULL_BYTES(5), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_mlx, NULL, "gemma2", 0, FULL_BYTES(5), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_mlx, "gemma3", NULL, 0, FULL_BYTES(5), 4 * 512 * 256, EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_mlx, "deepseek_v2", NULL, 0, FULL_BYTES(5), FULL_BYTES(4), EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_mlx, "deepseek_v32", NULL, 0, FULL_BYTES(5), FULL_BYTES(4), LATENT_BYTES(5), INDEXER_BYTES(24), 40 },
+        { KVT_ENGINE_mlx, "gemma4", NULL, 0, FULL_BYTES(2), 4 * 512 * 256, EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_transformers, "mistral", NULL, 0, FULL_BYTES(5), 4 * 512 * 255, EXPANDED_BYTES(5), 0, 40 },
+        { KVT_ENGINE_transformers, "deepseek_v3", NULL, 0, FULL_BYTES(5), 4 * 512 * 255, LATENT_BYTES(5), 0, 40 },
+        { KVT_ENGINE_transformers, "gemma4", NULL, 0, FULL_BYTES(2), 4 * 512 * 255, EXPANDED_BYTES(5), 0, 40 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const kvt_model model = {
+            .name = "typed", .n_groups = 5, .groups = typed_groups, .model_type = rows[i].model_type, .architecture = rows[i].architecture
+        };
+        kvt_size_request r = request_of(rows[i].engine, "f16", 4096);
+        kvt_group_size g[5];
+        r.draft_tokens = rows[i].draft;
+        size_of(&model, &r, g);
+        const uint64_t right[] = { rows[i].full, rows[i].sliding, rows[i].latent, rows[i].indexer, rows[i].state };
+        for (size_t j = 0; j < 5; j++)
+            ck_assert_msg(g[j].bytes == right[j], "row %zu, group %zu: %" PRIu64 ", not %" PRIu64, i, j, g[j].bytes, right[j]);
+        const bool known = !rows[i].model_type || strcmp(rows[i].model_type, "nobody's") != 0;
+        ck_assert_int_eq(kvt_engine_knows(rows[i].engine, &model), known);
+        ck_assert_int_eq(g[1].kind, right[1] == FULL_BYTES(4) || right[1] == FULL_BYTES(8) ? KVT_LAYER_FULL : KVT_LAYER_SLIDING);
+    }
+
+    /* What it is not told it cannot store; one type for one row; 1281 tokens of 5 streams are 1536 cells, and 512 of each. */
+    kvt_model model = { .name = "typed", .n_groups = 1, .groups = &typed_groups[2], .architecture = "deepseek2" };
+    kvt_size_request r = request_of(KVT_ENGINE_llama_cpp, "q8_0", 1281);
+    r.v_type = "f16";
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "same type"));
+    r.v_type = "q8_0";
+    r.no_flash_attention = true;
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "flash attention"));
+    r.no_flash_attention = false;
+    r.separate_streams = true;
+    r.sequences = 5;
+    kvt_group_size g[1];
+    size_of(&model, &r, g);
+    ck_assert_uint_eq(g[0].allocated_rows, 5 * 512);
+    const kvt_layer_group unsaid = { .kind = KVT_LAYER_LATENT, .count = 5, .kv_heads = 1, .k_dim = 576 };
+    model = (kvt_model){ .name = "typed", .n_groups = 1, .groups = &unsaid, .model_type = "minicpm3" };
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "every head"));
+    ck_assert(kvt_engine_knows(KVT_ENGINE_kvtile, &model));
+
+    /* vllm: what the checkpoint asks for under auto; values as wide as keys. */
+    model.kv_type = "fp8";
+    model.groups = &typed_groups[2];
+    r = request_of(KVT_ENGINE_vllm, "auto", 4096);
+    size_of(&model, &r, g);
+    ck_assert_uint_eq(g[0].bytes, 5 * 4 * 2 * 96 * 4096);
+    model.kv_type = "int3";
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "auto"));
+}
+END_TEST
+
 START_TEST(transformers_and_mlx)
 {
     kvt_group_size g[4];
-    /* window - 1 tokens; MLA as keys and values of every head: 962,560 bytes a token; a convolution's whole kernel. */
+    /* window - 1 tokens; MLA as latent rows; a convolution's whole kernel. */
     kvt_size_request r = request_of(KVT_ENGINE_transformers, "bf16", 5000);
     size_of(kvt_catalogue_find("gemma-4-E2B"), &r, g);
     ck_assert_uint_eq(g[0].allocated_rows, 5000);
     ck_assert_uint_eq(g[1].allocated_rows, 511);
-    ck_assert_uint_eq(size_of(kvt_catalogue_find("GLM-4.7-Flash"), &r, g).growing_bytes, 962560);
+    ck_assert_uint_eq(size_of(kvt_catalogue_find("GLM-4.7-Flash"), &r, g).growing_bytes, 54144);
     ck_assert_uint_eq(size_of(kvt_catalogue_find("Qwen3.5-35B-A3B"), &r, g).state_bytes, 30 * (4 * 8192 * 2 + 32 * 128 * 128 * 4));
     ck_assert_ptr_nonnull(strstr(kvt_size_problem(kvt_catalogue_find("DeepSeek-V4-Flash"), &r), "DeepSeek-V4"));
 
@@ -880,6 +977,7 @@ int main(void)
     tcase_add_test(cases, finding);
     tcase_add_test(cases, llama_cpp);
     tcase_add_test(cases, vllm);
+    tcase_add_test(cases, model_types);
     tcase_add_test(cases, transformers_and_mlx);
     tcase_add_test(cases, draft_only);
     tcase_add_test(cases, options_of_sides);

@@ -88,6 +88,9 @@ KVT_API const char *kvt_engine_name(kvt_engine engine);
 /* What the engine's figures are and of which version, in one line; NULL when there is no such engine. */
 KVT_API const char *kvt_engine_title(kvt_engine engine);
 
+/* Whether it is known what the engine does with models of this model's type. False: it is sized as if the engine did what the model declares. */
+KVT_API bool kvt_engine_knows(kvt_engine engine, const kvt_model *model);
+
 /* The names of the types that the engine can store keys and values in, the usual one first; NULL past the end. "f16" and "bf16" are names of
  * every engine; the others are its own. */
 KVT_API const char *kvt_engine_type_at(kvt_engine engine, size_t index);
@@ -116,6 +119,11 @@ typedef struct kvt_size_request {
 
 /* One layer group. The bytes of its parts add up to `bytes`, of all layers and all sequences. */
 typedef struct kvt_group_size {
+    kvt_layer_kind kind; /* of the cache that the engine makes of it, as are the next four: "full" where it does not know windows, or MLA */
+    uint32_t kv_heads;
+    uint32_t k_dim;
+    uint32_t v_dim;
+    uint32_t window;
     uint64_t layers;          /* that are stored: count, and draft_count where the engine drafts */
     uint64_t bytes_per_token; /* a row of each of the layers; one row stands for `tokens_per_row` tokens in compressed and indexer groups */
     uint64_t rows;            /* of each layer, that all sequences together make use of: the context, or what the windows hold */

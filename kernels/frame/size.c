@@ -71,6 +71,12 @@ const char *kvt_engine_title(kvt_engine engine)
     return rules ? rules->title : NULL;
 }
 
+bool kvt_engine_knows(kvt_engine engine, const kvt_model *model)
+{
+    const struct kvt_engine_rules *rules = rules_of(engine);
+    return rules && model && (!rules->model_types || kvt_find_type_rule(rules, model));
+}
+
 const char *kvt_engine_type_at(kvt_engine engine, size_t index)
 {
     const struct kvt_engine_rules *rules = rules_of(engine);
@@ -198,6 +204,14 @@ static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const
         return status;
     if (options_of(request) & ~rules->options)
         return kvt_cannot(sizing, "an option is given that the engine does not have");
+    const struct kvt_type_rule *rule = kvt_find_type_rule(rules, model);
+    sizing->knows = rule ? rule->knows : rules->model_types ? rules->knows_unknown : KVT_KNOWS_ALL;
+    sizing->adapt = rules->adapt;
+    for (size_t i = 0; i < model->n_groups; i++) {
+        const kvt_layer_group *group = &model->groups[i];
+        if (group->kind == KVT_LAYER_LATENT && !(sizing->knows & KVT_KNOWS_LATENT) && !group->expanded_heads)
+            return kvt_cannot(sizing, "MLA: the engine stores keys and values of every head, whose number and widths the model does not say");
+    }
     return rules->prepare ? rules->prepare(sizing) : KVT_OK;
 }
 
@@ -350,7 +364,8 @@ static kvt_status plan_group(struct kvt_sizing *sizing, const kvt_layer_group *g
 
 static kvt_status add_group(struct kvt_sizing *sizing, const kvt_layer_group *group, kvt_size_report *report, kvt_group_size *size)
 {
-    *size = (kvt_group_size){ 0 };
+    *size =
+        (kvt_group_size){ .kind = group->kind, .kv_heads = group->kv_heads, .k_dim = group->k_dim, .v_dim = group->v_dim, .window = group->window };
     struct kvt_group_plan plan = { .page_rows = 1 };
     kvt_status status = plan_group(sizing, group, &plan);
     const uint64_t layers = group->count + plan.draft_layers;
@@ -372,7 +387,8 @@ static kvt_status sum_groups(struct kvt_sizing *sizing, kvt_size_report *report,
     kvt_size_report sum = { .growing_tokens = 1 };
     kvt_group_size size;
     for (size_t i = 0; i < sizing->model->n_groups; i++) {
-        const kvt_status status = add_group(sizing, &sizing->model->groups[i], &sum, groups ? &groups[i] : &size);
+        const kvt_layer_group group = kvt_stored_group(sizing, i);
+        const kvt_status status = add_group(sizing, &group, &sum, groups ? &groups[i] : &size);
         if (status != KVT_OK)
             return status;
     }

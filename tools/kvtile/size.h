@@ -46,6 +46,11 @@ void size_answer_free(size_answer *answer);
 int size_longest_context(const size_answer *answer, uint64_t budget, uint64_t *context);
 int size_most_sequences(const size_answer *answer, uint64_t budget, uint64_t *sequences);
 
+#define SIZE_ENGINE_NOTE 220
+
+/* A sentence when it is not known what the engine does with models of this type, else "": written to `text`, which is returned. */
+const char *size_engine_note(kvt_engine engine, const kvt_model *model, char text[SIZE_ENGINE_NOTE]);
+
 int size_print_model(const size_question *question);
 int size_print_table(const size_question *question);
 int size_print_json(const size_question *question);

@@ -150,14 +150,28 @@ static void print_part(const char *what, uint64_t bytes)
         print_total(what, bytes);
 }
 
+const char *size_engine_note(kvt_engine engine, const kvt_model *model, char text[SIZE_ENGINE_NOTE])
+{
+    const char *type = model->model_type ? model->model_type : model->architecture ? model->architecture : "";
+    text[0] = '\0';
+    if (!kvt_engine_knows(engine, model))
+        snprintf(text, SIZE_ENGINE_NOTE, "%s: no rule is known for models of type \"%s\": sized as if it stored what the model declares",
+                 kvt_engine_name(engine), type);
+    return text;
+}
+
 /* What was asked, in a line, and whose rules are followed. */
 static void print_heading(const size_answer *answer)
 {
     const kvt_size_request *r = &answer->request;
-    printf("%s: keys %s, values %s, %s%s%s%s token%s of context%s %s sequence%s\n%s\n\n", answer->model->name, r->k_type, r->v_type,
+    printf("%s: keys %s, values %s, %s%s%s%s token%s of context%s %s sequence%s\n%s\n", answer->model->name, r->k_type, r->v_type,
            r->rope_type ? "rotary parts of latents " : "", r->rope_type ? r->rope_type : "", r->rope_type ? ", " : "",
            number_grouped(r->context).text, plural(r->context), is_shared(r) ? ", shared by" : ",", number_grouped(r->sequences).text,
            plural(r->sequences), kvt_engine_title(r->engine));
+    char text[SIZE_ENGINE_NOTE];
+    if (*size_engine_note(r->engine, answer->model, text))
+        printf("%s\n", text);
+    printf("\n");
 }
 
 static void print_groups(const size_answer *answer)
@@ -166,9 +180,10 @@ static void print_groups(const size_answer *answer)
     for (size_t i = 0; i < answer->model->n_groups; i++) {
         const kvt_layer_group *g = &answer->model->groups[i];
         const kvt_group_size *size = &answer->groups[i];
-        printf("%-10s %5" PRIu64 " %8s %5s %5s %6s %11s %10s %18s", kvt_layer_kind_name(g->kind), size->layers, grouped_or_dash(g->kv_heads).text,
-               grouped_or_dash(g->k_dim).text, grouped_or_dash(g->v_dim).text, grouped_or_dash(g->window).text,
-               grouped_or_dash(size->bytes_per_token).text, grouped_or_dash(size->allocated_rows).text, number_grouped(size->bytes).text);
+        printf("%-10s %5" PRIu64 " %8s %5s %5s %6s %11s %10s %18s", kvt_layer_kind_name(size->kind), size->layers,
+               grouped_or_dash(size->kv_heads).text, grouped_or_dash(size->k_dim).text, grouped_or_dash(size->v_dim).text,
+               grouped_or_dash(size->window).text, grouped_or_dash(size->bytes_per_token).text, grouped_or_dash(size->allocated_rows).text,
+               number_grouped(size->bytes).text);
         if (size->bytes)
             printf("  %11s", number_binary(size->bytes).text);
         if (g->tokens_per_row > 1)
@@ -358,6 +373,11 @@ int size_print_table(const size_question *question)
     printf("\n* more than %s for the cache: %s.\n", number_binary(budget).text,
            question->budget_given ? "the budget less weights and reserve" : "about what a phone of 8 GB can spare (--budget)");
     printf("Totals include sliding windows and recurrent state. (all): what the model was made for.\n");
+    for (size_t i = 0; i < question->n_models; i++) {
+        char text[SIZE_ENGINE_NOTE];
+        if (*size_engine_note(question->request.engine, question->models[i], text))
+            printf("%s: %s\n", question->models[i]->name, text);
+    }
     return 0;
 }
 
@@ -374,14 +394,15 @@ static json_t *layers_json(const size_answer *answer)
     for (size_t i = 0; i < answer->model->n_groups; i++) {
         const kvt_layer_group *g = &answer->model->groups[i];
         const kvt_group_size *s = &answer->groups[i];
-        json_t *layer = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
-                                  kvt_layer_kind_name(g->kind), "count", integer(s->layers), "conv_kernel", integer(g->conv_kernel), "conv_channels",
-                                  integer(g->conv_channels), "recurrent_elements", integer(g->recurrent_elements), "kv_heads", integer(g->kv_heads),
-                                  "k_dim", integer(g->k_dim), "v_dim", integer(g->v_dim), "rope_dim", integer(g->rope_dim), "window",
-                                  integer(g->window), "tokens_per_row", integer(g->tokens_per_row), "bytes_per_token", integer(s->bytes_per_token),
-                                  "rows", integer(s->rows), "allocated_rows", integer(s->allocated_rows), "payload_bytes", integer(s->payload_bytes),
-                                  "scale_bytes", integer(s->scale_bytes), "padding_bytes", integer(s->padding_bytes), "rounding_bytes",
-                                  integer(s->rounding_bytes), "state_bytes", integer(s->state_bytes), "bytes", integer(s->bytes));
+        json_t *layer =
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
+                      kvt_layer_kind_name(s->kind), "count", integer(s->layers), "conv_kernel", integer(g->conv_kernel), "conv_channels",
+                      integer(g->conv_channels), "recurrent_elements", integer(g->recurrent_elements), "kv_heads", integer(s->kv_heads), "k_dim",
+                      integer(s->k_dim), "v_dim", integer(s->v_dim), "rope_dim", integer(s->kind == g->kind ? g->rope_dim : 0), "window",
+                      integer(s->window), "tokens_per_row", integer(g->tokens_per_row), "bytes_per_token", integer(s->bytes_per_token), "rows",
+                      integer(s->rows), "allocated_rows", integer(s->allocated_rows), "payload_bytes", integer(s->payload_bytes), "scale_bytes",
+                      integer(s->scale_bytes), "padding_bytes", integer(s->padding_bytes), "rounding_bytes", integer(s->rounding_bytes),
+                      "state_bytes", integer(s->state_bytes), "bytes", integer(s->bytes));
         if (json_array_append_new(layers, layer) != 0) {
             json_decref(layers);
             return NULL;
@@ -427,15 +448,16 @@ static int answer_json(const size_question *question, const size_answer *answer,
         code = budget_json(question, answer, &budget);
     if (code)
         return code;
-    *object = json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, s:s}",
-                        "model", answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme",
-                        request->v_type, "rope_scheme", request->rope_type, "context", integer(request->context), "sequences",
-                        integer(request->sequences), "bytes_per_token", "growing", growth_json(r), "growing_bytes", integer(r->growing_bytes),
-                        "growing_tokens", integer(r->growing_tokens), "window", integer(r->window_bytes_per_token), "state_bytes_per_sequence",
-                        integer(r->state_bytes_per_sequence), "breakdown", "payload", integer(r->payload_bytes), "scales", integer(r->scale_bytes),
-                        "padding", integer(r->padding_bytes), "rounding", integer(r->rounding_bytes), "window", integer(r->window_bytes), "state",
-                        integer(r->state_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer), "budget", budget, "notes",
-                        answer->notes);
+    char text[SIZE_ENGINE_NOTE];
+    *object = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, s:s, s:s}", "model",
+        answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme", request->v_type, "rope_scheme",
+        request->rope_type, "context", integer(request->context), "sequences", integer(request->sequences), "bytes_per_token", "growing",
+        growth_json(r), "growing_bytes", integer(r->growing_bytes), "growing_tokens", integer(r->growing_tokens), "window",
+        integer(r->window_bytes_per_token), "state_bytes_per_sequence", integer(r->state_bytes_per_sequence), "breakdown", "payload",
+        integer(r->payload_bytes), "scales", integer(r->scale_bytes), "padding", integer(r->padding_bytes), "rounding", integer(r->rounding_bytes),
+        "window", integer(r->window_bytes), "state", integer(r->state_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer),
+        "budget", budget, "notes", answer->notes, "engine_note", size_engine_note(request->engine, answer->model, text));
     return 0;
 }
 

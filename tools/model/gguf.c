@@ -18,9 +18,9 @@
 
 /* ---- what the architecture's name says ------------------------------------------------------------------------------------------- */
 
-enum { EVERY_LAYER = 254, LISTED = 255 };                                                                /* instead of a period */
+enum { EVERY_LAYER = 253, EITHER = 254, LISTED = 255 };                                                  /* instead of a period */
 typedef enum state_rule { NO_STATE, BY_HEADS, BY_HEADS_AND_MLP, BY_INTERVAL, BESIDE, ALONE } state_rule; /* which layers are recurrent */
-typedef enum state_keys { SSM, SSM_WITHOUT_GROUPS, SHORT_CONVOLUTION, KDA } state_keys;
+typedef enum state_keys { SSM, SSM_WITHOUT_GROUPS, SHORT_CONVOLUTION, KDA, LIGHTNING, RWKV } state_keys;
 
 /* What llama.cpp knows by name and files do not always say. All that follow from keys alone need no row. */
 typedef struct architecture {
@@ -33,8 +33,7 @@ typedef struct architecture {
     uint32_t storing_layers; /* when attention.shared_kv_layers is missing: the first layers that store */
     state_rule states;
     state_keys state_keys;
-    bool mtp_stored;      /* MTP layers are stored like any other */
-    bool mtp_full;        /* they never slide */
+    uint32_t interval;    /* BY_INTERVAL: when full_attention_interval is missing; 0: 4 */
     bool indexers_shared; /* long models without a list: only some layers have an indexer of their own */
     bool indexers_sparse; /* not in the leading dense layers */
     bool compressed;      /* DeepSeek-V4 */
@@ -43,44 +42,52 @@ typedef struct architecture {
 /* clang-format off */
 static const architecture architectures[] = {
     { "afmoe", .period = 4 },
-    { "bailingmoe2", .mtp_stored = true },
+    { "arwkv7", .states = ALONE, .state_keys = RWKV },
+    { "bailingmoe3", .states = BY_HEADS, .state_keys = KDA },
     { "cohere2", .period = 4, .window = GGUF_NEEDED },
-    { "cohere2moe", .period = 4, .dense_first = true, .window = GGUF_NEEDED, .mtp_stored = true, .mtp_full = true },
-    { "deepseek2", .mtp_stored = true },
+    { "cohere2moe", .period = EITHER, .dense_first = true, .window = GGUF_NEEDED },
     { "deepseek4", .period = EVERY_LAYER, .window = GGUF_NEEDED, .compressed = true },
-    { "exaone-moe", .period = 4, .window = GGUF_NEEDED, .mtp_stored = true },
-    { "exaone4", .period = 4, .window = 4096, .sliding_layers = 64, .mtp_stored = true },
+    { "exaone-moe", .period = 4, .window = GGUF_NEEDED },
+    { "exaone4", .period = 4, .window = 4096, .sliding_layers = 64 },
     { "falcon-h1", .states = BESIDE },
     { "gemma2", .period = 2, .window = 4096 },
     { "gemma3", .period = 6 },
     { "gemma3n", .period = 5, .window = GGUF_NEEDED, .storing_layers = 20 },
     { "gemma4", .period = LISTED, .window = GGUF_NEEDED },
     { "glm-dsa", .indexers_shared = true },
-    { "glm4", .mtp_stored = true },
-    { "glm4moe", .mtp_stored = true },
     { "gpt-oss", .period = 2, .window = GGUF_NEEDED },
+    { "granite_swa", .period = LISTED, .window = GGUF_NEEDED },
     { "granitehybrid", .states = BY_HEADS },
     { "jamba", .states = BY_HEADS, .state_keys = SSM_WITHOUT_GROUPS },
+    { "kimi-k3", .states = BY_HEADS, .state_keys = KDA },
     { "kimi-linear", .states = BY_HEADS, .state_keys = KDA },
     { "laguna", .period = 4, .dense_first = true },
     { "lfm2", .period = EVERY_LAYER, .states = BY_HEADS, .state_keys = SHORT_CONVOLUTION },
     { "lfm2moe", .states = BY_HEADS, .state_keys = SHORT_CONVOLUTION },
+    { "llama", .period = EVERY_LAYER },
     { "llama4", .period = 4, .window = 8192, .fixed_window = 8192 }, /* chunks */
     { "mamba", .states = ALONE, .state_keys = SSM_WITHOUT_GROUPS },
     { "mamba2", .states = ALONE },
-    { "mellum", .period = 4 },
+    { "mellum", .period = EITHER },
     { "mimo2", .period = LISTED, .window = GGUF_NEEDED },
+    { "minimax-01", .states = BY_INTERVAL, .state_keys = LIGHTNING, .interval = 8 },
     { "minimax-m3", .indexers_sparse = true },
-    { "mistral4", .mtp_stored = true },
+    { "muse-glimmer", .period = EITHER, .window = GGUF_NEEDED },
     { "nemotron_h", .states = BY_HEADS_AND_MLP },
     { "nemotron_h_moe", .states = BY_HEADS_AND_MLP },
     { "olmo2", .period = 4 },
+    { "phi3", .period = EVERY_LAYER },
     { "plamo2", .states = BY_HEADS },
     { "plamo3", .period = 8 },
     { "qwen35", .states = BY_INTERVAL },
     { "qwen35moe", .states = BY_INTERVAL },
     { "qwen3next", .states = BY_INTERVAL },
+    { "qwen4exp", .states = BY_INTERVAL },
+    { "rwkv6", .states = ALONE, .state_keys = RWKV },
+    { "rwkv6qwen2", .states = ALONE, .state_keys = RWKV },
+    { "rwkv7", .states = ALONE, .state_keys = RWKV },
     { "smallthinker", .period = 4, .dense_first = true, .fixed_window = 4096 },
+    { "starcoder2", .period = EVERY_LAYER },
     { "step35", .period = LISTED, .window = GGUF_NEEDED },
 };
 /* clang-format on */
@@ -173,9 +180,7 @@ static bool slides(const model *m, uint32_t i)
         return false;
     if (m->sliding)
         return at(m, m->sliding, i) != 0;
-    if (m->known->mtp_full && is_mtp(m, i))
-        return false;
-    return m->period == 0 || i % m->period != (m->dense_first ? 0 : m->period - 1);
+    return m->period == 0 || (!is_mtp(m, i) && i % m->period != (m->dense_first ? 0 : m->period - 1));
 }
 
 static bool is_recurrent(const model *m, uint32_t i)
@@ -244,8 +249,9 @@ static bool get_state(model *m)
         m->states = BY_INTERVAL;
     if (m->states == NO_STATE)
         return true;
-    if (m->states == BY_INTERVAL && (!get_layers(m, "attention.recurrent_layers", 1, &m->recurrent) ||
-                                     !gguf_get(file, "full_attention_interval", 1, MAX_LAYERS, 4, &m->interval)))
+    if (m->states == BY_INTERVAL &&
+        (!get_layers(m, "attention.recurrent_layers", 1, &m->recurrent) ||
+         !gguf_get(file, "full_attention_interval", 1, MAX_LAYERS, m->known->interval ? m->known->interval : 4, &m->interval)))
         return false;
     if (m->states == BY_HEADS_AND_MLP && !get_layers(m, "feed_forward_length", MAX_NUMBER, &m->mlp))
         return false;
@@ -288,6 +294,26 @@ static bool get_state(model *m)
         state->conv_channels = 3 * (uint64_t)heads * size;
         state->recurrent_elements = (uint64_t)heads * size * size;
         state->state_heads = heads;
+        break;
+    case LIGHTNING: /* a matrix for every head, as wide as the heads of full attention, and no convolution */
+        heads = m->heads ? at(m, m->heads, 0) : 0;
+        if (heads == 0)
+            return gguf_fail(file, "attention.head_count", m->heads, "the heads of the first layer, more than 0");
+        if (!gguf_get(file, "embedding_length", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner) ||
+            !gguf_get(file, "attention.key_length", 1, KVT_MAX_DIM, inner / heads, &size))
+            return false;
+        state->conv_element_bytes = 0;
+        state->recurrent_elements = (uint64_t)heads * size * size;
+        state->state_heads = heads;
+        break;
+    case RWKV: /* the inputs of the last tokens, and a matrix for every head */
+        if (!gguf_get(file, "embedding_length", 1, MAX_STATE_DIM, GGUF_NEEDED, &inner) ||
+            !gguf_get(file, "wkv.head_size", 1, MAX_STATE_DIM, GGUF_NEEDED, &size) || !gguf_get(file, "token_shift_count", 1, 16, 2, &kernel))
+            return false;
+        kernel++; /* a convolution keeps one input less than its kernel is wide */
+        state->conv_channels = inner;
+        state->recurrent_elements = (uint64_t)inner * size;
+        state->state_heads = inner / size;
         break;
     }
     state->conv_kernel = kernel;
@@ -349,10 +375,14 @@ static bool get_window(model *m, model_description *description)
 
     m->period = known->period == EVERY_LAYER ? 0 : known->period;
     m->dense_first = known->dense_first;
-    if (known->period == LISTED && (!listed || !listed->list))
-        return gguf_fail(&m->file, pattern, listed, "a list that says of each layer whether it slides");
-    if (listed && listed->list)
+    if ((known->period == LISTED && (!listed || !listed->list)) || (known->period == EITHER && !listed))
+        return gguf_fail(&m->file, pattern, listed,
+                         known->period == LISTED ? "a list that says of each layer whether it slides"
+                                                 : "a list that says of each layer whether it slides, or a number of layers");
+    if (listed && listed->list && (known->period == 0 || known->period >= EITHER))
         return get_layers(m, pattern, 1, &m->sliding);
+    if (listed && listed->list) /* llama.cpp reads a number here, and takes its own where there is a list */
+        return true;
     return gguf_get(&m->file, pattern, 0, MAX_LAYERS, m->period, &m->period);
 }
 
@@ -397,7 +427,7 @@ static bool get_heads(model *m)
 
 static bool add(const model *m, model_description *description, uint32_t i, kvt_layer_group one)
 {
-    const bool draft = is_mtp(m, i) && !m->known->mtp_stored, shared = i >= m->storing && one.kind != KVT_LAYER_NONE;
+    const bool draft = is_mtp(m, i), shared = i >= m->storing && one.kind != KVT_LAYER_NONE;
     one.count = !draft && !shared;
     one.draft_count = draft && !shared;
     one.shared_count = shared;
@@ -508,8 +538,8 @@ static void note_unknown(const gguf *file, model_description *description)
 /* Whether such models can be sized at all. */
 static bool check_architecture(const gguf *file)
 {
-    if (strstr(file->architecture, "rwkv") || gguf_look(file, "wkv.head_size"))
-        return error_set(file->error, "general.architecture is \"%s\": the state of RWKV models cannot be sized yet", file->architecture) == 0;
+    if (gguf_look(file, "wkv.head_size") && find_architecture(file->architecture)->state_keys != RWKV)
+        return error_set(file->error, "general.architecture is \"%s\": its state, of wkv.head_size, is of no known kind", file->architecture) == 0;
     for (size_t i = 0; i < sizeof cacheless / sizeof cacheless[0]; i++) {
         if (strcmp(file->architecture, cacheless[i]) == 0)
             return error_set(file->error, "general.architecture is \"%s\": such models have no cache of their own", file->architecture) == 0;

@@ -13,6 +13,21 @@ struct kvt_store_type {
     uint16_t row_scales;
 };
 
+/* What an engine knows to do with models of a type. What a model declares and the engine does not know, it stores in the plain way. */
+enum {
+    KVT_KNOWS_WINDOWS = 1,  /* sliding layers; else they are full ones */
+    KVT_KNOWS_LATENT = 2,   /* MLA's rows; else keys and values of every head */
+    KVT_KNOWS_SHARING = 4,  /* layers that read another layer's cache; else they have their own */
+    KVT_KNOWS_INDEXERS = 8, /* keys of indexers; else there are none */
+    KVT_KNOWS_ALL = 15,
+    KVT_KNOWS_MORE = 16 /* the first bit of which each engine makes its own */
+};
+
+struct kvt_type_rule {
+    const char *type;
+    uint32_t knows;
+};
+
 /* A request, and what an engine needs to know of the whole model before it looks at a group. */
 struct kvt_sizing {
     const kvt_model *model;
@@ -21,13 +36,16 @@ struct kvt_sizing {
     const struct kvt_store_type *v_type;
     kvt_scheme k_scheme;
     kvt_scheme v_scheme;
-    kvt_scheme rope_scheme; /* KVT_SCHEME_NONE: rows are stored whole */
-    const char *problem;    /* set when KVT_ERR_ENGINE is returned */
-    bool cross;             /* the group at hand is cross attention: it looks like a full one whose context is the encoder's tokens */
-    bool compressed;        /* the model has compressed caches: DeepSeek-V4 */
-    uint64_t widest_v;      /* llama.cpp: channels of the widest value row, all heads */
-    uint64_t page_bytes;    /* vllm: of every page when layers of different types share one pool, else 0 */
-    uint64_t group_layers;  /* vllm: layers of a group of that pool, else 0 */
+    kvt_scheme rope_scheme;                                                 /* KVT_SCHEME_NONE: rows are stored whole */
+    const char *problem;                                                    /* set when KVT_ERR_ENGINE is returned */
+    uint32_t knows;                                                         /* KVT_KNOWS_...: of the model's type */
+    void (*adapt)(const struct kvt_sizing *sizing, kvt_layer_group *group); /* of the engine's rules */
+    bool cross;            /* the group at hand is cross attention: it looks like a full one whose context is the encoder's tokens */
+    bool drafts;           /* llama.cpp: the model has MTP layers */
+    bool compressed;       /* the model has compressed caches: DeepSeek-V4 */
+    uint64_t widest_v;     /* llama.cpp: channels of the widest value row, all heads */
+    uint64_t page_bytes;   /* vllm: of every page when layers of different types share one pool, else 0 */
+    uint64_t group_layers; /* vllm: layers of a group of that pool, else 0 */
 };
 
 /* What one layer of a group keeps, for all sequences together. */
@@ -61,8 +79,15 @@ struct kvt_engine_rules {
     const char *title;
     const struct kvt_store_type *types; /* ends with a row without a name; NULL: kvtile's schemes */
     uint32_t options;
+    /* One row for each type of model that the engine is known to load: ends with a row without a type. NULL: the engine, like kvtile, stores what
+     * models declare. */
+    const struct kvt_type_rule *model_types;
+    uint32_t knows_unknown; /* of models of other types: as much as can be */
+    bool by_architecture;   /* its rows have names of GGUF's general.architecture; else of config.json's model_type */
     /* Looks at the whole model; NULL: nothing to do. Groups are consistent and within kvtile's limits when it runs. */
     kvt_status (*prepare)(struct kvt_sizing *sizing);
+    /* Changes a group that kvt_stored_group has made, for what only this engine does; NULL: nothing to do. */
+    void (*adapt)(const struct kvt_sizing *sizing, kvt_layer_group *group);
     /* *plan is zero, but for page_rows 1, when it is called. */
     kvt_status (*plan)(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan);
 };
@@ -70,6 +95,12 @@ struct kvt_engine_rules {
 #define KVT_ENGINE_ROW(name, number, title) extern const struct kvt_engine_rules kvt_engine_##name;
 #include <kvtile/engines.def>
 #undef KVT_ENGINE_ROW
+
+/* The row for a model's type; NULL when there is none, or the type is not known. */
+const struct kvt_type_rule *kvt_find_type_rule(const struct kvt_engine_rules *rules, const kvt_model *model);
+
+/* Group i of the model as the engine stores it: count holds all layers that are stored whatever the request. */
+kvt_layer_group kvt_stored_group(const struct kvt_sizing *sizing, size_t i);
 
 /* ---- for the engines' files ------------------------------------------------------------------------------------------------------ */
 

@@ -1,9 +1,48 @@
-/* Hugging Face transformers: DynamicCache (src/transformers/cache_utils.py). */
+/* Hugging Face transformers 5.24: src/transformers/cache_utils.py (DynamicCache of a configuration, the layers that it makes of layer_types, and
+ * QuantizedCache), and the calls of cache.update in the models' files. MLA is cached as latent rows since 5.2x; older versions stored what they
+ * expand to. tests/engines/transformers_caches.py compares with the tensors of small models. */
 #include "engine.h"
 
 static const struct kvt_store_type types[] = { { "f16", 1, 2, 0, 0 },     { "bf16", 1, 2, 0, 0 },     { "f32", 1, 4, 0, 0 },
                                                { "float16", 1, 2, 0, 0 }, { "bfloat16", 1, 2, 0, 0 }, { "float32", 1, 4, 0, 0 },
                                                { NULL, 0, 0, 0, 0 } };
+
+#define W KVT_KNOWS_WINDOWS
+#define L KVT_KNOWS_LATENT
+#define S KVT_KNOWS_SHARING
+#define I KVT_KNOWS_INDEXERS
+
+/* clang-format off */
+static const struct kvt_type_rule model_types[] = {
+    { "afmoe", W }, { "apertus", W }, { "apertus1p5", W }, { "arcee", W }, { "aria", W }, { "axk1", W | L }, { "axk2", W }, { "bailing_hybrid", W },
+    { "bamba", W }, { "beam", W }, { "bitnet", W }, { "bloom", W }, { "cohere", W }, { "cohere2", W }, { "cohere2_moe", W },
+    { "cohere_compass", W }, { "cwm", W }, { "dbrx", W }, { "deepseek_v2", W | L }, { "deepseek_v3", W | L }, { "deepseek_v32", W | L | I },
+    { "diffllama", W }, { "doge", W }, { "dory", W }, { "dots1", W }, { "ernie4_5", W }, { "ernie4_5_moe", W }, { "exaone", W }, { "exaone4", W },
+    { "exaone_moe", W }, { "falcon", W }, { "falcon_h1", W }, { "falcon_mamba", W }, { "flex_olmo", W }, { "flint", W }, { "gemma", W },
+    { "gemma2", W }, { "gemma3", W }, { "gemma3n", W | S }, { "gemma4", W | S }, { "gemma4_unified", W | S }, { "glm", W }, { "glm4", W },
+    { "glm4_moe", W }, { "glm4_moe_lite", W | L }, { "glm4v", W }, { "glm4v_moe", W }, { "glm_moe_dsa", W | L | I }, { "gpt-sw3", W },
+    { "gpt2", W }, { "gpt_bigcode", W }, { "gpt_neo", W }, { "gpt_neox", W }, { "gpt_neox_japanese", W }, { "gpt_oss", W }, { "gptj", W },
+    { "granite", W }, { "granite_swa", W }, { "granitemoe", W }, { "granitemoe_swa", W }, { "granitemoehybrid", W }, { "granitemoeshared", W },
+    { "helium", W }, { "hrm", W }, { "hunyuan_v1_dense", W }, { "hunyuan_v1_moe", W }, { "hy_v3", W }, { "hy_v4", W }, { "hyperclovax", W },
+    { "inkling", W }, { "inkling2", W }, { "inkling2_loop", W }, { "internlm3", W }, { "iquestcoder", W }, { "jais2", W }, { "jamba", W },
+    { "jetmoe", W }, { "kimi_k2", W | L }, { "kimi_k25", W | L }, { "kimi_linear", W | L }, { "kolibri1", W }, { "laguna", W }, { "lara_mini", W },
+    { "lfm2", W }, { "lfm2_moe", W }, { "lfm3", W }, { "llama", W }, { "llama4", W }, { "llava", W }, { "longcat_flash", W | L }, { "mamba", W },
+    { "mamba2", W }, { "mellum", W }, { "mimo_v2_flash", W }, { "minicpm3", W | L }, { "minimax", W }, { "minimax_m2", W }, { "minimax_m3_vl", W },
+    { "ministral", W }, { "ministral3", W }, { "mistral", W }, { "mistral3", W }, { "mixtral", W }, { "modernbert-decoder", W },
+    { "moss_transcribe_diarize", W }, { "mpt", W }, { "musicgen", W }, { "musicgen_melody", W }, { "nanochat", W }, { "nemotron", W },
+    { "nemotron_h", W }, { "olmo", W }, { "olmo2", W }, { "olmo3", W }, { "olmo_hybrid", W }, { "olmoe", W }, { "opt", W }, { "persimmon", W },
+    { "phi", W }, { "phi3", W }, { "phi4_multimodal", W }, { "phimoe", W }, { "qwen2", W }, { "qwen2_5_vl", W }, { "qwen2_moe", W },
+    { "qwen2_vl", W }, { "qwen3", W }, { "qwen3_5", W }, { "qwen3_5_moe", W }, { "qwen3_moe", W }, { "qwen3_next", W }, { "qwen3_vl", W },
+    { "qwen3_vl_moe", W }, { "recurrent_gemma", W }, { "sarvam_mla", W }, { "sarvam_moe", W }, { "seed_oss", W }, { "smollm3", W },
+    { "solar_open", W }, { "stablelm", W }, { "starcoder2", W }, { "vaultgemma", W }, { "youtu", W | L }, { "zamba", W }, { "zamba2", W },
+    { "zaya", W },
+    { NULL, 0 },
+};
+/* clang-format on */
+#undef W
+#undef L
+#undef S
+#undef I
 
 /* A sliding layer keeps what the next token can attend beside itself. A convolution keeps as many inputs as its kernel is wide. */
 static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
@@ -26,12 +65,6 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
     switch (group->kind) {
     case KVT_LAYER_COMPRESSED:
         return kvt_cannot(sizing, "no rule is known for the compressed caches of DeepSeek-V4 in transformers");
-    case KVT_LAYER_LATENT: /* keys and values of all heads are made from the latent row, and those are stored */
-        if (!group->expanded_heads)
-            return kvt_cannot(sizing, "transformers stores the keys and values of every head, whose number and widths the model does not say");
-        kvt_plan_add_rows(plan, sizing->k_type, group->expanded_heads, group->expanded_k_dim);
-        kvt_plan_add_rows(plan, sizing->v_type, group->expanded_heads, group->expanded_v_dim);
-        return KVT_OK;
     default:
         kvt_plan_add_rows(plan, sizing->k_type, group->kv_heads, group->k_dim);
         kvt_plan_add_rows(plan, sizing->v_type, group->kv_heads, group->v_dim);
@@ -40,7 +73,9 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 }
 
 const struct kvt_engine_rules kvt_engine_transformers = {
-    .title = "transformers 5: DynamicCache; MLA stored as keys and values of every head",
+    .title = "transformers 5.24: DynamicCache; sliding layers hold the window but for its newest token",
     .types = types,
+    .model_types = model_types,
+    .knows_unknown = KVT_KNOWS_ALL,
     .plan = plan,
 };

@@ -31,6 +31,56 @@ static const struct kvt_store_type types[] = {
     { NULL, 0, 0, 0, 0 },
 };
 
+/* ---- what it does with each model_type (vllm/model_executor/models of 0.33) ----------------------------------------------------------- */
+
+enum {
+    EQUAL_WIDTHS = KVT_KNOWS_MORE /* values are padded to the width of keys */
+};
+
+#define W KVT_KNOWS_WINDOWS
+#define L KVT_KNOWS_LATENT
+#define S KVT_KNOWS_SHARING
+#define I KVT_KNOWS_INDEXERS
+
+/* clang-format off */
+static const struct kvt_type_rule model_types[] = {
+    { "afmoe", W }, { "apertus", W }, { "aria", W }, { "axk1", W | L }, { "bailing_moe", W }, { "bailing_moe_linear", W | L }, { "beam", W },
+    { "blip-2", W }, { "bloom", W }, { "chatglm", W }, { "cohere", W }, { "cohere2", W }, { "cohere2_moe", W }, { "cohere2_vision", W },
+    { "cohere_compass", W }, { "cosmos3_edge", W }, { "dbrx", W }, { "deepseek_v2", W | L }, { "deepseek_v3", W | L },
+    { "deepseek_v32", W | L | I }, { "deepseek_v4", W | L | I }, { "diffusion_gemma", W }, { "dory", W }, { "ernie4_5", W }, { "ernie4_5_moe", W },
+    { "ernie4_5_vl_moe", W }, { "exaone", W }, { "exaone4", W }, { "exaone4_5", W }, { "exaone_moe", W }, { "falcon", W }, { "falcon_h1", W },
+    { "falcon_mamba", W }, { "flint", W }, { "gemma", W }, { "gemma2", W }, { "gemma3", W }, { "gemma3n", W | S }, { "gemma4", W | S },
+    { "gemma4_unified", W | S }, { "glm4", W }, { "glm4_moe", W }, { "glm4_moe_lite", W | L }, { "glm4v", W }, { "glm4v_moe", W },
+    { "glm5_next", W }, { "glm_moe_dsa", W | L | I }, { "glm_ocr", W }, { "glmasr", W }, { "gpt-sw3", W }, { "gpt2", W }, { "gpt_oss", W },
+    { "gptj", W }, { "granite", W }, { "granite4_vision", W }, { "granite_speech", W }, { "granite_speech_plus", W }, { "granite_swa", W },
+    { "granitemoe", W }, { "granitemoe_swa", W }, { "granitemoehybrid", W }, { "granitemoeshared", W }, { "hrm", W }, { "hy_v3", W },
+    { "hy_v4", W }, { "hyperclovax", W }, { "idefics3", W }, { "inkling", W }, { "inkling_mm_model", W }, { "internlm2", W }, { "internlm3", W },
+    { "internvl", W }, { "iquestcoder", W }, { "jamba", W }, { "kimi_k2", W | L }, { "kimi_k25", W | L }, { "kimi_linear", W | L }, { "laguna", W },
+    { "lfm2", W }, { "lfm2_moe", W }, { "lfm2_vl", W }, { "llama", W }, { "llama4", W }, { "llava", W }, { "llava_next", W },
+    { "llava_next_video", W }, { "llava_onevision", W }, { "longcat_flash", W | L }, { "mamba", W }, { "mamba2", W }, { "mimo", W },
+    { "mimo_v2_flash", W }, { "minicpm", W }, { "minicpm3", W | EQUAL_WIDTHS }, { "minicpm_ocr", W }, { "minicpmv4_6", W }, { "minicpmv4_7", W },
+    { "minimax_m2", W }, { "minimax_m3_vl", W }, { "ministral3", W }, { "mistral", W }, { "mistral3", W }, { "mistral4", W | L }, { "mixtral", W },
+    { "molmo2", W }, { "moss_transcribe_diarize", W }, { "muse_glimmer", W }, { "muse_spark", W }, { "nemotron", W }, { "nemotron-nas", W },
+    { "nemotron_h", W }, { "nemotron_h_omni", W }, { "olmo_hybrid", W }, { "olmoe", W }, { "opt", W }, { "orion", W }, { "paddleocr_vl", W },
+    { "paligemma", W }, { "phi3", W }, { "plamo3", W }, { "qianfan_ocr", W }, { "qwen2", W }, { "qwen2_5_omni", W }, { "qwen2_5_vl", W },
+    { "qwen2_audio", W }, { "qwen2_moe", W }, { "qwen2_vl", W }, { "qwen3", W }, { "qwen3_5", W }, { "qwen3_5_moe", W }, { "qwen3_asr", W },
+    { "qwen3_moe", W }, { "qwen3_next", W }, { "qwen3_omni_moe", W }, { "qwen3_vl", W }, { "qwen3_vl_moe", W }, { "sarvam_mla", W | L },
+    { "sarvam_moe", W }, { "shieldgemma2", W }, { "smolvlm", W }, { "stablelm", W }, { "step3p5", W }, { "step3p7", W }, { "voxtral", W },
+    { "xverse", W }, { "zamba2", W },
+    { NULL, 0 },
+};
+/* clang-format on */
+#undef W
+#undef L
+#undef S
+#undef I
+
+static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
+{
+    if ((sizing->knows & EQUAL_WIDTHS) && group->v_dim)
+        group->v_dim = group->k_dim;
+}
+
 static bool is_ds_mla(const struct kvt_sizing *sizing)
 {
     return strcmp(sizing->k_type->name, "fp8_ds_mla") == 0;
@@ -98,7 +148,7 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
     const kvt_model *model = sizing->model;
     uint64_t largest = 0, state = 0, fewest = UINT64_MAX, most = 0;
     for (size_t i = 0; i < model->n_groups; i++) {
-        const kvt_layer_group *group = &model->groups[i];
+        const kvt_layer_group stored = kvt_stored_group(sizing, i), *group = &stored;
         if (group->kind == KVT_LAYER_NONE || group->count == 0)
             continue;
         fewest = kvt_least(fewest, group->count);
@@ -124,9 +174,10 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
         return KVT_ERR_OVERFLOW;
     sizing->page_bytes = page;
     for (size_t i = 0; i < model->n_groups; i++) {
-        if (!kvt_has_rows(&model->groups[i]) || model->groups[i].count == 0)
+        const kvt_layer_group group = kvt_stored_group(sizing, i);
+        if (!kvt_has_rows(&group) || group.count == 0)
             continue;
-        const uint64_t row = row_bytes(sizing, &model->groups[i]);
+        const uint64_t row = row_bytes(sizing, &group);
         const uint64_t bytes = blocks_in_page(sizing, row) * block_of(sizing) * row;
         page = page < bytes ? bytes : page;
     }
@@ -134,8 +185,25 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
     return KVT_OK;
 }
 
+/* "auto" is what the checkpoint asks for, else 16 bits. */
+static kvt_status resolve_auto(const char *asked, const struct kvt_store_type **type)
+{
+    if (!asked || strcmp((*type)->name, "auto") != 0)
+        return KVT_OK;
+    for (const struct kvt_store_type *one = types; one->name; one++) {
+        if (strcmp(one->name, asked) == 0) {
+            *type = one;
+            return KVT_OK;
+        }
+    }
+    return KVT_ERR_ENGINE;
+}
+
 static kvt_status prepare(struct kvt_sizing *sizing)
 {
+    const char *asked = sizing->model->kv_type;
+    if (resolve_auto(asked, &sizing->k_type) != KVT_OK || resolve_auto(asked, &sizing->v_type) != KVT_OK)
+        return kvt_cannot(sizing, "auto: the checkpoint asks for a type of cache that is not known; name one");
     if (sizing->compressed) {
         if (!is_ds_mla(sizing))
             return kvt_cannot(sizing, "vllm stores DeepSeek-V4 as fp8_ds_mla");
@@ -146,7 +214,8 @@ static kvt_status prepare(struct kvt_sizing *sizing)
 
     bool full = false, sliding = false, recurrent = false;
     for (size_t i = 0; i < sizing->model->n_groups; i++) {
-        const kvt_layer_kind kind = sizing->model->groups[i].count ? sizing->model->groups[i].kind : KVT_LAYER_NONE;
+        const kvt_layer_group group = kvt_stored_group(sizing, i);
+        const kvt_layer_kind kind = group.count ? group.kind : KVT_LAYER_NONE;
         full = full || kind == KVT_LAYER_FULL || kind == KVT_LAYER_LATENT;
         sliding = sliding || kind == KVT_LAYER_SLIDING;
         recurrent = recurrent || kind == KVT_LAYER_RECURRENT;
@@ -207,6 +276,9 @@ const struct kvt_engine_rules kvt_engine_vllm = {
     .title = "vllm 0.27: blocks of 16 tokens, one pool of equal pages for layers of different types",
     .types = types,
     .options = KVT_OPTION_BATCH | KVT_OPTION_BLOCK | KVT_OPTION_PREFIX,
+    .model_types = model_types,
+    .knows_unknown = KVT_KNOWS_ALL,
     .prepare = prepare,
+    .adapt = adapt,
     .plan = plan,
 };
