@@ -17,6 +17,7 @@ import zlib
 PRELOAD, DEMO, KVTILE, ENGINE = sys.argv[1:5]
 MOST, STEP = int(sys.argv[5]), int(sys.argv[6])
 MODEL = f"{DEMO}/gutenberg-3.5M.f16.bin"
+BIN = os.path.dirname(KVTILE)
 WORDS = ["--tokenizer", f"{DEMO}/tok2048.bin"]
 TEXT = ["--text", "text"]
 CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 256, "head_dim": 64,
@@ -120,6 +121,9 @@ def commands():
     yield [KVTILE, "eval", "--model", MODEL, "--tokens", "4", "--stress", "outliers", "--by-layer"] + WORDS + TEXT + one + plain, None, True
     yield [KVTILE, "bench", "--quick", "--json", "--ops", "write", "--side", "k", "--where", "l2"] + one, None, False
     yield [KVTILE, "bench", "--quick", "--ops", "attend", "--where", "l2"] + one, None, False
+    yield [f"{BIN}/kvtile-bench", "--benchmark_list_tests", "--benchmark_filter=read/q8_0/k/scalar"], None, True
+    yield [f"{BIN}/kvtile-bench", "--benchmark_filter=read/q8_0/k/scalar/64/f32/plain/l2", "--benchmark_min_time=0.001"], None, False
+    yield [f"{BIN}/kvtile-count", "--list"], None, True
     yield [ENGINE, "--help"], None, True
     yield [ENGINE, "generate", "--model", MODEL, "--prompt", "Father", "--tokens", "2"] + WORDS, None, True
     yield [ENGINE, "perplexity", "--model", MODEL, "--tokens", "3", "--threads", "2"] + WORDS + TEXT, None, False
@@ -188,7 +192,7 @@ def main():
         page = subprocess.run([KVTILE, "eval", "layer0_keys.qvkt", "--schemes", "kv4", "--no-speed", "--report", "-"], capture_output=True)
         bench = subprocess.run([KVTILE, "bench", "--help"], capture_output=True)
         for command, output, is_steady in commands():
-            if "--report" in command and page.returncode != 0 or "bench" in command and bench.returncode != 0:
+            if "--report" in command and page.returncode != 0 or "bench" in command and bench.returncode != 0 or not os.path.exists(command[0]):
                 print(f"not run, this kvtile was built without it: {' '.join(command)}")
                 continue
             if output == "out" and os.path.exists("out"):

@@ -181,6 +181,32 @@ mute "$@" "$engine" --help
     mute "$@" "$engine" perplexity --model "$weights" $words --text "$demo/chesterton-brown.txt" --tokens 3 --schemes kv4
     mute "$@" "$engine" capture --model "$weights" $words --text "$demo/chesterton-brown.txt" --tokens 2 --out captured
 }
+bench="${kvtile%/*}/kvtile-bench"
+if [ -x "$bench" ]; then
+    quick="--benchmark_filter=read/q8_0/k/scalar/64/f32/plain/l2 --benchmark_min_time=0.001"
+    # shellcheck disable=SC2086
+    {
+        mute "$@" "$bench" --help
+        mute "$@" "$bench" --benchmark_list_tests
+        mute "$@" "$bench" $quick
+        mute "$@" "$kvtile" bench --quick --schemes q8_0 --ops read --side k --where l2
+        mute "$@" "$kvtile" bench --quick --schemes q8_0 --ops read --side k --where l2 --json
+        mute "$@" "${kvtile%/*}/kvtile-count" --help
+        mute "$@" "${kvtile%/*}/kvtile-count" --list
+        run "$@" "$bench" $quick --benchmark_out=bench.json
+        "$jq" -e '.benchmarks[0].name | test("^read/q8_0/")' bench.json >"$work/result" || fail "--benchmark_out"
+        run "$@" "$bench" $quick --benchmark_out=bench.csv --benchmark_out_format=csv
+        grep -q '^"read/q8_0/' bench.csv || fail "--benchmark_out_format=csv"
+        for target in /dev/full old nowhere/file; do
+            echo "as it was" >old
+            if limited 1 "$@" "$bench" $quick --benchmark_out="$target" >"$work/stdout" 2>"$work/stderr"; then fail "--benchmark_out=$target"; fi
+            grep -q "$target: cannot be written" "$work/stderr" || fail "--benchmark_out=$target: $(cat "$work/stderr")"
+            check_old "--benchmark_out=$target"
+        done
+    }
+else
+    echo "not run: benchmarks, which are not built"
+fi
 # No file gets the number of a closed descriptor: nothing but itself is in it.
 "$@" "$kvtile" convert one.qvkt --to ggml_q8_0 -o closed.q8 <&- >&- 2>&- && fail "closed descriptors"
 cmp good.q8 closed.q8 || fail "closed descriptors: something else is in the file"
@@ -193,7 +219,9 @@ fi
 # ---- signals: whole or as it was, and nothing else
 rows 65535 >large.qvkt
 run "$@" "$kvtile" convert large.qvkt --to ggml_q4_0 -o large.q4
-for signal in HUP INT QUIT TERM USR1 ALRM; do
+signals="HUP INT QUIT TERM USR1 ALRM"
+[ $# -eq 0 ] || signals="INT TERM" # an emulator takes its time
+for signal in $signals; do
     for wait in 0 0.003 0.01 0.02 0.04; do
         echo "as it was" >old
         # From a shell of its own: in the background of this one SIGINT and SIGQUIT are ignored.
@@ -217,7 +245,9 @@ tamed() { # tamed COMMAND...: whatever it says, it has none of them
     tr -d '\r' <"$work/said" >"$work/result"
     if control "$work/result"; then fail "control characters: $(cat -v "$work/said")"; fi
 }
-for bytes in '\033]0;t\a' '\302\2331m' '\177' '\342\200\256x' '\342\201\246x' '\r\n' '\377'; do
+set_of_bytes='\033]0;t\a \302\2331m \177 \342\200\256x \342\201\246x \r\n \377'
+[ $# -eq 0 ] || set_of_bytes='\302\2331m \342\200\256x'
+for bytes in $set_of_bytes; do
     # shellcheck disable=SC2059
     name="$(printf "$bytes").k"
     mkdir "$name.d"
