@@ -185,7 +185,7 @@ int main(int argc, char **argv)
         error_print("kvtile-engine", "arguments", "cannot be read: out of memory");
         return 1;
     }
-    const int parsed = options_take(context, values);
+    const int parsed = options_take(context, argc, words, table, values);
     const char *name = poptGetArg(context);
     int code;
     if (parsed < -1) {

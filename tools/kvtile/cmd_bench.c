@@ -590,7 +590,7 @@ int kvt_cmd_bench(int argc, const char **argv)
         error_print(WHO, "arguments", "cannot be read: out of memory");
         return 1;
     }
-    const int parsed = options_take(context, values);
+    const int parsed = options_take(context, argc, argv, table, values);
     options chosen = { .quick = quick != 0, .json = json != 0 };
     int code = 2;
     if (parsed < -1) {

@@ -404,7 +404,7 @@ int kvt_cmd_convert(int argc, const char **argv)
         error_print(WHO, "arguments", "cannot be read: out of memory");
         return 1;
     }
-    const int parsed = options_take(context, values);
+    const int parsed = options_take(context, argc, argv, table, values);
     job work = { .json = json != 0 };
     int code;
     if (parsed < -1) {

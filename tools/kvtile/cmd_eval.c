@@ -756,7 +756,7 @@ int kvt_cmd_eval(int argc, const char **argv)
     char **values[N_TEXTS];
     for (size_t i = 0; i < N_TEXTS; i++)
         values[i] = &texts[i];
-    const int parsed = options_take(context, values);
+    const int parsed = options_take(context, argc, argv, table, values);
     const eval_words words = { .schemes = texts[SCHEMES],
                                .rotation = texts[ROTATION],
                                .centring = texts[CENTRING],

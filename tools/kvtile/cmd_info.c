@@ -69,7 +69,7 @@ int kvt_cmd_info(int argc, const char **argv)
         error_print(who, "arguments", "cannot be read: out of memory");
         return 1;
     }
-    const int parsed = options_take(context, (char **const[]){ &tier_list });
+    const int parsed = options_take(context, argc, argv, table, (char **const[]){ &tier_list });
     int code = 0;
     uint32_t tiers = 0;
     if (parsed < -1) {

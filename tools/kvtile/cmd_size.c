@@ -583,12 +583,12 @@ static int run_models(const arguments *a, size_question *q)
     return code;
 }
 
-static int run(poptContext popt, arguments *a)
+static int run(poptContext popt, int argc, const char **argv, const struct poptOption *options, arguments *a)
 {
     char **values[N_TEXTS];
     for (size_t i = 0; i < N_TEXTS; i++)
         values[i] = &a->texts[i];
-    const int end = options_take(popt, values);
+    const int end = options_take(popt, argc, argv, options, values);
     if (end < -1) {
         size_say(poptBadOption(popt, POPT_BADOPTION_NOALIAS), "%s: see \"kvtile size --help\"", poptStrerror(end));
         return EXIT_ARGUMENTS;
@@ -659,7 +659,7 @@ int kvt_cmd_size(int argc, const char **argv)
         size_say("arguments", "no memory");
         return EXIT_FAILURE;
     }
-    const int code = run(popt, &a);
+    const int code = run(popt, argc, argv, options, &a);
     for (size_t i = 0; i < N_TEXTS; i++)
         free(a.texts[i]);
     poptFreeContext(popt);
