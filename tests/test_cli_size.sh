@@ -228,12 +228,42 @@ head -c 300 "$e2b" >"$work/truncated.json"
 refuses 1 'truncated.json: is not JSON: line' "$@" size "$work/truncated.json" --json
 "$jq" '.text_config.num_key_value_heads = -1' "$e2b" >"$work/negative.json"
 refuses 1 'num_key_value_heads is -1, but must be a whole number from 1 to 65536' "$@" size "$work/negative.json" --json
-# A type of model that nobody has seen, with fields that are known: it just works; one with fields that are not is said.
+# A type of model that nobody has seen is sized by its fields, and the first line says so.
 "$jq" '.text_config.model_type = "nosuch"' "$e2b" >"$work/type.json"
 numbers 6144 207618048 "$@" size "$work/type.json" --engine logical --json
+"$jq" -e '.model_type == "nosuch" and .known_type == false' "$work/out" >/dev/null || fail "an unknown type in --json"
+"$@" size "$work/type.json" >"$work/out" 2>&1 || fail "an unknown type"
+head -1 "$work/out" | grep -q 'model_type "nosuch" is not known' || fail "an unknown type: $(head -1 "$work/out")"
+"$@" size "$e2b" --json | "$jq" -e '.model_type == "gemma4" and .known_type' >/dev/null || fail "a known type in --json"
+
+# A field of a cache-like name that nobody knows is a refusal, unless it is left out knowingly.
 "$jq" '.text_config.banded_window_size = 77' "$e2b" >"$work/unknown.json"
-"$@" size "$work/unknown.json" >"$work/out" 2>"$work/err" || fail "an unknown field"
-grep -q 'note: .*banded_window_size' "$work/err" || fail "an unknown field: $(cat "$work/err")"
+refuses 1 'banded_window_size is 77, and what that changes' "$@" size "$work/unknown.json"
+"$@" size "$work/unknown.json" --assume banded_window_size=ignored >"$work/out" 2>"$work/err" || fail "--assume"
+grep -q 'note: .*banded_window_size is left out' "$work/err" || fail "--assume: $(cat "$work/err")"
+refuses 2 'must be FIELD=ignored' "$@" size "$work/unknown.json" --assume banded_window_size
+refuses 1 'there is no field banned' "$@" size "$e2b" --assume banned=ignored
+
+# One bad file among many is a message, the others are printed, and the status is not 0.
+"$@" size gemma-4-E2B "$work/unknown.json" GLM-4.7-Flash no/such.json >"$work/out" 2>"$work/err"
+got=$?
+[ "$got" -eq 1 ] || fail "a bad file among good ones: exit code $got"
+grep -q gemma-4-E2B "$work/out" && grep -q GLM-4.7-Flash "$work/out" || fail "a bad file among good ones: $(cat "$work/out")"
+grep -q 'banded_window_size is 77' "$work/err" && grep -q 'no/such.json: ' "$work/err" || fail "a bad file among good ones: $(cat "$work/err")"
+
+# Cross attention: rows of the encoder's tokens.
+"$jq" -n '{model_type: "t5", is_encoder_decoder: true, d_kv: 64, num_heads: 12, num_layers: 12, d_model: 768}' >"$work/t5.json"
+refuses 1 'how many tokens the encoder makes' "$@" size "$work/t5.json"
+numbers 36864 75497472 "$@" size "$work/t5.json" --engine logical --ctx 1024 --encoder 1k --json
+"$jq" -e '.breakdown.cross == 37748736' "$work/out" >/dev/null || fail "cross attention in --json"
+
+# Tensor parallelism, a shared prefix.
+numbers 12288 402653184 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads, of which each rank has one
+numbers 49152 - "$@" size Qwen3-30B-A3B --tp 2 --json
+numbers 54144 - "$@" size GLM-4.7-Flash --tp 4 --json
+refuses 1 'cannot be divided' "$@" size gemma-4-31B --tp 3
+numbers 98304 6442450944 "$@" size Qwen3-30B-A3B --ctx 32k --seqs 3 --shared-prefix 16k --engine logical --json
+refuses 1 'option' "$@" size Qwen3-30B-A3B --shared-prefix 1k --engine mlx
 : >"$work/empty.json"
 refuses 1 'empty.json: ' "$@" size "$work/empty.json"
 

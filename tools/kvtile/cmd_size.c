@@ -18,6 +18,8 @@
 #include "tools/kvtile/nearest.h"
 #include "tools/kvtile/size.h"
 #include "tools/model/description.h"
+#include "tools/model/shard.h"
+#include "tools/model/weights.h"
 #include "tools/options.h"
 
 #define EXIT_ARGUMENTS 2
@@ -40,13 +42,19 @@ static const char help[] =
     "  --rope S           kvtile, logical: the rotary part of MLA's rows in a scheme of its own, as kvt_attend wants them\n"
     "  --ctx N,...        tokens of context of each sequence (default 32k). k and m stand for 1024 and 1024 * 1024; 65k,\n"
     "                     131k, 262k and 524k for the powers of two that people write so\n"
-    "  --seqs N           sequences (default 1)\n"
+    "  --seqs N           sequences (default 1): users at the same time, each with its own --ctx\n"
+    "  --shared-prefix N  kvtile, logical, vllm: the sequences begin with the same N tokens, which are stored once\n"
+    "  --encoder N        tokens that the encoder of T5, Whisper or Llama 3.2 Vision makes, for cross attention\n"
+    "  --tp N             one of N ranks of tensor parallelism: KV heads are divided, or copied when there are fewer\n"
+    "  --assume F=ignored,...  leave out fields of config.json that are not known, instead of refusing\n"
     "  --engine E         whose rules: kvtile (default), logical, llama.cpp, vllm, transformers, mlx; see --list\n"
     "\n"
     "What fits:\n"
     "  --budget BYTES     memory, such as 6GiB or 900MB: says whether this fits, the longest context and the most sequences\n"
     "  --weights BYTES    of it, taken by the model's weights\n"
+    "  --with-weights     of it, as many as the files hold: a GGUF (all parts), safetensors or their index beside config.json\n"
     "  --reserve BYTES    and by anything else\n"
+    "  --draft MODEL      a second model that drafts beside the first: its cache (and weights) count too\n"
     "\n"
     "Options of engines:\n"
     "  --ubatch N         llama.cpp: tokens of a batch (512); vllm: max_num_batched_tokens, mlx: prefill_step_size (both: what\n"
@@ -54,7 +62,7 @@ static const char help[] =
     "  --no-unified       llama.cpp: each sequence has its part of the context for itself (--unified: they share it, default)\n"
     "  --swa-full         llama.cpp: sliding layers keep the whole context\n"
     "  --flash-attn WORD  llama.cpp: on (default) or off\n"
-    "  --draft N          llama.cpp: tokens drafted by the model's own MTP layers\n"
+    "  --draft N          a number: llama.cpp: tokens drafted by the model's own MTP layers\n"
     "  --block-size N     vllm: tokens of a block (16)\n"
     "  --centring WORD    kvtile: none (default), sequence, page or own\n"
     "  --fp8-block WORD   kvtile, logical: channels that share a scale of e4m3 or e5m2: row (default), 32, 64, 128\n"
@@ -62,7 +70,8 @@ static const char help[] =
     "\n"
     "How it is shown:\n"
     "  --json             one JSON object in bytes, or a list of them\n"
-    "  --plot FILE.svg    memory against context, drawn by gnuplot\n"
+    "  --explain          one line for each group of layers: the formula with its numbers\n"
+    "  --plot FILE.svg    memory against context, drawn by gnuplot; with --budget a line for what fits\n"
     "  --table            a table of the models named, or of six well-known ones in four schemes\n"
     "  --list             the built-in models, and the engines with their schemes\n"
     "  --help             this text\n"
@@ -101,12 +110,16 @@ enum {
     TEXT_FP8_BLOCK,
     TEXT_FP8_SCALE,
     TEXT_PLOT,
+    TEXT_PREFIX,
+    TEXT_ENCODER,
+    TEXT_TP,
+    TEXT_ASSUME,
     N_TEXTS
 };
 
 typedef struct arguments {
     char *texts[N_TEXTS];
-    int unified, no_unified, swa_full, json, table, list, help;
+    int unified, no_unified, swa_full, json, table, list, help, with_weights, explain;
     const char **names; /* of models; belong to popt */
     size_t n_names;
 } arguments;
@@ -342,6 +355,10 @@ static int parse_memory(const arguments *a, size_question *q)
         int text;
         uint64_t *bytes;
     } sizes[] = { { "--budget", TEXT_BUDGET, &q->budget }, { "--weights", TEXT_WEIGHTS, &q->weights }, { "--reserve", TEXT_RESERVE, &q->reserve } };
+    if (a->with_weights && (!q->budget_given || a->texts[TEXT_WEIGHTS])) {
+        size_say("--with-weights", q->budget_given ? "contradicts --weights" : "is a part of a budget: give --budget too");
+        return EXIT_ARGUMENTS;
+    }
     for (size_t i = 0; i < 3; i++) {
         const char *text = a->texts[sizes[i].text];
         if (text && !q->budget_given) {
@@ -353,6 +370,12 @@ static int parse_memory(const arguments *a, size_question *q)
             return code;
     }
     return 0;
+}
+
+/* --draft is a number of tokens, or a model. */
+static bool names_tokens(const char *draft)
+{
+    return draft && *draft && strspn(draft, "0123456789") == strlen(draft);
 }
 
 /* An option of an engine that another one was asked for is a mistake, not something to ignore. */
@@ -370,7 +393,8 @@ static int refuse_foreign(const arguments *a, kvt_engine engine)
         { "--no-unified", a->no_unified, { llama }, "llama.cpp" },
         { "--swa-full", a->swa_full, { llama }, "llama.cpp" },
         { "--flash-attn", a->texts[TEXT_FLASH], { llama }, "llama.cpp" },
-        { "--draft", a->texts[TEXT_DRAFT], { llama }, "llama.cpp" },
+        { "--draft", names_tokens(a->texts[TEXT_DRAFT]), { llama }, "llama.cpp" },
+        { "--shared-prefix", a->texts[TEXT_PREFIX], { tiles, rows, vllm }, "kvtile, logical or vllm" },
         { "--block-size", a->texts[TEXT_BLOCK], { vllm }, "vllm" },
         { "--centring", a->texts[TEXT_CENTRING], { tiles }, "kvtile" },
         { "--fp8-block", a->texts[TEXT_FP8_BLOCK], { tiles, rows }, "kvtile or logical" },
@@ -406,7 +430,7 @@ static int parse_engine_options(const arguments *a, kvt_size_request *r)
     uint32_t off, centring, block, scale;
     int code = refuse_foreign(a, r->engine);
     if (code || (code = parse_small("--ubatch", a->texts[TEXT_UBATCH], &r->batch_tokens)) ||
-        (code = parse_small("--draft", a->texts[TEXT_DRAFT], &r->draft_tokens)) ||
+        (code = parse_small("--draft", names_tokens(a->texts[TEXT_DRAFT]) ? a->texts[TEXT_DRAFT] : NULL, &r->draft_tokens)) ||
         (code = parse_small("--block-size", a->texts[TEXT_BLOCK], &r->block_tokens)) ||
         (code = parse_word("--flash-attn", a->texts[TEXT_FLASH], flash, &off)) ||
         (code = parse_word("--centring", a->texts[TEXT_CENTRING], centrings, &centring)) ||
@@ -431,6 +455,14 @@ static int parse_question(const arguments *a, size_question *q)
     int code = a->texts[TEXT_ENGINE] ? parse_engine(a->texts[TEXT_ENGINE], &q->request.engine) : 0;
     if (code == 0 && a->texts[TEXT_SEQS])
         code = parse_count("--seqs", a->texts[TEXT_SEQS], 1, UINT64_MAX, &q->request.sequences);
+    if (code == 0 && a->texts[TEXT_PREFIX])
+        code = parse_count("--shared-prefix", a->texts[TEXT_PREFIX], 1, UINT64_MAX, &q->request.shared_prefix);
+    if (code == 0 && a->texts[TEXT_ENCODER])
+        code = parse_count("--encoder", a->texts[TEXT_ENCODER], 1, UINT64_MAX, &q->request.encoder_tokens);
+    if (code == 0)
+        code = parse_small("--tp", a->texts[TEXT_TP], &q->ranks);
+    q->ranks = q->ranks ? q->ranks : 1;
+    q->explain = a->explain;
     if (code == 0)
         code = parse_types(a, q);
     if (code == 0)
@@ -560,27 +592,115 @@ static int answer(const arguments *a, size_question *q)
     return code;
 }
 
+/* A model that was asked for, and all that belongs to it. */
+typedef struct found_model {
+    model_description description; /* of a file */
+    model_description rank;        /* its part on one rank */
+    const kvt_model *model;
+    uint64_t weights;
+} found_model;
+
+static void free_model(found_model *found)
+{
+    description_free(&found->description);
+    description_free(&found->rank);
+}
+
+static int take_model(const arguments *a, const size_question *q, const char *const *assumed, const char *text, found_model *found)
+{
+    error_text error;
+    found->description.assumed = assumed;
+    const int code = find_model(text, &found->description, &found->model);
+    if (code)
+        return code;
+    if (a->with_weights && model_weights(text, &found->weights, &error) != 0) {
+        size_say(text, "--with-weights: %s", error.text);
+        return EXIT_FAILURE;
+    }
+    if (q->ranks == 1)
+        return 0;
+    if (model_shard(found->model, q->ranks, &found->rank, &error) != 0) {
+        size_say(found->model->name, "%s", error.text);
+        return EXIT_FAILURE;
+    }
+    found->model = &found->rank.model;
+    return 0;
+}
+
+/* FIELD=ignored,... to names; in place. */
+static int parse_assumed(char *text, const char **names)
+{
+    static const char ending[] = "=ignored";
+    size_t n = 0;
+    if (!text)
+        return 0;
+    const int code = split("--assume", text, names, &n);
+    for (size_t i = 0; i < n && code == 0; i++) {
+        char *end = strstr(names[i], ending);
+        if (!end || end == names[i] || end[sizeof ending - 1]) {
+            size_say("--assume", "\"%.60s\" must be FIELD=ignored", names[i]);
+            return EXIT_ARGUMENTS;
+        }
+        *end = '\0';
+    }
+    return code;
+}
+
+/* All that can be read, in order: *code is 0, or what the first that cannot ended with. Its message is out by then. */
+static void take_models(const arguments *a, size_question *q, const char *const *assumed, found_model *found, bool *unknown, int *code)
+{
+    const size_t asked = q->n_models;
+    q->n_models = 0;
+    for (size_t i = 0; i < asked; i++) {
+        found_model *one = &found[q->n_models];
+        const int failed = take_model(a, q, assumed, a->n_names ? a->names[i] : well_known[i], one);
+        *code = *code ? *code : failed;
+        if (failed) {
+            free_model(one);
+            *one = (found_model){ 0 };
+            continue;
+        }
+        q->models[q->n_models] = one->model;
+        q->notes[q->n_models] = one->description.notes;
+        q->model_weights[q->n_models] = one->weights;
+        unknown[q->n_models++] = one->description.unknown_type;
+    }
+}
+
 static int run_models(const arguments *a, size_question *q)
 {
-    q->n_models = a->n_names ? a->n_names : N_WELL_KNOWN;
-    model_description *descriptions = calloc(q->n_models, sizeof *descriptions);
-    q->models = calloc(q->n_models, sizeof *q->models);
-    q->notes = calloc(q->n_models, sizeof *q->notes);
-    int code = descriptions && q->models && q->notes ? 0 : EXIT_FAILURE;
+    const char *assumed[SIZE_MAX_LIST + 1] = { NULL };
+    int code = parse_assumed(a->texts[TEXT_ASSUME], assumed), bad = 0;
+    if (code)
+        return code;
+    const bool drafts = a->texts[TEXT_DRAFT] && !names_tokens(a->texts[TEXT_DRAFT]);
+    const size_t asked = q->n_models = a->n_names ? a->n_names : N_WELL_KNOWN;
+    found_model *found = calloc(asked, sizeof *found), draft = { .weights = 0 };
+    bool *unknown = calloc(asked, sizeof *unknown);
+    q->models = calloc(asked, sizeof *q->models);
+    q->notes = calloc(asked, sizeof *q->notes);
+    q->model_weights = calloc(asked, sizeof *q->model_weights);
+    q->unknown_types = unknown;
+    code = found && unknown && q->models && q->notes && q->model_weights ? 0 : EXIT_FAILURE;
     if (code)
         size_say("MODEL", "no memory");
-    for (size_t i = 0; i < q->n_models && code == 0; i++) {
-        code = find_model(a->n_names ? a->names[i] : well_known[i], &descriptions[i], &q->models[i]);
-        q->notes[i] = descriptions[i].notes;
+    if (code == 0 && drafts)
+        code = take_model(a, q, assumed, a->texts[TEXT_DRAFT], &draft);
+    q->draft = drafts ? draft.model : NULL;
+    q->draft_weights = draft.weights;
+    if (code == 0) {
+        take_models(a, q, assumed, found, unknown, &bad);
+        code = q->n_models ? answer(a, q) : bad;
     }
-    if (code == 0)
-        code = answer(a, q);
-    for (size_t i = 0; descriptions && i < q->n_models; i++)
-        description_free(&descriptions[i]);
-    free(descriptions);
+    for (size_t i = 0; found && i < asked; i++)
+        free_model(&found[i]);
+    free_model(&draft);
+    free(found);
+    free(unknown);
     free(q->models);
     free(q->notes);
-    return code;
+    free(q->model_weights);
+    return code ? code : bad;
 }
 
 static int run(poptContext popt, int argc, const char **argv, const struct poptOption *options, arguments *a)
@@ -644,6 +764,12 @@ int kvt_cmd_size(int argc, const char **argv)
                                           TEXT("fp8-block", TEXT_FP8_BLOCK),
                                           TEXT("fp8-scale", TEXT_FP8_SCALE),
                                           TEXT("plot", TEXT_PLOT),
+                                          TEXT("shared-prefix", TEXT_PREFIX),
+                                          TEXT("encoder", TEXT_ENCODER),
+                                          TEXT("tp", TEXT_TP),
+                                          TEXT("assume", TEXT_ASSUME),
+                                          FLAG("with-weights", '\0', with_weights),
+                                          FLAG("explain", '\0', explain),
                                           FLAG("unified", '\0', unified),
                                           FLAG("no-unified", '\0', no_unified),
                                           FLAG("swa-full", '\0', swa_full),

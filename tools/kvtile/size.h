@@ -6,13 +6,20 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #define SIZE_MAX_LIST 32 /* schemes, contexts */
 
 /* Everything that was asked. */
 typedef struct size_question {
     const kvt_model **models;
-    const char **notes; /* for each model, "" when all of it was understood */
+    const char **notes;        /* for each model, "" when all of it was understood */
+    const bool *unknown_types; /* of each model: nobody has looked at its type */
+    uint64_t *model_weights;   /* bytes of each model's weights, with --with-weights; else 0 */
+    const kvt_model *draft;    /* a model that drafts beside each; NULL: none */
+    uint64_t draft_weights;
+    uint32_t ranks; /* of tensor parallelism: models are those of one rank; 1: whole */
+    bool explain;
     size_t n_models;
     kvt_size_request request; /* but for the types and the context */
     const char *k_types[SIZE_MAX_LIST];
@@ -33,10 +40,16 @@ typedef struct size_answer {
     kvt_size_request request;
     kvt_size_report report;
     kvt_group_size *groups; /* of each group of the model */
+    const kvt_model *draft; /* NULL: none */
+    uint64_t draft_bytes;   /* its cache at the same context */
+    uint64_t total;         /* of both */
+    bool unknown_type;
 } size_answer;
 
-/* Bytes of the budget that are left for the cache; 0 when the weights and the reserve take it all. */
-uint64_t size_cache_budget(const size_question *question);
+/* Bytes of the budget that are left for the cache; 0 when the weights and the reserve take it all. `model`: of that one, or SIZE_NO_MODEL: of one
+ * whose weights are not counted. */
+#define SIZE_NO_MODEL SIZE_MAX
+uint64_t size_cache_budget(const size_question *question, size_t model);
 
 /* 0, or an exit code after a message. The functions below return the same. */
 int size_answer_make(const size_question *question, size_t model, size_t type, uint64_t context, size_answer *answer);

@@ -54,7 +54,7 @@ static int write_points(const size_question *question, size_t model, size_t type
         const int code = size_answer_make(question, model, type, context, &answer);
         if (code)
             return code;
-        fprintf(data, "%" PRIu64 "\t%.9g\n", context, (double)answer.report.total_bytes / 1048576);
+        fprintf(data, "%" PRIu64 "\t%.9g\n", context, (double)answer.total / 1048576);
         size_answer_free(&answer);
     }
     fprintf(data, "\n\n");
@@ -84,8 +84,9 @@ static script make_script(const size_question *question)
     char limit[160] = "";
     const size_t lines = question->n_models * question->n_types;
     if (question->budget_given)
-        snprintf(limit, sizeof limit, ", %.9g with lines lc 'black' lw 0.7 title '%s for the cache'", (double)size_cache_budget(question) / 1048576,
-                 number_binary(size_cache_budget(question)).text);
+        snprintf(limit, sizeof limit, ", %.9g with lines lc 'black' lw 0.7 title '%s for the cache'",
+                 (double)size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL) / 1048576,
+                 number_binary(size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL)).text);
     snprintf(made.text, sizeof made.text,
              "set terminal svg size 720,%zu font 'sans-serif,22' dynamic background 'white' linewidth 2 noenhanced; "
              "set key outside bottom center vertical maxcols 1 Left reverse samplen 2; "

@@ -63,12 +63,20 @@ static const char *plural(uint64_t count)
 
 /* ---- budgets --------------------------------------------------------------------------------------------------------------------- */
 
-uint64_t size_cache_budget(const size_question *question)
+/* Of the weights a rank has its share, about. */
+static uint64_t share(const size_question *question, uint64_t bytes)
 {
-    uint64_t other;
-    if (__builtin_add_overflow(question->weights, question->reserve, &other) || other > question->budget)
+    return bytes / question->ranks + (bytes % question->ranks != 0);
+}
+
+uint64_t size_cache_budget(const size_question *question, size_t model)
+{
+    uint64_t other = question->weights;
+    if (__builtin_add_overflow(other, question->reserve, &other) || __builtin_add_overflow(other, share(question, question->draft_weights), &other))
         return 0;
-    return question->budget - other;
+    if (model != SIZE_NO_MODEL && __builtin_add_overflow(other, share(question, question->model_weights[model]), &other))
+        return 0;
+    return other > question->budget ? 0 : question->budget - other;
 }
 
 static int fail(const kvt_model *model, const kvt_size_request *request, kvt_status status)
@@ -78,17 +86,56 @@ static int fail(const kvt_model *model, const kvt_size_request *request, kvt_sta
     return EXIT_FAILURE;
 }
 
+/* What the cache takes, and that of a model that drafts beside it. */
+static kvt_status total_bytes(const size_answer *answer, const kvt_size_request *request, uint64_t *total)
+{
+    kvt_size_report report;
+    kvt_status status = kvt_size(answer->model, request, &report, NULL);
+    *total = status == KVT_OK ? report.total_bytes : 0;
+    if (status != KVT_OK || !answer->draft)
+        return status;
+    status = kvt_size(answer->draft, request, &report, NULL);
+    return status == KVT_OK && __builtin_add_overflow(*total, report.total_bytes, total) ? KVT_ERR_OVERFLOW : status;
+}
+
+/* The largest value of a field of `request`, from `low` on, that fits; totals never fall as it grows. BUDGET: not even `low` does. */
+static kvt_status largest_with_draft(const size_answer *answer, kvt_size_request *request, uint64_t *field, uint64_t low, uint64_t budget)
+{
+    uint64_t total, high = UINT64_MAX;
+    *field = low;
+    const kvt_status status = total_bytes(answer, request, &total);
+    if (status != KVT_OK || total > budget)
+        return status != KVT_OK ? status : KVT_ERR_BUDGET;
+    while (low < high) {
+        *field = low + (high - low) / 2 + (high - low) % 2;
+        if (total_bytes(answer, request, &total) == KVT_OK && total <= budget)
+            low = *field;
+        else
+            high = *field - 1;
+    }
+    *field = low;
+    return KVT_OK;
+}
+
 int size_longest_context(const size_answer *answer, uint64_t budget, uint64_t *context)
 {
+    kvt_size_request request = answer->request;
     *context = 0;
-    const kvt_status status = kvt_size_longest_context(answer->model, &answer->request, budget, context);
+    const kvt_status status = answer->draft ? largest_with_draft(answer, &request, &request.context, 0, budget)
+                                            : kvt_size_longest_context(answer->model, &request, budget, context);
+    if (answer->draft && status == KVT_OK)
+        *context = request.context;
     return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
 }
 
 int size_most_sequences(const size_answer *answer, uint64_t budget, uint64_t *sequences)
 {
+    kvt_size_request request = answer->request;
     *sequences = 0;
-    const kvt_status status = kvt_size_most_sequences(answer->model, &answer->request, budget, sequences);
+    const kvt_status status = answer->draft ? largest_with_draft(answer, &request, &request.sequences, 1, budget)
+                                            : kvt_size_most_sequences(answer->model, &request, budget, sequences);
+    if (answer->draft && status == KVT_OK)
+        *sequences = request.sequences;
     return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
 }
 
@@ -115,7 +162,11 @@ static number context_text(const size_answer *answer, uint64_t context)
 
 int size_answer_make(const size_question *question, size_t model, size_t type, uint64_t context, size_answer *answer)
 {
-    *answer = (size_answer){ .model = question->models[model], .notes = question->notes[model], .request = question->request };
+    *answer = (size_answer){ .model = question->models[model],
+                             .notes = question->notes[model],
+                             .request = question->request,
+                             .draft = question->draft,
+                             .unknown_type = question->unknown_types[model] };
     answer->request.k_type = question->k_types[type];
     answer->request.v_type = question->v_types[type];
     answer->request.context = context;
@@ -124,11 +175,21 @@ int size_answer_make(const size_question *question, size_t model, size_t type, u
         size_say(answer->model->name, "no memory");
         return EXIT_FAILURE;
     }
-    const kvt_status status = kvt_size(answer->model, &answer->request, &answer->report, answer->groups);
+    kvt_status status = kvt_size(answer->model, &answer->request, &answer->report, answer->groups);
+    const kvt_model *wrong = answer->model;
+    if (status == KVT_OK && answer->draft) {
+        wrong = answer->draft;
+        kvt_size_report draft;
+        status = kvt_size(answer->draft, &answer->request, &draft, NULL);
+        answer->draft_bytes = status == KVT_OK ? draft.total_bytes : 0;
+    }
+    if (status == KVT_OK && __builtin_add_overflow(answer->report.total_bytes, answer->draft_bytes, &answer->total))
+        status = KVT_ERR_OVERFLOW;
     if (status == KVT_OK)
         return 0;
+    const kvt_size_request request = answer->request;
     size_answer_free(answer);
-    return fail(answer->model, &answer->request, status);
+    return fail(wrong, &request, status);
 }
 
 void size_answer_free(size_answer *answer)
@@ -161,9 +222,12 @@ const char *size_engine_note(kvt_engine engine, const kvt_model *model, char tex
 }
 
 /* What was asked, in a line, and whose rules are followed. */
-static void print_heading(const size_answer *answer)
+static void print_heading(const size_question *question, const size_answer *answer)
 {
     const kvt_size_request *r = &answer->request;
+    if (answer->unknown_type)
+        printf("model_type \"%s\" is not known: sized by the plain rule, from its fields alone\n",
+               answer->model->model_type ? answer->model->model_type : answer->model->architecture);
     printf("%s: keys %s, values %s, %s%s%s%s token%s of context%s %s sequence%s\n%s\n", answer->model->name, r->k_type, r->v_type,
            r->rope_type ? "rotary parts of latents " : "", r->rope_type ? r->rope_type : "", r->rope_type ? ", " : "",
            number_grouped(r->context).text, plural(r->context), is_shared(r) ? ", shared by" : ",", number_grouped(r->sequences).text,
@@ -172,6 +236,8 @@ static void print_heading(const size_answer *answer)
     if (*size_engine_note(r->engine, answer->model, text))
         printf("%s\n", text);
     printf("\n");
+    if (question->ranks > 1)
+        printf("each of %u ranks of tensor parallelism holds:\n\n", (unsigned)question->ranks);
 }
 
 static void print_groups(const size_answer *answer)
@@ -208,9 +274,42 @@ static void print_padding(const size_answer *answer)
     }
 }
 
+/* Bytes that one layer's row takes, and how many rows there are: the sum that makes a group's bytes. */
+static void print_formula(const size_answer *answer, const kvt_layer_group *g, const kvt_group_size *size)
+{
+    const kvt_size_request *r = &answer->request;
+    printf("%s: %s layer%s", kvt_layer_kind_name(g->kind), number_grouped(size->layers).text, plural(size->layers));
+    if (size->bytes == 0) {
+        printf(" that store nothing\n");
+        return;
+    }
+    const uint64_t row = size->layers ? size->bytes_per_token / size->layers : 0, rows = row * size->layers * size->allocated_rows;
+    if (row) {
+        printf(" * %s bytes a row (%" PRIu32 " head%s * ", number_grouped(row).text, g->kv_heads, plural(g->kv_heads));
+        if (g->v_dim)
+            printf("(%" PRIu32 " channels in %s + %" PRIu32 " in %s)", g->k_dim, r->k_type, g->v_dim, r->v_type);
+        else
+            printf("%" PRIu32 " channels in %s", g->k_dim, r->k_type);
+        printf(") * %s rows", number_grouped(size->allocated_rows).text);
+    }
+    if (size->state_bytes)
+        printf("%s%s bytes of state", row ? " + " : ": ", number_grouped(size->state_bytes).text);
+    const uint64_t rest = size->bytes - rows - size->state_bytes;
+    if (rest)
+        printf(" + %s bytes that pages and states are filled up with", number_grouped(rest).text);
+    printf(" = %s bytes\n", number_grouped(size->bytes).text);
+}
+
+static void print_formulas(const size_answer *answer)
+{
+    printf("\n");
+    for (size_t i = 0; i < answer->model->n_groups; i++)
+        print_formula(answer, &answer->model->groups[i], &answer->groups[i]);
+}
+
 static int print_budget(const size_question *question, const size_answer *answer)
 {
-    const uint64_t budget = size_cache_budget(question);
+    const uint64_t budget = size_cache_budget(question, 0);
     uint64_t context, sequences;
     int code = size_longest_context(answer, budget, &context);
     if (code == 0 && !answer->request.separate_streams)
@@ -219,8 +318,12 @@ static int print_budget(const size_question *question, const size_answer *answer
         return code;
 
     printf("\n");
+    if (question->model_weights[0])
+        print_total("weights", share(question, question->model_weights[0]));
+    if (question->draft_weights)
+        print_total("weights of the draft model", share(question, question->draft_weights));
     print_total("budget for the cache", budget);
-    printf("%-34s %20s\n", "does this fit", answer->report.total_bytes <= budget ? "yes" : "no");
+    printf("%-34s %20s\n", "does this fit", answer->total <= budget ? "yes" : "no");
     if (context == 0)
         printf("%-34s %20s\n", "longest context that fits", "none");
     else
@@ -242,7 +345,7 @@ int size_print_model(const size_question *question)
         return code;
 
     const kvt_size_report *report = &answer.report;
-    print_heading(&answer);
+    print_heading(question, &answer);
     print_groups(&answer);
     printf("\n%-34s %20s bytes\n", "each further token", number_growth(report).text);
     if (report->window_bytes_per_token)
@@ -254,8 +357,15 @@ int size_print_model(const size_question *question)
     print_part("rounding up to pages or cells", report->rounding_bytes);
     print_part("sliding windows", report->window_bytes);
     print_part("recurrent state", report->state_bytes);
+    print_part("cross attention", report->cross_bytes);
     print_total("total", report->total_bytes);
+    if (answer.draft) {
+        print_total(answer.draft->name, answer.draft_bytes);
+        print_total("total with the draft model", answer.total);
+    }
     print_padding(&answer);
+    if (question->explain)
+        print_formulas(&answer);
     if (question->budget_given)
         code = print_budget(question, &answer);
     size_answer_free(&answer);
@@ -313,7 +423,7 @@ static int print_row(const size_question *question, table_widths w, size_t model
         if (c == 0)
             printf("%-*s  %-*s %11s", w.name, type == 0 ? answer.model->name : "", w.type, type_text(question, type).text,
                    number_growth(&answer.report).text);
-        printf(" %13s%s", number_binary(answer.report.total_bytes).text, answer.report.total_bytes > budget ? "*" : " ");
+        printf(" %13s%s", number_binary(answer.total).text, answer.total > budget ? "*" : " ");
         uint64_t longest;
         const int failed = c + 1 == question->n_contexts ? size_longest_context(&answer, budget, &longest) : 0;
         if (c + 1 == question->n_contexts && !failed)
@@ -349,8 +459,13 @@ int size_print_table(const size_question *question)
     if (code)
         return code;
     const table_widths w = measure(question);
-    const uint64_t budget = size_cache_budget(question);
+    const uint64_t budget = size_cache_budget(question, SIZE_NO_MODEL);
     const kvt_size_request *r = &question->request;
+    for (size_t i = 0; i < question->n_models; i++) {
+        if (question->unknown_types[i])
+            printf("model_type \"%s\" of %s is not known: sized by the plain rule, from its fields alone\n",
+                   question->models[i]->model_type ? question->models[i]->model_type : question->models[i]->architecture, question->models[i]->name);
+    }
     printf("KV cache of %s sequence%s%s: %s\n\n", number_grouped(r->sequences).text, plural(r->sequences),
            is_shared(r) ? " that share the context" : "", kvt_engine_title(r->engine));
 
@@ -366,7 +481,7 @@ int size_print_table(const size_question *question)
     for (size_t i = 0; i < question->n_models * question->n_types && code == 0; i++) {
         if (i && question->n_types > 1 && i % question->n_types == 0)
             printf("\n");
-        code = print_row(question, w, i / question->n_types, i % question->n_types, budget);
+        code = print_row(question, w, i / question->n_types, i % question->n_types, size_cache_budget(question, i / question->n_types));
     }
     if (code)
         return code;
@@ -417,17 +532,17 @@ static json_t *count_or_null(uint64_t count)
     return count ? json_integer(count > INT64_MAX ? INT64_MAX : integer(count)) : json_null();
 }
 
-static int budget_json(const size_question *question, const size_answer *answer, json_t **object)
+static int budget_json(const size_question *question, size_t model, const size_answer *answer, json_t **object)
 {
-    const uint64_t budget = size_cache_budget(question);
+    const uint64_t budget = size_cache_budget(question, model);
     uint64_t context, sequences = 0;
     int code = size_longest_context(answer, budget, &context);
     if (code == 0 && !answer->request.separate_streams)
         code = size_most_sequences(answer, budget, &sequences);
     if (code == 0)
         *object = json_pack("{s:I, s:I, s:I, s:I, s:b, s:o, s:o}", "bytes", integer(question->budget), "weights", integer(question->weights),
-                            "reserve", integer(question->reserve), "for_cache", integer(budget), "fits", answer->report.total_bytes <= budget,
-                            "longest_context", count_or_null(context), "most_sequences", count_or_null(sequences));
+                            "reserve", integer(question->reserve), "for_cache", integer(budget), "fits", answer->total <= budget, "longest_context",
+                            count_or_null(context), "most_sequences", count_or_null(sequences));
     return code;
 }
 
@@ -438,26 +553,33 @@ static json_t *growth_json(const kvt_size_report *report)
     return json_real((double)report->growing_bytes / (double)report->growing_tokens);
 }
 
-static int answer_json(const size_question *question, const size_answer *answer, json_t **object)
+static int answer_json(const size_question *question, size_t model, const size_answer *answer, json_t **object)
 {
     const kvt_size_request *request = &answer->request;
     const kvt_size_report *r = &answer->report;
     json_t *budget = NULL;
     int code = 0;
     if (question->budget_given)
-        code = budget_json(question, answer, &budget);
+        code = budget_json(question, model, answer, &budget);
     if (code)
         return code;
     char text[SIZE_ENGINE_NOTE];
-    *object = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, s:s, s:s}", "model",
-        answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme", request->v_type, "rope_scheme",
-        request->rope_type, "context", integer(request->context), "sequences", integer(request->sequences), "bytes_per_token", "growing",
-        growth_json(r), "growing_bytes", integer(r->growing_bytes), "growing_tokens", integer(r->growing_tokens), "window",
-        integer(r->window_bytes_per_token), "state_bytes_per_sequence", integer(r->state_bytes_per_sequence), "breakdown", "payload",
-        integer(r->payload_bytes), "scales", integer(r->scale_bytes), "padding", integer(r->padding_bytes), "rounding", integer(r->rounding_bytes),
-        "window", integer(r->window_bytes), "state", integer(r->state_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer),
-        "budget", budget, "notes", answer->notes, "engine_note", size_engine_note(request->engine, answer->model, text));
+    json_t *draft = answer->draft ? json_pack("{s:s, s:I, s:I}", "model", answer->draft->name, "bytes", integer(answer->draft_bytes), "total_bytes",
+                                              integer(answer->total))
+                                  : NULL;
+    *object =
+        json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, "
+                  "s:s, s:s, s:s?, s:b, s:I, s:o*}",
+                  "model", answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme", request->v_type,
+                  "rope_scheme", request->rope_type, "context", integer(request->context), "sequences", integer(request->sequences),
+                  "bytes_per_token", "growing", growth_json(r), "growing_bytes", integer(r->growing_bytes), "growing_tokens",
+                  integer(r->growing_tokens), "window", integer(r->window_bytes_per_token), "state_bytes_per_sequence",
+                  integer(r->state_bytes_per_sequence), "breakdown", "payload", integer(r->payload_bytes), "scales", integer(r->scale_bytes),
+                  "padding", integer(r->padding_bytes), "rounding", integer(r->rounding_bytes), "window", integer(r->window_bytes), "state",
+                  integer(r->state_bytes), "cross", integer(r->cross_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer),
+                  "budget", budget, "notes", answer->notes, "engine_note", size_engine_note(request->engine, answer->model, text), "model_type",
+                  answer->model->model_type ? answer->model->model_type : answer->model->architecture, "known_type", !answer->unknown_type, "ranks",
+                  integer(question->ranks), "draft", draft);
     return 0;
 }
 
@@ -479,7 +601,7 @@ int size_print_json(const size_question *question)
             size_say("--json", "cannot hold numbers above %" PRId64 ": ask for less context or fewer sequences", INT64_MAX);
             code = EXIT_FAILURE;
         } else {
-            code = answer_json(question, &answer, &object);
+            code = answer_json(question, i / question->n_contexts / question->n_types, &answer, &object);
         }
         size_answer_free(&answer);
         if (code == 0 && json_array_append_new(list, object) != 0) {

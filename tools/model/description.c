@@ -74,7 +74,7 @@ void description_finish(model_description *description)
 void description_free(model_description *description)
 {
     free(description->groups);
-    *description = (model_description){ 0 };
+    *description = (model_description){ .assumed = description->assumed };
 }
 
 void description_note(model_description *description, const char *format, ...)
@@ -143,7 +143,7 @@ static int make_name(const char *path, char *shown, size_t room, error_text *err
 int model_read_file(const char *path, model_description *description, error_text *error)
 {
     file_map file;
-    *description = (model_description){ 0 };
+    *description = (model_description){ .assumed = description->assumed };
     if (file_map_open(&file, path, error) != 0)
         return -1;
     int result;

@@ -4,11 +4,12 @@
 
 #include <kvtile/size.h>
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "tools/io/error.h"
 
-/* Starts as { 0 }. `model` points into the struct itself: do not copy it. */
+/* Starts as { 0 }, or with `assumed` alone. `model` points into the struct itself: do not copy it. */
 typedef struct model_description {
     kvt_model model; /* complete after description_finish */
     kvt_layer_group *groups;
@@ -17,7 +18,9 @@ typedef struct model_description {
     char type[72];       /* model_type or architecture, which `model` points to: ASCII */
     const char *kv_type; /* for model.kv_type: static */
     uint64_t encoder_tokens;
-    char notes[400]; /* sentences for people: fields that may matter and are not understood; "" when all is understood */
+    char notes[400];            /* sentences for people: what was taken for granted; "" when nothing was */
+    bool unknown_type;          /* nobody has looked at this type: what its fields say is all that is known */
+    const char *const *assumed; /* names of fields that are left out when they are not understood, and NULL; or NULL */
 } model_description;
 
 /* Adds a cache of `one->count` layers: to the group that is like it, or as a new group. 0, or -1 with the error: no memory. */

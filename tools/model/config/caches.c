@@ -1,35 +1,17 @@
 /* What a layer of each kind keeps, and the groups that all layers make. */
 #include "tools/model/config/config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_GROUPS 64 /* models have at most 5; each layer is compared with each group */
-
-/* Types that have as many KV heads as query heads when the number of KV heads is not given. */
-static const char *const kv_heads_as_queries[] = {
-    "llama",    "phi",    "phi3", "olmo",    "olmo2", "olmo3", "olmoe",  "cohere", "cohere2",     "granite",   "granitemoe", "granitemoehybrid",
-    "gpt_neox", "gptj",   "gpt2", "codegen", "opt",   "bloom", "falcon", "mpt",    "gpt_bigcode", "persimmon", "baichuan",   "internlm2",
-    "minicpm",  "xverse", NULL,
-};
 
 /* ---- rows of attention ----------------------------------------------------------------------------------------------------------- */
 
 static bool get_heads(const config_reader *r, const char *field, uint32_t *heads)
 {
     return config_get_u32(r, field, KVT_MAX_HEADS, heads);
-}
-
-static bool get_kv_heads(const config_reader *r, uint32_t *heads)
-{
-    const char *field = config_name_of(r, NAMES("num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads"));
-    bool single = false, falcon_2 = false;
-    if (!config_get_flag(r, "multi_query", &single) || !config_get_flag(r, "new_decoder_architecture", &falcon_2))
-        return false;
-    if (single && !falcon_2) {
-        *heads = 1;
-        return true;
-    }
-    return !config_has(r, field) && config_is_type(r, kv_heads_as_queries) ? config_get_query_heads(r, heads) : get_heads(r, field, heads);
 }
 
 /* Full layers of Gemma 4 have their own number of KV heads, but only where attention_k_eq_v is true. */
@@ -43,12 +25,27 @@ static bool get_global_heads(const config_reader *r, uint32_t *heads)
     return !k_eq_v || get_heads(r, "num_global_key_value_heads", heads);
 }
 
+/* An integer of an object, when it is there. */
+static bool get_of_object(const config_reader *r, const char *object, const char *field, uint32_t high, uint32_t *result)
+{
+    char name[100];
+    json_int_t number = 0;
+    const json_t *value = config_find_in(config_find(r, object), field);
+    if (!value)
+        return true;
+    snprintf(name, sizeof name, "%s.%s", object, field);
+    if (!config_check_integer(r, name, value, 1, high, &number))
+        return false;
+    *result = (uint32_t)number;
+    return true;
+}
+
 /* `own_heads`: the number of KV heads is known for each layer, and not the model's. */
 static bool read_full(const config_reader *r, bool own_heads, kvt_layer_group *group)
 {
     uint32_t v_dim;
     group->kind = KVT_LAYER_FULL;
-    if (!own_heads && (!get_kv_heads(r, &group->kv_heads) || !get_global_heads(r, &group->kv_heads)))
+    if (!own_heads && (!config_get_kv_heads(r, &group->kv_heads) || !get_global_heads(r, &group->kv_heads)))
         return false;
     if (config_has(r, "global_head_dim")) {
         if (!config_get_dim(r, "global_head_dim", &group->k_dim))
@@ -62,6 +59,17 @@ static bool read_full(const config_reader *r, bool own_heads, kvt_layer_group *g
     return true;
 }
 
+/* Some models give sliding layers heads of their own: MiMo-V2 and Step-3.5. */
+static bool get_sliding_heads(const config_reader *r, uint32_t *heads, uint32_t *dim)
+{
+    static const char other[] = "attention_other_setting";
+    if (config_find(r, "swa_num_key_value_heads") ? !get_heads(r, "swa_num_key_value_heads", heads) : !config_get_kv_heads(r, heads))
+        return false;
+    if (config_find(r, "swa_head_dim") ? !config_get_dim(r, "swa_head_dim", dim) : !config_get_head_dim(r, dim))
+        return false;
+    return get_of_object(r, other, "num_attention_groups", KVT_MAX_HEADS, heads) && get_of_object(r, other, "head_dim", KVT_MAX_DIM, dim);
+}
+
 /* Sliding layers, or those with chunks: a chunk is at most as many tokens as a window of its size. */
 static bool read_sliding(const config_reader *r, const char *window, kvt_layer_group *group)
 {
@@ -69,9 +77,7 @@ static bool read_sliding(const config_reader *r, const char *window, kvt_layer_g
     group->kind = KVT_LAYER_SLIDING;
     if (!config_get_u32(r, window, UINT32_MAX, &group->window))
         return false;
-    if (config_find(r, "swa_num_key_value_heads") ? !get_heads(r, "swa_num_key_value_heads", &group->kv_heads) : !get_kv_heads(r, &group->kv_heads))
-        return false;
-    if (config_find(r, "swa_head_dim") ? !config_get_dim(r, "swa_head_dim", &group->k_dim) : !config_get_head_dim(r, &group->k_dim))
+    if (!get_sliding_heads(r, &group->kv_heads, &group->k_dim))
         return false;
     if (!config_get_count(r, "v_head_dim", KVT_MAX_DIM, &v_dim) || !config_get_count(r, "swa_v_head_dim", KVT_MAX_DIM, &swa_v_dim))
         return false;
@@ -112,11 +118,16 @@ static bool read_latent(const config_reader *r, kvt_layer_group *group)
     return true;
 }
 
+/* The keys of an indexer; MiniMax-M3 has its fields in an object. */
 static bool read_indexer(const config_reader *r, uint32_t tokens_per_row, kvt_layer_group *group)
 {
+    static const char object[] = "sparse_attention_config";
     group->kind = KVT_LAYER_INDEXER;
     group->kv_heads = 1;
     group->tokens_per_row = tokens_per_row;
+    if (!config_find(r, "index_head_dim") && config_find(r, object))
+        return get_of_object(r, object, "sparse_index_dim", KVT_MAX_DIM, &group->k_dim) &&
+               (group->k_dim || config_fail_field(r, "sparse_attention_config.sparse_index_dim", NULL, "the channels of an indexer's key"));
     return config_get_dim(r, "index_head_dim", &group->k_dim);
 }
 
@@ -124,7 +135,7 @@ static bool read_indexer(const config_reader *r, uint32_t tokens_per_row, kvt_la
 
 /* The caches of each kind of layer; kind 0: the model has none. */
 typedef struct caches {
-    kvt_layer_group full, indexer, sliding, chunked, state, convolution;
+    kvt_layer_group full, indexer, sliding, chunked, state, convolution, cross;
 } caches;
 
 static bool add_group(const config_reader *r, kvt_layer_group group)
@@ -157,10 +168,19 @@ static bool read_full_or_latent(const config_reader *r, bool own_heads, caches *
     if (!has_mla(r, &mla))
         return false;
     if (!mla)
-        return read_full(r, own_heads, &c->full);
+        return read_full(r, own_heads, &c->full) && (!config_has_sparse_layers(r) || read_indexer(r, 1, &c->indexer));
     if (c->sliding.kind || c->chunked.kind)
-        return config_fail(r, "kv_lora_rank is given and layers slide: what sliding layers with MLA store is not understood");
+        return config_fail(r, "kv_lora_rank is given and layers slide: what sliding layers with MLA store is not known");
     return read_latent(r, &c->full) && (!config_find(r, "index_head_dim") || read_indexer(r, 1, &c->indexer));
+}
+
+static bool read_cross(const config_reader *r, kvt_layer_group *group)
+{
+    group->kind = KVT_LAYER_CROSS;
+    if (!config_get_kv_heads(r, &group->kv_heads) || !config_get_head_dim(r, &group->k_dim))
+        return false;
+    group->v_dim = group->k_dim;
+    return true;
 }
 
 static bool read_caches(const config_reader *r, const config_layers *l, caches *c)
@@ -176,7 +196,7 @@ static bool read_caches(const config_reader *r, const config_layers *l, caches *
     return (!(parts & PART_SLIDING) || read_sliding(r, config_window_field(r), &c->sliding)) &&
            (!(parts & PART_CHUNKED) || read_sliding(r, "attention_chunk_size", &c->chunked)) &&
            (!(parts & PART_FULL) || read_full_or_latent(r, own_heads, c)) && (!(parts & PART_STATE) || config_read_state(r, &c->state)) &&
-           (!(parts & PART_CONVOLUTION) || config_read_short_convolution(r, &c->convolution));
+           (!(parts & PART_CONVOLUTION) || config_read_short_convolution(r, &c->convolution)) && (!(parts & PART_CROSS) || read_cross(r, &c->cross));
 }
 
 /* A layer that stores nothing, and of which cache it reads instead. */
@@ -197,22 +217,38 @@ static bool add_layer(const config_reader *r, const config_layers *l, uint32_t i
     const struct {
         unsigned part;
         kvt_layer_group group;
-    } all[] = { { PART_FULL, full },          { PART_FULL, c->indexer }, { PART_SLIDING, c->sliding },
-                { PART_CHUNKED, c->chunked }, { PART_STATE, c->state },  { PART_CONVOLUTION, c->convolution } };
+    } all[] = { { PART_FULL, full },      { PART_SLIDING, c->sliding },         { PART_CHUNKED, c->chunked },
+                { PART_STATE, c->state }, { PART_CONVOLUTION, c->convolution }, { PART_CROSS, c->cross } };
     if ((parts == PART_NOTHING || shared) && !add(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0))
         return false;
     for (size_t p = 0; p < sizeof all / sizeof all[0]; p++) {
         if ((parts & all[p].part) && !(shared ? add_shared(r, all[p].group) : add(r, all[p].group, 1, 0)))
             return false;
     }
-    return true;
+    if (!(parts & PART_FULL) || (parts & PART_NO_INDEXER))
+        return true;
+    return shared || (parts & PART_SHARED_INDEXER) ? add_shared(r, c->indexer) : add(r, c->indexer, 1, 0);
 }
 
 /* ---- layers for multi-token prediction ------------------------------------------------------------------------------------------- */
 
-static bool get_draft_layers(const config_reader *r, uint32_t *count)
+/* Of the parts that a layer for multi-token prediction is made of, how many have attention: Nemotron-H. */
+static uint32_t attentions_of_draft(const config_reader *r)
 {
-    const char *field = config_name_of(r, NAMES("num_nextn_predict_layers", "mtp_num_hidden_layers"));
+    const json_t *letters = config_find(r, "mtp_hybrid_override_pattern"), *list = config_find(r, "mtp_layers_block_type");
+    uint32_t count = 0;
+    for (const char *c = json_string_value(letters); c && *c; c++)
+        count += *c == '*';
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        count += name && strcmp(name, "attention") == 0;
+    }
+    return letters || list ? count : 1;
+}
+
+static bool get_nextn_layers(const config_reader *r, uint32_t *count)
+{
+    const char *field = config_name_of(r, NAMES("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers"));
     if (config_find(r, field) || !config_find(r, "num_mtp_modules")) /* DeepSeek and GLM; Qwen3.5 */
         return config_get_count(r, field, MAX_LAYERS, count);
 
@@ -228,6 +264,16 @@ static bool get_draft_layers(const config_reader *r, uint32_t *count)
     if (!config_get_u32(r, "mtp_transformer_layers", 255, &each))
         return false;
     *count = modules * each;
+    return true;
+}
+
+static bool get_draft_layers(const config_reader *r, uint32_t *count)
+{
+    static const char *const parts[] = { "nemotron_h", NULL };
+    if (!get_nextn_layers(r, count))
+        return false;
+    if (*count && config_is_type(r, parts))
+        *count *= attentions_of_draft(r);
     return true;
 }
 
@@ -322,8 +368,10 @@ bool config_read_groups(const config_reader *r)
     config_layers l = { 0 };
     caches c = { 0 };
     bool good = config_map_layers(r, &l) && read_caches(r, &l, &c);
-    for (uint32_t i = 0; good && i < l.count; i++)
-        good = add_layer(r, &l, i, &c);
+    if (good && (uint64_t)l.passes * l.count > MAX_LAYERS)
+        good = config_fail(r, "the layers are passed through %u times: more than %d caches", (unsigned)l.passes, MAX_LAYERS);
+    for (uint32_t i = 0; good && i < l.passes * l.count; i++)
+        good = add_layer(r, &l, i % l.count, &c);
     free(l.parts);
     free(l.kv_heads);
     return good && add_draft_layers(r, &c);

@@ -12,12 +12,19 @@
 #define MAX_STATE_DIM 65536 /* recurrent layers: heads, channels and the like; products of three stay far below 2^64 */
 #define MAX_HIDDEN    (KVT_MAX_HEADS * KVT_MAX_DIM)
 
+/* What the class of a model type takes for a field that a file leaves out; 0: nothing. */
+typedef struct config_class {
+    const char *model_type;
+    uint32_t layers, query_heads, kv_heads, head_dim, hidden_size, context;
+} config_class;
+
 /* Where the fields are looked up, and where the results and the first complaint go. */
 typedef struct config_reader {
     json_t *root;
-    json_t *text;        /* the language model of those that also see or hear, else the root */
-    char model_type[64]; /* ASCII, cut when it is longer */
-    json_t *seen;        /* a member for each field that was looked up */
+    json_t *text;              /* the language model of those that also see or hear, else the root */
+    char model_type[64];       /* ASCII, cut when it is longer */
+    const config_class *class; /* NULL: not known, sized by its fields alone */
+    json_t *seen;              /* a member for each field that was looked up */
     model_description *description;
     error_text *error;
 } config_reader;
@@ -37,6 +44,8 @@ void config_show(const char *text, char *shown, size_t size);
 
 /* A list of names ends with NULL. */
 #define NAMES(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+const config_class *config_find_class(const config_reader *r);
 
 /* "gemma3_text" and "gemma3" are one. */
 bool config_same_type(const config_reader *r, const char *type);
@@ -64,6 +73,8 @@ bool config_get_state_dtype(const config_reader *r, uint32_t *bytes);
 bool config_get_query_heads(const config_reader *r, uint32_t *heads);
 bool config_get_dim(const config_reader *r, const char *field, uint32_t *dim);
 bool config_get_head_dim(const config_reader *r, uint32_t *dim);
+bool config_get_kv_heads(const config_reader *r, uint32_t *heads);
+bool config_get_hidden(const config_reader *r, uint32_t *hidden);
 
 /* ---- layers.c -------------------------------------------------------------------------------------------------------------------- */
 
@@ -75,14 +86,21 @@ enum {
     PART_CHUNKED = 4,
     PART_STATE = 8, /* linear attention and Mamba; the fields say which */
     PART_CONVOLUTION = 16,
-    PART_SHARED = 32, /* reads what an earlier layer with the same parts stores, and stores nothing */
+    PART_SHARED = 32,         /* reads what an earlier layer with the same parts stores, and stores nothing */
+    PART_CROSS = 64,          /* cross attention to an encoder's tokens */
+    PART_NO_INDEXER = 128,    /* in a model with indexers: attends to everything */
+    PART_SHARED_INDEXER = 256 /* in a model with indexers: uses an earlier layer's choice */
 };
 
 typedef struct config_layers {
     uint32_t count;
-    unsigned char *parts;
+    uint16_t *parts;
+    uint32_t passes;    /* through all layers, each with caches of its own */
     uint32_t *kv_heads; /* of a layer that has its own number, else 0 */
 } config_layers;
+
+/* Has the model layers whose indexers choose among keys and values of every head? */
+bool config_has_sparse_layers(const config_reader *r);
 
 /* Which layer keeps what. The caller frees both arrays, also when it fails. */
 bool config_map_layers(const config_reader *r, config_layers *l);
@@ -102,6 +120,14 @@ bool config_is_one_of(const char *name, const char *const *names);
 
 bool config_read_state(const config_reader *r, kvt_layer_group *group);
 bool config_read_short_convolution(const config_reader *r, kvt_layer_group *group);
+
+/* ---- encoder.c: decoders with cross attention ------------------------------------------------------------------------------------ */
+
+/* Is it an encoder and a decoder, whose cache is the decoder's? */
+bool config_has_encoder(const config_reader *r, bool *has);
+bool config_read_decoder(const config_reader *r);
+/* The tokens of an image, where the file says how many: Llama 3.2 Vision. */
+bool config_read_image_tokens(const config_reader *r);
 
 /* ---- caches.c: all groups of the description, of DeepSeek-V4 and of all others --------------------------------------------------- */
 

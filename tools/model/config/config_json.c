@@ -16,17 +16,13 @@
 
 /* Parts of names that hint at what a cache holds. */
 static const char *const suspicious[] = {
-    "window",      "sliding",     "swa",          "kv",
-    "key_value",   "cache",       "layer_type",   "block_type",
-    "mixer",       "pattern",     "interval",     "period",
-    "ssm",         "mamba",       "conv",         "linear_",
-    "share",       "index_",      "indexer",      "compress",
-    "latent",      "lora_rank",   "chunk",        "hybrid",
-    "recurrent",   "rwkv",        "lru",          "stride",
-    "state",       "memory",      "sparse",       "cross_attention",
-    "cross_layer", "layer_group", "attn_layer",   "attention_other",
-    "local_att",   "global_",     "block_config", "layer_config",
-    NULL,
+    "loop",      "recur",      "repeat",       "ut_steps",        "cla_",        "reuse",       "passes",     "n_cycles",
+    "_cycles",   "cross_attn", "num_mem",      "tie_kv",          "window",      "sliding",     "swa",        "kv",
+    "key_value", "cache",      "layer_type",   "block_type",      "mixer",       "pattern",     "interval",   "period",
+    "ssm",       "mamba",      "conv",         "linear_",         "share",       "index_",      "indexer",    "compress",
+    "latent",    "lora_rank",  "chunk",        "hybrid",          "recurrent",   "rwkv",        "lru",        "stride",
+    "state",     "memory",     "sparse",       "cross_attention", "cross_layer", "layer_group", "attn_layer", "attention_other",
+    "local_att", "global_",    "block_config", "layer_config",    NULL,
 };
 
 /* Parts of names, and whole names, that have nothing to do with it all the same. */
@@ -35,6 +31,10 @@ static const char *const harmless_parts[] = {
 };
 static const char *const harmless_names[] = {
     "use_cache",
+    "gated_linear_unit",
+    "linear_silu",
+    "linear_rope",
+    "hidden_states",
     "cache_implementation",
     "q_lora_rank",
     "o_lora_rank",
@@ -85,20 +85,73 @@ static bool says_something(const json_t *value)
     return false;
 }
 
-static void note_unknown_fields(const config_reader *r)
+/* Fields that mean nothing for the cache in models of these types, though their names sound as if. */
+static const struct {
+    const char *model_type, *field;
+} harmless_of[] = {
+    { "zamba2", "num_mem_blocks" },
+    { "zamba2", "use_shared_attention_lora" },
+    { "zamba2", "use_shared_block_lora" },
+    { "zamba2", "use_shared_attention_adapter" },
+    { "zamba2", "lora_rank" },
+    { "kimi_linear", "attn_res_block_size" },
+    { "gemma3n", "laurel_rank" },
+    { "exaone4", "sliding_window_pattern" },
+    { "mllama", "cross_attention_layers" },
+    { "phi3small", "dense_attention_every_n_layers" },
+};
+
+static bool is_harmless(const config_reader *r, const char *name)
+{
+    if (config_is_layer_field(name) || config_is_one_of(name, harmless_names) || contains_one_of(name, harmless_parts))
+        return true;
+    for (size_t i = 0; i < sizeof harmless_of / sizeof harmless_of[0]; i++) {
+        if (config_same_type(r, harmless_of[i].model_type) && strcmp(name, harmless_of[i].field) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_assumed(const config_reader *r, const char *name)
+{
+    return r->description->assumed && config_is_one_of(name, r->description->assumed);
+}
+
+/* A field that sounds as if it changed the cache and that nobody asked for: without knowing what it means there is no answer. */
+static bool check_unknown_fields(const config_reader *r)
 {
     const char *name;
     json_t *value;
     json_object_foreach(r->text, name, value)
     {
-        const bool known = json_object_get(r->seen, name) || config_is_layer_field(name) || config_is_one_of(name, harmless_names) ||
-                           contains_one_of(name, harmless_parts);
-        if (known || !contains_one_of(name, suspicious) || !says_something(value))
+        if (json_object_get(r->seen, name) || !contains_one_of(name, suspicious) || is_harmless(r, name) || !says_something(value))
             continue;
         char shown[64];
         config_show(name, shown, sizeof shown);
-        description_note(r->description, "%s is not understood and left out", shown);
+        if (is_assumed(r, name)) {
+            description_note(r->description, "%s is left out, as --assume says", shown);
+            continue;
+        }
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_COMPACT);
+        config_fail(r, "%s is %.60s%s, and what that changes in the cache of %s is not known: --assume %s=ignored sizes it as if it changed nothing",
+                    shown, text ? text : "?", text && strlen(text) > 60 ? "..." : "", r->model_type, shown);
+        free(text);
+        return false;
     }
+    return true;
+}
+
+/* A field to be left out must be there, or the name is a mistake. */
+static bool check_assumed(const config_reader *r)
+{
+    for (const char *const *name = r->description->assumed; name && *name; name++) {
+        if (!json_object_get(r->text, *name) && !json_object_get(r->root, *name)) {
+            char shown[64];
+            config_show(*name, shown, sizeof shown);
+            return config_fail(r, "there is no field %s, which --assume wants to leave out", shown);
+        }
+    }
+    return true;
 }
 
 /* ---- the model ------------------------------------------------------------------------------------------------------------------- */
@@ -125,43 +178,61 @@ static bool find_text(config_reader *r)
     if (!json_is_string(type) || json_string_length(type) == 0)
         return config_fail_field(r, "model_type", type, "the name of a type of model");
     config_show(json_string_value(type), r->model_type, sizeof r->model_type);
-    static const char text[] = "_text"; /* "gemma3_text" and "gemma3" are one */
     snprintf(r->description->type, sizeof r->description->type, "%s", r->model_type);
-    const size_t length = strlen(r->description->type), cut = strlen(text);
-    if (length > cut && strcmp(r->description->type + length - cut, text) == 0)
-        r->description->type[length - cut] = '\0';
+    char *end = strstr(r->description->type, "_text"); /* "gemma3_text" and "mllama_text_model" are languages of "gemma3" and "mllama" */
+    if (end && (strcmp(end, "_text") == 0 || strcmp(end, "_text_model") == 0))
+        *end = '\0';
+    r->class = config_find_class(r);
+    r->description->unknown_type = !r->class;
     return true;
 }
+
+/* Types whose fields do not tell what they keep. */
+static const struct {
+    const char *model_type, *why;
+} unsizable[] = {
+    { "blt", "it has three transformers, of bytes and of patches" },
+    { "dory", "it passes through some of its layers several times" },
+    { "hrm", "it passes through its layers in nested cycles" },
+    { "inkling", "its convolutions have states beside attention" },
+    { "inkling2", "its convolutions have states beside attention" },
+    { "inkling2_loop", "it passes through some of its layers several times" },
+    { "moshi", "it has a second decoder for every token" },
+    { "musicgen", "it has a text encoder and several codebooks" },
+    { "musicgen_melody", "it has a text encoder and several codebooks" },
+    { "reformer", "its attention keeps buckets of hashes" },
+    { "xlnet", "it keeps hidden states of earlier segments" },
+    { "xlstm", "its states are not known" },
+    { "zaya", "its compressed convolutional attention keeps states beside keys" },
+};
 
 /* Models whose caches have another shape than the fields would say. */
 static bool check_sizable(const config_reader *r)
 {
-    for (int i = 0; i < 2; i++) {
-        const json_t *value = config_find_in(i ? r->root : r->text, "is_encoder_decoder");
-        bool encoder = false;
-        if (value && !config_check_bool(r, "is_encoder_decoder", value, &encoder))
-            return false;
-        if (encoder)
-            return config_fail(r, "is_encoder_decoder is true, but must be false: the cache of cross attention is not sized");
-    }
-    static const char *const unsized[] = { "cross_attention_layers", "add_cross_attention", "per_layer_config" };
+    static const char *const unsized[] = { "add_cross_attention", "per_layer_config" };
     for (size_t i = 0; i < sizeof unsized / sizeof unsized[0]; i++) {
         const json_t *value = config_find(r, unsized[i]);
         if (value && says_something(value))
             return config_fail_field(r, unsized[i], value, "absent: its caches are not sized");
     }
+    bool both = false;
+    const json_t *causal = config_find(r, "is_causal");
+    if (causal && config_check_bool(r, "is_causal", causal, &both) && !both)
+        return config_fail_field(r, "is_causal", causal, "true: a model that sees what comes later has no cache");
     const json_t *both_ways = config_find(r, "use_bidirectional_attention");
     if (json_is_true(both_ways) || (json_is_string(both_ways) && strcmp(json_string_value(both_ways), "all") == 0))
         return config_fail_field(r, "use_bidirectional_attention", both_ways, "absent: a model that sees what comes later has no cache");
-    if (config_same_type(r, "longcat_flash"))
-        return config_fail(r, "model_type is \"longcat_flash\", which has two attentions in each layer: not understood");
+    for (size_t i = 0; i < sizeof unsizable / sizeof unsizable[0]; i++) {
+        if (config_same_type(r, unsizable[i].model_type))
+            return config_fail(r, "model_type is \"%s\", which cannot be sized yet: %s", r->model_type, unsizable[i].why);
+    }
     return true;
 }
 
 static bool read_context(const config_reader *r)
 {
-    const char *field =
-        config_name_of(r, NAMES("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "model_max_length"));
+    const char *field = config_name_of(r, NAMES("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "max_seq_length",
+                                                "seq_length", "n_ctx", "max_target_positions", "max_context_length", "model_max_length"));
     json_int_t context = 0;
     const json_t *outer = config_find_in(r->root, "max_position_embeddings");
     if (config_has(r, field) ? !config_get_integer(r, field, 1, MAX_CONTEXT, &context)
@@ -201,10 +272,12 @@ static bool read_model(config_reader *r)
     config_show("every model", r->model_type, sizeof r->model_type);
     if (!find_text(r) || !check_sizable(r) || !read_context(r) || !read_kv_type(r))
         return false;
-    if (config_find(r, "compress_ratios") ? !config_read_compressing(r) : !config_read_groups(r))
+    bool encoder = false;
+    if (!config_has_encoder(r, &encoder))
         return false;
-    note_unknown_fields(r);
-    return true;
+    if (encoder ? !config_read_decoder(r) : config_find(r, "compress_ratios") ? !config_read_compressing(r) : !config_read_groups(r))
+        return false;
+    return check_assumed(r) && check_unknown_fields(r);
 }
 
 /* ---- the file -------------------------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "tools/model/config/config.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,11 +89,46 @@ static const struct {
     { "gpt_bigcode", "multi_query", 1 },
 };
 
-/* "gemma3_text" and "gemma3" are one. */
+static const config_class classes[] = {
+#define KVT_TYPE(...) { __VA_ARGS__ },
+#include "types.def"
+#undef KVT_TYPE
+};
+
+const config_class *config_find_class(const config_reader *r)
+{
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+        if (config_same_type(r, classes[i].model_type))
+            return &classes[i];
+    }
+    return NULL;
+}
+
+/* All names that a number of the class goes by. A file at its top level has what makes a model's size; a part of one leaves out what is as in its
+ * class. */
+static const struct {
+    const char *field;
+    size_t offset;
+    bool of_parts;
+} class_fields[] = {
+    { "num_hidden_layers", offsetof(config_class, layers), true },
+    { "n_layer", offsetof(config_class, layers), true },
+    { "n_layers", offsetof(config_class, layers), true },
+    { "num_layers", offsetof(config_class, layers), true },
+    { "num_attention_heads", offsetof(config_class, query_heads), true },
+    { "n_head", offsetof(config_class, query_heads), true },
+    { "hidden_size", offsetof(config_class, hidden_size), true },
+    { "num_key_value_heads", offsetof(config_class, kv_heads), false },
+    { "head_dim", offsetof(config_class, head_dim), false },
+    { "max_position_embeddings", offsetof(config_class, context), false },
+};
+
+/* "gemma3_text", "mllama_text_model" and the types without the ending are one. */
 bool config_same_type(const config_reader *r, const char *type)
 {
     const size_t length = strlen(type);
-    return strncmp(r->model_type, type, length) == 0 && (r->model_type[length] == '\0' || strcmp(r->model_type + length, "_text") == 0);
+    return strncmp(r->model_type, type, length) == 0 &&
+           (r->model_type[length] == '\0' || strcmp(r->model_type + length, "_text") == 0 || strcmp(r->model_type + length, "_text_model") == 0);
 }
 
 bool config_is_type(const config_reader *r, const char *const *types)
@@ -114,6 +150,13 @@ static bool class_default(const config_reader *r, const char *field, json_int_t 
             *value = class_defaults[i].value;
             return true;
         }
+    }
+    for (size_t i = 0; i < sizeof class_fields / sizeof class_fields[0] && r->class; i++) {
+        if (strcmp(class_fields[i].field, field) != 0 || (class_fields[i].of_parts && r->text == r->root))
+            continue;
+        const uint32_t number = *(const uint32_t *)((const char *)r->class + class_fields[i].offset);
+        *value = number;
+        return number != 0;
     }
     return false;
 }
@@ -228,7 +271,9 @@ bool config_get_model_dtype(const config_reader *r, uint32_t *bytes)
         if (value)
             return check_dtype(r, fields[i % 2], value, bytes);
     }
-    return check_dtype(r, fields[0], NULL, bytes);
+    description_note(r->description, "dtype is not given: what a state holds in the model's own numbers is taken for 16 bits each");
+    *bytes = 2;
+    return true;
 }
 
 /* The number format of a state matrix. vLLM takes the model's when the file names none (vllm/model_executor/layers/mamba/mamba_utils.py). */
@@ -241,9 +286,14 @@ bool config_get_state_dtype(const config_reader *r, uint32_t *bytes)
 
 /* ---- heads and widths ------------------------------------------------------------------------------------------------------------- */
 
+static const char *query_heads_field(const config_reader *r)
+{
+    return config_name_of(r, NAMES("num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads"));
+}
+
 bool config_get_query_heads(const config_reader *r, uint32_t *heads)
 {
-    return config_get_u32(r, config_name_of(r, NAMES("num_attention_heads", "n_head", "n_heads", "num_heads")), KVT_MAX_HEADS, heads);
+    return config_get_u32(r, query_heads_field(r), KVT_MAX_HEADS, heads);
 }
 
 bool config_get_dim(const config_reader *r, const char *field, uint32_t *dim)
@@ -251,28 +301,83 @@ bool config_get_dim(const config_reader *r, const char *field, uint32_t *dim)
     return config_get_u32(r, field, KVT_MAX_DIM, dim);
 }
 
-/* Types whose head_dim is hidden_size / num_attention_heads when it is not given. */
-static const char *const head_dim_from_hidden[] = {
-    "llama",      "mistral",  "mixtral",          "qwen2",     "qwen2_moe",    "qwen2_vl", "qwen2_5_vl", "phi",     "phi3",     "phimoe",
-    "starcoder2", "stablelm", "cohere",           "cohere2",   "olmo",         "olmo2",    "olmo3",      "olmoe",   "granite",  "bamba",
-    "granitemoe", "jamba",    "granitemoehybrid", "smollm3",   "gpt_neox",     "gptj",     "gpt2",       "codegen", "opt",      "bloom",
-    "falcon",     "mpt",      "gpt_bigcode",      "persimmon", "falcon_h1",    "lfm2",     "lfm2_moe",   "arcee",   "ernie4_5", "nemotron",
-    "minicpm",    "baichuan", "internlm2",        "xverse",    "nemotron-nas", NULL,
-};
+static const char *hidden_field(const config_reader *r)
+{
+    return config_name_of(r, NAMES("hidden_size", "n_embd", "n_embed", "d_model", "model_dim", "hidden_dim"));
+}
 
+bool config_get_hidden(const config_reader *r, uint32_t *hidden)
+{
+    return config_get_u32(r, hidden_field(r), MAX_HIDDEN, hidden);
+}
+
+/* hidden_size / num_attention_heads, unless the file or the class says something else. Zamba's attention is twice as wide as its layers. */
 bool config_get_head_dim(const config_reader *r, uint32_t *dim)
 {
-    const char *field = config_name_of(r, NAMES("head_dim", "attention_head_dim"));
-    if (config_has(r, field) || !config_is_type(r, head_dim_from_hidden))
+    static const char *const twice[] = { "zamba", "zamba2", NULL };
+    const bool wide = config_is_type(r, twice);
+    config_find(r, "kv_channels");
+    const char *field = config_name_of(r, NAMES("head_dim", "attention_head_dim", "hidden_size_per_head"));
+    if (!wide && !config_find(r, field) && config_find(r, "kv_channels"))
+        field = "kv_channels";
+    if (config_has(r, field))
         return config_get_dim(r, field, dim);
 
-    const char *hidden_field = config_name_of(r, NAMES("hidden_size", "n_embd", "n_embed", "d_model"));
     uint32_t hidden, heads;
-    if (!config_get_u32(r, hidden_field, MAX_HIDDEN, &hidden) || !config_get_query_heads(r, &heads))
+    if (!config_get_hidden(r, &hidden) || !config_get_query_heads(r, &heads))
         return false;
-    if (hidden % heads != 0 || hidden / heads > KVT_MAX_DIM)
-        return config_fail(r, "%s / num_attention_heads is %u / %u, but must be a whole number from 1 to %d", hidden_field, (unsigned)hidden,
-                           (unsigned)heads, KVT_MAX_DIM);
-    *dim = hidden / heads;
+    const uint64_t width = (uint64_t)hidden * (wide ? 2 : 1);
+    if (width % heads != 0 || width / heads > KVT_MAX_DIM)
+        return config_fail(r, "%s%s / num_attention_heads is %llu / %u, but must be a whole number from 1 to %d", wide ? "2 * " : "", hidden_field(r),
+                           (unsigned long long)width, (unsigned)heads, KVT_MAX_DIM);
+    *dim = (uint32_t)(width / heads);
     return true;
+}
+
+static bool get_heads(const config_reader *r, const char *field, uint32_t *heads)
+{
+    return config_get_u32(r, field, KVT_MAX_HEADS, heads);
+}
+
+/* dbrx and mpt have an object for it. */
+static bool get_heads_of_object(const config_reader *r, const json_t *object, uint32_t *heads)
+{
+    const json_t *value = config_find_in(object, "kv_n_heads");
+    const char *type = json_string_value(config_find_in(object, "attn_type"));
+    json_int_t number = 1;
+    if (value && !config_check_integer(r, "attn_config.kv_n_heads", value, 1, KVT_MAX_HEADS, &number))
+        return false;
+    *heads = (uint32_t)number;
+    return value || (type && strcmp(type, "multiquery_attention") == 0) || config_get_query_heads(r, heads);
+}
+
+/* As many as query heads, unless the file or the class says something else. */
+bool config_get_kv_heads(const config_reader *r, uint32_t *heads)
+{
+    static const char *const names[] = { "num_key_value_heads", "n_head_kv", "num_kv_heads", "n_kv_heads", "num_attention_groups",
+                                         "num_query_groups",    NULL };
+    const char *field = config_name_of(r, names);
+    bool single = false, falcon_2 = false, grouped = false;
+    const json_t *object = config_find(r, "attn_config");
+    if (!config_get_flag(r, "multi_query", &single) || !config_get_flag(r, "new_decoder_architecture", &falcon_2) ||
+        !config_get_flag(r, "multi_query_attention", &grouped))
+        return false;
+    if (json_is_object(object))
+        return get_heads_of_object(r, object, heads);
+    if (config_find(r, "multi_query_group_num") && grouped)
+        return get_heads(r, "multi_query_group_num", heads);
+    if (single && !falcon_2) {
+        *heads = 1;
+        return true;
+    }
+    if (config_find(r, field))
+        return get_heads(r, field, heads);
+    if (!config_has(r, field))
+        return config_get_query_heads(r, heads);
+    /* The class's number is of the class's own model, and means nothing in one whose query heads it does not divide. */
+    uint32_t query_heads;
+    if (!get_heads(r, field, heads) || !config_has(r, query_heads_field(r)))
+        return *heads != 0;
+    return config_get_query_heads(r, &query_heads) &&
+           (query_heads % *heads == 0 || config_fail_field(r, field, NULL, "a divisor of the number of query heads"));
 }

@@ -8,7 +8,13 @@
 /* ---- what the classes of huggingface/transformers say ---------------------------------------------------------------------------- */
 
 /* Types in which every layer slides when sliding_window is a number. */
-static const char *const all_slide[] = { "mistral", "mixtral", "ministral3", "phi3", "phimoe", "starcoder2", NULL };
+static const char *const all_slide[] = { "mistral", "mixtral", "ministral", "ministral3", "phi3", "phimoe", "starcoder2", NULL };
+
+/* Types in which every layer has a state and nothing else. */
+static const char *const all_states[] = { "mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6", "rwkv7", NULL };
+
+/* Types whose layers_block_type calls "hybrid" what has attention and a state side by side. */
+static const char *const hybrids[] = { "zamba", "zamba2", "falcon_h1", NULL };
 
 /* Types in which use_sliding_window is false unless given, and of these the ones whose layers slide from max_window_layers on. */
 static const char *const slide_on_demand[] = { "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl", "qwen2_moe", "qwen3_moe", "smollm3", NULL };
@@ -20,16 +26,27 @@ static const char *const last_is_full[] = { "gemma4", "gemma4_unified", NULL };
 /* Types in which every layer has both attention and a state, side by side. */
 static const char *const parallel[] = { "falcon_h1", NULL };
 
+/* Types whose layers with "full_attention" have no indexer. */
+static const char *const some_indexed[] = { "minimax_m3", "minimax_m3_vl", NULL };
+
+bool config_has_sparse_layers(const config_reader *r)
+{
+    return config_is_type(r, some_indexed) && (config_find(r, "sparse_attention_config") || config_find(r, "index_head_dim"));
+}
+
 /* ---- which layer is what --------------------------------------------------------------------------------------------------------- */
 
 typedef struct layer_name {
     const char *name;
-    unsigned char parts;
+    uint16_t parts;
 } layer_name;
 
 /* The lists end with an empty row. */
 static const layer_name type_names[] = { { "full_attention", PART_FULL },
                                          { "attention", PART_FULL },
+                                         { "indexed_attention", PART_FULL },
+                                         { "deepseek_sparse_attention", PART_FULL },
+                                         { "minimax_m3_sparse", PART_FULL },
                                          { "sliding_attention", PART_SLIDING },
                                          { "chunked_attention", PART_CHUNKED },
                                          { "linear_attention", PART_STATE },
@@ -38,7 +55,11 @@ static const layer_name type_names[] = { { "full_attention", PART_FULL },
                                          { "conv", PART_CONVOLUTION },
                                          { "moe", PART_NOTHING },
                                          { "mlp", PART_NOTHING },
+                                         { "hybrid", PART_FULL | PART_STATE },
                                          { 0 } };
+static const layer_name indexer_names[] = { { "full", 0 }, { "shared", PART_SHARED_INDEXER }, { 0 } };
+static const layer_name block_names[] = { { "recurrent", PART_STATE }, { "attention", PART_SLIDING }, { 0 } };
+static const layer_name local_names[] = { { "global", PART_FULL }, { "local", PART_SLIDING }, { 0 } };
 static const layer_name hybrid_letters[] = { { "*", PART_FULL }, { "M", PART_STATE }, { "E", PART_NOTHING }, { "-", PART_NOTHING }, { 0 } };
 static const layer_name window_letters[] = { { "L", PART_SLIDING }, { "G", PART_FULL }, { 0 } };
 
@@ -52,7 +73,7 @@ static void join_names(const layer_name *names, char *text, size_t size)
     }
 }
 
-static bool find_parts(const layer_name *names, const char *name, unsigned char *parts)
+static bool find_parts(const layer_name *names, const char *name, uint16_t *parts)
 {
     for (const layer_name *n = names; n->name; n++) {
         if (name && strcmp(n->name, name) == 0) {
@@ -68,21 +89,24 @@ static bool make_layers(const config_reader *r, size_t count, config_layers *l)
     l->parts = calloc(count, sizeof *l->parts);
     l->kv_heads = calloc(count, sizeof *l->kv_heads);
     l->count = (uint32_t)count;
+    l->passes = 1;
     return (l->parts && l->kv_heads) || config_fail(r, "no memory for %zu layers", count);
 }
 
 const char *config_layer_count_field(const config_reader *r)
 {
-    return config_name_of(r, NAMES("num_hidden_layers", "n_layer", "n_layers", "num_layers"));
+    static const char *const names[] = { "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers", NULL };
+    return config_name_of(r, names);
 }
 
 /* As many layers as num_hidden_layers says, all alike. */
-static bool alike_layers(const config_reader *r, unsigned char parts, config_layers *l)
+static bool alike_layers(const config_reader *r, uint16_t parts, config_layers *l)
 {
     uint32_t count;
     if (!config_get_u32(r, config_layer_count_field(r), MAX_LAYERS, &count) || !make_layers(r, count, l))
         return false;
-    memset(l->parts, parts, count);
+    for (uint32_t i = 0; i < count; i++)
+        l->parts[i] = parts;
     return true;
 }
 
@@ -116,27 +140,82 @@ static const json_t *layer_list(const config_reader *r, const char *field, confi
     return config_check_length(r, field, json_array_size(list), 0, &count) && make_layers(r, count, l) ? list : NULL;
 }
 
+/* What entry i of a list says, by name. */
+static bool named_parts(const config_reader *r, const char *field, const json_t *list, size_t i, const layer_name *names, uint16_t *parts)
+{
+    const json_t *name = json_array_get(list, i);
+    if (find_parts(names, json_string_value(name), parts))
+        return true;
+    char entry[64], right[240];
+    snprintf(entry, sizeof entry, "%s[%zu]", field, i);
+    join_names(names, right, sizeof right);
+    return config_fail_field(r, entry, name, right);
+}
+
 static bool named_layers(const config_reader *r, const char *field, config_layers *l)
 {
     const json_t *list = layer_list(r, field, l);
     if (!list)
         return false;
     for (uint32_t i = 0; i < l->count; i++) {
-        const json_t *name = json_array_get(list, i);
-        if (find_parts(type_names, json_string_value(name), &l->parts[i]))
-            continue;
-        char entry[64], right[240];
-        snprintf(entry, sizeof entry, "%s[%u]", field, (unsigned)i);
-        join_names(type_names, right, sizeof right);
-        return config_fail_field(r, entry, name, right);
+        if (!named_parts(r, field, list, i, type_names, &l->parts[i]))
+            return false;
+        if (l->parts[i] == (PART_FULL | PART_STATE) && !config_is_type(r, hybrids))
+            return config_fail(r, "%s[%u] is \"hybrid\": what such a layer of %s keeps is not known", field, (unsigned)i, r->model_type);
+        if (config_is_type(r, some_indexed) && strcmp(json_string_value(json_array_get(list, i)), "full_attention") == 0)
+            l->parts[i] |= PART_NO_INDEXER;
+        if (l->parts[i] == PART_STATE && config_is_type(r, hybrids) && config_same_type(r, "falcon_h1"))
+            l->parts[i] |= PART_FULL;
     }
     if (config_is_type(r, last_is_full) && l->parts[l->count - 1] != PART_FULL)
         return config_fail(r, "%s does not end with \"full_attention\", but must in %s", field, r->model_type);
     return true;
 }
 
+/* A list of names that begins again when it ends: RecurrentGemma. */
+static bool repeated_names(const config_reader *r, const char *field, const layer_name *names, config_layers *l)
+{
+    const json_t *list = config_find(r, field);
+    const size_t count = json_array_size(list);
+    if (count == 0)
+        return config_fail_field(r, field, list, "a list of kinds of layers");
+    if (!alike_layers(r, PART_NOTHING, l))
+        return false;
+    for (uint32_t i = 0; i < l->count; i++) {
+        if (!named_parts(r, field, list, i % count, names, &l->parts[i]))
+            return false;
+    }
+    return true;
+}
+
+/* [[["global", "local"], 12]]: lists of names, and how often each comes: GPT-Neo. */
+static bool counted_names(const config_reader *r, const char *field, const layer_name *names, config_layers *l)
+{
+    const json_t *lists = config_find(r, field);
+    uint32_t layer = 0;
+    if (!json_is_array(lists))
+        return config_fail_field(r, field, lists, "a list of kinds of layers and how often they come");
+    if (!alike_layers(r, PART_NOTHING, l))
+        return false;
+    for (size_t i = 0; i < json_array_size(lists); i++) {
+        const json_t *one = json_array_get(lists, i), *list = json_array_get(one, 0);
+        json_int_t times = 0;
+        char entry[64];
+        snprintf(entry, sizeof entry, "%s[%zu][1]", field, i);
+        if (!config_check_integer(r, entry, json_array_get(one, 1), 1, MAX_LAYERS, &times))
+            return false;
+        for (size_t t = 0; t < (size_t)times * json_array_size(list); t++, layer++) {
+            if (layer == l->count)
+                return config_fail(r, "%s names more layers than num_layers = %u", field, (unsigned)l->count);
+            if (!named_parts(r, field, list, t % json_array_size(list), names, &l->parts[layer]))
+                return false;
+        }
+    }
+    return layer == l->count || config_fail(r, "%s names %u layers, but must name num_layers = %u", field, (unsigned)layer, (unsigned)l->count);
+}
+
 /* A list of 0 and 1. */
-static bool numbered_layers(const config_reader *r, const char *field, unsigned char zero, unsigned char one, config_layers *l)
+static bool numbered_layers(const config_reader *r, const char *field, uint16_t zero, uint16_t one, config_layers *l)
 {
     const json_t *list = layer_list(r, field, l);
     for (uint32_t i = 0; list && i < l->count; i++) {
@@ -150,7 +229,7 @@ static bool numbered_layers(const config_reader *r, const char *field, unsigned 
     return list != NULL;
 }
 
-static bool letter_parts(const config_reader *r, const char *field, const layer_name *names, const char *letters, size_t i, unsigned char *parts)
+static bool letter_parts(const config_reader *r, const char *field, const layer_name *names, const char *letters, size_t i, uint16_t *parts)
 {
     const char letter[2] = { letters[i], '\0' };
     if (find_parts(names, letter, parts))
@@ -177,8 +256,7 @@ static bool lettered_layers(const config_reader *r, const char *field, config_la
 }
 
 /* The layers of a list, counted from `first`, turn from `old` into `parts`; every layer only once. */
-static bool mark_layers(const config_reader *r, const char *field, const json_t *list, uint32_t first, unsigned char old, unsigned char parts,
-                        config_layers *l)
+static bool mark_layers(const config_reader *r, const char *field, const json_t *list, uint32_t first, uint16_t old, uint16_t parts, config_layers *l)
 {
     if (!json_is_array(list))
         return config_fail_field(r, field, list, "a list of numbers of layers");
@@ -196,7 +274,7 @@ static bool mark_layers(const config_reader *r, const char *field, const json_t 
 }
 
 /* The layers of the list have attention, the others `other`: Bamba, LFM2. */
-static bool attention_at(const config_reader *r, const char *field, unsigned char other, config_layers *l)
+static bool attention_at(const config_reader *r, const char *field, uint16_t other, config_layers *l)
 {
     return alike_layers(r, other, l) && mark_layers(r, field, config_find(r, field), 0, other, PART_FULL, l);
 }
@@ -219,7 +297,7 @@ static bool linear_config_layers(const config_reader *r, config_layers *l)
                        n_linear + n_full, (unsigned)l->count);
 }
 
-/* One layer in `period` has attention: Jamba. */
+/* One layer in `period` has attention: Jamba, and beside its state Zamba. */
 static bool period_layers(const config_reader *r, config_layers *l)
 {
     uint32_t period, offset;
@@ -230,12 +308,41 @@ static bool period_layers(const config_reader *r, config_layers *l)
     if (!config_get_count(r, "attn_layer_offset", period - 1, &offset) || !alike_layers(r, PART_STATE, l))
         return false;
     for (uint32_t i = offset; i < l->count; i += period)
-        l->parts[i] = PART_FULL;
+        l->parts[i] = config_same_type(r, "zamba") ? PART_FULL | PART_STATE : PART_FULL;
     return true;
 }
 
+/* The last layer of each group has attention, and so have those that fill no group: Ring-linear. */
+static bool grouped_layers(const config_reader *r, config_layers *l)
+{
+    uint32_t group;
+    if (!config_get_u32(r, "layer_group_size", MAX_LAYERS, &group) || !alike_layers(r, PART_STATE, l))
+        return false;
+    for (uint32_t i = 0; i < l->count; i++) {
+        if ((i + 1) % group == 0 || i >= l->count / group * group)
+            l->parts[i] = PART_FULL;
+    }
+    return true;
+}
+
+/* The number of KV heads of each layer: OpenELM. */
+static bool layers_of_heads(const config_reader *r, config_layers *l)
+{
+    const json_t *list = layer_list(r, "num_kv_heads", l);
+    for (uint32_t i = 0; list && i < l->count; i++) {
+        char entry[64];
+        json_int_t heads = 0;
+        snprintf(entry, sizeof entry, "num_kv_heads[%u]", (unsigned)i);
+        if (!config_check_integer(r, entry, json_array_get(list, i), 1, KVT_MAX_HEADS, &heads))
+            return false;
+        l->parts[i] = PART_FULL;
+        l->kv_heads[i] = (uint32_t)heads;
+    }
+    return list != NULL;
+}
+
 /* Every `field`-th layer is full, the others are `other`. */
-static bool interval_layers(const config_reader *r, const char *field, unsigned char other, config_layers *l)
+static bool interval_layers(const config_reader *r, const char *field, uint16_t other, config_layers *l)
 {
     uint32_t interval;
     if (!config_get_u32(r, field, MAX_LAYERS, &interval) || !alike_layers(r, PART_FULL, l))
@@ -363,7 +470,8 @@ static bool chunked_layers(const config_reader *r, config_layers *l)
 
 const char *config_window_field(const config_reader *r)
 {
-    return config_name_of(r, NAMES("sliding_window", "sliding_window_size"));
+    static const char *const names[] = { "sliding_window", "sliding_window_size", "attention_window_size", "loop_window_size", "window_size", NULL };
+    return config_name_of(r, names);
 }
 
 static bool windowed_layers(const config_reader *r, config_layers *l)
@@ -456,34 +564,161 @@ static bool share_layers(const config_reader *r, config_layers *l)
     return true;
 }
 
+/* Of `share_factor` neighbours the first stores, and the others read it: Hunyuan. */
+static bool share_between_neighbours(const config_reader *r, config_layers *l)
+{
+    bool use = false;
+    uint32_t factor;
+    if (!config_get_flag(r, "use_cla", &use))
+        return false;
+    if (!use) {
+        if (config_find(r, "use_cla"))
+            config_find(r, "cla_share_factor");
+        return true;
+    }
+    if (!config_get_u32(r, "cla_share_factor", MAX_LAYERS, &factor))
+        return false;
+    for (uint32_t i = 0; i < l->count; i++) {
+        if (i % factor != 0)
+            l->parts[i] |= PART_SHARED;
+    }
+    return true;
+}
+
+/* Layers with an indexer are 1 in a list: MiniMax-M3. */
+static bool sparse_layers(const config_reader *r, config_layers *l)
+{
+    static const char field[] = "sparse_attention_config.sparse_attention_freq";
+    const json_t *object = config_has_sparse_layers(r) ? config_find(r, "sparse_attention_config") : NULL,
+                 *list = config_find_in(object, "sparse_attention_freq");
+    if (!object || config_find(r, "layer_types"))
+        return true;
+    if (!json_is_array(list) || json_array_size(list) != l->count)
+        return config_fail_field(r, field, list, "a list with 0 or 1 for each layer");
+    for (uint32_t i = 0; i < l->count; i++) {
+        json_int_t sparse = 0;
+        char entry[80];
+        snprintf(entry, sizeof entry, "%s[%u]", field, (unsigned)i);
+        if (!config_check_integer(r, entry, json_array_get(list, i), 0, 1, &sparse))
+            return false;
+        if (!sparse)
+            l->parts[i] |= PART_NO_INDEXER;
+    }
+    return true;
+}
+
+/* Layers without an indexer of their own: GLM-5.2 names each. */
+static bool share_indexers(const config_reader *r, config_layers *l)
+{
+    static const char field[] = "indexer_types";
+    const json_t *list = config_find(r, field);
+    size_t count;
+    if (!list)
+        return true;
+    if (!json_is_array(list))
+        return config_fail_field(r, field, list, "a list with one entry for each layer");
+    if (!config_check_length(r, field, json_array_size(list), 0, &count))
+        return false;
+    for (uint32_t i = 0; i < l->count && i < count; i++) {
+        uint16_t parts = 0;
+        if (!named_parts(r, field, list, i, indexer_names, &parts))
+            return false;
+        l->parts[i] |= parts;
+    }
+    /* These made the list. */
+    config_find(r, "index_topk_freq");
+    config_find(r, "index_skip_topk_offset");
+    config_find(r, "index_topk_pattern");
+    config_find(r, "index_share_for_mtp_iteration");
+    return true;
+}
+
+/* Layers that cross attention alone belongs to: Llama 3.2 Vision. */
+static bool cross_layers(const config_reader *r, config_layers *l)
+{
+    const json_t *list = config_find(r, "cross_attention_layers");
+    if (list && !config_same_type(r, "mllama"))
+        return config_fail_field(r, "cross_attention_layers", list, "absent: what is known of cross attention is Llama 3.2 Vision's");
+    return !list || (mark_layers(r, "cross_attention_layers", list, 0, PART_FULL, PART_CROSS, l) && config_read_image_tokens(r));
+}
+
+/* Models that pass through their layers several times, or have several attentions in each. */
+static bool count_passes(const config_reader *r, config_layers *l)
+{
+    static const char *const looped[] = { "ouro", NULL }, *const doubled[] = { "longcat_flash", "longcat_flash_ngram", NULL };
+    if (config_is_type(r, doubled))
+        l->passes = 2;
+    return !config_is_type(r, looped) || config_get_u32(r, "total_ut_steps", MAX_LAYERS, &l->passes);
+}
+
+/* After a first pass with full attention the others look at a window: IQuest-LoopCoder. */
+static bool looped_layers(const config_reader *r, config_layers *l)
+{
+    uint32_t loops;
+    if (!config_get_u32(r, "loop_num", 255, &loops))
+        return false;
+    return loops == 2 ? alike_layers(r, PART_FULL | PART_SLIDING, l)
+                      : config_fail_field(r, "loop_num", config_find(r, "loop_num"), "2: what further passes keep is not known");
+}
+
+/* The layers that reuse what the last one before them stores: AFM. */
+static bool reusing_layers(const config_reader *r, config_layers *l)
+{
+    uint32_t reusing;
+    if (!alike_layers(r, PART_FULL, l) || !config_get_count(r, "num_kv_reuse_layers", l->count - 1, &reusing))
+        return false;
+    for (uint32_t i = l->count - reusing; i < l->count; i++)
+        l->parts[i] |= PART_SHARED;
+    return true;
+}
+
+static bool map_kinds(const config_reader *r, config_layers *l)
+{
+    if (config_is_type(r, all_states))
+        return alike_layers(r, PART_STATE, l);
+    if (config_same_type(r, "iquestloopcoder"))
+        return looped_layers(r, l);
+    if (config_find(r, "layer_types"))
+        return named_layers(r, "layer_types", l);
+    if (config_find(r, "layers_block_type"))
+        return named_layers(r, "layers_block_type", l);
+    if (config_find(r, "hybrid_override_pattern"))
+        return lettered_layers(r, "hybrid_override_pattern", l);
+    if (config_find(r, "hybrid_layer_pattern")) /* MiMo-V2 */
+        return numbered_layers(r, "hybrid_layer_pattern", PART_FULL, PART_SLIDING, l);
+    if (config_find(r, "sliding_window_layout")) /* SmallThinker */
+        return numbered_layers(r, "sliding_window_layout", PART_FULL, PART_SLIDING, l);
+    if (config_find(r, "attn_type_list")) /* MiniMax */
+        return numbered_layers(r, "attn_type_list", PART_STATE, PART_FULL, l);
+    if (config_find(r, "block_types"))
+        return repeated_names(r, "block_types", block_names, l);
+    if (config_find(r, "attention_types"))
+        return counted_names(r, "attention_types", local_names, l);
+    if (config_find(r, "block_configs"))
+        return block_layers(r, l);
+    if (config_find(r, "linear_attn_config"))
+        return linear_config_layers(r, l);
+    if (config_find(r, "attn_layer_indices"))
+        return attention_at(r, "attn_layer_indices", PART_STATE, l);
+    if (config_find(r, "full_attn_idxs"))
+        return attention_at(r, "full_attn_idxs", PART_CONVOLUTION, l);
+    if (config_find(r, "attn_layer_period"))
+        return period_layers(r, l);
+    if (config_find(r, "full_attention_interval"))
+        return interval_layers(r, "full_attention_interval", PART_STATE, l);
+    if (config_find(r, "layer_group_size"))
+        return grouped_layers(r, l);
+    if (config_find(r, "num_kv_reuse_layers"))
+        return reusing_layers(r, l);
+    if (json_is_array(config_find(r, "num_kv_heads")))
+        return layers_of_heads(r, l);
+    return unlisted_layers(r, l);
+}
+
 bool config_map_layers(const config_reader *r, config_layers *l)
 {
-    bool good;
-    if (config_find(r, "layer_types"))
-        good = named_layers(r, "layer_types", l);
-    else if (config_find(r, "layers_block_type"))
-        good = named_layers(r, "layers_block_type", l);
-    else if (config_find(r, "hybrid_override_pattern"))
-        good = lettered_layers(r, "hybrid_override_pattern", l);
-    else if (config_find(r, "hybrid_layer_pattern")) /* MiMo-V2 */
-        good = numbered_layers(r, "hybrid_layer_pattern", PART_FULL, PART_SLIDING, l);
-    else if (config_find(r, "attn_type_list")) /* MiniMax */
-        good = numbered_layers(r, "attn_type_list", PART_STATE, PART_FULL, l);
-    else if (config_find(r, "block_configs"))
-        good = block_layers(r, l);
-    else if (config_find(r, "linear_attn_config"))
-        good = linear_config_layers(r, l);
-    else if (config_find(r, "attn_layer_indices"))
-        good = attention_at(r, "attn_layer_indices", PART_STATE, l);
-    else if (config_find(r, "full_attn_idxs"))
-        good = attention_at(r, "full_attn_idxs", PART_CONVOLUTION, l);
-    else if (config_find(r, "attn_layer_period"))
-        good = period_layers(r, l);
-    else if (config_find(r, "full_attention_interval"))
-        good = interval_layers(r, "full_attention_interval", PART_STATE, l);
-    else
-        good = unlisted_layers(r, l);
-    return good && share_layers(r, l);
+    return map_kinds(r, l) && share_layers(r, l) && share_between_neighbours(r, l) && sparse_layers(r, l) && share_indexers(r, l) &&
+           cross_layers(r, l) && count_passes(r, l);
 }
 
 /* ---- for the list of what is understood ------------------------------------------------------------------------------------------ */

@@ -135,10 +135,137 @@ static bool read_mamba1(const config_reader *r, kvt_layer_group *group)
     return config_get_state_dtype(r, &group->recurrent_element_bytes) && set_convolution(r, kernel, channels, group);
 }
 
-/* What kind of state it is shows in the names of its fields. */
+/* Linear attention of Ring-linear: a matrix for each query head, in float32; newer ones have convolutions as Kimi's. */
+static bool read_ring(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t heads, dim, kernel;
+    if (!config_get_query_heads(r, &heads) || !config_get_head_dim(r, &dim) || !config_get_count(r, "short_conv_kernel_size", MAX_STATE_DIM, &kernel))
+        return false;
+    group->recurrent_elements = (uint64_t)heads * dim * dim;
+    group->recurrent_element_bytes = 4;
+    set_heads(group, heads, 0, 0);
+    return kernel == 0 || set_convolution(r, kernel, 3 * (uint64_t)heads * dim, group);
+}
+
+/* The numbers of Mamba's class that files leave out. */
+static bool get_state_or(const config_reader *r, const char *field, uint32_t missing, uint32_t *result)
+{
+    *result = missing;
+    return !config_find(r, field) || get_state_u32(r, field, result);
+}
+
+/* Channels of a pure Mamba model: intermediate_size, or expand times hidden_size. */
+static bool get_mamba_inner(const config_reader *r, uint32_t *inner)
+{
+    const char *field = config_name_of(r, NAMES("intermediate_size", "d_inner"));
+    uint32_t expand, hidden;
+    config_find(r, "expand");
+    if (config_find(r, field))
+        return config_get_u32(r, field, MAX_HIDDEN, inner);
+    if (!get_state_or(r, "expand", 2, &expand) || !config_get_hidden(r, &hidden))
+        return false;
+    if ((uint64_t)expand * hidden > MAX_HIDDEN)
+        return config_fail(r, "expand * hidden_size is %llu, but must be at most %d", (unsigned long long)expand * hidden, MAX_HIDDEN);
+    *inner = expand * hidden;
+    return true;
+}
+
+static bool read_pure_mamba1(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t kernel, state, inner;
+    if (!get_state_or(r, "conv_kernel", 4, &kernel) || !get_state_or(r, "state_size", 16, &state) || !get_mamba_inner(r, &inner))
+        return false;
+    group->recurrent_elements = (uint64_t)inner * state;
+    set_heads(group, inner, 0, 0);
+    return config_get_state_dtype(r, &group->recurrent_element_bytes) && set_convolution(r, kernel, inner, group);
+}
+
+static bool read_pure_mamba2(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t kernel, heads, dim, groups, state;
+    return get_state_or(r, "conv_kernel", 4, &kernel) && get_state_or(r, "num_heads", 128, &heads) && get_state_or(r, "head_dim", 64, &dim) &&
+           get_state_or(r, "n_groups", 8, &groups) && get_state_or(r, "state_size", 128, &state) &&
+           set_mamba2(r, kernel, heads, dim, groups, state, group);
+}
+
+/* Zamba2's names, new and old; its heads fill expand * hidden_size. */
+static bool read_zamba2(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t kernel, expand, hidden, groups, state, dim, heads;
+    const char *kernel_field = config_name_of(r, NAMES("mamba_d_conv", "conv_dimension"));
+    const char *expand_field = config_name_of(r, NAMES("mamba_expand", "expansion_factor"));
+    const char *state_field = config_name_of(r, NAMES("mamba_d_state", "state_size"));
+    if (!get_state_or(r, kernel_field, 4, &kernel) || !get_state_or(r, expand_field, 2, &expand) || !get_state_or(r, state_field, 64, &state) ||
+        !get_state_or(r, "mamba_ngroups", 1, &groups) || !config_get_hidden(r, &hidden))
+        return false;
+    if (config_find(r, "n_mamba_heads")) {
+        if (!get_state_u32(r, "n_mamba_heads", &heads))
+            return false;
+        config_find(r, "mamba_headdim");
+    } else {
+        if (!get_state_u32(r, "mamba_headdim", &dim))
+            return false;
+        heads = (uint32_t)((uint64_t)expand * hidden / dim);
+    }
+    const uint64_t inner = (uint64_t)expand * hidden;
+    if (heads == 0 || heads > MAX_STATE_DIM || inner % heads != 0 || inner / heads > MAX_STATE_DIM)
+        return config_fail(r, "mamba_expand * hidden_size is %llu, but must be a multiple of the number of heads, %u", (unsigned long long)inner,
+                           (unsigned)heads);
+    return set_mamba2(r, kernel, heads, (uint32_t)(inner / heads), groups, state, group);
+}
+
+/* A convolution over lru_width channels, and as many gated units in float32. */
+static bool read_griffin(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t kernel, width;
+    const char *field = config_name_of(r, NAMES("lru_width", "hidden_size"));
+    if (!get_state_or(r, "conv1d_width", 4, &kernel) || !config_get_u32(r, field, MAX_HIDDEN, &width))
+        return false;
+    group->recurrent_elements = width;
+    group->recurrent_element_bytes = 4;
+    set_heads(group, width, 0, 0);
+    return set_convolution(r, kernel, width, group);
+}
+
+/* The last input of time mix and of channel mix (a convolution of 2 over both), then RWKV-4's three vectors in float32, or from RWKV-5 on a matrix
+ * for each head. */
+static bool read_rwkv(const config_reader *r, kvt_layer_group *group)
+{
+    static const char *const matrices[] = { "rwkv5", "rwkv6", "rwkv7", NULL };
+    uint32_t hidden, dim = 64, width;
+    if (!config_get_hidden(r, &hidden) || !config_get_u32(r, config_name_of(r, NAMES("attention_hidden_size", "hidden_size")), MAX_HIDDEN, &width))
+        return false;
+    group->recurrent_element_bytes = 4;
+    if (config_is_type(r, matrices)) {
+        if (!get_state_or(r, config_name_of(r, NAMES("head_size", "head_dim")), 64, &dim))
+            return false;
+        if (width % dim != 0)
+            return config_fail(r, "attention_hidden_size is %u, but must be a multiple of the head size, %u", (unsigned)width, (unsigned)dim);
+        group->recurrent_elements = (uint64_t)width * dim;
+        set_heads(group, width / dim, 0, 0);
+    } else {
+        group->recurrent_elements = 3 * (uint64_t)width;
+    }
+    return set_convolution(r, 2, 2 * (uint64_t)hidden, group);
+}
+
+/* What kind of state it is shows in the names of its fields; for models of nothing else, in their type. */
 bool config_read_state(const config_reader *r, kvt_layer_group *group)
 {
+    static const char *const mamba1[] = { "mamba", "falcon_mamba", NULL }, *const rwkv[] = { "rwkv", "rwkv5", "rwkv6", "rwkv7", NULL };
     group->kind = KVT_LAYER_RECURRENT;
+    if (config_is_type(r, mamba1))
+        return read_pure_mamba1(r, group);
+    if (config_same_type(r, "mamba2"))
+        return read_pure_mamba2(r, group);
+    if (config_is_type(r, rwkv))
+        return read_rwkv(r, group);
+    if (config_same_type(r, "zamba2"))
+        return read_zamba2(r, group);
+    if (config_find(r, "block_types"))
+        return read_griffin(r, group);
+    if (config_find(r, "layer_group_size"))
+        return read_ring(r, group);
     if (config_find(r, "linear_conv_kernel_dim") || config_find(r, "linear_num_value_heads"))
         return read_delta_net(r, group);
     if (config_find(r, "linear_attn_config"))

@@ -1,0 +1,158 @@
+#define _XOPEN_SOURCE 700
+#include "weights.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tools/io/file.h"
+#include "tools/io/gguf.h"
+#include "tools/io/number.h"
+
+static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
+{
+    return __builtin_add_overflow(*total, bytes, total) ? error_set(error, "the tensors have more bytes than 64 bits count") : 0;
+}
+
+/* ---- GGUF ------------------------------------------------------------------------------------------------------------------------ */
+
+/* From the first tensor's numbers on the file holds nothing else. */
+static int measure_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
+{
+    uint64_t *most = owner;
+    (void)error;
+    *most = *most < tensor->left ? tensor->left : *most;
+    return 0;
+}
+
+static int add_gguf(const char *path, uint64_t *bytes, uint32_t *parts, error_text *error)
+{
+    file_map map;
+    uint64_t tensors = 0;
+    int64_t count = 1;
+    if (file_map_open(&map, path, error) != 0)
+        return -1;
+    gguf file = { .error = error };
+    int result = gguf_open(&file, map.data, map.size) ? gguf_walk_tensors(&file, measure_tensor, &tensors) : -1;
+    const gguf_entry *split = result == 0 ? gguf_key(&file, "split.count") : NULL;
+    if (split && (!gguf_number(split, 0, &count) || count < 0 || count > 99999))
+        result = error_set(error, "split.count must be a whole number up to 99999");
+    gguf_free(&file);
+    file_map_close(&map);
+    *parts = count > 1 ? (uint32_t)count : 1;
+    return result == 0 ? add_bytes(bytes, tensors, error) : -1;
+}
+
+/* The parts of name-00001-of-00003.gguf differ in the first number. */
+static int measure_gguf(const char *path, uint64_t *bytes, error_text *error)
+{
+    static const char form[] = "-00001-of-00001.gguf";
+    uint32_t parts, other;
+    if (add_gguf(path, bytes, &parts, error) != 0)
+        return -1;
+    const size_t length = strlen(path), tail = sizeof form - 1;
+    if (parts == 1)
+        return 0;
+    char *part = length > tail ? strdup(path) : NULL;
+    if (!part || strcmp(path + length - 5, ".gguf") != 0) {
+        free(part);
+        return error_set(error, "is a part of %" PRIu32 ", but its name does not end with -00001-of-%05" PRIu32 ".gguf", parts, parts);
+    }
+    *bytes = 0;
+    int result = 0;
+    for (uint32_t i = 1; i <= parts && result == 0; i++) {
+        char end[40];
+        snprintf(end, sizeof end, "-%05" PRIu32 "-of-%05" PRIu32 ".gguf", i, parts);
+        memcpy(part + length - tail, end, tail);
+        error_text why;
+        result = add_gguf(part, bytes, &other, &why);
+        if (result != 0)
+            error_set(error, "part %" PRIu32 " of %" PRIu32 ": %.300s", i, parts, why.text);
+    }
+    free(part);
+    return result;
+}
+
+/* ---- safetensors ----------------------------------------------------------------------------------------------------------------- */
+
+/* All but the header, whose length comes first. */
+static int add_safetensors(const char *path, uint64_t *bytes, error_text *error)
+{
+    struct stat file;
+    unsigned char length[8];
+    FILE *stream = fopen(path, "rb");
+    if (!stream || fread(length, 1, sizeof length, stream) != sizeof length || fstat(fileno(stream), &file) != 0) {
+        if (stream)
+            fclose(stream);
+        return error_set(error, "%.300s cannot be read, or is no safetensors file", path);
+    }
+    fclose(stream);
+    uint64_t header = 0;
+    for (size_t i = 0; i < sizeof length; i++)
+        header |= (uint64_t)length[i] << 8 * i;
+    if (file.st_size < 8 || header > (uint64_t)file.st_size - 8)
+        return error_set(error, "%.300s is cut short: its header alone has %" PRIu64 " bytes", path, header);
+    return add_bytes(bytes, (uint64_t)file.st_size - 8 - header, error);
+}
+
+/* metadata.total_size of the index, which is there even when the parts are not. False: there is no index. */
+static bool read_index(const char *folder, uint64_t *bytes)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
+    json_t *index = json_load_file(path, 0, NULL);
+    const json_t *size = json_object_get(json_object_get(index, "metadata"), "total_size");
+    const bool there = json_is_integer(size) && json_integer_value(size) > 0;
+    if (there)
+        *bytes = (uint64_t)json_integer_value(size);
+    json_decref(index);
+    return there;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
+}
+
+static int measure_folder(const char *folder, uint64_t *bytes, error_text *error)
+{
+    if (read_index(folder, bytes))
+        return 0;
+    DIR *list = opendir(folder);
+    if (!list)
+        return error_set(error, "%.300s cannot be listed", folder);
+    size_t found = 0;
+    int result = 0;
+    for (const struct dirent *one; result == 0 && (one = readdir(list)) != NULL;) {
+        char path[4096];
+        if (!ends_with(one->d_name, ".safetensors"))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, one->d_name);
+        result = add_safetensors(path, bytes, error);
+        found++;
+    }
+    closedir(list);
+    return result == 0 && found == 0
+               ? error_set(error, "there are no weights beside it: *.safetensors, or model.safetensors.index.json, in %.300s", folder)
+               : result;
+}
+
+int model_weights(const char *path, uint64_t *bytes, error_text *error)
+{
+    struct stat file;
+    *bytes = 0;
+    if (stat(path, &file) != 0)
+        return error_set(error, "has no weights: only files and folders have");
+    if (S_ISDIR(file.st_mode))
+        return measure_folder(path, bytes, error);
+    if (!ends_with(path, ".json"))
+        return measure_gguf(path, bytes, error);
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    return measure_folder(*folder ? folder : "/", bytes, error);
+}
