@@ -258,12 +258,12 @@ numbers 36864 75497472 "$@" size "$work/t5.json" --engine logical --ctx 1024 --e
 "$jq" -e '.breakdown.cross == 37748736' "$work/out" >/dev/null || fail "cross attention in --json"
 
 # Tensor parallelism, a shared prefix.
-numbers 12288 402653184 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads, of which each rank has one
+numbers 24576 805306368 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads, of which each rank has one
 numbers 49152 - "$@" size Qwen3-30B-A3B --tp 2 --json
 numbers 54144 - "$@" size GLM-4.7-Flash --tp 4 --json
 refuses 1 'cannot be divided' "$@" size gemma-4-31B --tp 3
 numbers 98304 6442450944 "$@" size Qwen3-30B-A3B --ctx 32k --seqs 3 --shared-prefix 16k --engine logical --json
-refuses 1 'option' "$@" size Qwen3-30B-A3B --shared-prefix 1k --engine mlx
+refuses 2 "is an option of" "$@" size Qwen3-30B-A3B --shared-prefix 1k --engine mlx
 : >"$work/empty.json"
 refuses 1 'empty.json: ' "$@" size "$work/empty.json"
 
