@@ -711,6 +711,9 @@ START_TEST(families)
         { "{" KIND("longcat_flash") ", \"num_layers\": 28, " MLA
                                     ", \"num_attention_heads\": 64, \"qk_nope_head_dim\": 128, \"v_head_dim\": 128, \"hidden_size\": 6144}",
           "latent 56 1x512+64/0 for 64x192/128" },
+        { "{" KIND("minicpm3") ", \"hidden_size\": 2560, \"num_hidden_layers\": 62, \"num_attention_heads\": 40, \"num_key_value_heads\": 40, "
+                               "\"qk_nope_head_dim\": 64, \"qk_rope_head_dim\": 32, \"q_lora_rank\": 768, \"kv_lora_rank\": 256}",
+          "latent 62 1x256+32/0 for 40x96/64" },
         { "{" KIND("ouro") ", \"head_dim\": 128, \"num_attention_heads\": 16, \"num_key_value_heads\": 16, \"num_hidden_layers\": 24, "
                            "\"max_window_layers\": 24, \"sliding_window\": null, \"use_sliding_window\": false, \"total_ut_steps\": 4}",
           "full 96 16x128/128" },

@@ -104,12 +104,13 @@ static bool read_latent(const config_reader *r, kvt_layer_group *group)
     group->k_dim = rank + rope;
     group->rope_dim = rope;
 
-    config_find(r, "num_key_value_heads"); /* of engines without MLA, where it is num_attention_heads */
-    const bool known = config_find(r, "num_attention_heads") && config_find(r, "qk_nope_head_dim") && config_find(r, "v_head_dim");
+    config_find(r, "num_key_value_heads");                 /* of engines without MLA, where it is num_attention_heads */
+    const bool minicpm3 = config_same_type(r, "minicpm3"); /* leaves out what is hidden_size / heads */
+    const bool known = config_find(r, "num_attention_heads") && config_find(r, "qk_nope_head_dim") && (config_find(r, "v_head_dim") || minicpm3);
     if (!known)
         return true;
     if (!config_get_query_heads(r, &group->expanded_heads) || !config_get_dim(r, "qk_nope_head_dim", &nope) ||
-        !config_get_dim(r, "v_head_dim", &v_dim))
+        !(config_find(r, "v_head_dim") ? config_get_dim(r, "v_head_dim", &v_dim) : config_get_head_dim(r, &v_dim)))
         return false;
     if (nope + rope > KVT_MAX_DIM)
         return config_fail(r, "qk_nope_head_dim + qk_rope_head_dim is %u, but must be at most %d", (unsigned)(nope + rope), KVT_MAX_DIM);
