@@ -8,23 +8,28 @@
 #define _GNU_SOURCE
 #include "bench/decode.h"
 #include "bench/workload.h"
+#include "tools/io/error.h"
+#include "tools/io/json.h"
 #include "tools/kvtile/statistics.h"
 #include "tools/options.h"
+#include "tools/program/program.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <math.h>
 #include <regex.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static const char WHO[] = "kvtile-compare";
 
 static const char HELP[] =
     "Usage: kvtile-compare [OPTION...] OLD NEW\n"
@@ -47,6 +52,16 @@ static const char HELP[] =
     "Examples:\n"
     "  kvtile-compare ../old/build/release/kernels/libkvtile.so build/release/kernels/libkvtile.so\n"
     "  kvtile-compare --filter '^attend/.*/l2$' --limit 1.03 ../old/build/release/bin/kvtile-compare build/release/kernels/libkvtile.so\n";
+
+__attribute__((format(printf, 2, 3))) static void complain(const char *argument, const char *format, ...)
+{
+    error_text error;
+    va_list arguments;
+    va_start(arguments, format);
+    error_set_list(&error, format, arguments);
+    va_end(arguments);
+    error_print(WHO, argument, error.text);
+}
 
 enum { MOST_LINE = 400, MOST_PAIRS = 1000, MOST_OPENINGS = 1000, LONGER = 4 };
 
@@ -332,7 +347,7 @@ static summary compare_cases(plan *work, char *const *names, size_t n_names, jso
         outcome found;
         const worker *failed = measure_case(work, names[i], &found);
         if (failed != NULL) {
-            fprintf(stderr, "kvtile-compare: %s: %s: %s\n", failed->path, names[i], failed->line);
+            complain(failed->path, "%s: %s", names[i], failed->line);
             all.failed++;
             if (failed->process == 0)
                 break;
@@ -369,7 +384,7 @@ static int print_json(const plan *work, const summary *all, json_t *results, jso
     }
     if (whole != NULL && work->limit > 0)
         json_object_set_new(whole, "above_limit", json_integer((json_int_t)all->above));
-    const int status = whole != NULL ? json_dumpf(whole, stdout, JSON_INDENT(2)) : -1;
+    const int status = whole != NULL ? json_print(whole, stdout, JSON_INDENT(2)) : -1;
     printf("\n");
     json_decref(whole);
     return status;
@@ -396,7 +411,7 @@ static int choose_names(names *chosen, const char *filter, const char *tier)
     const int refused = regcomp(&fits, filter != NULL ? filter : usual, REG_EXTENDED | REG_NOSUB);
     if (refused != 0) {
         regerror(refused, &fits, error, sizeof error);
-        fprintf(stderr, "kvtile-compare: --filter: \"%s\" is no extended regular expression: %s\n", filter, error);
+        complain("--filter", "\"%.100s\" is no extended regular expression: %s", filter, error);
         return -1;
     }
     int status = bench_cases_add_all(&all);
@@ -415,9 +430,9 @@ static int choose_names(names *chosen, const char *filter, const char *tier)
     regfree(&fits);
     free(all.cases);
     if (status != 0)
-        fputs("kvtile-compare: out of memory\n", stderr);
+        complain("cases", "out of memory");
     else if (chosen->n == 0)
-        fputs("kvtile-compare: --filter: fits no case; kvtile-compare --list --filter . lists those of the tier\n", stderr);
+        complain("--filter", "fits no case; kvtile-compare --list --filter . lists those of the tier");
     return chosen->n > 0 ? status : -1;
 }
 
@@ -441,7 +456,7 @@ static int take_number(size_t *value, const char *option, const char *text, size
         *value = number;
         return 0;
     }
-    fprintf(stderr, "kvtile-compare: %s: \"%s\" is none: %zu to %zu would be right\n", option, text, least, most);
+    complain(option, "\"%.100s\" is none: %zu to %zu would be right", text, least, most);
     return -1;
 }
 
@@ -453,7 +468,7 @@ static int take_limit(double *limit, const char *text)
     *limit = strtod(text, &end);
     if (end != text && *end == '\0' && *limit > 0 && isfinite(*limit))
         return 0;
-    fprintf(stderr, "kvtile-compare: --limit: \"%s\" is none: a ratio such as 1.03 would be right\n", text);
+    complain("--limit", "\"%.100s\" is none: a ratio such as 1.03 would be right", text);
     return -1;
 }
 
@@ -477,8 +492,8 @@ static int compare(plan *work, const names *chosen, const char *const paths[2])
     for (size_t who = 0; status == 0 && who < 2; who++) {
         status = start(&work->workers[who], paths[who]) != 0;
         if (status != 0)
-            fprintf(stderr, "kvtile-compare: %s: %s\n", paths[who], work->workers[who].line);
-        json_array_append_new(libraries, json_pack("{s:s, s:s}", "path", paths[who], "version", work->workers[who].line));
+            error_print(WHO, paths[who], work->workers[who].line);
+        json_array_append_new(libraries, json_pack("{s:o, s:s}", "path", json_text(paths[who]), "version", work->workers[who].line));
     }
     if (status == 0) {
         const summary all = compare_cases(work, chosen->names, chosen->n, work->json ? results : NULL);
@@ -498,6 +513,8 @@ static int compare(plan *work, const names *chosen, const char *const paths[2])
 
 int main(int argc, char **argv)
 {
+    program_start(WHO);
+    json_set_alloc_funcs(program_allocate, free);
     if (argc >= 2 && strcmp(argv[1], "--worker") == 0)
         return serve(argc > 2 ? argv[2] : NULL);
     int json = 0, list = 0, help = 0;
@@ -514,18 +531,23 @@ int main(int argc, char **argv)
                                         POPT_TABLEEND };
     static plan work = { .openings = 5, .rounds = 11 };
     names chosen = { 0 };
-    poptContext context = poptGetContext("kvtile-compare", argc, (const char **)(void *)argv, table, 0);
-    const int end = options_take(context, values);
+    const char **words = (const char **)(void *)argv;
+    poptContext context = poptGetContext("kvtile-compare", argc, words, table, 0);
+    if (context == NULL) {
+        error_print(WHO, "arguments", "cannot be read: out of memory");
+        return 1;
+    }
+    const int end = options_take(context, argc, words, table, values);
     const char *const paths[2] = { poptGetArg(context), poptGetArg(context) };
     int status = 2;
     uint32_t mask;
     if (end < -1) {
-        fprintf(stderr, "kvtile-compare: %s: %s\n", poptBadOption(context, 0), poptStrerror(end));
+        error_print(WHO, poptBadOption(context, 0), poptStrerror(end));
     } else if (help) {
         fputs(HELP, stdout);
         status = 0;
     } else if (tier != NULL && (strpbrk(tier, ",-") != NULL || kvt_tiers_parse(tier, &mask) != KVT_OK)) {
-        fprintf(stderr, "kvtile-compare: --tier: \"%s\" is none that this CPU has: kvtile info lists them\n", tier);
+        complain("--tier", "\"%.100s\" is none that this CPU has: kvtile info lists them", tier);
     } else if (take_number(&work.openings, "--openings", openings, 2, MOST_OPENINGS) == 0 &&
                take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0 &&
                choose_names(&chosen, filter, tier != NULL ? tier : best_tier()) == 0) {
@@ -535,7 +557,7 @@ int main(int argc, char **argv)
                 puts(chosen.names[i]);
             status = 0;
         } else if (paths[1] == NULL || poptPeekArg(context) != NULL) {
-            fputs("kvtile-compare: two builds would be right, OLD and NEW: see kvtile-compare --help\n", stderr);
+            complain("arguments", "two builds would be right, OLD and NEW: see kvtile-compare --help");
         } else {
             status = compare(&work, &chosen, paths);
         }
