@@ -30,7 +30,7 @@ def fail(command, at, what):
     global failures
     failures += 1
     if failures <= 40:
-        print(f"FAILED: allocation {at} of: {' '.join(command)}: {what}")
+        print(f"FAILED: allocation {at} of: {' '.join(command)}: {what}", flush=True)
 
 
 def qvkt(path, heads, tokens, dim, seed):
@@ -145,7 +145,8 @@ def count(command):
     good = subprocess.run(command, env=environment, pass_fds=(write,), stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     os.close(write)
     with os.fdopen(read) as file:
-        return good, *map(int, file.readline().split())
+        n, before_main = map(int, (file.readline() or "0 0").split())  # nothing from a command that crashes
+    return good, n, before_main
 
 
 def read_file(path):
