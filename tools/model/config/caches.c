@@ -187,10 +187,10 @@ static bool read_cross(const config_reader *r, kvt_layer_group *group)
 static bool read_caches(const config_reader *r, const config_layers *l, caches *c)
 {
     unsigned parts = 0;
-    bool own_heads = false;
+    bool own_heads = true; /* of all full layers */
     for (uint32_t i = 0; i < l->count; i++) {
         parts |= l->parts[i];
-        own_heads |= l->kv_heads[i] != 0;
+        own_heads &= l->kv_heads[i] != 0 || !(l->parts[i] & PART_FULL);
     }
     if (!parts)
         return config_fail(r, "no layer of %s has attention or a state", r->model_type);
@@ -212,14 +212,25 @@ static bool add_layer(const config_reader *r, const config_layers *l, uint32_t i
 {
     const unsigned parts = l->parts[i];
     const bool shared = parts & PART_SHARED;
-    kvt_layer_group full = c->full;
+    kvt_layer_group full = c->full, sliding = c->sliding;
     if (l->kv_heads[i])
-        full.kv_heads = l->kv_heads[i];
+        full.kv_heads = sliding.kv_heads = l->kv_heads[i];
+    if (l->head_dim[i]) {
+        full.k_dim = full.v_dim = sliding.k_dim = sliding.v_dim = l->head_dim[i];
+        if (full.kind == KVT_LAYER_LATENT)
+            return config_fail(r, "per_layer_config.%u.head_dim: what it means for MLA is not known", (unsigned)i);
+    }
+    if (!sliding.kind)
+        sliding = (kvt_layer_group){ 0 };
     const struct {
         unsigned part;
         kvt_layer_group group;
-    } all[] = { { PART_FULL, full },      { PART_SLIDING, c->sliding },         { PART_CHUNKED, c->chunked },
-                { PART_STATE, c->state }, { PART_CONVOLUTION, c->convolution }, { PART_CROSS, c->cross } };
+    } all[] = { { PART_FULL, full },
+                { PART_SLIDING, sliding },
+                { PART_CHUNKED, c->chunked },
+                { PART_STATE, c->state },
+                { PART_CONVOLUTION, c->convolution },
+                { PART_CROSS, c->cross } };
     if ((parts == PART_NOTHING || shared) && !add(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0))
         return false;
     for (size_t p = 0; p < sizeof all / sizeof all[0]; p++) {
@@ -262,9 +273,9 @@ static bool get_nextn_layers(const config_reader *r, uint32_t *count)
         return false;
     if (!use || modules == 0)
         return true;
-    if (!config_get_u32(r, "mtp_transformer_layers", 255, &each))
+    if (!config_get_count(r, "mtp_transformer_layers", 255, &each))
         return false;
-    *count = modules * each;
+    *count = modules * (config_find(r, "mtp_transformer_layers") ? each : 1);
     return true;
 }
 
@@ -375,5 +386,6 @@ bool config_read_groups(const config_reader *r)
         good = add_layer(r, &l, i % l.count, &c);
     free(l.parts);
     free(l.kv_heads);
+    free(l.head_dim);
     return good && add_draft_layers(r, &c);
 }

@@ -97,12 +97,13 @@ typedef struct config_layers {
     uint16_t *parts;
     uint32_t passes;    /* through all layers, each with caches of its own */
     uint32_t *kv_heads; /* of a layer that has its own number, else 0 */
+    uint32_t *head_dim; /* likewise */
 } config_layers;
 
 /* Has the model layers whose indexers choose among keys and values of every head? */
 bool config_has_sparse_layers(const config_reader *r);
 
-/* Which layer keeps what. The caller frees both arrays, also when it fails. */
+/* Which layer keeps what. The caller frees the arrays, also when it fails. */
 bool config_map_layers(const config_reader *r, config_layers *l);
 
 /* The names that the number of layers and the window go by in this file. */

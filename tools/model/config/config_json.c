@@ -27,10 +27,23 @@ static const char *const suspicious[] = {
 
 /* Parts of names, and whole names, that have nothing to do with it all the same. */
 static const char *const harmless_parts[] = {
-    "expert", "moe", "mlp", "rope", "bias", "dropout", "norm", "intermediate_size", "_act", "multiplier", "qkv", NULL,
+    "activation", "ngram_size", "embeddings", "_eps", "linear_a_log",      "linear_dt", "linear_allow", "expert", "moe", "mlp",
+    "rope",       "bias",       "dropout",    "norm", "intermediate_size", "_act",      "multiplier",   "qkv",    NULL,
 };
 static const char *const harmless_names[] = {
     "use_cache",
+    "num_key_value_heads",
+    "global_attn_every_n_layers",
+    "index_block_size",
+    "index_local_blocks",
+    "index_topk_blocks",
+    "encoder_sparse_step",
+    "num_sparse_encoder_layers",
+    "num_sparse_decoder_layers",
+    "global_block_size",
+    "num_global_tokens",
+    "prefill_chunk_size",
+    "attn_res_block_size",
     "gated_linear_unit",
     "linear_silu",
     "linear_rope",
@@ -89,6 +102,14 @@ static bool says_something(const json_t *value)
 static const struct {
     const char *model_type, *field;
 } harmless_of[] = {
+    { "zamba", "n_mamba_heads" },
+    { "zamba2", "hybrid_layer_ids" },
+    { "cohere2_moe", "prefix_dense_sliding_window_pattern" },
+    { "nemotron_h", "mtp_layers_block_type" },
+    { "nemotron_h", "mtp_hybrid_override_pattern" },
+    { "bailing_hybrid", "linear_head_dim" },
+    { "bailing_hybrid", "linear_num_heads" },
+    { "bailing_hybrid", "linear_conv_kernel_dim" },
     { "zamba2", "num_mem_blocks" },
     { "zamba2", "use_shared_attention_lora" },
     { "zamba2", "use_shared_block_lora" },
@@ -187,6 +208,15 @@ static bool find_text(config_reader *r)
     return true;
 }
 
+/* Encoders: they see what comes later, and keep nothing. */
+/* clang-format off */
+static const char *const encoders[] = {
+    "albert", "bert", "bert-generation", "big_bird", "camembert", "clip", "data2vec", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
+    "esm", "megatron-bert", "modernbert", "mpnet", "new", "nomic_bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
+    "siglip", "vit", "xlm-roberta", "xlm-roberta-xl", "xmod", NULL,
+};
+/* clang-format on */
+
 /* Types whose fields do not tell what they keep. */
 static const struct {
     const char *model_type, *why;
@@ -203,13 +233,14 @@ static const struct {
     { "reformer", "its attention keeps buckets of hashes" },
     { "xlnet", "it keeps hidden states of earlier segments" },
     { "xlstm", "its states are not known" },
+    { "xlm", "it sees what comes later" },
     { "zaya", "its compressed convolutional attention keeps states beside keys" },
 };
 
 /* Models whose caches have another shape than the fields would say. */
 static bool check_sizable(const config_reader *r)
 {
-    static const char *const unsized[] = { "add_cross_attention", "per_layer_config" };
+    static const char *const unsized[] = { "add_cross_attention" };
     for (size_t i = 0; i < sizeof unsized / sizeof unsized[0]; i++) {
         const json_t *value = config_find(r, unsized[i]);
         if (value && says_something(value))
@@ -219,9 +250,12 @@ static bool check_sizable(const config_reader *r)
     const json_t *causal = config_find(r, "is_causal");
     if (causal && config_check_bool(r, "is_causal", causal, &both) && !both)
         return config_fail_field(r, "is_causal", causal, "true: a model that sees what comes later has no cache");
-    const json_t *both_ways = config_find(r, "use_bidirectional_attention");
-    if (json_is_true(both_ways) || (json_is_string(both_ways) && strcmp(json_string_value(both_ways), "all") == 0))
+    const json_t *both_ways = config_find(r, "use_bidirectional_attention"), *outer = config_find_in(r->root, "model_type");
+    const bool prefix = json_is_string(outer) && strcmp(json_string_value(outer), "paligemma") == 0; /* sees all of the image and the prompt */
+    if (!prefix && (json_is_true(both_ways) || (json_is_string(both_ways) && strcmp(json_string_value(both_ways), "all") == 0)))
         return config_fail_field(r, "use_bidirectional_attention", both_ways, "absent: a model that sees what comes later has no cache");
+    if (config_is_type(r, encoders))
+        return config_fail(r, "model_type is \"%s\": an encoder, which sees what comes later and has no cache", r->model_type);
     for (size_t i = 0; i < sizeof unsizable / sizeof unsizable[0]; i++) {
         if (config_same_type(r, unsizable[i].model_type))
             return config_fail(r, "model_type is \"%s\", which cannot be sized yet: %s", r->model_type, unsizable[i].why);
@@ -231,8 +265,9 @@ static bool check_sizable(const config_reader *r)
 
 static bool read_context(const config_reader *r)
 {
-    const char *field = config_name_of(r, NAMES("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "max_seq_length",
-                                                "seq_length", "n_ctx", "max_target_positions", "max_context_length", "model_max_length"));
+    const char *field =
+        config_name_of(r, NAMES("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "max_seq_length", "seq_length",
+                                "n_ctx", "max_target_positions", "max_context_length", "context_window_size", "model_max_length"));
     json_int_t context = 0;
     const json_t *outer = config_find_in(r->root, "max_position_embeddings");
     if (config_has(r, field) ? !config_get_integer(r, field, 1, MAX_CONTEXT, &context)
@@ -253,7 +288,8 @@ static bool read_kv_type(const config_reader *r)
     const json_t *scheme = config_find_in(quantization, "kv_cache_scheme"), *algorithm = config_find_in(quantization, "kv_cache_quant_algo");
     if (!scheme && !algorithm)
         return true;
-    const char *type = json_string_value(config_find_in(scheme, "type")), *name = json_string_value(algorithm);
+    const char *type = json_string_value(config_find_in(scheme, "type"));
+    const char *name = json_string_value(json_is_string(scheme) ? scheme : algorithm);
     const bool float8 = type && strcmp(type, "float") == 0 && json_integer_value(config_find_in(scheme, "num_bits")) == 8;
     if ((scheme && float8) || (name && strcmp(name, "FP8") == 0))
         r->description->kv_type = "fp8";

@@ -288,7 +288,7 @@ bool config_get_state_dtype(const config_reader *r, uint32_t *bytes)
 
 static const char *query_heads_field(const config_reader *r)
 {
-    return config_name_of(r, NAMES("num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads"));
+    return config_name_of(r, NAMES("num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads", "attention_heads"));
 }
 
 bool config_get_query_heads(const config_reader *r, uint32_t *heads)

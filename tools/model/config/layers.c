@@ -8,7 +8,7 @@
 /* ---- what the classes of huggingface/transformers say ---------------------------------------------------------------------------- */
 
 /* Types in which every layer slides when sliding_window is a number. */
-static const char *const all_slide[] = { "mistral", "mixtral", "ministral", "ministral3", "phi3", "phimoe", "starcoder2", NULL };
+static const char *const all_slide[] = { "mistral", "mixtral", "ministral", "ministral3", "phi3", "phi3_v", "phimoe", "starcoder2", NULL };
 
 /* Types in which every layer has a state and nothing else. */
 static const char *const all_states[] = { "mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6", "rwkv7", NULL };
@@ -88,9 +88,10 @@ static bool make_layers(const config_reader *r, size_t count, config_layers *l)
 {
     l->parts = calloc(count, sizeof *l->parts);
     l->kv_heads = calloc(count, sizeof *l->kv_heads);
+    l->head_dim = calloc(count, sizeof *l->head_dim);
     l->count = (uint32_t)count;
     l->passes = 1;
-    return (l->parts && l->kv_heads) || config_fail(r, "no memory for %zu layers", count);
+    return (l->parts && l->kv_heads && l->head_dim) || config_fail(r, "no memory for %zu layers", count);
 }
 
 const char *config_layer_count_field(const config_reader *r)
@@ -470,7 +471,9 @@ static bool chunked_layers(const config_reader *r, config_layers *l)
 
 const char *config_window_field(const config_reader *r)
 {
-    static const char *const names[] = { "sliding_window", "sliding_window_size", "attention_window_size", "loop_window_size", "window_size", NULL };
+    static const char *const names[] = {
+        "sliding_window", "sliding_window_size", "attention_window_size", "loop_window_size", "window_size", "local_attention", NULL
+    };
     return config_name_of(r, names);
 }
 
@@ -672,6 +675,40 @@ static bool reusing_layers(const config_reader *r, config_layers *l)
     return true;
 }
 
+/* {"05": {"head_dim": 512}}: what single layers have of their own, as huggingface/transformers writes it since 5.2. */
+static bool read_per_layer(const config_reader *r, config_layers *l)
+{
+    const json_t *object = config_find(r, "per_layer_config");
+    const char *key, *field;
+    json_t *one, *value;
+    if (object && !json_is_object(object))
+        return config_fail_field(r, "per_layer_config", object, "an object with a member for each layer");
+    json_object_foreach((json_t *)(uintptr_t)object, key, one)
+    {
+        char *end, name[160], shown[64];
+        const unsigned long layer = strtoul(key, &end, 10);
+        config_show(key, shown, sizeof shown);
+        if (*key < '0' || *key > '9' || *end || layer >= l->count)
+            return config_fail(r, "per_layer_config has \"%s\", but must have numbers of layers below %u", shown, (unsigned)l->count);
+        if (!json_is_object(one))
+            return config_fail(r, "per_layer_config.%s must be an object", shown);
+        json_object_foreach(one, field, value)
+        {
+            json_int_t number = 0;
+            char what[64];
+            const bool dim = strcmp(field, "head_dim") == 0;
+            config_show(field, what, sizeof what);
+            snprintf(name, sizeof name, "per_layer_config.%s.%s", shown, what);
+            if (!dim && strcmp(field, "num_key_value_heads") != 0)
+                return config_fail(r, "%s: what single layers have of this field is not known", name);
+            if (!config_check_integer(r, name, value, 1, dim ? KVT_MAX_DIM : KVT_MAX_HEADS, &number))
+                return false;
+            *(dim ? &l->head_dim[layer] : &l->kv_heads[layer]) = (uint32_t)number;
+        }
+    }
+    return true;
+}
+
 static bool map_kinds(const config_reader *r, config_layers *l)
 {
     if (config_is_type(r, all_states))
@@ -718,7 +755,7 @@ static bool map_kinds(const config_reader *r, config_layers *l)
 bool config_map_layers(const config_reader *r, config_layers *l)
 {
     return map_kinds(r, l) && share_layers(r, l) && share_between_neighbours(r, l) && sparse_layers(r, l) && share_indexers(r, l) &&
-           cross_layers(r, l) && count_passes(r, l);
+           cross_layers(r, l) && count_passes(r, l) && read_per_layer(r, l);
 }
 
 /* ---- for the list of what is understood ------------------------------------------------------------------------------------------ */

@@ -59,6 +59,19 @@ static bool read_kda(const config_reader *r, kvt_layer_group *group)
     return set_convolution(r, (uint32_t)numbers[0], 3 * numbers[1] * numbers[2], group);
 }
 
+/* The same from the fields of huggingface/transformers. */
+static bool read_kda_fields(const config_reader *r, kvt_layer_group *group)
+{
+    uint32_t kernel, heads, dim;
+    if (!get_state_u32(r, "linear_conv_kernel_dim", &kernel) || !get_state_u32(r, "linear_num_heads", &heads) ||
+        !get_state_u32(r, "linear_head_dim", &dim))
+        return false;
+    group->recurrent_elements = (uint64_t)heads * dim * dim;
+    group->recurrent_element_bytes = 4;
+    set_heads(group, heads, 0, 0);
+    return set_convolution(r, kernel, 3 * (uint64_t)heads * dim, group);
+}
+
 /* Lightning attention of MiniMax-Text-01: no convolution. */
 static bool read_lightning(const config_reader *r, kvt_layer_group *group)
 {
@@ -253,6 +266,7 @@ static bool read_rwkv(const config_reader *r, kvt_layer_group *group)
 bool config_read_state(const config_reader *r, kvt_layer_group *group)
 {
     static const char *const mamba1[] = { "mamba", "falcon_mamba", NULL }, *const rwkv[] = { "rwkv", "rwkv5", "rwkv6", "rwkv7", NULL };
+    static const char *const lightning[] = { "minimax", "minimax_text_01", "minimax_m1", NULL };
     group->kind = KVT_LAYER_RECURRENT;
     if (config_is_type(r, mamba1))
         return read_pure_mamba1(r, group);
@@ -266,6 +280,10 @@ bool config_read_state(const config_reader *r, kvt_layer_group *group)
         return read_griffin(r, group);
     if (config_find(r, "layer_group_size"))
         return read_ring(r, group);
+    if (config_is_type(r, lightning))
+        return read_lightning(r, group);
+    if (config_find(r, "linear_num_heads"))
+        return read_kda_fields(r, group);
     if (config_find(r, "linear_conv_kernel_dim") || config_find(r, "linear_num_value_heads"))
         return read_delta_net(r, group);
     if (config_find(r, "linear_attn_config"))
