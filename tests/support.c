@@ -297,14 +297,22 @@ size_t test_difference(const void *a, const void *b, size_t bytes)
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
 
+enum { GUARD_BYTES = 1 << 20 }; /* a multiple of every machine's page size */
+
 test_arena test_arena_make(size_t bytes)
 {
-    const size_t guard = 1 << 20; /* a multiple of every machine's page size */
+    const size_t guard = GUARD_BYTES;
     bytes = (bytes + guard - 1) / guard * guard;
     unsigned char *all = mmap(NULL, bytes + 2 * guard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_msg(all != MAP_FAILED, "mmap of %zu bytes", bytes);
     ck_assert_msg(mprotect(all + guard, bytes, PROT_READ | PROT_WRITE) == 0, "mprotect of %zu bytes", bytes);
     return (test_arena){ all + guard, bytes };
+}
+
+void test_arena_free(const test_arena *arena)
+{
+    if (arena->base)
+        ck_assert_int_eq(munmap(arena->base - GUARD_BYTES, arena->bytes + 2 * (size_t)GUARD_BYTES), 0);
 }
 
 unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_end)

@@ -67,6 +67,8 @@ typedef struct test_arena {
 
 test_arena test_arena_make(size_t bytes);
 
+void test_arena_free(const test_arena *arena);
+
 /* `bytes` at the very end of the arena, or at its very beginning. */
 unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_end);
 

@@ -424,6 +424,7 @@ static void attend_in_rows(attend_case *c)
             c->a.queries = (const unsigned char *)all.queries + (ptrdiff_t)i * all.query_token_stride + (ptrdiff_t)h * all.query_head_stride;
             c->a.out = (unsigned char *)all.out + (ptrdiff_t)i * all.out_token_stride + (ptrdiff_t)h * all.out_head_stride;
             c->a.position = all.position == KVT_NO_MASK ? KVT_NO_MASK : all.position + i;
+            c->a.end = c->a.position == 0 && all.end > 1 ? 1 : all.end; /* position 0 is that of a first token only */
             c->a.sinks = all.sinks ? all.sinks + h : NULL;
             attend(c);
             c->a = all;
@@ -457,6 +458,14 @@ START_TEST(random_cases)
     memset(c.out, 0xa5, c.out_bytes);
     attend(&c);
     expect_same(&c, want, "other bytes where nothing was written");
+    for (size_t s = 0; s < c.a.n_segments; s++) {
+        kvt_spec spec = c.layouts[s].spec;
+        spec.tiers = tiers[(s + (size_t)_i) % n_tiers].mask;
+        ck_assert_int_eq(kvt_layout_init(&c.layouts[s], &spec), KVT_OK);
+    }
+    memset(c.out, 0xa5, c.out_bytes);
+    attend(&c);
+    expect_same(&c, want, "segments of different tiers");
     free(want);
     free_case(&c);
 }
@@ -1039,6 +1048,12 @@ START_TEST(arguments)
     EXPECT(segments[0].pages.table = table, KVT_ERR_NULL);
     EXPECT((a.end = 257, a.position = 256), KVT_ERR_RANGE);
     EXPECT(a.begin = 201, KVT_ERR_RANGE);
+    EXPECT(a.end = 0, KVT_ERR_RANGE);
+    EXPECT((a.end = 0, a.position = KVT_NO_MASK), KVT_ERR_RANGE);
+    EXPECT(a.position = 0, KVT_ERR_RANGE);
+    EXPECT((a.position = 0, a.end = ASKING + 1), KVT_ERR_RANGE);
+    EXPECT(a.query_head_stride = 0, KVT_ERR_STRIDE);
+    EXPECT(a.query_token_stride = 0, KVT_ERR_STRIDE);
     EXPECT(a.position = SIZE_MAX - 1, KVT_ERR_RANGE);
     EXPECT((a.position = KVT_NO_MASK, a.window = 3), KVT_ERR_OPTIONS);
     EXPECT(a.group = 0, KVT_ERR_GROUP);
@@ -1060,6 +1075,11 @@ START_TEST(arguments)
     kvt_attention a = good;
     a.segments = &segment;
     kvt_attend_sizes sizes;
+    a.position = 0;
+    for (a.end = 1; a.end <= ASKING; a.end++) /* a sequence that begins with the queries */
+        ck_assert_int_eq(kvt_attend_plan_sizes(&a, &sizes), KVT_OK);
+    a = good;
+    a.segments = &segment;
     ck_assert_int_eq(kvt_attend_plan_sizes(&a, NULL), KVT_ERR_NULL);
     ck_assert_int_eq(kvt_attend_plan_sizes(NULL, &sizes), KVT_ERR_NULL);
     ck_assert_int_eq(kvt_attend_plan_sizes(&a, &sizes), KVT_OK);

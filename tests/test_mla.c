@@ -741,6 +741,50 @@ START_TEST(guard_pages)
 }
 END_TEST
 
+/* Own centres of the latent, of the rotary part, or of both: what kvt_convert_in and kvt_write make of whole pages. */
+START_TEST(deepseek_v4_with_own_centres)
+{
+    enum { BLOCK = 80, FIRST = 3, TOKENS = 70, LATENT = 448, ROW = 455 };
+    kvt_spec spec = test_spec(kvt_scheme_at((size_t)_i / 3)->scheme, KVT_SCHEME_NONE, LATENT, 0);
+    spec.rope_scheme = spec.k_scheme;
+    spec.rope_dim = 64;
+    spec.k_options.effort = spec.rope_options.effort = KVT_EFFORT_FAST;
+    if (_i % 3 != 1)
+        spec.k_options.centring = KVT_CENTRING_OWN;
+    if (_i % 3 != 0)
+        spec.rope_options.centring = KVT_CENTRING_OWN;
+    kvt_layout layout;
+    ck_assert_int_eq(kvt_layout_init(&layout, &spec), KVT_OK);
+    unsigned char *block = test_malloc((size_t)BLOCK * KVT_DEEPSEEK_V4_TOKEN_BYTES), rows[TOKENS][ROW];
+    unsigned char *got = test_malloc(2 * layout.page_bytes), *want = test_malloc(2 * layout.page_bytes);
+    uint64_t state = 9;
+    test_fill(&state, block, (size_t)BLOCK * KVT_DEEPSEEK_V4_TOKEN_BYTES);
+    const unsigned char *numbers = block + FIRST * 576, *scales = block + BLOCK * 576 + FIRST * 8;
+    for (size_t t = 0; t < TOKENS; t++) {
+        memcpy(rows[t], numbers + t * 576, LATENT);
+        memcpy(rows[t] + LATENT, scales + t * 8, 7);
+    }
+    static const size_t counts[] = { 16, 32, 48, 64, TOKENS };
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        const kvt_pages to = { .base = got, .stride = layout.page_bytes, .count = 2 },
+                        wanted = { .base = want, .stride = layout.page_bytes, .count = 2 };
+        memset(got, 0xaa, 2 * layout.page_bytes);
+        memset(want, 0xaa, 2 * layout.page_bytes);
+        ck_assert_int_eq(kvt_deepseek_v4_in(&layout, &to, 0, counts[i], block, BLOCK, FIRST), KVT_OK);
+        ck_assert_int_eq(kvt_convert_in(&layout, KVT_LATENT, &wanted, 0, counts[i], KVT_ROW_deepseek_v4, rows, ROW, NULL), KVT_OK);
+        ck_assert_int_eq(kvt_write(&layout, KVT_ROPE, &wanted, 0, counts[i], numbers + LATENT, KVT_BF16, 576), KVT_OK);
+        TEST_REQUIRE(test_difference(got, want, 2 * layout.page_bytes) == 2 * layout.page_bytes, "%s, %zu tokens: other bytes",
+                     kvt_scheme_at((size_t)_i / 3)->name, counts[i]);
+    }
+    ck_assert_int_eq(kvt_deepseek_v4_in(&layout, &(kvt_pages){ .base = got, .stride = layout.page_bytes, .count = 2 }, 16, 16, block, BLOCK, FIRST),
+                     KVT_ERR_RANGE);
+    TEST_REQUIRE(test_difference(got, want, 2 * layout.page_bytes) == 2 * layout.page_bytes, "refused, but written");
+    free(block);
+    free(got);
+    free(want);
+}
+END_TEST
+
 START_TEST(guard_pages_of_v4)
 {
     enum { BLOCK = 80, FIRST = 3, TOKENS = 77, PAGES = 2, BYTES = BLOCK * KVT_DEEPSEEK_V4_TOKEN_BYTES };
@@ -1025,6 +1069,8 @@ START_TEST(arguments)
     EXPECT_WRITE(pages.base = NULL, KVT_ERR_NULL);
     EXPECT_WRITE(pages.stride--, KVT_ERR_STRIDE);
     EXPECT_WRITE((rows.down.numbers = NULL, rows.rows.row_stride = (RANK + ROPE) * sizeof(float) - 1), KVT_ERR_STRIDE);
+    EXPECT_WRITE(rows.rows.row_stride = 0, KVT_ERR_STRIDE);
+    EXPECT_WRITE(rows.down.row_stride = 0, KVT_ERR_STRIDE);
     EXPECT_WRITE(n = 0, KVT_OK);
     ck_assert_int_eq(kvt_mla_write(&good_layout, &good_pages, 0, 3, NULL), KVT_ERR_NULL);
     ck_assert_int_eq(kvt_mla_write(&good_layout, NULL, 0, 3, &good_rows), KVT_ERR_NULL);
@@ -1053,9 +1099,11 @@ START_TEST(arguments)
     EXPECT_EXPAND(e.v_up.dtype = 7, KVT_ERR_DTYPE);
     EXPECT_EXPAND(e.k_head_stride--, KVT_ERR_STRIDE);
     EXPECT_EXPAND(e.v_token_stride--, KVT_ERR_STRIDE);
+    EXPECT_EXPAND(e.k_up.row_stride = 0, KVT_ERR_STRIDE);
+    EXPECT_EXPAND(e.v_up_head_stride = 0, KVT_ERR_STRIDE);
     EXPECT_EXPAND(first = 126, KVT_ERR_RANGE);
     EXPECT_EXPAND(n = 0, KVT_OK);
-    EXPECT_EXPAND(e.k = e.v = NULL, KVT_OK);
+    EXPECT_EXPAND(e.k = e.v = NULL, KVT_ERR_NULL);
     ck_assert_int_eq(kvt_mla_expand(&good_layout, &good_pages, 0, 3, NULL), KVT_ERR_NULL);
     kvt_spec spec = good_layout.spec;
     kvt_layout made;
@@ -1086,6 +1134,7 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, ggml_rows);
     tcase_add_test(tcase, deepseek_v4_blocks);
     tcase_add_loop_test(tcase, guard_pages, 0, 300 / KVT_TEST_SHARE);
+    tcase_add_loop_test(tcase, deepseek_v4_with_own_centres, 0, 3 * (int)test_scheme_count());
     tcase_add_loop_test(tcase, guard_pages_of_v4, 0, 2 * (int)test_scheme_count());
     tcase_add_test(tcase, smaller_and_better_than_fp8);
     tcase_add_test(tcase, golden_hashes);

@@ -637,7 +637,7 @@ START_TEST(errors_of_pages)
     BOTH(KVT_ERR_NULL, &layout, KVT_K, NULL, 0, 1, format, rows, 68, NULL);
     BOTH(KVT_ERR_NULL, &layout, KVT_K, &pages, 0, 1, format, NULL, 68, NULL);
     broken.size = 8;
-    BOTH(KVT_ERR_STRUCT_SIZE, &broken, KVT_K, &pages, 0, 1, format, rows, 68, NULL);
+    BOTH(KVT_ERR_LAYOUT, &broken, KVT_K, &pages, 0, 1, format, rows, 68, NULL);
     BOTH(KVT_ERR_STRUCT_SIZE, &layout, KVT_K, &pages, 0, 1, format, rows, 68, &bad);
     BOTH(KVT_ERR_SIDE, &layout, (kvt_side)2, &pages, 0, 1, format, rows, 68, NULL);
     BOTH(KVT_ERR_FORMAT, &layout, KVT_K, &pages, 0, 1, KVT_ROW_NONE, rows, 68, NULL);

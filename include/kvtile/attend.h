@@ -41,6 +41,8 @@ typedef struct kvt_segment {
  *
  * Query token i is at position + i in the sequence and sees the tokens up to there, its own included, from `begin` on and below `end`; with a window,
  * only the last `window` of these. A row that sees nothing has a result of zeros. What is not seen has no influence, whatever its bytes are.
+ * An `end` of 0 is an error, and so is a position of 0 with an `end` beyond the query tokens, which either was forgotten or asks for tokens that no
+ * query sees: the first tokens of a longer sequence have end = query_tokens.
  *
  * NaN and infinity: a logit that is not finite (a key or the query holds such numbers) makes the row's result NaN, and so does a seen value's NaN in
  * the channels that share its scale; a seen infinity gives an infinity or NaN. All NaNs are quiet and positive. */
@@ -48,15 +50,16 @@ typedef struct kvt_attention {
     size_t size; /* sizeof(kvt_attention) */
     const kvt_segment *segments;
     size_t n_segments; /* all with the same widths and the same rotation of each side; tiers may differ: each runs its own */
-    size_t begin, end;
-    size_t position; /* or KVT_NO_MASK */
+    size_t begin;
+    size_t end;      /* at least 1 */
+    size_t position; /* or KVT_NO_MASK; 0 only where `end` is at most query_tokens */
     size_t window;   /* 0: none */
     uint32_t group;  /* query heads, 1 .. KVT_MAX_GROUP */
     uint32_t query_tokens;
     const void *queries;
     kvt_dtype query_dtype;
     kvt_dtype out_dtype;
-    ptrdiff_t query_token_stride, query_head_stride;
+    ptrdiff_t query_token_stride, query_head_stride; /* 0 only where there is one token, one head */
     void *out;
     ptrdiff_t out_token_stride, out_head_stride;
     const float *sinks; /* `group` more logits, one for each query head, that have no value; NULL: none */
@@ -71,7 +74,8 @@ typedef struct kvt_attend_sizes {
 } kvt_attend_sizes;
 
 /* Errors of all functions here: NULL, STRUCT_SIZE, LAYOUT, SEGMENTS, GROUP, DTYPE, STRIDE, RANGE (tokens beyond the
- * pages, begin > end, positions that overflow), NUMBER (scale, soft_cap), OPTIONS (a window without positions), OVERFLOW. Nothing is written then.
+ * pages, end 0, begin > end, position 0 before more than query_tokens tokens, positions that overflow), NUMBER (scale, soft_cap), OPTIONS (a window
+ * without positions), OVERFLOW. Nothing is written then.
  * `queries` and `out` may be NULL where only sizes are asked for. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_attend_plan_sizes(const kvt_attention *attention, kvt_attend_sizes *sizes);
 

@@ -3,7 +3,7 @@
  * A *row format* (rowformats.def) is how some engine stores the vector of one token in one KV head: one row after the other, no tiles.
  * docs/formats.md, section 8, gives every byte of each, how numbers are rounded to it, and what NaN and infinity become.
  *
- * The rules at the top of kvtile.h hold here too. No function needs more than 160 kB of stack.
+ * The rules at the top of kvtile.h hold here too.
  */
 #ifndef KVTILE_CONVERT_H
 #define KVTILE_CONVERT_H
@@ -94,7 +94,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_rows_decode(kvt_row_format format, uint32_
  * e4m3 with an f32 scale per row, mxfp8_e4m3 in e4m3 with an e8m0 scale per 32 channels. Otherwise the rows are decoded to f32 and those are stored,
  * as kvt_write does it.
  *
- * Errors: as kvt_write, without DTYPE, and FORMAT, OPTIONS, TIER. Nothing is written then.
+ * Errors: as kvt_write, without DTYPE, and FORMAT, STRUCT_SIZE, OPTIONS, TIER. Nothing is written then.
  */
 KVT_API KVT_MUST_CHECK kvt_status kvt_convert_in(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                                  kvt_row_format format, const void *rows, ptrdiff_t row_stride, const kvt_row_options *options);

@@ -10,6 +10,7 @@
  *   - Calls may run at the same time as long as no two of them write to the same page and none reads a page that another writes.
  *   - Results are the same bits on every CPU and tier, given the C default floating-point environment (round to nearest). FTZ and DAZ do not
  *     change them. On ARM with SVE, all threads that call must have the vector length of the first that did.
+ *   - No function needs more than 64 kB (65536 bytes) of stack, its callees in libc included.
  *   - Strides and sizes are bytes unless said otherwise.
  */
 #ifndef KVTILE_KVTILE_H
@@ -34,8 +35,12 @@
 extern "C" {
 #endif
 
-/* "major.minor.patch" of the library that was linked. Before 1.0 the binary interface may change with every minor version, and the soname with it;
- * from then on structs grow only at their end, told by their `size`. */
+/* "major.minor.patch" of the library that was linked. The binary interface changes only together with the soname: before 1.0 with minor versions,
+ * then with major ones. With one soname
+ *   - structs that callers fill and that begin with `size` grow at their end only. A library takes the smaller struct of a caller that was built
+ *     with an older version; fields that it lacks count as zero, which is what older versions did. A larger one is from a newer version than the
+ *     library's: KVT_ERR_STRUCT_SIZE.
+ *   - all other structs stay as they are. */
 KVT_API const char *kvt_version(void);
 
 /* Of what pages hold (docs/formats.md). Within one format version the same calls give the same bytes and the same bytes the same rows, on every CPU
@@ -47,7 +52,7 @@ KVT_API const char *kvt_version(void);
 typedef enum kvt_status {
     KVT_OK = 0,
     KVT_ERR_NULL = 1,        /* a pointer that must not be NULL is NULL */
-    KVT_ERR_STRUCT_SIZE = 2, /* a struct's `size` field is not one that this version knows: set it to sizeof the struct */
+    KVT_ERR_STRUCT_SIZE = 2, /* a struct's `size` is not that of this version or of an older one: set it to sizeof the struct */
     KVT_ERR_SCHEME = 3,      /* no such scheme */
     KVT_ERR_DIM = 4,         /* a row width outside 1..KVT_MAX_DIM (v_dim and rope_dim may be 0), or both v_dim and rope_dim */
     KVT_ERR_HEADS = 5,       /* kv_heads outside 1..KVT_MAX_HEADS */
@@ -55,7 +60,7 @@ typedef enum kvt_status {
     KVT_ERR_DTYPE = 7,       /* no such number format of rows */
     KVT_ERR_SIDE = 8,        /* none of kvt_side, or one that the layout lacks: KVT_V without values, KVT_ROPE without a rotary part */
     KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
-    KVT_ERR_RANGE = 10,      /* tokens beyond the pages, a head, chunk or worker beyond the last, an unknown engine, or no sequences */
+    KVT_ERR_RANGE = 10,      /* tokens beyond the pages; end or position 0; a head, chunk or worker beyond the last; no such engine; no sequences */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
     KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
     KVT_ERR_OPTIONS = 13,    /* a rotation, centring, effort, FP8 scale, rounding or global scale that the scheme or format lacks */
@@ -177,11 +182,12 @@ typedef struct kvt_spec {
     kvt_side_options rope_options;
 } kvt_spec;
 
-/* One side of a page. Rows are padded with zero channels to a multiple of 16. */
+/* One side of a page. Rows are padded with zero channels to a multiple of 16. (No bytes of it are padding: all are sealed.) */
 typedef struct kvt_side_layout {
     kvt_scheme scheme;
     uint32_t dim;          /* channels that callers see */
     uint32_t padded_dim;   /* channels that are stored */
+    uint32_t blocks;       /* of a row, that have scales of their own; 0 where none are stored */
     uint32_t row_bytes;    /* stored for one token: codes and scales */
     uint32_t code_bytes;   /* of a tile: its lines of 64 bytes */
     uint32_t scale_bytes;  /* of a tile: [block][16 tokens] */
@@ -189,25 +195,26 @@ typedef struct kvt_side_layout {
     size_t codes_offset;   /* in the page: tile i's codes begin at codes_offset + i * code_bytes */
     size_t scales_offset;  /* in the page: tile i's scales begin at scales_offset + i * scale_bytes */
     size_t centre_offset;  /* in the page */
-    uint64_t seal;         /* tells a layout that was changed after kvt_layout_init */
 } kvt_side_layout;
 
-/* Sizes and places, made by kvt_layout_init and only read afterwards. It holds no pointers: it may be copied. */
+/* Sizes and places, made by kvt_layout_init and only read afterwards. It holds no pointers: it may be copied. Every function that is given one tells
+ * by its seal when a field was changed, and returns KVT_ERR_LAYOUT then: always for changes within 8 bytes, and but for one in 2^64 for others. */
 typedef struct kvt_layout {
-    size_t size; /* sizeof(kvt_layout) */
-    kvt_spec spec;
+    size_t size;   /* sizeof(kvt_layout) */
+    kvt_spec spec; /* as it was given; `size` is this version's */
     kvt_side_layout k;
     kvt_side_layout v;    /* all zero when v_dim is 0 */
     kvt_side_layout rope; /* all zero when rope_dim is 0 */
     size_t page_bytes;    /* of one KV head: a multiple of 64 */
     size_t token_bytes;   /* one token in one KV head: the row_bytes of its sides */
+    uint64_t seal;        /* of all fields before it */
 } kvt_layout;
 
 /* Errors: NULL, STRUCT_SIZE, SCHEME, DIM, HEADS, TIER, OPTIONS. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec);
 
 /* Bytes of all KV heads' pages for `tokens` tokens of one sequence in one layer: kv_heads * ceil(tokens / 64) * page_bytes.
- * An allocation of exactly that size is used to its last byte and never overrun. Errors: NULL, STRUCT_SIZE, OVERFLOW. */
+ * An allocation of exactly that size is used to its last byte and never overrun. Errors: NULL, LAYOUT, OVERFLOW. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_layout_bytes(const kvt_layout *layout, size_t tokens, size_t *bytes);
 
 /* Where the pages of one KV head are. Page p holds tokens 64p .. 64p+63 of the sequence. It begins at table[p], or where `table` is NULL at
@@ -221,7 +228,7 @@ typedef struct kvt_pages {
 } kvt_pages;
 
 /* The pages of KV head `head` in one contiguous allocation of kvt_layout_bytes(layout, tokens), ordered [kv_head][page].
- * `base` is not NULL, even for 0 tokens. Errors: NULL, STRUCT_SIZE, RANGE, OVERFLOW. */
+ * `base` is not NULL, even for 0 tokens. Errors: NULL, LAYOUT, RANGE, OVERFLOW. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_head_pages(const kvt_layout *layout, void *base, size_t tokens, uint32_t head, kvt_pages *pages);
 
 /* ---- rows in and out ------------------------------------------------------------------------------------------------------------- */
@@ -238,7 +245,7 @@ KVT_API size_t kvt_dtype_bytes(kvt_dtype dtype);
  * Writing tokens one by one, in any order, gives the same bytes as writing them at once. With centring the order
  * matters (kvt_centring), and writing the first token of page p > 0 reads page p - 1, or, with KVT_CENTRING_OWN, first_token is
  * a multiple of 64 (otherwise RANGE). NaN and infinity: docs/formats.md, each scheme.
- * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE, DTYPE, STRIDE, RANGE. Nothing is written then. */
+ * Errors: NULL, LAYOUT, SIDE, DTYPE, STRIDE, RANGE. Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                             const void *rows, kvt_dtype dtype, ptrdiff_t row_stride);
 

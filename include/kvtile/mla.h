@@ -24,7 +24,7 @@ typedef enum kvt_rope_pairs { KVT_ROPE_PAIRS_NONE = 0, KVT_ROPE_PAIRS_NEIGHBOURS
 
 #define KVT_MAX_HIDDEN 1048576
 
-/* Rows of `columns` numbers, row r at numbers + r * row_stride: strides are bytes and may be negative. */
+/* Rows of numbers, row r at numbers + r * row_stride: strides are bytes, may be negative, and are 0 only where there is one row. */
 typedef struct kvt_matrix {
     const void *numbers;
     kvt_dtype dtype;
@@ -46,7 +46,7 @@ typedef struct kvt_mla_rows {
 
 /* Projects, normalises, rotates and stores: tokens first_token .. first_token + n_tokens - 1, of both sides. Rules for pages as for kvt_write.
  * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE (no rotary part), DIM (hidden_dim outside 1..KVT_MAX_HIDDEN, or pairs of an odd rope_dim), DTYPE, OPTIONS
- * (no such pairs), NUMBER (norm_epsilon), RANGE, STRIDE (pages; rows that overlap, without `down`). Nothing is written then. */
+ * (no such pairs), NUMBER (norm_epsilon), RANGE, STRIDE (pages; rows that overlap, without `down`; a stride of 0). Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_mla_write(const kvt_layout *layout, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                                 const kvt_mla_rows *rows);
 
@@ -66,8 +66,8 @@ typedef struct kvt_mla_expansion {
 } kvt_mla_expansion;
 
 /* Reads latents and multiplies: keys and values of every head, for engines that attend to those in prefill.
- * Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE (no rotary part), HEADS, DIM (nope_dim or v_dim outside 1..KVT_MAX_DIM), DTYPE, STRIDE, RANGE. Nothing is
- * written then. */
+ * Errors: NULL (neither k nor v, too), STRUCT_SIZE, LAYOUT, SIDE (no rotary part), HEADS, DIM (nope_dim or v_dim outside 1..KVT_MAX_DIM), DTYPE,
+ * STRIDE (results that overlap; a stride of 0 between rows or heads of k_up or v_up), RANGE. Nothing is written then. */
 KVT_API KVT_MUST_CHECK kvt_status kvt_mla_expand(const kvt_layout *layout, const kvt_pages *pages, size_t first_token, size_t n_tokens,
                                                  const kvt_mla_expansion *expansion);
 
@@ -82,7 +82,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_mla_expand(const kvt_layout *layout, const
  *
  * Blocks of DeepSeek-V4's cache keep scales apart: 576 bytes for each of block_tokens tokens (448 E4M3 codes, 64 bf16 numbers), then 8 for each (7
  * E8M0 scales, and a byte that is 0 when written). Tokens first_token .. first_token + n_tokens - 1 are the block's first_in_block and on. The layout
- * has k_dim 448 and rope_dim 64; e4m3 with fp8_block 64 and E8M0 scales, beside bf16, has the same grid. Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE (no
+ * has k_dim 448 and rope_dim 64; e4m3 with fp8_block 64 and E8M0 scales, beside bf16, has the same grid. Errors: NULL, LAYOUT, SIDE (no
  * rotary part), DIM (other widths), RANGE (of the pages, or of the block), STRIDE (pages). Nothing is written then. */
 #define KVT_DEEPSEEK_V4_TOKEN_BYTES 584
 KVT_API KVT_MUST_CHECK kvt_status kvt_deepseek_v4_in(const kvt_layout *layout, const kvt_pages *pages, size_t first_token, size_t n_tokens,

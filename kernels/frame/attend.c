@@ -45,7 +45,7 @@ typedef struct query_side {
 } query_side;
 
 typedef struct call {
-    const kvt_attention *a;
+    kvt_attention a; /* as this version has it */
     const kvt_tier_kernels *tier;
     uint32_t v_dim; /* padded */
     uint32_t rows;  /* query_tokens * group, in this order */
@@ -75,7 +75,7 @@ static size_t segment_end(const kvt_attention *a, size_t i)
     return i + 1 < a->n_segments ? a->segments[i + 1].first_token : SIZE_MAX;
 }
 
-/* Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE, SEGMENTS. */
+/* Errors: NULL, LAYOUT, SEGMENTS. */
 static kvt_status check_segments(const kvt_attention *a)
 {
     if (a->n_segments == 0)
@@ -84,13 +84,10 @@ static kvt_status check_segments(const kvt_attention *a)
         return KVT_ERR_NULL;
     for (size_t i = 0; i < a->n_segments; i++) {
         const kvt_segment *segment = &a->segments[i];
-        kvt_transfer t;
-        kvt_status status = kvt_transfer_begin(&t, segment->layout, KVT_K, &segment->pages);
-        for (kvt_side side = KVT_V; side <= KVT_ROPE && !status; side++)
-            if (kvt_layout_side(segment->layout, side)->dim)
-                status = kvt_transfer_begin(&t, segment->layout, side, &segment->pages);
-        if (status)
-            return status;
+        if (!segment->layout)
+            return KVT_ERR_NULL;
+        if (segment->layout->seal != kvt_layout_seal(segment->layout))
+            return KVT_ERR_LAYOUT;
         const kvt_layout *one = segment->layout, *first = a->segments[0].layout;
         bool is_alike = true;
         for (kvt_side side = KVT_K; side <= KVT_ROPE; side++)
@@ -112,10 +109,8 @@ static kvt_status check_pages(const kvt_attention *a, range all)
         const range of_it = common(all, (range){ segment->first_token, segment_end(a, i) });
         if (is_empty(of_it))
             continue;
-        kvt_transfer t;
-        kvt_status status = kvt_transfer_begin(&t, segment->layout, KVT_K, &segment->pages);
-        if (!status)
-            status = kvt_transfer_check_pages(&t, of_it.first - segment->first_token, of_it.end - of_it.first);
+        const kvt_status status =
+            kvt_check_pages(&segment->pages, segment->layout->page_bytes, of_it.first - segment->first_token, of_it.end - of_it.first);
         if (status)
             return status;
     }
@@ -129,13 +124,15 @@ static bool is_number(float x)
 }
 
 /* All but where rows are. */
-static kvt_status check(const kvt_attention *a, call *c)
+static kvt_status check(const kvt_attention *given, call *c)
 {
-    if (!a)
+    if (!given)
         return KVT_ERR_NULL;
-    if (a->size != sizeof *a)
-        return KVT_ERR_STRUCT_SIZE;
-    const kvt_status status = check_segments(a);
+    *c = (call){ .prepared_for = SIZE_MAX };
+    kvt_attention *a = &c->a;
+    kvt_status status = KVT_TAKE_STRUCT(kvt_attention, soft_cap, a, given);
+    if (!status)
+        status = check_segments(a);
     if (status)
         return status;
     if (a->group < 1 || a->group > KVT_MAX_GROUP || a->query_tokens < 1)
@@ -145,11 +142,12 @@ static kvt_status check(const kvt_attention *a, call *c)
     if (!is_number(a->scale) || (a->soft_cap != 0 && (!is_number(a->soft_cap) || a->soft_cap < 0)))
         return KVT_ERR_NUMBER;
     size_t last;
-    if (a->position == KVT_NO_MASK ? a->window != 0 : false)
+    if (a->position == KVT_NO_MASK && a->window != 0)
         return KVT_ERR_OPTIONS;
-    if (a->begin > a->end || (a->position != KVT_NO_MASK && __builtin_add_overflow(a->position, a->query_tokens, &last)))
+    if (a->end == 0 || a->begin > a->end || (a->position == 0 && a->end > a->query_tokens))
         return KVT_ERR_RANGE;
-    *c = (call){ .a = a, .prepared_for = SIZE_MAX };
+    if (a->position != KVT_NO_MASK && __builtin_add_overflow(a->position, a->query_tokens, &last))
+        return KVT_ERR_RANGE;
     if (__builtin_mul_overflow(a->query_tokens, a->group, &c->rows))
         return KVT_ERR_OVERFLOW;
     const kvt_layout *layout = a->segments[0].layout;
@@ -275,7 +273,7 @@ static const uint8_t *page_at(const kvt_segment *segment, size_t token)
 /* From `token` on, a page's first, to the segment's or the span's end; `token` is at `at` of the span. */
 static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
 {
-    const kvt_attention *a = c->a;
+    const kvt_attention *a = &c->a;
     const size_t i = segment_of(a, token), end = smaller(span_end, segment_end(a, i));
     const kvt_segment *segment = &a->segments[i];
     const kvt_layout *layout = segment->layout;
@@ -388,11 +386,11 @@ static part some_of(const part *of, uint32_t before, uint32_t end)
 static void weigh_part(const call *c, const part *of)
 {
     const range whole = { of->token, of->token + (size_t)of->n * KVT_PAGE_TOKENS };
-    const uint32_t group = c->a->group;
-    for (uint32_t i = 0, n; i < c->a->query_tokens; i += n) {
-        const range of_it = common(seen_by(c->a, i), whole);
-        for (n = 1; i + n < c->a->query_tokens; n++) {
-            const range next = common(seen_by(c->a, i + n), whole);
+    const uint32_t group = c->a.group;
+    for (uint32_t i = 0, n; i < c->a.query_tokens; i += n) {
+        const range of_it = common(seen_by(&c->a, i), whole);
+        for (n = 1; i + n < c->a.query_tokens; n++) {
+            const range next = common(seen_by(&c->a, i + n), whole);
             if (next.first != of_it.first || next.end != of_it.end)
                 break;
         }
@@ -407,14 +405,14 @@ static void weigh_part(const call *c, const part *of)
 /* Rows' weights, and what they take of them into account; words only where values want them. */
 static void soften_rows(const call *c, range span, size_t begin, bool wants_words)
 {
-    const uint32_t group = c->a->group;
+    const uint32_t group = c->a.group;
     const size_t stride = KVT_SUMS(c->v_dim);
-    for (uint32_t i = 0; i < c->a->query_tokens; i++) {
-        const range of_it = common(seen_by(c->a, i), span);
+    for (uint32_t i = 0; i < c->a.query_tokens; i++) {
+        const range of_it = common(seen_by(&c->a, i), span);
         const size_t row = (size_t)i * group;
         if (!is_empty(of_it))
             c->tier->attend->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
-                                    c->a->soft_cap, c->sums + row * stride, stride, c->v_dim,
+                                    c->a.soft_cap, c->sums + row * stride, stride, c->v_dim,
                                     wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL, c->factors + row);
     }
 }
@@ -452,9 +450,19 @@ static void attend_chunk(call *c, size_t chunk)
 /* ---- rows ---- */
 
 /* Errors: NULL, STRIDE. */
+static kvt_status check_queries(const call *c)
+{
+    const kvt_attention *a = &c->a;
+    if (!a->queries)
+        return KVT_ERR_NULL;
+    const bool is_same = (a->query_tokens > 1 && a->query_token_stride == 0) || (a->group > 1 && a->query_head_stride == 0);
+    return is_same ? KVT_ERR_STRIDE : KVT_OK;
+}
+
+/* Errors: NULL, STRIDE. */
 static kvt_status check_out(const call *c, const void *workspace)
 {
-    const kvt_attention *a = c->a;
+    const kvt_attention *a = &c->a;
     if (!a->out || !workspace)
         return KVT_ERR_NULL;
     const kvt_layout *layout = a->segments[0].layout;
@@ -465,7 +473,7 @@ static kvt_status check_out(const call *c, const void *workspace)
 /* Numbers `from` .. of each query row are the side's. */
 static void load_query_side(const call *c, const query_side *to, kvt_side side, uint32_t from)
 {
-    const kvt_attention *a = c->a;
+    const kvt_attention *a = &c->a;
     const kvt_layout *layout = a->segments[0].layout;
     const uint8_t *queries = (const uint8_t *)a->queries + from * kvt_dtype_bytes(a->query_dtype);
     for (uint32_t i = 0; i < a->query_tokens; i++)
@@ -478,12 +486,12 @@ static void load_queries(const call *c)
 {
     load_query_side(c, &c->k, KVT_K, 0);
     if (c->rope.dim)
-        load_query_side(c, &c->rope, KVT_ROPE, c->a->segments[0].layout->k.dim);
+        load_query_side(c, &c->rope, KVT_ROPE, c->a.segments[0].layout->k.dim);
 }
 
 static void store_results(const call *c)
 {
-    const kvt_attention *a = c->a;
+    const kvt_attention *a = &c->a;
     const kvt_layout *layout = a->segments[0].layout;
     const kvt_side values = values_of(layout);
     for (uint32_t r = 0; r < c->rows; r++) {
@@ -513,8 +521,8 @@ kvt_status kvt_attend(const kvt_attention *a, void *workspace)
     kvt_status status = check(a, &c);
     if (!status)
         status = check_out(&c, workspace);
-    if (!status && !a->queries)
-        status = KVT_ERR_NULL;
+    if (!status)
+        status = check_queries(&c);
     size_t bytes;
     if (!status)
         status = take_workspace(&c, workspace, &bytes);
@@ -534,7 +542,9 @@ kvt_status kvt_attend_chunks(const kvt_attention *a, size_t first_chunk, size_t 
 {
     call c;
     kvt_status status = check(a, &c);
-    if (!status && (!a->queries || !partials || !workspace))
+    if (!status)
+        status = check_queries(&c);
+    if (!status && (!partials || !workspace))
         status = KVT_ERR_NULL;
     if (!status && (first_chunk > chunks_of(&c) || n_chunks > chunks_of(&c) - first_chunk))
         status = KVT_ERR_RANGE;

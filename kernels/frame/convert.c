@@ -1,8 +1,7 @@
 /* Rows in the formats of other engines: checks the arguments, then hands row by row to the codecs, and tile by tile to the kernels. */
 #include "kernels/frame/transfer.h"
 
-#include "arch/dispatch.h"
-#include "kernels/row_codec.h"
+#include "kernels/frame/convert.h"
 
 #include <string.h>
 
@@ -84,8 +83,11 @@ static kvt_status check_options(const kvt_row_options *options, kvt_row_format f
     c->tiers = kvt_runnable(0);
     if (!options)
         return KVT_OK;
-    if (options->size != sizeof *options)
-        return KVT_ERR_STRUCT_SIZE;
+    kvt_row_options taken;
+    const kvt_status status = KVT_TAKE_STRUCT(kvt_row_options, nvfp4_global_scale, &taken, options);
+    if (status)
+        return status;
+    options = &taken;
     if ((unsigned)options->rounding > KVT_ROUNDING_GGML_SCALAR || (options->rounding != KVT_ROUNDING_CANONICAL && !traits.has_ggml_rounding))
         return KVT_ERR_OPTIONS;
     const float scale = options->nvfp4_global_scale;
@@ -108,11 +110,6 @@ static void choose_codec(coder *c, kvt_row_format format)
         for (const kvt_row_codec *codec = *family; codec->format != KVT_ROW_NONE; codec++)
             if (codec->format == format)
                 c->codec = codec;
-}
-
-static uint32_t in_groups(uint32_t dim)
-{
-    return (dim + KVT_ROW_GROUP - 1) / KVT_ROW_GROUP * KVT_ROW_GROUP;
 }
 
 /* ---- rows and rows ---- */
@@ -240,61 +237,103 @@ static uint8_t *scale_at(const kvt_tile *at, const grid *g, uint32_t b, uint32_t
     return at->scales + (size_t)(b * KVT_TILE_TOKENS + token) * g->scale_bytes;
 }
 
-static uint32_t scales_of(const kvt_transfer *t, const grid *g)
-{
-    return t->side->scale_bytes / KVT_TILE_TOKENS / g->scale_bytes;
-}
+/* Rows of another engine that go in; one at a time is gathered to `gathered`, where it does not lie in one piece. */
+typedef struct encoded_rows {
+    const coder *c;
+    kvt_encoded_row *row;
+    const void *of;
+    uint32_t dim;
+} encoded_rows;
 
-/* What a call works in: one or the other. */
-typedef union scratch {
-    tile_codes tile;
-    float x[KVT_TILE_TOKENS * KVT_MAX_DIM];
-} scratch;
-
-static void copy_in(const kvt_transfer *t, const coder *c, const grid *g, const kvt_tile *at, const uint8_t *rows, ptrdiff_t row_stride,
-                    tile_codes *tile)
+static void copy_in(const kvt_transfer *t, const encoded_rows *e, const grid *g, const kvt_tile *at, size_t first, tile_codes *tile)
 {
-    const uint32_t dim = t->side->dim;
+    uint8_t gathered[KVT_MAX_GATHERED];
     if (at->count < KVT_TILE_TOKENS)
-        t->kernels->read_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+        t->kernels->read_codes[t->order](at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
-        c->codec->split(codes, tile->scales, rows + (ptrdiff_t)i * row_stride, dim);
-        memset(codes + dim, g->zero_code, t->side->padded_dim - dim);
-        for (uint32_t b = 0; b < scales_of(t, g); b++)
+        e->c->codec->split(codes, tile->scales, e->row(e->of, first + i, gathered), e->dim);
+        memset(codes + e->dim, g->zero_code, t->side->padded_dim - e->dim);
+        for (uint32_t b = 0; b < t->side->blocks; b++)
             memcpy(scale_at(at, g, b, at->first + i), tile->scales + (size_t)b * g->scale_bytes, g->scale_bytes);
     }
-    t->kernels->write_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+    t->kernels->write_codes[t->order](at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
+}
+
+static void copy_all_in(const kvt_transfer *t, const encoded_rows *e, const grid *g, size_t first_token, size_t n_tokens)
+{
+    tile_codes tile;
+    for (size_t done = 0; done < n_tokens;) {
+        const kvt_tile at = kvt_tile_of(t, first_token + done, n_tokens - done);
+        copy_in(t, e, g, &at, done, &tile);
+        done += at.count;
+    }
 }
 
 static void copy_out(const kvt_transfer *t, const coder *c, const grid *g, const kvt_tile *at, uint8_t *rows, ptrdiff_t row_stride, tile_codes *tile)
 {
-    const uint32_t dim = t->side->dim;
+    const uint32_t dim = t->side->dim, in_groups = (dim + KVT_ROW_GROUP - 1) / KVT_ROW_GROUP * KVT_ROW_GROUP;
     t->kernels->read_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
-        memset(codes + dim, g->zero_code, in_groups(dim) - dim);
-        for (uint32_t b = 0; b < scales_of(t, g); b++)
+        memset(codes + dim, g->zero_code, in_groups - dim);
+        for (uint32_t b = 0; b < t->side->blocks; b++)
             memcpy(tile->scales + (size_t)b * g->scale_bytes, scale_at(at, g, b, at->first + i), g->scale_bytes);
         c->codec->join(rows + (ptrdiff_t)i * row_stride, codes, tile->scales, dim);
     }
 }
 
-/* Rows of another engine, to be made floats. */
-typedef struct encoded_rows {
-    const coder *c;
-    const void *rows;
-    ptrdiff_t stride;
-    uint32_t dim;
-} encoded_rows;
+static void copy_all_out(const kvt_transfer *t, const coder *c, const grid *g, size_t first_token, size_t n_tokens, uint8_t *rows,
+                         ptrdiff_t row_stride)
+{
+    tile_codes tile;
+    for (size_t done = 0; done < n_tokens;) {
+        const kvt_tile at = kvt_tile_of(t, first_token + done, n_tokens - done);
+        copy_out(t, c, g, &at, rows + (ptrdiff_t)done * row_stride, row_stride, &tile);
+        done += at.count;
+    }
+}
 
 static kvt_matrix decoded_rows(const void *of, size_t first, uint32_t n, float *made)
 {
     const encoded_rows *e = of;
-    const uint32_t stride = in_groups(e->dim);
-    for (uint32_t i = 0; i < n; i++)
-        e->c->codec->decode(made + (size_t)i * stride, (const uint8_t *)e->rows + (ptrdiff_t)(first + i) * e->stride, e->dim, &e->c->params);
-    return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(stride * sizeof *made) };
+    const uint32_t padded = (e->dim + KVT_GROUP_CHANNELS - 1) / KVT_GROUP_CHANNELS * KVT_GROUP_CHANNELS;
+    uint8_t gathered[KVT_MAX_GATHERED];
+    for (uint32_t i = 0; i < n; i++) /* in this order: what a row has too much is where the next one begins */
+        e->c->codec->decode(made + (size_t)i * padded, e->row(e->of, first + i, gathered), e->dim, &e->c->params);
+    return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(padded * sizeof *made) };
+}
+
+static void convert_rows_in(const kvt_transfer *t, const coder *c, size_t first_token, size_t n_tokens, kvt_row_format format, kvt_encoded_row *row,
+                            const void *of)
+{
+    const encoded_rows rows = { c, row, of, t->side->dim };
+    const grid *g = common_grid(t, format);
+    if (g)
+        copy_all_in(t, &rows, g, first_token, n_tokens);
+    else
+        kvt_write_made(t, first_token, n_tokens, decoded_rows, &rows);
+}
+
+void kvt_convert_gathered_in(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_row_format format, kvt_encoded_row *row, const void *of)
+{
+    coder c;
+    (void)check_options(NULL, format, &c);
+    c.tiers = kvt_runnable(t->tiers);
+    choose_codec(&c, format);
+    convert_rows_in(t, &c, first_token, n_tokens, format, row, of);
+}
+
+typedef struct strided_rows {
+    const uint8_t *rows;
+    ptrdiff_t stride;
+} strided_rows;
+
+static const uint8_t *strided_row(const void *of, size_t i, uint8_t gathered[KVT_MAX_GATHERED])
+{
+    (void)gathered;
+    const strided_rows *all = of;
+    return all->rows + (ptrdiff_t)i * all->stride;
 }
 
 kvt_status kvt_convert_in(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, kvt_row_format format,
@@ -308,16 +347,23 @@ kvt_status kvt_convert_in(const kvt_layout *layout, kvt_side side, const kvt_pag
     status = kvt_transfer_check_centre(&t, first_token);
     if (status)
         return status;
-    const grid *g = common_grid(&t, format);
-    if (!g)
-        return kvt_write_made(layout, side, pages, first_token, n_tokens, decoded_rows, &(encoded_rows){ &c, rows, row_stride, t.side->dim });
-    tile_codes tile;
-    for (size_t done = 0; done < n_tokens;) {
-        const kvt_tile at = kvt_tile_of(&t, first_token + done, n_tokens - done);
-        copy_in(&t, &c, g, &at, (const uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, &tile);
-        done += at.count;
-    }
+    convert_rows_in(&t, &c, first_token, n_tokens, format, strided_row, &(strided_rows){ rows, row_stride });
     return KVT_OK;
+}
+
+/* Rows that are read back as floats and encoded. */
+static void encode_all_out(const kvt_transfer *t, const coder *c, size_t first_token, size_t n_tokens, uint8_t *rows, ptrdiff_t row_stride)
+{
+    float buffer[KVT_BUFFER_FLOATS], x[KVT_MAX_DIM] = { 0 }; /* zeros behind a row, to whole blocks */
+    for (size_t done = 0; done < n_tokens;) {
+        const uint32_t n = kvt_piece_of(t, first_token + done, n_tokens - done);
+        kvt_read_piece(t, first_token + done, n, buffer);
+        for (uint32_t i = 0; i < n; i++) {
+            memcpy(x, buffer + (size_t)i * t->side->padded_dim, t->side->dim * sizeof *x);
+            c->codec->encode(rows + (ptrdiff_t)(done + i) * row_stride, x, t->side->dim, &c->params);
+        }
+        done += n;
+    }
 }
 
 kvt_status kvt_convert_out(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens,
@@ -325,26 +371,13 @@ kvt_status kvt_convert_out(const kvt_layout *layout, kvt_side side, const kvt_pa
 {
     kvt_transfer t;
     coder c;
-    kvt_status status = check_convert(layout, side, pages, first_token, n_tokens, format, rows, row_stride, options, &t, &c);
+    const kvt_status status = check_convert(layout, side, pages, first_token, n_tokens, format, rows, row_stride, options, &t, &c);
     if (status || n_tokens == 0)
         return status;
     const grid *g = common_grid(&t, format);
-    const uint32_t stride = in_groups(t.side->dim);
-    scratch work;
-    for (size_t done = 0; done < n_tokens && !status;) {
-        const kvt_tile at = kvt_tile_of(&t, first_token + done, n_tokens - done);
-        uint8_t *to = (uint8_t *)rows + (ptrdiff_t)done * row_stride;
-        if (g) {
-            copy_out(&t, &c, g, &at, to, row_stride, &work.tile);
-        } else {
-            status = kvt_read(layout, side, pages, first_token + done, at.count, work.x, KVT_F32, (ptrdiff_t)(stride * sizeof *work.x));
-            for (uint32_t i = 0; i < at.count; i++) {
-                float *row = work.x + (size_t)i * stride;
-                memset(row + t.side->dim, 0, (stride - t.side->dim) * sizeof *row);
-                c.codec->encode(to + (ptrdiff_t)i * row_stride, row, t.side->dim, &c.params);
-            }
-        }
-        done += at.count;
-    }
-    return status;
+    if (g)
+        copy_all_out(&t, &c, g, first_token, n_tokens, rows, row_stride);
+    else
+        encode_all_out(&t, &c, first_token, n_tokens, rows, row_stride);
+    return KVT_OK;
 }

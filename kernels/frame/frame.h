@@ -44,29 +44,48 @@ static inline const kvt_side_options *kvt_options_of(const kvt_layout *layout, k
     return side == KVT_K ? &layout->spec.k_options : side == KVT_V ? &layout->spec.v_options : &layout->spec.rope_options;
 }
 
-static inline uint64_t kvt_seal_words(uint64_t seal, const void *from, unsigned n)
+/* What a layout's seal has to be. Whatever is given a layout looks at it, so that one that was changed after kvt_layout_init cannot lead outside the
+ * pages and rows that it describes. (Deriving the sizes anew costs more than a token takes to write.) Each step is a bijection of the word and of
+ * what came before it, so no change of one word goes unseen; four chains, because each step waits for the one before. */
+static inline uint64_t kvt_seal_step(uint64_t chain, const void *word)
 {
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t word;
-        memcpy(&word, (const uint8_t *)from + (size_t)i * 8, 8);
-        seal = (seal << 5 | seal >> 59) ^ word;
+    uint64_t x;
+    memcpy(&x, word, 8);
+    const uint64_t product = (chain ^ x) * 0x9e3779b97f4a7c15;
+    return product << 29 | product >> 35;
+}
+static inline uint64_t kvt_layout_seal(const kvt_layout *layout)
+{
+    enum { BYTES = offsetof(kvt_layout, seal), FOUR = BYTES / 32 * 32 };
+    _Static_assert(BYTES % 32 == 16, "whole words, and two at the end");
+    uint64_t a = 0x6b7674696c650001, b = 0x6b7674696c650002, c = 0x6b7674696c650003, d = 0x6b7674696c650004; /* "kvtile", 1 .. 4 */
+    const uint8_t *at = (const uint8_t *)layout;
+    for (const uint8_t *end = at + FOUR; at < end; at += 32) {
+        a = kvt_seal_step(a, at);
+        b = kvt_seal_step(b, at + 8);
+        c = kvt_seal_step(c, at + 16);
+        d = kvt_seal_step(d, at + 24);
     }
-    return seal;
+    a = kvt_seal_step(a, at);
+    b = kvt_seal_step(b, at + 8);
+    return a ^ b ^ c ^ d;
 }
 
-/* What a side's seal has to be. Whatever reads or writes pages looks at it, so that a layout that was changed after kvt_layout_init cannot lead
- * outside the pages that it describes. (Deriving the sizes anew costs more than a token takes to write.) It is made of the fields before it, the
- * side's options and what the sides share, word by word: no change of one of them goes unseen. */
-static inline uint64_t kvt_side_seal(const kvt_layout *layout, kvt_side side)
+/* A struct that begins with its size, from a caller that may be older: `first` bytes are what the first version had, `known` is what this one has.
+ * Errors: STRUCT_SIZE. */
+static inline kvt_status kvt_take_sized(void *to, const void *from, size_t first, size_t known)
 {
-    enum { SIDE_WORDS = offsetof(kvt_side_layout, seal) / 8, OPTION_WORDS = sizeof(kvt_side_options) / 8 };
-    _Static_assert(offsetof(kvt_side_layout, seal) % 8 == 0 && sizeof(kvt_side_options) % 8 == 0, "whole words");
-    uint64_t seal = 0x6b7674696c650001; /* "kvtile", 1 */
-    seal = kvt_seal_words(seal, kvt_layout_side(layout, side), SIDE_WORDS);
-    seal = kvt_seal_words(seal, kvt_options_of(layout, side), OPTION_WORDS);
-    const uint64_t shared[2] = { layout->page_bytes, (uint64_t)layout->spec.kv_heads << 32 | layout->spec.tiers };
-    return kvt_seal_words(seal, shared, 2);
+    size_t size;
+    memcpy(&size, from, sizeof size);
+    if (size < first || size > known || size % sizeof size)
+        return KVT_ERR_STRUCT_SIZE;
+    memcpy(to, from, size);
+    memset((uint8_t *)to + size, 0, known - size);
+    memcpy(to, &known, sizeof known);
+    return KVT_OK;
 }
+/* `last`: the last field of the first version. */
+#define KVT_TAKE_STRUCT(type, last, to, from) kvt_take_sized((to), (from), (offsetof(type, last) + sizeof((to)->last) + 7) / 8 * 8, sizeof(type))
 
 /* What kernels have to know of a side that kvt_layout_init has accepted. */
 static inline kvt_tile_spec kvt_tile_spec_of(const kvt_side_layout *side, const kvt_side_options *options)

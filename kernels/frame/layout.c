@@ -49,6 +49,7 @@ static kvt_status side_of(const kvt_scheme_info *scheme, uint32_t dim, const kvt
     side->scheme = scheme->scheme;
     side->dim = dim;
     side->padded_dim = padded;
+    side->blocks = blocks;
     side->row_bytes = code_bytes + blocks * scale_bytes;
     side->code_bytes = KVT_TILE_TOKENS * code_bytes;
     side->scale_bytes = KVT_TILE_TOKENS * blocks * scale_bytes;
@@ -65,12 +66,22 @@ static size_t place(kvt_side_layout *side, size_t offset)
     return side->scales_offset + tiles * side->scale_bytes;
 }
 
-kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
+_Static_assert(sizeof(kvt_side_options) == 24 && sizeof(kvt_side_layout) == 8 * sizeof(uint32_t) + 3 * sizeof(size_t) &&
+                   sizeof(kvt_spec) == sizeof(size_t) + 8 * sizeof(uint32_t) + 3 * sizeof(kvt_side_options) &&
+                   sizeof(kvt_layout) == sizeof(kvt_spec) + 3 * sizeof(kvt_side_layout) + 3 * sizeof(size_t) + sizeof(uint64_t),
+               "all bytes of a layout are sealed, and a compiler that copies it need not copy padding");
+
+kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *given)
 {
-    if (!layout || !spec)
+    if (!layout || !given)
         return KVT_ERR_NULL;
-    if (spec->size != sizeof *spec)
-        return KVT_ERR_STRUCT_SIZE;
+    kvt_layout made;
+    memset(&made, 0, sizeof made);
+    made.size = sizeof made;
+    const kvt_spec *spec = &made.spec;
+    kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &made.spec, given);
+    if (status)
+        return status;
     const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme), *rope = kvt_scheme_get(spec->rope_scheme);
     if (!k || (!v && spec->v_dim) || (!rope && spec->rope_dim))
         return KVT_ERR_SCHEME;
@@ -78,11 +89,7 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
         return KVT_ERR_DIM;
     if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
         return KVT_ERR_HEADS;
-    kvt_layout made;
-    memset(&made, 0, sizeof made); /* padding too: it is sealed */
-    made.size = sizeof made;
-    memcpy(&made.spec, spec, sizeof made.spec);
-    kvt_status status = side_of(k, spec->k_dim, &spec->k_options, &made.k);
+    status = side_of(k, spec->k_dim, &spec->k_options, &made.k);
     if (!status && spec->v_dim)
         status = side_of(v, spec->v_dim, &spec->v_options, &made.v);
     if (!status && spec->rope_dim)
@@ -102,9 +109,7 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *spec)
         made.token_bytes += sides[i]->row_bytes;
     }
     made.page_bytes += (centre - made.page_bytes + 63) / 64 * 64;
-    for (int i = 0; i < 3; i++)
-        if (sides[i]->dim)
-            sides[i]->seal = kvt_side_seal(&made, (kvt_side)i);
+    made.seal = kvt_layout_seal(&made);
     memcpy(layout, &made, sizeof made);
     return KVT_OK;
 }
@@ -118,8 +123,8 @@ kvt_status kvt_layout_bytes(const kvt_layout *layout, size_t tokens, size_t *byt
 {
     if (!layout || !bytes)
         return KVT_ERR_NULL;
-    if (layout->size != sizeof *layout)
-        return KVT_ERR_STRUCT_SIZE;
+    if (layout->seal != kvt_layout_seal(layout))
+        return KVT_ERR_LAYOUT;
     size_t result;
     if (__builtin_mul_overflow(pages_for(tokens), layout->page_bytes, &result) || __builtin_mul_overflow(result, layout->spec.kv_heads, &result))
         return KVT_ERR_OVERFLOW;

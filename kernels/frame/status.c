@@ -16,7 +16,7 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_NULL:
         return "a pointer that must not be NULL is NULL";
     case KVT_ERR_STRUCT_SIZE:
-        return "a struct's size field is not one that this version knows; set it to sizeof the struct";
+        return "a struct's size field is not that of this version or of an older one; set it to sizeof the struct";
     case KVT_ERR_SCHEME:
         return "no such scheme; kvt_scheme_at lists them";
     case KVT_ERR_DIM:
@@ -32,8 +32,9 @@ const char *kvt_status_text(kvt_status status)
     case KVT_ERR_STRIDE:
         return "a stride is too small: rows or pages would overlap";
     case KVT_ERR_RANGE:
-        return "a number is out of range: tokens beyond the pages, or not from a page's first on though pages have centres of their own, a head "
-               "beyond the layout, a chunk or worker beyond the last, an unknown engine, or no sequences";
+        return "a number is out of range: tokens beyond the pages, or not from a page's first on though pages have centres of their own, an "
+               "attention's end or position that is 0 and may not be, a head beyond the layout, a chunk or worker beyond the last, an unknown "
+               "engine, or no sequences";
     case KVT_ERR_OVERFLOW:
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:

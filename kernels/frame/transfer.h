@@ -3,6 +3,7 @@
 #define KVT_TRANSFER_H
 
 #include "kernels/frame/frame.h"
+#include "kernels/row_codec.h"
 
 #include <kvtile/mla.h>
 
@@ -12,27 +13,27 @@ typedef struct kvt_transfer {
     const kvt_side_options *options;
     const kvt_pages *pages;
     kvt_side order;             /* of its lines: KVT_V's, or KVT_K's, which a rotary part has too */
+    uint32_t tiers;             /* of the layout */
     const kvt_kernels *kernels; /* of the side's scheme, on the tier that serves */
     const kvt_tier_kernels *tier;
 } kvt_transfer;
 
-/* Errors: NULL, STRUCT_SIZE, LAYOUT, SIDE. (Inline, like all that a single token passes through.) */
+/* Errors: NULL, LAYOUT, SIDE. (Inline, like all that a single token passes through.) */
 static inline kvt_status kvt_transfer_begin(kvt_transfer *t, const kvt_layout *layout, kvt_side side, const kvt_pages *pages)
 {
     if (!layout || !pages)
         return KVT_ERR_NULL;
-    if (layout->size != sizeof *layout)
-        return KVT_ERR_STRUCT_SIZE;
+    if (layout->seal != kvt_layout_seal(layout))
+        return KVT_ERR_LAYOUT;
     if ((unsigned)side > KVT_ROPE || (side == KVT_V && layout->spec.v_dim == 0) || (side == KVT_ROPE && layout->spec.rope_dim == 0))
         return KVT_ERR_SIDE;
     t->side = kvt_layout_side(layout, side);
-    if (t->side->seal != kvt_side_seal(layout, side))
-        return KVT_ERR_LAYOUT;
     t->page_bytes = layout->page_bytes;
     t->options = kvt_options_of(layout, side);
     t->pages = pages;
     t->order = side == KVT_V ? KVT_V : KVT_K;
-    t->tier = kvt_serving_tier(layout->spec.tiers)->kernels;
+    t->tiers = layout->spec.tiers;
+    t->tier = kvt_serving_tier(t->tiers)->kernels;
     t->kernels = t->tier->schemes[kvt_scheme_rows[t->side->scheme]];
     return KVT_OK;
 }
@@ -63,14 +64,13 @@ static inline bool kvt_grid_is_apart(size_t tokens, size_t heads, size_t row_byt
 }
 
 /* Checks the tokens, of which there is at least one, and the pages that they are in. Errors: RANGE, NULL, STRIDE. */
-static inline kvt_status kvt_transfer_check_pages(const kvt_transfer *t, size_t first_token, size_t n_tokens)
+static inline kvt_status kvt_check_pages(const kvt_pages *pages, size_t page_bytes, size_t first_token, size_t n_tokens)
 {
-    const kvt_pages *pages = t->pages;
     size_t last;
     if (__builtin_add_overflow(first_token, n_tokens - 1, &last) || last / KVT_PAGE_TOKENS >= pages->count)
         return KVT_ERR_RANGE;
     if (!pages->table)
-        return !pages->base ? KVT_ERR_NULL : pages->stride < t->page_bytes ? KVT_ERR_STRIDE : KVT_OK;
+        return !pages->base ? KVT_ERR_NULL : pages->stride < page_bytes ? KVT_ERR_STRIDE : KVT_OK;
     for (size_t p = first_token / KVT_PAGE_TOKENS; p <= last / KVT_PAGE_TOKENS; p++)
         if (!pages->table[p])
             return KVT_ERR_NULL;
@@ -81,7 +81,7 @@ static inline kvt_status kvt_transfer_check_pages(const kvt_transfer *t, size_t 
 static inline kvt_status kvt_transfer_check(const kvt_transfer *t, size_t first_token, size_t n_tokens, const void *rows, size_t row_bytes,
                                             ptrdiff_t row_stride)
 {
-    const kvt_status status = kvt_transfer_check_pages(t, first_token, n_tokens);
+    const kvt_status status = kvt_check_pages(t->pages, t->page_bytes, first_token, n_tokens);
     if (status)
         return status;
     return !rows ? KVT_ERR_NULL : !kvt_rows_are_apart(n_tokens, row_bytes, row_stride) ? KVT_ERR_STRIDE : KVT_OK;
@@ -127,12 +127,35 @@ static inline kvt_tile kvt_tile_of(const kvt_transfer *t, size_t token, size_t n
     return kvt_tile_in(kvt_page_at(t->pages, token / KVT_PAGE_TOKENS), t, token, n_tokens);
 }
 
-/* Rows of n tokens of one tile, from the call's `first` on: where they are, or in `made`, which has room for a tile of floats. */
+/* ---- rows through buffers ----
+ *
+ * Rows that kernels cannot take as they are, and all that are made, pass through a buffer: some rows of a tile at a time, because no call may use
+ * more than 64 kB of stack. A buffer's rows are P channels each, one after the other; what decodes rows may write KVT_ROW_GROUP channels at a time.
+ */
+enum { KVT_BUFFER_ROWS_FLOATS = 4 * KVT_MAX_DIM, KVT_BUFFER_FLOATS = KVT_BUFFER_ROWS_FLOATS + KVT_ROW_GROUP };
+
+/* How many rows of a tile go through a buffer at once: all, or, because table schemes encode 5 or less one by one and more as if they were 16, few.
+ */
+static inline uint32_t kvt_rows_at_once(uint32_t padded_dim)
+{
+    return KVT_TILE_TOKENS * padded_dim <= KVT_BUFFER_ROWS_FLOATS ? KVT_TILE_TOKENS : KVT_BUFFER_ROWS_FLOATS / KVT_MAX_DIM;
+}
+
+/* So many of n_tokens tokens from `token` on are in one tile and go through a buffer at once. */
+static inline uint32_t kvt_piece_of(const kvt_transfer *t, size_t token, size_t n_tokens)
+{
+    const uint32_t room = KVT_TILE_TOKENS - (uint32_t)(token % KVT_TILE_TOKENS), most = kvt_rows_at_once(t->side->padded_dim);
+    const uint32_t n = room < most ? room : most;
+    return n_tokens < n ? (uint32_t)n_tokens : n;
+}
+
+/* Rows of the n tokens, a piece, from the call's `first` on: where they are, or in `made`, a buffer. */
 typedef kvt_matrix kvt_make_rows(const void *of, size_t first, uint32_t n, float *made);
 
-/* kvt_write of rows that are made a tile at a time, and with KVT_CENTRING_OWN twice: for the centre, and to be stored. Its arguments are checked, but
- * the rows are not. */
-kvt_status kvt_write_made(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, kvt_make_rows *make,
-                          const void *of);
+/* kvt_write of rows that are made a piece at a time, and with KVT_CENTRING_OWN twice: for the centre, and to be stored. Its arguments are checked. */
+void kvt_write_made(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *of);
+
+/* A piece of n tokens to a buffer, as floats. */
+void kvt_read_piece(const kvt_transfer *t, size_t token, uint32_t n, float *buffer);
 
 #endif
