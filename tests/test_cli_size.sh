@@ -257,6 +257,23 @@ refuses 1 'how many tokens the encoder makes' "$@" size "$work/t5.json"
 numbers 36864 75497472 "$@" size "$work/t5.json" --engine logical --ctx 1024 --encoder 1k --json
 "$jq" -e '.breakdown.cross == 37748736' "$work/out" >/dev/null || fail "cross attention in --json"
 
+# One command that answers: do 4 users at 32k fit, and in keys of kv5 and values of kv4?
+"$@" size Qwen3-30B-A3B --ctx 32k --seqs 4 --budget 8GiB --schemes f16,kv5/kv4 >"$work/out" 2>"$work/err" || fail "kv5/kv4: $(cat "$work/err")"
+grep -q '^Qwen3-30B-A3B  f16 .*12.00 GiB\*.* 2$' "$work/out" || fail "f16 does not fit: $(cat "$work/out")"
+grep -q 'kv5/kv4 .*29,184 .*3.56 GiB  .* 8$' "$work/out" || fail "kv5/kv4 fits: $(cat "$work/out")"
+
+# A draft model beside the first, weights of files, formulas.
+"$@" size Qwen3-8B --draft Qwen3-0.6B --ctx 1k --engine logical --json | "$jq" -e '.total_bytes == 1024 * 147456 and
+    .draft == {model: "Qwen3-0.6B", bytes: (1024 * 114688), total_bytes: (1024 * 262144)}' >/dev/null || fail "--draft MODEL"
+mkdir "$work/weights"
+"$jq" -n '{model_type: "llama", hidden_size: 512, num_attention_heads: 8, num_key_value_heads: 2, num_hidden_layers: 4}' >"$work/weights/config.json"
+refuses 1 'there are no weights' "$@" size "$work/weights" --with-weights --budget 1GiB
+echo '{"metadata": {"total_size": 1000000}}' >"$work/weights/model.safetensors.index.json"
+"$@" size "$work/weights" --with-weights --budget 1MiB --ctx 1 --json | "$jq" -e '.budget.for_cache == 48576' >/dev/null || fail "--with-weights"
+refuses 2 'give --budget too' "$@" size "$work/weights" --with-weights
+"$@" size Qwen3-30B-A3B --ctx 1k --explain | grep -qF 'full: 48 layers * 2,048 bytes a row (4 heads * (128 channels in f16 + 128 in f16)) * 1,024 rows = 100,663,296 bytes' ||
+    fail "--explain"
+
 # Tensor parallelism, a shared prefix.
 numbers 24576 805306368 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads, of which each rank has one
 numbers 49152 - "$@" size Qwen3-30B-A3B --tp 2 --json

@@ -37,7 +37,8 @@ static const char help[] =
     "GGUF file. Files go before names.\n"
     "\n"
     "What is stored:\n"
-    "  --scheme S,...     how keys and values are stored, in the engine's own words (default f16; --list names all)\n"
+    "  --scheme S,...     how keys and values are stored, in the engine's own words (default f16; --list names all);\n"
+    "                     kv5/kv4: keys in kv5 and values in kv4\n"
     "  --k S, --v S       the same for keys or values alone\n"
     "  --rope S           kvtile, logical: the rotary part of MLA's rows in a scheme of its own, as kvt_attend wants them\n"
     "  --ctx N,...        tokens of context of each sequence (default 32k). k and m stand for 1024 and 1024 * 1024; 65k,\n"
@@ -83,7 +84,8 @@ static const char help[] =
     "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB --weights 5.2GB\n"
     "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
     "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n"
-    "  kvtile size GLM-4.7-Flash --schemes bf16,kv6,kv4 --rope kv8\n";
+    "  kvtile size GLM-4.7-Flash --schemes bf16,kv6,kv4 --rope kv8\n"
+    "  kvtile size Qwen3-30B-A3B --seqs 4 --ctx 32k --budget 16GiB --schemes f16,kv5/kv4 --plot fits.svg\n";
 /* clang-format on */
 
 static const char *const well_known[] = { "gemma-4-E2B",   "gemma-4-26B-A4B",         "Qwen3.5-35B-A3B",
@@ -324,9 +326,12 @@ static int parse_types(const arguments *a, size_question *q)
         memcpy(items, standard && own ? table : other, q->n_types * sizeof items[0]);
     }
     for (size_t i = 0; i < q->n_types; i++) {
-        int code = parse_type(q->request.engine, a->texts[TEXT_K] ? a->texts[TEXT_K] : items[i], &q->k_types[i]);
+        char k_item[40]; /* "kv5/kv4": keys and values */
+        const char *slash = strchr(items[i], '/'), *v_item = slash ? slash + 1 : items[i];
+        snprintf(k_item, sizeof k_item, "%.*s", slash ? (int)(slash - items[i] < 39 ? slash - items[i] : 39) : 39, items[i]);
+        int code = parse_type(q->request.engine, a->texts[TEXT_K] ? a->texts[TEXT_K] : k_item, &q->k_types[i]);
         if (code == 0)
-            code = parse_type(q->request.engine, a->texts[TEXT_V] ? a->texts[TEXT_V] : items[i], &q->v_types[i]);
+            code = parse_type(q->request.engine, a->texts[TEXT_V] ? a->texts[TEXT_V] : v_item, &q->v_types[i]);
         if (code)
             return code;
     }

@@ -16,6 +16,7 @@
 #include "tools/io/text.h"
 
 #define POINTS 64
+#define GIB    1073741824.0
 
 extern char **environ;
 
@@ -54,7 +55,7 @@ static int write_points(const size_question *question, size_t model, size_t type
         const int code = size_answer_make(question, model, type, context, &answer);
         if (code)
             return code;
-        fprintf(data, "%" PRIu64 "\t%.9g\n", context, (double)answer.total / 1048576);
+        fprintf(data, "%" PRIu64 "\t%.9g\n", context, (double)answer.total / GIB);
         size_answer_free(&answer);
     }
     fprintf(data, "\n\n");
@@ -81,21 +82,23 @@ typedef struct script {
 static script make_script(const size_question *question)
 {
     script made;
-    char limit[160] = "";
+    char limit[200] = "";
     const size_t lines = question->n_models * question->n_types;
+    const uint64_t budget = size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL);
     if (question->budget_given)
-        snprintf(limit, sizeof limit, ", %.9g with lines lc 'black' lw 0.7 title '%s for the cache'",
-                 (double)size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL) / 1048576,
-                 number_binary(size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL)).text);
+        snprintf(limit, sizeof limit, ", %.9g with lines lc 'black' lw 1 dt 1 title 'what fits: %s for the cache'", (double)budget / GIB,
+                 number_binary(budget).text);
     snprintf(made.text, sizeof made.text,
              "set terminal svg size 720,%zu font 'sans-serif,22' dynamic background 'white' linewidth 2 noenhanced; "
              "set key outside bottom center vertical maxcols 1 Left reverse samplen 2; "
-             "set grid lw 0.5; set xrange [0:*]; set yrange [0:*]; set border 3; set tics nomirror; "
+             "set grid lw 0.5; set xrange [0:*]; set yrange [0:*]; set border 3; set tics nomirror; set lmargin 9; "
+             "set xlabel '%s, in 1024 tokens'; set ylabel 'memory, GiB'; "
              "set datafile separator \"\\t\"; set datafile commentschars ''; "
-             "set title \"KV cache of %s sequence%s, %s\\nMiB, against context in 1024 tokens\"; "
+             "set title \"KV cache of %s sequence%s, %s\"; "
              "plot for [i=0:%zu] '/dev/stdin' index i using ($1/1024):2 with lines lc (i/%zu+1) dt 1+i%%%zu%%5 title columnhead(2)%s",
-             740 + 32 * lines, number_grouped(question->request.sequences).text, question->request.sequences == 1 ? "" : "s",
-             kvt_engine_name(question->request.engine), lines - 1, question->n_types, question->n_types, limit);
+             760 + 32 * lines, question->request.engine == KVT_ENGINE_llama_cpp ? "context of all sequences" : "context of each sequence",
+             number_grouped(question->request.sequences).text, question->request.sequences == 1 ? "" : "s", kvt_engine_name(question->request.engine),
+             lines - 1, question->n_types, question->n_types, limit);
     return made;
 }
 

@@ -404,6 +404,12 @@ static table_widths measure(const size_question *question)
     return w;
 }
 
+/* How many sequences fit is told where there is a budget, and more sequences take more memory. */
+static bool counts_users(const size_question *question)
+{
+    return question->budget_given && !question->request.separate_streams;
+}
+
 /* A model in one type: what a token costs, the total at each context, the longest context that fits. */
 static int print_row(const size_question *question, table_widths w, size_t model, size_t type, uint64_t budget)
 {
@@ -424,10 +430,17 @@ static int print_row(const size_question *question, table_widths w, size_t model
             printf("%-*s  %-*s %11s", w.name, type == 0 ? answer.model->name : "", w.type, type_text(question, type).text,
                    number_growth(&answer.report).text);
         printf(" %13s%s", number_binary(answer.total).text, answer.total > budget ? "*" : " ");
-        uint64_t longest;
-        const int failed = c + 1 == question->n_contexts ? size_longest_context(&answer, budget, &longest) : 0;
-        if (c + 1 == question->n_contexts && !failed)
-            printf(" %18s\n", longest ? context_text(&answer, longest).text : "none");
+        const bool last = c + 1 == question->n_contexts, users = last && counts_users(question);
+        uint64_t longest, most = 0;
+        int failed = last ? size_longest_context(&answer, budget, &longest) : 0;
+        if (users && !failed)
+            failed = size_most_sequences(&answer, budget, &most);
+        if (last && !failed)
+            printf(" %18s", longest ? context_text(&answer, longest).text : "none");
+        if (users && !failed)
+            printf(" %14s", most == UINT64_MAX ? "no limit" : most ? number_grouped(most).text : "none");
+        if (last && !failed)
+            printf("\n");
         size_answer_free(&answer);
         if (failed)
             return failed;
@@ -469,14 +482,17 @@ int size_print_table(const size_question *question)
     printf("KV cache of %s sequence%s%s: %s\n\n", number_grouped(r->sequences).text, plural(r->sequences),
            is_shared(r) ? " that share the context" : "", kvt_engine_title(r->engine));
 
-    printf("%-*s  %-*s %11s %*s %18s\n", w.name, "", w.type, "", "bytes for", 14 * (int)question->n_contexts + (int)question->n_contexts - 1,
-           "total at a context of", "longest context");
+    printf("%-*s  %-*s %11s %*s %18s%s\n", w.name, "", w.type, "", "bytes for", 14 * (int)question->n_contexts + (int)question->n_contexts - 1,
+           "total at a context of", "longest context", counts_users(question) ? " most sequences" : "");
     printf("%-*s  %-*s %11s", w.name, "model", w.type, "scheme", "each token");
     for (size_t c = 0; c < question->n_contexts; c++)
         printf(" %13s ", number_grouped(question->contexts[c]).text);
     char within[64];
     snprintf(within, sizeof within, "in %s", number_binary(budget).text);
-    printf(" %18s\n", within);
+    printf(" %18s", within);
+    if (counts_users(question))
+        printf(" %7s%7s", "of", number_grouped(question->contexts[question->n_contexts - 1]).text);
+    printf("\n");
 
     for (size_t i = 0; i < question->n_models * question->n_types && code == 0; i++) {
         if (i && question->n_types > 1 && i % question->n_types == 0)
