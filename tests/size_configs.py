@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sizes config.json files of public repositories and compares with size_configs.txt. Run by hand: the files are not part of this project.
+"""Sizes config.json files of public repositories and compares with size_configs.txt, and models of the catalogue with
+their files, which size_catalogue.txt names. Run by hand: the files are not part of this project.
 
     size_configs.py FOLDER KVTILE      FOLDER/owner/name are checkouts of the repositories that the table names; a folder that ends with .git is read
                                        as a bare repository (FOLDER/owner/name.git)
@@ -34,11 +35,20 @@ def preset(text, key):
     raise KeyError(key)
 
 
-def measure(kvtile, text, scratch):
+def size(kvtile, model):
+    command = [kvtile, "size", model, "--engine", "logical", "--scheme", "f16", "--ctx", "1", "--json"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def write(text, scratch):
     path = os.path.join(scratch, "config.json")
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-    run = subprocess.run([kvtile, "size", path, "--engine", "logical", "--scheme", "f16", "--ctx", "1", "--json"], capture_output=True, text=True)
+    return path
+
+
+def measure(kvtile, text, scratch):
+    run = size(kvtile, write(text, scratch))
     if run.returncode:
         return "refused: " + run.stderr.strip().split("config.json: ", 1)[-1]
     answer = json.loads(run.stdout)
@@ -46,31 +56,54 @@ def measure(kvtile, text, scratch):
            f"{answer['bytes_per_token']['window']} | {answer['state_bytes_per_sequence']}"
 
 
+def caches(kvtile, model):
+    """All that a model keeps, in order of kind; its draft layers are not in the answer."""
+    run = size(kvtile, model)
+    return sorted(map(json.dumps, json.loads(run.stdout)["layers"])) if run.returncode == 0 else run.stderr.strip()
+
+
+def rows_of(name):
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), name), encoding="utf-8") as rows:
+        return [row.strip().split(" | ", 2) for row in rows if row.strip() and not row.startswith("#")]
+
+
+class Tally:
+    def __init__(self, folder, kvtile):
+        self.folder, self.kvtile = folder, kvtile
+        self.right = self.wrong = 0
+        self.absent = set()
+
+    def text(self, repository, path):
+        text = read(self.folder, repository, path.split("#")[0])
+        if text is None:
+            self.absent.add(repository)
+            return None
+        return preset(text, path.split("#")[1]) if "#" in path else text
+
+    def compare(self, what, found, expected):
+        self.right += found == expected
+        self.wrong += found != expected
+        if found != expected:
+            print(f"{what}: {found} instead of {expected}")
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    table = os.path.join(os.path.dirname(os.path.abspath(__file__)), "size_configs.txt")
-    right = wrong = 0
-    absent = set()
-    with open(table, encoding="utf-8") as rows, tempfile.TemporaryDirectory() as scratch:
-        for row in rows:
-            if row.startswith("#") or not row.strip():
-                continue
-            repository, path, expected = row.strip().split(" | ", 2)
-            text = read(sys.argv[1], repository, path.split("#")[0])
-            if text is None:
-                absent.add(repository)
-                continue
-            found = measure(sys.argv[2], preset(text, path.split("#")[1]) if "#" in path else text, scratch)
-            if found == expected:
-                right += 1
-            else:
-                wrong += 1
-                print(f"{repository} {path}: {found} instead of {expected}")
-    for repository in sorted(absent):
-        print(f"skipped: {repository} is not in {sys.argv[1]}")
-    print(f"{right} right, {wrong} wrong")
-    sys.exit(wrong != 0)
+    tally = Tally(sys.argv[1], sys.argv[2])
+    with tempfile.TemporaryDirectory() as scratch:
+        for repository, path, expected in rows_of("size_configs.txt"):
+            text = tally.text(repository, path)
+            if text is not None:
+                tally.compare(f"{repository} {path}", measure(tally.kvtile, text, scratch), expected)
+        for name, repository, path in rows_of("size_catalogue.txt"):
+            text = tally.text(repository, path)
+            if text is not None:
+                tally.compare(name, caches(tally.kvtile, name), caches(tally.kvtile, write(text, scratch)))
+    for repository in sorted(tally.absent):
+        print(f"skipped: {repository} is not in {tally.folder}")
+    print(f"{tally.right} right, {tally.wrong} wrong")
+    sys.exit(tally.wrong != 0)
 
 
 if __name__ == "__main__":
