@@ -257,6 +257,28 @@ refuses 1 'how many tokens the encoder makes' "$@" size "$work/t5.json"
 numbers 36864 75497472 "$@" size "$work/t5.json" --engine logical --ctx 1024 --encoder 1k --json
 "$jq" -e '.breakdown.cross == 37748736' "$work/out" >/dev/null || fail "cross attention in --json"
 
+# A state's heads are divided among ranks; channels of groups are copied where there are fewer groups than ranks.
+"$@" size Qwen3.5-35B-A3B --tp 2 --json | "$jq" -e '.state_bytes_per_sequence == 64389120 / 2 and .ranks == 2' >/dev/null || fail "--tp of states"
+"$@" size granite-4.0-h-tiny --tp 2 --json | "$jq" -e '.state_bytes_per_sequence == 36 * (3 * (1536 + 256) * 2 + 24 * 64 * 128 * 2)' >/dev/null ||
+    fail "--tp of Mamba-2"
+
+# Ten files that were once sized wrongly, with the right values.
+if [ -f "$shared/fresh/expected.json" ]; then
+    "$jq" -r '.logical | to_entries[] | "\(.key) \(.value.growing) \(.value.window_bytes_per_token) \(.value.state)"' "$shared/fresh/expected.json" >"$work/fresh"
+    while read -r name growing window state; do
+        "$@" size "$shared/fresh/$name.json" --engine logical --scheme bf16 --ctx 1 --json >"$work/out" 2>"$work/err" || fail "$name: $(cat "$work/err")"
+        "$jq" -e ".bytes_per_token.growing == $growing and .bytes_per_token.window == $window and ($state == null or .state_bytes_per_sequence == $state)" \
+            "$work/out" >/dev/null || fail "$name is not $growing, $window, $state"
+    done <"$work/fresh"
+    "$jq" -r '.engines[] | "\(.config) \(.engine) \(.scheme) \(.ctx) \(.total_bytes)"' "$shared/fresh/expected.json" >"$work/fresh"
+    while read -r name engine scheme ctx total; do
+        numbers_of=$("$@" size "$shared/fresh/$name.json" --engine "$engine" --scheme "$scheme" --ctx "$ctx" --json 2>"$work/err" | "$jq" .total_bytes)
+        [ "$numbers_of" = "$total" ] || fail "$name in $engine: $numbers_of instead of $total"
+    done <"$work/fresh"
+else
+    echo "fresh config.json files: skipped, no shared data"
+fi
+
 # One command that answers: do 4 users at 32k fit, and in keys of kv5 and values of kv4?
 "$@" size Qwen3-30B-A3B --ctx 32k --seqs 4 --budget 8GiB --schemes f16,kv5/kv4 >"$work/out" 2>"$work/err" || fail "kv5/kv4: $(cat "$work/err")"
 grep -q '^Qwen3-30B-A3B  f16 .*12.00 GiB\*.* 2$' "$work/out" || fail "f16 does not fit: $(cat "$work/out")"

@@ -275,21 +275,20 @@ static void print_padding(const size_answer *answer)
 }
 
 /* Bytes that one layer's row takes, and how many rows there are: the sum that makes a group's bytes. */
-static void print_formula(const size_answer *answer, const kvt_layer_group *g, const kvt_group_size *size)
+static void print_formula(const kvt_size_request *r, const kvt_group_size *size)
 {
-    const kvt_size_request *r = &answer->request;
-    printf("%s: %s layer%s", kvt_layer_kind_name(g->kind), number_grouped(size->layers).text, plural(size->layers));
+    printf("%s: %s layer%s", kvt_layer_kind_name(size->kind), number_grouped(size->layers).text, plural(size->layers));
     if (size->bytes == 0) {
         printf(" that store nothing\n");
         return;
     }
     const uint64_t row = size->layers ? size->bytes_per_token / size->layers : 0, rows = row * size->layers * size->allocated_rows;
     if (row) {
-        printf(" * %s bytes a row (%" PRIu32 " head%s * ", number_grouped(row).text, g->kv_heads, plural(g->kv_heads));
-        if (g->v_dim)
-            printf("(%" PRIu32 " channels in %s + %" PRIu32 " in %s)", g->k_dim, r->k_type, g->v_dim, r->v_type);
+        printf(" * %s bytes a row (%" PRIu32 " head%s * ", number_grouped(row).text, size->kv_heads, plural(size->kv_heads));
+        if (size->v_dim)
+            printf("(%" PRIu32 " channels in %s + %" PRIu32 " in %s)", size->k_dim, r->k_type, size->v_dim, r->v_type);
         else
-            printf("%" PRIu32 " channels in %s", g->k_dim, r->k_type);
+            printf("%" PRIu32 " channels in %s", size->k_dim, r->k_type);
         printf(") * %s rows", number_grouped(size->allocated_rows).text);
     }
     if (size->state_bytes)
@@ -304,7 +303,7 @@ static void print_formulas(const size_answer *answer)
 {
     printf("\n");
     for (size_t i = 0; i < answer->model->n_groups; i++)
-        print_formula(answer, &answer->model->groups[i], &answer->groups[i]);
+        print_formula(&answer->request, &answer->groups[i]);
 }
 
 static int print_budget(const size_question *question, const size_answer *answer)
