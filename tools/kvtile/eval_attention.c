@@ -107,6 +107,8 @@ static kvt_status set_layouts(measurement *m, result *one)
     const kvt_attention empty = { .size = sizeof empty,
                                   .segments = &segment,
                                   .n_segments = 1,
+                                  .begin = 1, /* nothing is seen */
+                                  .end = 1,
                                   .position = KVT_NO_MASK,
                                   .group = m->head.group,
                                   .query_tokens = 1,
