@@ -34,6 +34,13 @@ expect_json() {
     "${jq:?}" -e "$1" "$work/stdout" >/dev/null || fail "not so: $1: $(head -c 2000 "$work/stdout")"
 }
 
+# needs PATH: ends the part that needs data as one that was skipped, where they are not there.
+needs() {
+    [ -e "$1" ] && return
+    echo "skipped: $1 is not there"
+    exit 77
+}
+
 # The last line of a test.
 finish() {
     [ "$failures" -eq 0 ] || exit 1

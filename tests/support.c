@@ -2,9 +2,11 @@
 
 #include "support.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -346,6 +348,21 @@ void test_flush_subnormals(bool flushes)
 }
 
 /* ---- running --------------------------------------------------------------------------------------------------------------------- */
+
+_Noreturn void test_skip(const char *why)
+{
+    printf("skipped: %s\n", why);
+    exit(77);
+}
+
+void test_needs(const char *path)
+{
+    char why[1100];
+    if (access(path, R_OK) == 0)
+        return;
+    snprintf(why, sizeof why, "%s is not there", path);
+    test_skip(why);
+}
 
 int test_run(Suite *suite)
 {

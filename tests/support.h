@@ -79,6 +79,20 @@ void *test_malloc(size_t bytes);
 /* Whether subnormal numbers count as zeros, in and out (FTZ and DAZ, FZ), as an engine may have it. Nothing on other machines. */
 void test_flush_subnormals(bool flushes);
 
+/* ---- data that are not in the tree ------------------------------------------------------------------------------------------------ */
+
+/* The tag of test cases that need them. ctest runs these by themselves, as NAME_data, without forks (tests/CMakeLists.txt). */
+#define TEST_NEEDS_DATA "data"
+
+/* Ends the program as one that was skipped, and says why: where the file or folder is not there, or under emulation. */
+void test_needs(const char *path);
+#define test_skips_emulated()                                                                                                                        \
+    do {                                                                                                                                             \
+        if (KVT_TEST_SHARE > 1)                                                                                                                      \
+            test_skip("too slow under emulation");                                                                                                   \
+    } while (0)
+_Noreturn void test_skip(const char *why);
+
 /* ---- running --------------------------------------------------------------------------------------------------------------------- */
 
 int test_run(Suite *suite);

@@ -647,14 +647,6 @@ static const struct {
 };
 #define N_PUBLISHED (sizeof published_files / sizeof published_files[0])
 
-static bool have_published(void)
-{
-    if (access(KVT_SHARED_DIR "/configs", R_OK) == 0)
-        return true;
-    printf("published config.json files: skipped, no shared data\n");
-    return false;
-}
-
 static const char *published_path(size_t i)
 {
     static char path[1024];
@@ -828,8 +820,7 @@ END_TEST
 
 START_TEST(published)
 {
-    if (!have_published())
-        return;
+    test_needs(KVT_SHARED_DIR "/configs");
     for (size_t i = 0; i < N_PUBLISHED; i++) {
         model_description description = { 0 };
         error_text error = { "" };
@@ -988,8 +979,7 @@ START_TEST(fields_of_published_files)
           "num_kv_shared_layers attention_k_eq_v", SIZES "num_attention_heads num_experts moe_intermediate_size dtype" },
         { "gpt-oss-20b", attention, "layer_types sliding_window", SIZES "num_attention_heads num_local_experts experts_per_token" },
     };
-    if (!have_published())
-        return;
+    test_needs(KVT_SHARED_DIR "/configs");
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         char path[1024], matter[1000];
         size_t length;
@@ -1066,8 +1056,7 @@ START_TEST(any_value)
                                           "[[]]",
                                           "{}",
                                           "{\"head_dim\": 9223372036854775807}" };
-    if (!have_published())
-        return;
+    test_needs(KVT_SHARED_DIR "/configs");
     for (size_t i = 0; i < N_PUBLISHED; i++) {
         model_description description;
         error_text error = { "" };
@@ -1284,10 +1273,13 @@ START_TEST(truncated)
     description_free(&description);
     for (size_t length = 1; length < sizeof text - 1; length++)
         check_bad(text, length, "not JSON: line 1, column");
+}
+END_TEST
 
-    if (!have_published())
-        return;
+START_TEST(truncated_published_file)
+{
     size_t length;
+    test_needs(KVT_SHARED_DIR "/configs");
     char *file = load_text(KVT_SHARED_DIR "/configs/Nemotron-H-56B-Base-8K.json", &length);
     while (file[length - 1] != '}')
         length--;
@@ -1413,14 +1405,19 @@ int main(void)
     tcase_add_test(cases, others);
     tcase_add_test(cases, families);
     tcase_add_test(cases, declarations);
-    tcase_add_test(cases, published);
-    tcase_add_test(cases, fields_of_published_files);
     tcase_add_test(cases, fields_of_rules);
-    tcase_add_test(cases, any_value);
     tcase_add_test(cases, malformed);
     tcase_add_test(cases, truncated);
     tcase_add_test(cases, nested_and_long);
     tcase_add_test(cases, files);
+    TCase *shared = tcase_create("published files");
+    tcase_set_timeout(shared, 60);
+    tcase_set_tags(shared, TEST_NEEDS_DATA);
+    tcase_add_test(shared, published);
+    tcase_add_test(shared, fields_of_published_files);
+    tcase_add_test(shared, any_value);
+    tcase_add_test(shared, truncated_published_file);
+    suite_add_tcase(suite, shared);
     suite_add_tcase(suite, cases);
     return test_run(suite);
 }

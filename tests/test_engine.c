@@ -832,7 +832,6 @@ static double perplexity_of_book(const char *model_path, const cache_way *way, s
 START_TEST(demonstration_model)
 {
     static const char small[] = KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin";
-    static const char full[] = KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin";
     uint32_t guess;
     ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 256, &guess), 53.491, 0.01);
     ck_assert_uint_eq(guess, 367);
@@ -844,10 +843,15 @@ START_TEST(demonstration_model)
     ck_assert_uint_eq(guess, 371);
     ck_assert_double_eq_tol(perplexity_of_book(small, &F32_TILES, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
-    if (access(full, R_OK) != 0) {
-        puts("f32 weights: skipped, no shared data");
-        return;
-    }
+}
+END_TEST
+
+START_TEST(demonstration_model_in_f32)
+{
+    static const char full[] = KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin";
+    uint32_t guess;
+    test_skips_emulated();
+    test_needs(full);
     ck_assert_double_eq_tol(perplexity_of_book(full, &REFERENCE, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
 }
@@ -1168,11 +1172,8 @@ static double perplexity_of_known(const char *model_path, const char *tokenizer_
  * predicted too, without which it is 3.548, and with untrimmed stories 3.8; the second has no tokens for typographic quotes. */
 START_TEST(known_perplexities)
 {
-    if (KVT_TEST_SHARE > 1 || access(KVT_SHARED_DIR "/data/stories260K", R_OK) != 0) {
-        /* the engine is plain C, and a minute of emulation tells no more than a book */
-        puts("stories260K and tinystories-656K: skipped, emulated or no shared data");
-        return;
-    }
+    test_skips_emulated(); /* the engine is plain C, and a minute of emulation tells no more than a book */
+    test_needs(KVT_SHARED_DIR "/data/stories260K");
     ck_assert_double_eq_tol(
         perplexity_of_known(KVT_SHARED_DIR "/data/stories260K/stories260K.bin", KVT_SHARED_DIR "/data/stories260K/tok512.bin", true, false), 3.54,
         0.005);
@@ -1208,7 +1209,6 @@ int main(void)
     tcase_add_test(all, context_is_the_limit);
     tcase_add_test(all, stress_changes_no_logit);
     tcase_add_test(all, limits_of_kvtile);
-    tcase_add_test(all, known_perplexities);
     tcase_add_test(all, folder_forms);
     tcase_add_test(all, folder_hostile);
     tcase_add_test(all, long_contexts);
@@ -1216,6 +1216,12 @@ int main(void)
     tcase_add_test(all, tokenizer_json_hostile);
     tcase_add_test(all, pieces);
     suite_add_tcase(suite, all);
+    TCase *shared = tcase_create("models that are not in the tree");
+    tcase_set_timeout(shared, 600);
+    tcase_set_tags(shared, TEST_NEEDS_DATA);
+    tcase_add_test(shared, demonstration_model_in_f32);
+    tcase_add_test(shared, known_perplexities);
+    suite_add_tcase(suite, shared);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);
