@@ -26,7 +26,7 @@ do for [panel in '1 2 3 4'] {
     others = from . '/' . table . '_others.csv'
     set title panel == 1 ? 'Attention: divergence of the weights' : panel == 2 ? 'Attention: error of the output' : \
         panel == 3 ? "The demonstration's model: divergence of its predictions" : 'The same model, with outliers in keys and values'
-    plot others using bits:what with points pt 6 lc rgb '#b05010' title 'formats of others, rotated', \
+    plot others using bits:what with points pt 6 lc rgb '#b05010' title "other engines' formats, rotated", \
         others using bits:(theirs(-1, what)):(strcol('scheme')) with labels right offset -0.8,0 tc rgb '#b05010' font ',10' notitle, \
         others using bits:(theirs(1, what)):(strcol('scheme')) with labels left offset 0.8,0 tc rgb '#b05010' font ',10' notitle, \
         others using bits:(theirs(2, what)):(strcol('scheme')) with labels left offset 0.8,0.6 tc rgb '#b05010' font ',10' notitle, \
