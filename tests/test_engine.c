@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char path[64];
@@ -636,7 +637,7 @@ START_TEST(tokenizer_json)
     encode_as(SPACED(PREPEND, ""), 10, "aba", "5 6");
     encode_as(SPACED("", ""), 10, "aba", "2 6");
     encode_as(SPACED("", ""), 10, "ab<end>ab", "4 7 4");
-    encode_as(SPACED(PREPEND, ""), 10, "ab<end>ab<", "has characters that the tokenizer has neither a token nor bytes for");
+    encode_as(SPACED(PREPEND, ""), 10, "ab<end>ab<", "5 3 7 5 3"); /* "<" has no token */
     encode_as(SPACED("", ""), 11, "", "");
     /* Characters without a token: their bytes, if all have one, or unknown. */
     encode_as(SPACED("", "\"byte_fallback\": true, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "), 10, "a\xc3\xa9xxb", "2 8 9 0 3");
@@ -646,6 +647,61 @@ START_TEST(tokenizer_json)
     encode_as(LEVEL("true", ""), 9, "aa aa", "6 2 0");
     encode_as(LEVEL("true", ""), 9, "11", "8");
     encode_as(LEVEL("true", "{\"type\": \"Digits\", \"individual_digits\": true}, "), 9, "11", "7 7");
+}
+END_TEST
+
+#define BPE(more, vocab, merges) "\"model\": {\"type\": \"BPE\", " more "\"vocab\": {" vocab "}, \"merges\": [" merges "]}}"
+#define ADDED(id, text, more)    "{\"id\": " #id ", \"content\": \"" text "\"" more "}"
+#define SPACE_LETTERS            BPE("", "\"\u2581\": 0, \"a\": 1, \"\u2581a\": 2, \"aa\": 3", "\"\u2581 a\", \"a a\"")
+#define METASPACE(scheme, more)                                                                                                                      \
+    "{\"added_tokens\": [" ADDED(4, "<x>",                                                                                                           \
+                                 "") "], \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", \"prepend_scheme\": \"" scheme    \
+                                     "\"" more "}, " SPACE_LETTERS
+
+/* Forms of normalizers, pre-tokenizers and added tokens, each with the tokens that follow from its definition. */
+START_TEST(tokenizer_json_forms)
+{
+    /* A space in front of every stretch between added tokens, of the first, or of none; a literal U+2581 is one, too. */
+    encode_as(METASPACE("always", ""), 5, "a<x>a", "2 4 2");
+    encode_as(METASPACE("first", ""), 5, "a<x>a", "2 4 1");
+    encode_as(METASPACE("first", ""), 5, "<x>a", "4 1");
+    encode_as(METASPACE("never", ""), 5, "a<x>a a", "1 4 1 2");
+    encode_as(METASPACE("always", ""), 5, " a\u2581a", "2 2");
+    encode_as(METASPACE("always", ", \"split\": false"), 5, "a aa", "2 2 1");
+    /* White space beside added tokens goes with them where they say so. */
+    encode_as("{\"added_tokens\": [" ADDED(4, "<x>", ", \"rstrip\": true") ", " ADDED(5, "<y>", ", \"lstrip\": true") "], " SPACE_LETTERS, 6,
+              "a<x> \u3000\na\u00a0 <y>a", "1 4 1 5 1");
+    /* The longest of those that begin first; found before or after normalising. */
+    encode_as("{\"added_tokens\": [" ADDED(4, "aa", "") ", " ADDED(5, "aaa", "") ", " ADDED(6, "ab", "") "], " SPACE_LETTERS, 7, "aaaaaaab", "5 5 6");
+    encode_as("{\"normalizer\": {\"type\": \"NFKC\"}, \"added_tokens\": [" ADDED(4, "\ufb01", ", \"normalized\": true") ", " ADDED(
+                  5, "\ufb02", "") "], " SPACE_LETTERS,
+              6, "a\ufb01fia\ufb02", "1 4 4 1 5");
+    /* Normal forms. */
+    encode_as("{\"normalizer\": {\"type\": \"NFC\"}, " BPE("", "\"\u00e9\": 0, \"e\": 1, \"\u0301\": 2, \"\u2460\": 3", ""), 4, "e\u0301\u00e9\u2460",
+              "0 0 3");
+    encode_as("{\"normalizer\": {\"type\": \"NFD\"}, " BPE("", "\"\u00e9\": 0, \"e\": 1, \"\u0301\": 2, \"\u2460\": 3", ""), 4, "e\u0301\u00e9\u2460",
+              "1 2 1 2 3");
+    encode_as("{\"normalizer\": {\"type\": \"NFKC\"}, " BPE("", "\"\u00e9\": 0, \"1\": 1, \"\uac00\": 2", ""), 3, "e\u0301\u2460\u1100\u1161",
+              "0 1 2");
+    encode_as("{\"normalizer\": {\"type\": \"NFKD\"}, " BPE("", "\"\u0301\": 0, \"1\": 1, \"e\": 2", ""), 3, "\u00e9\u2460", "2 0 1");
+    encode_as("{\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"content\": \"\u2581\"}, " SPACE_LETTERS, 4,
+              "a \n\u2003a", "1 2");
+    /* A space in front of each piece, where ByteLevel follows a split. */
+    encode_as("{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": false}, {\"type\": "
+              "\"ByteLevel\"}]}, " BPE("", "\"\u0120\": 0, \"a\": 1, \"1\": 2, \"\u0120a\": 3", "\"\u0120 a\""),
+              4, "a11a", "3 0 2 2 3");
+    /* Of the same pair twice the last counts; tokens beyond the model's are an error where a text uses them. */
+    encode_as("{" BPE("", "\"a\": 0, \"b\": 1, \"ab\": 2, \"ba\": 3", "\"a b\", \"b a\", \"a b\""), 4, "aba", "0 3");
+    encode_as("{\"added_tokens\": [" ADDED(9, "<x>", "") "], " SPACE_LETTERS, 4, "aa", "3");
+    encode_as("{\"added_tokens\": [" ADDED(9, "<x>", "") "], " SPACE_LETTERS, 4, "aa<x>", "uses token 9: the model's vocabulary is 4");
+    encode_as("{" SPACE_LETTERS, 3, "a\u2581a", "1 2");
+    encode_as("{" SPACE_LETTERS, 3, "aa", "uses token 3: the model's vocabulary is 3");
+    /* Names that are no byte's; no byte at all. */
+    encode_as(
+        "{" BPE("\"byte_fallback\": true, ", "\"a\": 0, \"<0x-1>\": 1, \"<0x 1>\": 2, \"<0x+1>\": 3, \"<0xa9>\": 4, \"<0xC3>\": 5, \"<0xA9\": 6", ""),
+        7, "a\u00e9", "0");
+    encode_as("{" SPACE_LETTERS, 4, "a\xff", "is not UTF-8 from byte 1 on: the tokenizer takes nothing else");
+    encode_as("{" SPACE_LETTERS, 4, "a\xed\xa0\x80", "is not UTF-8 from byte 1 on: the tokenizer takes nothing else");
 }
 END_TEST
 
@@ -660,17 +716,32 @@ START_TEST(tokenizer_json_hostile)
         { "{\"model\": {}}", 9, "model.type is \"\": \"BPE\"" },
         { "{\"model\": {\"type\": \"Unigram\"}}", 9, "model.type is \"Unigram\"" },
         { "{\"model\": {\"type\": \"BPE\"}}", 9, "model.vocab is missing" },
-        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}", 9, "token \"a\" has number -1: 0 to 8" },
-        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 9}}}", 9, "token \"a\" has number 9: 0 to 8" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}", 9, "token \"a\" has number -1: 0 to 4194303" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 4194304}}}", 9, "token \"a\" has number 4194304: 0 to 4194303" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}, \"added_tokens\": [{\"content\": \"x\"}]}", 9, "token \"x\" has number 0" },
+        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}, \"added_tokens\": [{\"id\": 1, \"content\": \"x\", \"single_word\": true}]}", 9,
+          "added token \"x\" has single_word true" },
+        { "{\"model\": {\"type\": \"BPE\", \"dropout\": 0.1, \"vocab\": {\"a\": 0}}}", 9, "model.dropout is there" },
+        { "{\"model\": {\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", \"vocab\": {\"a\": 0}}}", 9, "model.end_of_word_suffix is there" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 1}}}", 9, "has 1 tokens: the model's vocabulary is 9" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}", 1, "model.merges is missing" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [5]}}", 1, "model.merges[0] is no pair" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [[\"a\"]]}}", 1, "model.merges[0] is no pair" },
         { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [\"a a\"]}}", 1, "model.merges[0] is \"a a\" and \"a\"" },
-        { "{\"normalizer\": {\"type\": \"NFC\"}, \"model\": {\"type\": \"BPE\"}}", 9, "normalizer is \"NFC\"" },
+        { "{\"normalizer\": {\"type\": \"Lowercase\"}, \"model\": {\"type\": \"BPE\"}}", 9, "normalizer is \"Lowercase\"" },
+        { "{\"normalizer\": {\"type\": \"Replace\"}, \"model\": {\"type\": \"BPE\"}}", 9, "pattern of a \"Replace\" is neither" },
+        { "{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"_\"}, \"model\": {\"type\": \"BPE\"}}", 9,
+          "replacement of a \"Metaspace\" is \"_\"" },
+        { "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}, \"model\": "
+          "{\"type\": "
+          "\"BPE\"}}",
+          9, "pre_tokenizer has a \"Digits\" after ByteLevel" },
         { "{\"pre_tokenizer\": {\"type\": \"Whitespace\"}, \"model\": {\"type\": \"BPE\"}}", 9, "pre_tokenizer is \"Whitespace\"" },
         { "{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, \"model\": {\"type\": \"BPE\"}}", 9,
-          "pre_tokenizer splits by \"x+\"" },
+          "behavior of a \"Split\" is \"\"" },
+        { "{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"x\\\\w\"}, \"behavior\": \"Isolated\"}, \"model\": {\"type\": "
+          "\"BPE\"}}",
+          9, "expression \"x\\w\" cannot be used: \"\\w\" is not understood" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tokenizer words;
@@ -682,29 +753,147 @@ START_TEST(tokenizer_json_hostile)
 }
 END_TEST
 
-static void check_pieces(const pretokens *how, const char *text, const char *expected)
+/* The pieces of a text, each in brackets, by expressions one after the other, or a literal where the pattern begins with "=". */
+static void check_pieces(const char *const *patterns, pretokens_behaviour behaviour, bool invert, const char *text, const char *expected)
 {
-    char got[256] = "";
-    for (size_t i = 0, n; i < strlen(text); i += n) {
-        n = pretokens_next(how, (const uint8_t *)text + i, strlen(text) - i);
-        ck_assert_uint_ge(n, 1);
-        snprintf(got + strlen(got), sizeof got - strlen(got), "[%.*s]", (int)n, text + i);
+    char got[400] = "";
+    error_text error = { "" };
+    pretokens how = { 0 };
+    pretokens_pieces pieces = { 0 };
+    for (; *patterns != NULL; patterns++) {
+        pretokens_step step = { .kind = PRETOKENS_SPLIT, .behaviour = behaviour, .invert = invert };
+        step.pattern = **patterns == '=' ? expression_open_literal(*patterns + 1, &error) : expression_open(*patterns, &error);
+        ck_assert_msg(pretokens_add(&how, step, &error) == 0, "%s", error.text);
     }
+    ck_assert_msg(pretokens_cut(&how, (const uint8_t *)text, strlen(text), true, &pieces, &error) == 0, "%s", error.text);
+    for (size_t i = 0, first = 0; i < pieces.n; first = pieces.ends[i++])
+        snprintf(got + strlen(got), sizeof got - strlen(got), "[%.*s]", (int)(pieces.ends[i] - first), (const char *)pieces.text + first);
     ck_assert_msg(strcmp(got, expected) == 0, "'%s' is %s, not %s", text, got, expected);
+    pretokens_pieces_close(&pieces);
+    pretokens_close(&how);
 }
 
-/* What the expressions match, worked out by hand. */
+#define GPT2      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define SHORT     "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define LLAMA3    SHORT "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LIST(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+/* What the expressions match, worked out by hand from Unicode's categories. */
 START_TEST(pieces)
 {
-    static const pretokens gpt2 = { .kind = PRETOKENS_GPT2 }, llama3 = { .kind = PRETOKENS_LLAMA3, .most_digits = 3 },
-                           digits = { .kind = PRETOKENS_GPT2, .lone_digits = true }, words = { .kind = PRETOKENS_SPACES };
-    check_pieces(&gpt2, "I'll say 'Don't!'  twice\n\n 1234x", "[I]['ll][ say][ '][Don]['t][!'][ ][ twice][\n\n][ 1234][x]");
-    check_pieces(&gpt2, "end  ", "[end][  ]");
-    check_pieces(&gpt2, "caf\xc3\xa9 \xe2\x82\xac\xe2\x80\x94 \xff", "[caf\xc3\xa9][ \xe2\x82\xac\xe2\x80\x94][ \xff]");
-    check_pieces(&llama3, "I'LL say 'Don't!'\n\n  twice\n 1234x (a)", "[I]['LL][ say][ '][Don]['t][!'\n\n][ ][ twice][\n][ ][123][4][x][ (][a][)]");
-    check_pieces(&llama3, "a \n \n  b", "[a][ \n \n][ ][ b]");
-    check_pieces(&digits, "in 1984 ", "[in][ ][1][9][8][4][ ]");
-    check_pieces(&words, "one  two", "[one][ ][ two]");
+    static const struct {
+        const char *patterns[3];
+        const char *text, *expected;
+    } cases[] = {
+        { { GPT2 }, "I'll say 'Don't!'  twice\n\n 1234x", "[I]['ll][ say][ '][Don]['t][!'][ ][ twice][\n\n][ 1234][x]" },
+        { { GPT2 }, "end  ", "[end][  ]" },
+        { { GPT2 }, "caf\u00e9 \u20ac\u2014 x", "[caf\u00e9][ \u20ac\u2014][ x]" },
+        { { LLAMA3 }, "I'LL say 'Don't!'\n\n  twice\n 1234x (a)", "[I]['LL][ say][ '][Don]['t][!'\n\n][ ][ twice][\n][ ][123][4][x][ (][a][)]" },
+        { { LLAMA3 }, "a \n \n  b", "[a][ \n \n][ ][ b]" },
+        /* Vowel signs and viramas are marks, not letters; a superscript and Roman or Arabic digits are numbers; U+202F is a space, U+180E is none. */
+        { { LLAMA3 }, "\u0939\u093f\u0928\u094d\u0926\u0940", "[\u0939][\u093f\u0928][\u094d\u0926][\u0940]" },
+        { { LLAMA3 }, "\u0e17\u0e35\u0e48\u0e17", "[\u0e17][\u0e35\u0e48][\u0e17]" },
+        { { LLAMA3 }, "\u0642\u064f\u0631", "[\u0642][\u064f\u0631]" },
+        { { LLAMA3 }, "a 10\u00b2 \u2167\u0663", "[a][ ][10\u00b2][ ][\u2167\u0663]" },
+        { { LLAMA3 }, "10\u202f000\u202fx \u180e-", "[10][\u202f][000][\u202fx][ \u180e-]" },
+        { { GPT2 },
+          "a\u00a0 \u3000b\xc2\x85"
+          "c\u200b",
+          "[a][\u00a0 ][\u3000][b][\xc2\x85][c][\u200b]" },
+        { { LLAMA3 }, "'S'\u017f'", "['S]['\u017f][']" },
+        { { "\\p{N}", GPT2 }, "in 1984 10\u00b2", "[in][ ][1][9][8][4][ ][1][0][\u00b2]" },
+        { { "\\s+$" }, "a  \n b  ", "[a][  ][\n b][  ]" },
+        { { "[\\p{Lu}\\p{Lt}]*[\\p{Ll}\\p{M}]+" SHORT "?" }, "McDon'T\u01c5x", "[Mc][Don'T][\u01c5x]" },
+        { { "\\p{Han}+" }, "a\u4e00\u3005\u30fcb", "[a][\u4e00\u3005][\u30fcb]" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_pieces(cases[i].patterns, PRETOKENS_ISOLATED, false, cases[i].text, cases[i].expected);
+}
+END_TEST
+
+/* What becomes of matches. */
+START_TEST(split_behaviours)
+{
+    static const struct {
+        pretokens_behaviour behaviour;
+        bool invert;
+        const char *expected;
+    } cases[] = {
+        { PRETOKENS_ISOLATED, false, "[-][a][-][-][b][-]" },
+        { PRETOKENS_REMOVED, false, "[a][b]" },
+        { PRETOKENS_REMOVED, true, "[-][-][-][-]" },
+        { PRETOKENS_CONTIGUOUS, false, "[-][a][--][b][-]" },
+        { PRETOKENS_MERGED_WITH_PREVIOUS, false, "[-][a-][-][b-]" },
+        { PRETOKENS_MERGED_WITH_NEXT, false, "[-a][-][-b][-]" },
+        { PRETOKENS_MERGED_WITH_PREVIOUS, true, "[-a][-][-b][-]" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_pieces(LIST("=-"), cases[i].behaviour, cases[i].invert, "-a--b-", cases[i].expected);
+        check_pieces(LIST("-"), cases[i].behaviour, cases[i].invert, "-a--b-", cases[i].expected);
+    }
+}
+END_TEST
+
+/* What would mean another thing, or take longer than the text is long, is refused by name. */
+START_TEST(expressions_refused)
+{
+    static const char *const patterns[] = { "\\w+",     "\\bx", "\\h",     "[[:alpha:]]", "[a&&b]",  "(?i:ss)", "(?i)x", "x{2}+", "x{,3}",
+                                            "\\p{Foo}", "\\p",  "(?<n>x)", "\\u0041",     "(*FAIL)", "[a",      "x)",    "(x",    "x*",
+                                            "\\",       "[]a]", "x{2}?",   "(?#x)",       "\\1",     "\\G",     "a**",   "\\Kx",  "{2}" };
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        error_text error = { "" };
+        expression *one = expression_open(patterns[i], &error);
+        ck_assert_msg(one == NULL, "%s was accepted", patterns[i]);
+        ck_assert_msg(strstr(error.text, "cannot be used: ") != NULL && strstr(error.text, patterns[i]) != NULL, "%s", error.text);
+    }
+    static const char endless[] = "(?:a+)+[bc]";
+    char text[100];
+    error_text error = { "" };
+    size_t first, end;
+    memset(text, 'a', sizeof text);
+    expression *one = expression_open(endless, &error);
+    ck_assert_ptr_nonnull(one);
+    ck_assert_int_eq(expression_find(one, (const uint8_t *)text, sizeof text, 0, &first, &end, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "takes too long"));
+    expression_close(one);
+}
+END_TEST
+
+/* Time grows as the text does: text without digits where digits are alone, one long piece, spaces, marks, added tokens that almost match. */
+START_TEST(linear_time)
+{
+    static const char *const stretches[] = { "a a aa ", "a", " ", "1", "a\u0301", "\n", "<en", "\u0301\u0323" };
+    static const char json[] =
+        "{\"normalizer\": {\"type\": \"NFC\"}, \"added_tokens\": [{\"id\": 5, \"content\": \"<end>\"}], \"pre_tokenizer\": {\"type\": \"Sequence\", "
+        "\"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+$\"}, "
+        "\"behavior\": \"Isolated\"}, {\"type\": \"Split\", \"pattern\": {\"Regex\": \"[A-Z]\"}, \"behavior\": \"MergedWithNext\"}, "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}, \"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", "
+        "\"vocab\": {\"a\": 0, \"\u0120\": 1, \"aa\": 2, \"aaaa\": 3, \"?\": 4}, \"merges\": [\"a a\", \"aa aa\"]}}";
+    tokenizer words;
+    error_text error = { "" };
+    save(json, sizeof json - 1);
+    ck_assert_msg(tokenizer_open(&words, temporary(), 6, &error) == 0, "%s", error.text);
+    enum { SIZE = 1 << 18 };
+    char *text = malloc(SIZE + 16);
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < sizeof stretches / sizeof *stretches; i++) {
+        const size_t n = strlen(stretches[i]);
+        size_t length = 0;
+        for (; length < SIZE; length += n)
+            memcpy(text + length, stretches[i], n);
+        memcpy(text + length, "x", 1); /* a trailing space would match at once */
+        uint32_t *tokens;
+        size_t n_tokens;
+        const clock_t start = clock();
+        const int result = tokenizer_encode(&words, false, (const uint8_t *)text, length + 1, &tokens, &n_tokens, &error);
+        ck_assert_msg(result == (i == 7 ? -1 : 0), "%s: %s", stretches[i], error.text);
+        free(tokens);
+        /* Quadratic time would be minutes; seconds, under a sanitizer and emulated, too. */
+        ck_assert_msg((double)(clock() - start) / CLOCKS_PER_SEC < 20, "'%s' takes %.1f s", stretches[i], (double)(clock() - start) / CLOCKS_PER_SEC);
+    }
+    ck_assert_ptr_nonnull(strstr(error.text, "more than 1000 combining marks"));
+    free(text);
+    tokenizer_close(&words);
 }
 END_TEST
 
@@ -1214,7 +1403,11 @@ int main(void)
     tcase_add_test(all, long_contexts);
     tcase_add_test(all, tokenizer_json);
     tcase_add_test(all, tokenizer_json_hostile);
+    tcase_add_test(all, tokenizer_json_forms);
     tcase_add_test(all, pieces);
+    tcase_add_test(all, split_behaviours);
+    tcase_add_test(all, expressions_refused);
+    tcase_add_test(all, linear_time);
     suite_add_tcase(suite, all);
     TCase *shared = tcase_create("models that are not in the tree");
     tcase_set_timeout(shared, 600);

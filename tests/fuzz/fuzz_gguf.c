@@ -8,13 +8,15 @@
 static void fuzz_engine(const uint8_t *bytes, size_t size)
 {
     checkpoint model = { .dim = 0 };
-    tokenizer words = { .size = 9, .bos = NO_TOKEN, .eos = NO_TOKEN, .unknown = NO_TOKEN, .map = { bytes, size } };
+    tokenizer words;
     error_text error = { "" };
     uint32_t *tokens;
     size_t n;
     if (checkpoint_read_gguf(&model, NULL, bytes, size, &error) != 0 && (!*error.text || strchr(error.text, '\n')))
         abort();
     checkpoint_close(&model);
+    tokenizer_begin(&words, 9);
+    words.map = (file_map){ bytes, size };
     if (tokenizer_read_gguf(&words, &error) == 0 && tokenizer_encode(&words, false, bytes, size < 100 ? size : 100, &tokens, &n, &error) == 0)
         free(tokens);
     words.map = (file_map){ NULL, 0 }; /* which was not opened */

@@ -1,11 +1,9 @@
-#define _GNU_SOURCE /* newlocale */
+#define _POSIX_C_SOURCE 200809L /* strdup */
 #include "tools/engine/pretokens.h"
 
-#include <locale.h>
+#include <stdlib.h>
 #include <string.h>
-#include <wctype.h>
-
-typedef enum class { LETTER, NUMBER, SPACE, NEWLINE, OTHER, NOTHING } class;
+#include <utf8proc.h>
 
 /* ---- characters ---- */
 
@@ -17,132 +15,274 @@ size_t pretokens_character(const uint8_t *text, size_t length)
     return n;
 }
 
-static uint32_t code_point(const uint8_t *text, size_t n)
+/* Of a place in a long text: utf8proc looks at no more than 4 bytes. */
+static utf8proc_ssize_t code_point(const uint8_t *text, size_t length, utf8proc_int32_t *code)
 {
-    static const uint8_t lead[5] = { 0, 0x7f, 0x1f, 0x0f, 0x07 };
-    uint32_t code = text[0] & lead[n];
-    for (size_t i = 1; i < n; i++)
-        code = code << 6 | (text[i] & 0x3f);
-    return code;
+    return utf8proc_iterate(text, length < 4 ? (utf8proc_ssize_t)length : 4, code);
 }
 
-static class beyond_ascii(uint32_t code)
+size_t pretokens_valid(const uint8_t *text, size_t length)
 {
-    static locale_t unicode;
-    if (unicode == NULL)
-        unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
-    if (code == 0xa0 || code == 0x85)
-        return SPACE;
-    if (unicode == NULL)
-        return LETTER;
-    return iswspace_l((wint_t)code, unicode) ? SPACE : iswalpha_l((wint_t)code, unicode) ? LETTER : OTHER;
-}
-
-/* The class of the character at `at`, and its length. */
-static class class_at(const uint8_t *text, size_t length, size_t at, size_t *n)
-{
-    *n = 0;
-    if (at >= length)
-        return NOTHING;
-    const uint8_t c = text[at];
-    *n = pretokens_character(text + at, length - at);
-    if (c >= 0x80)
-        return beyond_ascii(code_point(text + at, *n));
-    *n = 1;
-    if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
-        return LETTER;
-    if (c >= '0' && c <= '9')
-        return NUMBER;
-    return c == '\n' || c == '\r' ? NEWLINE : c == ' ' || (c >= 9 && c <= 13) ? SPACE : OTHER;
-}
-
-/* The end of up to `most` characters of a class. */
-static size_t end_of(const uint8_t *text, size_t length, size_t at, class wanted, size_t most)
-{
-    size_t n;
-    for (; most > 0 && class_at(text, length, at, &n) == wanted; most--)
-        at += n;
+    size_t at = 0;
+    utf8proc_int32_t code;
+    for (utf8proc_ssize_t n; at < length && (n = code_point(text + at, length - at, &code)) > 0;)
+        at += (size_t)n;
     return at;
+}
+
+/* Unicode's property White_Space. */
+static bool is_space(utf8proc_int32_t code)
+{
+    const utf8proc_category_t category = utf8proc_category(code);
+    return (code >= 9 && code <= 13) || code == 0x85 || category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
+           category == UTF8PROC_CATEGORY_ZP;
+}
+
+size_t pretokens_leading_space(const uint8_t *text, size_t length)
+{
+    size_t at = 0;
+    utf8proc_int32_t code;
+    for (utf8proc_ssize_t n; at < length && (n = code_point(text + at, length - at, &code)) > 0 && is_space(code);)
+        at += (size_t)n;
+    return at;
+}
+
+size_t pretokens_trailing_space(const uint8_t *text, size_t length)
+{
+    size_t first = length;
+    while (first > 0) {
+        size_t at = first - 1;
+        utf8proc_int32_t code;
+        while (at > 0 && first - at < 4 && (text[at] & 0xc0) == 0x80)
+            at--;
+        if (code_point(text + at, first - at, &code) != (utf8proc_ssize_t)(first - at) || !is_space(code))
+            break;
+        first = at;
+    }
+    return length - first;
 }
 
 /* ---- pieces ---- */
 
-static size_t contraction(const uint8_t *text, size_t length, bool any_case)
+static int no_memory(error_text *error)
 {
-    static const char *const endings[] = { "s", "t", "re", "ve", "m", "ll", "d" };
-    for (size_t i = 0; text[0] == '\'' && i < sizeof endings / sizeof *endings; i++) {
-        const size_t n = strlen(endings[i]);
-        size_t same = 0;
-        while (same < n && 1 + same < length && (text[1 + same] | (any_case ? 0x20 : 0)) == endings[i][same])
-            same++;
-        if (same == n)
-            return 1 + n;
+    return error_set(error, "is too long for memory");
+}
+
+int pretokens_append(pretokens_pieces *to, const uint8_t *text, size_t n, error_text *error)
+{
+    if (n > to->room - to->length) {
+        const size_t room = to->length + n <= SIZE_MAX / 2 ? 2 * (to->length + n) : 0;
+        uint8_t *larger = room > 0 ? realloc(to->text, room) : NULL;
+        if (larger == NULL)
+            return no_memory(error);
+        to->text = larger;
+        to->room = room;
     }
+    if (n > 0)
+        memcpy(to->text + to->length, text, n);
+    to->length += n;
     return 0;
 }
 
-/* Spaces: with line breaks, to the last of them; otherwise all but the last, which belongs to what follows. */
-static size_t spaces(const uint8_t *text, size_t length, bool by_lines)
+/* Ends the piece that was appended, if it is any. */
+static int end_piece(pretokens_pieces *to, error_text *error)
 {
-    size_t n, at = 0, last = 0, after_break = 0;
-    for (class one = class_at(text, length, 0, &n); one == SPACE || one == NEWLINE; one = class_at(text, length, at, &n)) {
-        last = at;
-        at += n;
-        after_break = one == NEWLINE ? at : after_break;
+    if (to->length == (to->n > 0 ? to->ends[to->n - 1] : 0))
+        return 0;
+    if (to->n == to->n_room) {
+        const size_t room = to->n_room < SIZE_MAX / 4 / sizeof *to->ends ? 2 * to->n_room + 64 : 0;
+        size_t *larger = room > 0 ? realloc(to->ends, room * sizeof *to->ends) : NULL;
+        if (larger == NULL)
+            return no_memory(error);
+        to->ends = larger;
+        to->n_room = room;
     }
-    if (by_lines && after_break > 0)
-        return after_break;
-    return at < length && last > 0 ? last : at;
+    to->ends[to->n++] = to->length;
+    return 0;
 }
 
-static size_t by_expression(const uint8_t *text, size_t length, bool llama3, size_t most_digits)
+static int append_piece(pretokens_pieces *to, const uint8_t *text, size_t n, error_text *error)
 {
-    size_t n;
-    const size_t short_form = contraction(text, length, llama3);
-    if (short_form > 0)
-        return short_form;
-    const class first = class_at(text, length, 0, &n);
-    const size_t after_space = text[0] == ' ' ? 1 : 0;
-    const size_t before_letters = llama3 && (first == SPACE || first == OTHER) ? n : after_space;
-    size_t end = end_of(text, length, before_letters, LETTER, SIZE_MAX);
-    if (end > before_letters)
-        return end;
-    const size_t before_numbers = llama3 ? 0 : after_space;
-    end = end_of(text, length, before_numbers, NUMBER, most_digits);
-    if (end > before_numbers)
-        return end;
-    end = end_of(text, length, after_space, OTHER, SIZE_MAX);
-    if (end > after_space)
-        return llama3 ? end_of(text, length, end, NEWLINE, SIZE_MAX) : end;
-    return spaces(text, length, llama3);
+    return pretokens_append(to, text, n, error) == 0 ? end_piece(to, error) : -1;
 }
 
-static bool is_digit(uint8_t c)
+void pretokens_pieces_close(pretokens_pieces *pieces)
 {
-    return c >= '0' && c <= '9';
+    free(pieces->text);
+    free(pieces->ends);
+    *pieces = (pretokens_pieces){ 0 };
 }
 
-size_t pretokens_next(const pretokens *how, const uint8_t *text, size_t length)
+/* ---- normal forms ---- */
+
+/* utf8proc sorts the marks of a character by exchanging neighbours: few are fast, and more are no language. */
+enum { MOST_MARKS = 1000 };
+
+static bool has_many_marks(const uint8_t *text, size_t length)
 {
-    size_t end = 1;
-    if (how->lone_digits) {
-        if (is_digit(text[0]))
-            return 1;
-        while (end < length && !is_digit(text[end]))
-            end++;
-        length = end;
+    size_t marks = 0;
+    utf8proc_int32_t code;
+    for (size_t at = 0; at < length && marks <= MOST_MARKS; at += (size_t)code_point(text + at, length - at, &code)) {
+        code_point(text + at, length - at, &code);
+        marks = utf8proc_get_property(code)->combining_class != 0 ? marks + 1 : 0;
     }
-    switch (how->kind) {
-    case PRETOKENS_WHOLE:
-        return length;
-    case PRETOKENS_SPACES:
-        for (end = 1; end < length && text[end] != ' ';)
-            end++;
-        return end;
-    case PRETOKENS_GPT2:
-        return by_expression(text, length, false, SIZE_MAX);
-    case PRETOKENS_LLAMA3:
-        return by_expression(text, length, true, how->most_digits);
+    return marks > MOST_MARKS;
+}
+
+static int normalise(pretokens_kind kind, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
+{
+    static const int forms[] = { [PRETOKENS_NFC] = UTF8PROC_COMPOSE,
+                                 [PRETOKENS_NFD] = UTF8PROC_DECOMPOSE,
+                                 [PRETOKENS_NFKC] = UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+                                 [PRETOKENS_NFKD] = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT };
+    if (has_many_marks(text, length))
+        return error_set(error, "has a character with more than %d combining marks", MOST_MARKS);
+    utf8proc_uint8_t *form = NULL;
+    const utf8proc_ssize_t n = utf8proc_map(text, (utf8proc_ssize_t)length, &form, (utf8proc_option_t)(UTF8PROC_STABLE | forms[kind]));
+    const int result = n >= 0 ? append_piece(to, form, (size_t)n, error) : no_memory(error);
+    free(form);
+    return result;
+}
+
+/* ---- splitting and replacing ---- */
+
+/* The piece that is being made, text[first .. end), as long as it can grow. */
+typedef struct splitter {
+    const pretokens_step *step;
+    const uint8_t *text;
+    size_t first, end;
+    bool is_match;
+    pretokens_pieces *to;
+} splitter;
+
+static int flush(splitter *state, error_text *error)
+{
+    return append_piece(state->to, state->text + state->first, state->end - state->first, error);
+}
+
+/* The next stretch of the text. */
+static int accept(splitter *state, size_t end, bool is_match, error_text *error)
+{
+    const pretokens_behaviour behaviour = state->step->behaviour;
+    const size_t first = state->end;
+    bool grows = false;
+    if (first == end)
+        return 0;
+    if (behaviour == PRETOKENS_CONTIGUOUS)
+        grows = is_match == state->is_match;
+    else if (behaviour == PRETOKENS_MERGED_WITH_PREVIOUS)
+        grows = is_match && !state->is_match;
+    else if (behaviour == PRETOKENS_MERGED_WITH_NEXT)
+        grows = !is_match && state->is_match;
+    if (!grows) {
+        if (flush(state, error) != 0)
+            return -1;
+        state->first = first;
     }
-    return length;
+    state->end = end;
+    state->is_match = is_match;
+    if (behaviour == PRETOKENS_REMOVED && is_match)
+        state->first = end;
+    return 0;
+}
+
+static int split(const pretokens_step *step, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
+{
+    splitter state = { .step = step, .text = text, .to = to };
+    size_t first = 0, end = 0;
+    int found;
+    while ((found = expression_find(step->pattern, text, length, end, &first, &end, error)) == 1)
+        if (accept(&state, first, step->invert, error) != 0 || accept(&state, end, !step->invert, error) != 0)
+            return -1;
+    return found == 0 && accept(&state, length, step->invert, error) == 0 ? flush(&state, error) : -1;
+}
+
+static int replace(const pretokens_step *step, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
+{
+    size_t first = 0, end = 0, after = 0;
+    int found;
+    while ((found = expression_find(step->pattern, text, length, after, &first, &end, error)) == 1) {
+        if (pretokens_append(to, text + after, first - after, error) != 0 ||
+            pretokens_append(to, (const uint8_t *)step->text, strlen(step->text), error) != 0)
+            return -1;
+        after = end;
+    }
+    return found == 0 ? append_piece(to, text + after, length - after, error) : -1;
+}
+
+static int prepend(const pretokens_step *step, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *to, error_text *error)
+{
+    const size_t n = strlen(step->text);
+    const bool is_there = n <= length && memcmp(text, step->text, n) == 0;
+    if (!(step->unless_there && is_there) && !(step->only_first && !at_start) && pretokens_append(to, (const uint8_t *)step->text, n, error) != 0)
+        return -1;
+    return append_piece(to, text, length, error);
+}
+
+/* ---- steps ---- */
+
+int pretokens_add(pretokens *how, pretokens_step step, error_text *error)
+{
+    const bool has_pattern = step.kind == PRETOKENS_REPLACE || step.kind == PRETOKENS_SPLIT;
+    if (has_pattern && step.pattern == NULL)
+        return -1;
+    char *text = strdup(step.text != NULL ? step.text : "");
+    pretokens_step *longer = realloc(how->steps, (how->n_steps + 1) * sizeof *how->steps);
+    how->steps = longer != NULL ? longer : how->steps;
+    if (longer == NULL || text == NULL) {
+        free(text);
+        expression_close(step.pattern);
+        return error_set(error, "cannot be read: out of memory");
+    }
+    step.text = text;
+    how->steps[how->n_steps++] = step;
+    return 0;
+}
+
+void pretokens_close(pretokens *how)
+{
+    for (size_t i = 0; i < how->n_steps; i++) {
+        free((char *)(uintptr_t)how->steps[i].text);
+        expression_close(how->steps[i].pattern);
+    }
+    free(how->steps);
+    *how = (pretokens){ 0 };
+}
+
+static int take(const pretokens_step *step, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *to, error_text *error)
+{
+    switch (step->kind) {
+    case PRETOKENS_NFC:
+    case PRETOKENS_NFD:
+    case PRETOKENS_NFKC:
+    case PRETOKENS_NFKD:
+        return normalise(step->kind, text, length, to, error);
+    case PRETOKENS_REPLACE:
+        return replace(step, text, length, to, error);
+    case PRETOKENS_PREPEND:
+        return prepend(step, text, length, at_start, to, error);
+    case PRETOKENS_SPLIT:
+        return split(step, text, length, to, error);
+    }
+    return -1;
+}
+
+int pretokens_cut(const pretokens *how, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *pieces, error_text *error)
+{
+    pretokens_pieces before = { 0 };
+    pieces->length = pieces->n = 0;
+    int result = append_piece(pieces, text, length, error);
+    for (size_t i = 0; result == 0 && i < how->n_steps; i++) {
+        const pretokens_pieces from = *pieces;
+        *pieces = before;
+        pieces->length = pieces->n = 0;
+        before = from;
+        for (size_t p = 0; result == 0 && p < from.n; p++) {
+            const size_t first = p > 0 ? from.ends[p - 1] : 0;
+            result = take(&how->steps[i], from.text + first, from.ends[p] - first, at_start && p == 0, pieces, error);
+        }
+    }
+    pretokens_pieces_close(&before);
+    return result;
 }

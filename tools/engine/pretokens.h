@@ -1,29 +1,76 @@
-/* Pieces that a text is cut into before pairs are merged, as tokenizers of the byte level do it by regular expressions. Letters and numbers beyond
- * ASCII are what the C library calls so. */
+/* What is done to a text before pairs are merged: it is rewritten and cut into pieces, no token reaches from one into the next. */
 #ifndef KVT_ENGINE_PRETOKENS_H
 #define KVT_ENGINE_PRETOKENS_H
+
+#include "tools/engine/expression.h"
+#include "tools/io/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 typedef enum pretokens_kind {
-    PRETOKENS_WHOLE,  /* the text is one piece */
-    PRETOKENS_SPACES, /* pieces begin with spaces */
-    PRETOKENS_GPT2,   /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-    PRETOKENS_LLAMA3  /* (?i:'s|...)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,most_digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+    PRETOKENS_NFC, /* Unicode's normal forms */
+    PRETOKENS_NFD,
+    PRETOKENS_NFKC,
+    PRETOKENS_NFKD,
+    PRETOKENS_REPLACE, /* each match becomes `text` */
+    PRETOKENS_PREPEND, /* `text` comes before every piece */
+    PRETOKENS_SPLIT    /* pieces end where matches begin and end */
 } pretokens_kind;
 
-typedef struct pretokens {
+typedef enum pretokens_behaviour {
+    PRETOKENS_ISOLATED,   /* each match is a piece, and so is what lies between two */
+    PRETOKENS_REMOVED,    /* matches are left out */
+    PRETOKENS_CONTIGUOUS, /* matches in a row are one piece */
+    PRETOKENS_MERGED_WITH_PREVIOUS,
+    PRETOKENS_MERGED_WITH_NEXT
+} pretokens_behaviour;
+
+typedef struct pretokens_step {
     pretokens_kind kind;
-    bool lone_digits; /* each digit is a piece, before anything else is looked at */
-    unsigned most_digits;
+    expression *pattern;
+    const char *text;
+    bool unless_there; /* prepend: unless a piece begins with it; */
+    bool only_first;   /* only where a text begins */
+    pretokens_behaviour behaviour;
+    bool invert; /* split: what lies between matches counts as a match, and the other way round */
+} pretokens_step;
+
+/* Steps in order, each for every piece that the one before it made. Zeros are none. */
+typedef struct pretokens {
+    pretokens_step *steps;
+    size_t n_steps;
 } pretokens;
 
-/* Bytes of the first piece of a text that has at least one byte: 1 .. length. */
-size_t pretokens_next(const pretokens *how, const uint8_t *text, size_t length);
+/* A text in pieces; none is empty. Zeros are none. */
+typedef struct pretokens_pieces {
+    uint8_t *text;
+    size_t length, room;
+    size_t *ends; /* of pieces, in `text`; each begins where the one before it ends */
+    size_t n, n_room;
+} pretokens_pieces;
+
+/* Adds a step. `pattern`, of one that has any, is the step's afterwards, also on failure; NULL is refused without a word: the error is that of
+ * opening it. `text` is copied. 0, or -1 with the error. */
+int pretokens_add(pretokens *how, pretokens_step step, error_text *error);
+void pretokens_close(pretokens *how);
+
+/* Into `pieces`, which may hold others from before. `at_start`: the text is the first of what is encoded. 0, or -1 with the error. */
+int pretokens_cut(const pretokens *how, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *pieces, error_text *error);
+
+/* Appends bytes to the text of `pieces`. 0, or -1 with the error. */
+int pretokens_append(pretokens_pieces *pieces, const uint8_t *text, size_t n, error_text *error);
+void pretokens_pieces_close(pretokens_pieces *pieces);
 
 /* Bytes of the character that a text begins with; of bytes that make none, 1. */
 size_t pretokens_character(const uint8_t *text, size_t length);
+
+/* Bytes of the white space that a text begins or ends with. */
+size_t pretokens_leading_space(const uint8_t *text, size_t length);
+size_t pretokens_trailing_space(const uint8_t *text, size_t length);
+
+/* Bytes before the first that belongs to no character; `length` if all do. */
+size_t pretokens_valid(const uint8_t *text, size_t length);
 
 #endif

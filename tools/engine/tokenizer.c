@@ -32,17 +32,19 @@ static int parse(tokenizer *words, error_text *error)
             return error_set(error, "length of token %" PRIu32 " is %" PRId32 ": 0 to %zu would be right", i, length, map->size - at);
         if (score != score)
             return error_set(error, "score of token %" PRIu32 " is not a number", i);
-        words->tokens[i] = (token){ .bytes = map->data + at, .length = (uint32_t)length, .score = score };
+        words->tokens[i] = (token){ .bytes = map->data + at, .length = (uint32_t)length, .score = score, .is_found = true };
         at += (size_t)length;
     }
     if (at != map->size)
         return error_set(error, "file goes on for %zu bytes after token %" PRIu32 ", the model's last", map->size - at, words->size - 1);
     words->bos = TOKEN_BOS;
     words->eos = TOKEN_EOS;
-    words->space_first = true;
+    words->takes_bytes = words->space_first = true;
     for (uint32_t i = 0; i < 256; i++)
         words->byte_tokens[i] = TOKEN_FIRST_BYTE + i;
-    return tokenizer_sort(words) == 0 ? 0 : error_set(error, "cannot be read: out of memory");
+    if (pretokens_add(&words->normaliser, (pretokens_step){ .kind = PRETOKENS_PREPEND, .text = " " }, error) != 0)
+        return -1;
+    return tokenizer_sort(words, error);
 }
 
 /* llama2.c's begins with a number below 2^24. */
@@ -51,17 +53,29 @@ static bool is_json(const file_map *map)
     return map->size > 1 && map->data[0] == '{' && map->data[1] != 0;
 }
 
+int tokenizer_read(tokenizer *words, file_map file, uint32_t size, error_text *error)
+{
+    tokenizer_begin(words, size);
+    words->map = file;
+    const bool is_gguf = gguf_is(file.data, file.size);
+    const int result = (is_gguf ? tokenizer_read_gguf : is_json(&file) ? tokenizer_read_json : parse)(words, error);
+    if (result != 0) {
+        words->map = (file_map){ NULL, 0 };
+        tokenizer_close(words);
+    }
+    return result;
+}
+
 int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error)
 {
-    *words = (tokenizer){ .size = size, .bos = NO_TOKEN, .eos = NO_TOKEN, .unknown = NO_TOKEN };
-    if (file_map_open(&words->map, path, error) != 0)
+    file_map file;
+    *words = (tokenizer){ 0 };
+    if (file_map_open(&file, path, error) != 0)
         return -1;
-    const bool is_gguf = gguf_is(words->map.data, words->map.size);
-    if ((is_gguf ? tokenizer_read_gguf : is_json(&words->map) ? tokenizer_read_json : parse)(words, error) != 0) {
-        tokenizer_close(words);
-        return -1;
-    }
-    return 0;
+    const int result = tokenizer_read(words, file, size, error);
+    if (result != 0)
+        file_map_close(&file);
+    return result;
 }
 
 void tokenizer_close(tokenizer *words)
@@ -70,34 +84,43 @@ void tokenizer_close(tokenizer *words)
     free(words->tokens);
     free(words->sorted);
     free(words->merges);
-    free(words->added);
+    free(words->added.list);
+    free(words->normalised_added.list);
+    pretokens_close(&words->normaliser);
+    pretokens_close(&words->pieces);
     free(words->memory);
+    free(words->normalised_memory);
     *words = (tokenizer){ 0 };
 }
 
-/* ---- encoding: a linked list of pieces, and a heap of the pairs that can be merged ---- */
+/* ---- encoding: a linked list of symbols, and a heap of the pairs that can be merged ---- */
 
-typedef struct piece {
-    uint32_t token; /* NO_TOKEN: merged into the piece before it */
+/* A stretch of the piece that is encoded. */
+typedef struct symbol {
+    uint32_t token; /* NO_TOKEN: none yet, so its bytes, unless it is merged into one that there is */
+    size_t first;
+    size_t length; /* 0: merged into the one before it */
     size_t before, after;
-} piece;
+} symbol;
 
 typedef struct pair {
     float score;
     size_t left;
-    uint32_t left_token, right_token; /* as they were: a pair that has changed since is void */
+    size_t length; /* of both, as it was: a pair that has changed since is void */
     uint32_t merged;
 } pair;
 
 typedef struct encoder {
     const tokenizer *words;
-    piece *pieces;
-    size_t n_pieces;
-    pair *heap; /* the best pair first; each merge takes one out and puts two in at most, so 3 per piece are enough */
+    const uint8_t *text; /* the piece */
+    symbol *symbols;
+    size_t n_symbols, room;
+    pair *heap; /* the best pair first; each merge takes one out and puts two in at most, so 3 per symbol are enough */
     size_t n_pairs;
     uint32_t *out;
-    size_t n_out;
-    bool lacks_token; /* some character has none, nor its bytes */
+    size_t n_out, out_room;
+    pretokens_pieces normalised, pieces; /* of the stretch between two added tokens */
+    bool at_start;                       /* nothing of the text was encoded yet */
 } encoder;
 
 static bool better(const pair *a, const pair *b)
@@ -147,183 +170,284 @@ static const merge *find_merge(const tokenizer *words, uint32_t left, uint32_t r
     return first < words->n_merges && found->left == left && found->right == right ? found : NULL;
 }
 
-/* The token whose bytes are those of both, and its score. */
-static uint32_t join(const tokenizer *words, uint32_t left, uint32_t right, float *score)
-{
-    const token *first = &words->tokens[left], *second = &words->tokens[right];
-    uint8_t bytes[256]; /* longer tokens are never made */
-    const size_t length = (size_t)first->length + second->length;
-    if (length > sizeof bytes)
-        return NO_TOKEN;
-    memcpy(bytes, first->bytes, first->length);
-    memcpy(bytes + first->length, second->bytes, second->length);
-    const uint32_t merged = tokenizer_find(words, bytes, length);
-    *score = merged != NO_TOKEN ? words->tokens[merged].score : 0;
-    return merged;
-}
-
-/* The token that `left` and the piece after it would make, if there is one. */
+/* The token that `left` and the symbol after it would make, if there is one. */
 static void offer_pair(encoder *state, size_t left)
 {
-    if (left == NOWHERE || state->pieces[left].after == NOWHERE)
+    if (left == NOWHERE || state->symbols[left].after == NOWHERE)
         return;
     const tokenizer *words = state->words;
-    const uint32_t a = state->pieces[left].token;
-    const uint32_t b = state->pieces[state->pieces[left].after].token;
-    float score = 0;
-    uint32_t merged = NO_TOKEN;
-    if (words->merges == NULL) {
-        merged = join(words, a, b, &score);
-    } else {
-        const merge *listed = find_merge(words, a, b);
-        merged = listed != NULL ? listed->merged : NO_TOKEN;
-        score = listed != NULL ? -(float)listed->rank : 0; /* exact: there are less than 2^24 */
+    const symbol *a = &state->symbols[left], *b = &state->symbols[a->after];
+    pair made = { .left = left, .length = a->length + b->length, .merged = NO_TOKEN };
+    if (words->merges == NULL && made.length <= words->longest) {
+        made.merged = tokenizer_find(words, state->text + a->first, made.length);
+        made.score = made.merged != NO_TOKEN ? words->tokens[made.merged].score : 0;
+    } else if (words->merges != NULL) {
+        const merge *listed = find_merge(words, a->token, b->token);
+        made.merged = listed != NULL ? listed->merged : NO_TOKEN;
+        made.score = listed != NULL ? -(float)listed->rank : 0; /* exact: there are less than 2^24 */
     }
-    if (merged != NO_TOKEN)
-        push_pair(state, (pair){ .score = score, .left = left, .left_token = a, .right_token = b, .merged = merged });
+    if (made.merged != NO_TOKEN)
+        push_pair(state, made);
 }
 
-static void add_piece(encoder *state, uint32_t number)
+static void add_symbol(encoder *state, uint32_t number, size_t first, size_t length)
 {
-    const size_t at = state->n_pieces++;
-    state->pieces[at] = (piece){ .token = number, .before = at == 0 ? NOWHERE : at - 1, .after = NOWHERE };
+    const size_t at = state->n_symbols++;
+    state->symbols[at] = (symbol){ .token = number, .first = first, .length = length, .before = at == 0 ? NOWHERE : at - 1, .after = NOWHERE };
     if (at > 0)
-        state->pieces[at - 1].after = at;
+        state->symbols[at - 1].after = at;
 }
 
-/* A character: its token, or those of its bytes, or that of unknown ones. */
-static void add_character(encoder *state, const uint8_t *bytes, size_t n)
+/* Where there is no token for unknown characters either, they are left out, as `tokenizers` does it. */
+static void add_unknown(encoder *state, size_t first, size_t length)
 {
     const tokenizer *words = state->words;
-    const uint32_t whole = words->byte_level ? NO_TOKEN : tokenizer_find(words, bytes, n);
-    bool has_bytes = true;
-    for (size_t i = 0; i < n; i++)
-        has_bytes = has_bytes && words->byte_tokens[bytes[i]] != NO_TOKEN;
-    if (whole != NO_TOKEN) {
-        add_piece(state, whole);
-    } else if (has_bytes) {
-        for (size_t i = 0; i < n; i++)
-            add_piece(state, words->byte_tokens[bytes[i]]);
-    } else if (words->unknown == NO_TOKEN) {
-        state->lacks_token = true;
-    } else if (!words->fuses_unknown || state->n_pieces == 0 || state->pieces[state->n_pieces - 1].token != words->unknown) {
-        add_piece(state, words->unknown);
-    }
+    symbol *last = state->n_symbols > 0 ? &state->symbols[state->n_symbols - 1] : NULL;
+    if (words->fuses_unknown && last != NULL && last->token == words->unknown)
+        last->length += length;
+    else if (words->unknown != NO_TOKEN)
+        add_symbol(state, words->unknown, first, length);
+}
+
+static bool has_bytes(const encoder *state, size_t first, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (state->words->byte_tokens[state->text[first + i]] == NO_TOKEN)
+            return false;
+    return true;
+}
+
+/* A character: its token, or those of its bytes, or that of unknown ones. Where texts are merged, it may become a part of one before it needs a
+ * token. */
+static void add_character(encoder *state, size_t first, size_t length)
+{
+    const tokenizer *words = state->words;
+    const uint32_t whole = words->byte_level ? NO_TOKEN : tokenizer_find(words, state->text + first, length);
+    if (whole != NO_TOKEN || words->merges == NULL)
+        add_symbol(state, whole, first, length);
+    else if (!has_bytes(state, first, length))
+        add_unknown(state, first, length);
+    else
+        for (size_t i = 0; i < length; i++)
+            add_symbol(state, words->byte_tokens[state->text[first + i]], first + i, 1);
 }
 
 static void merge_pairs(encoder *state)
 {
-    for (size_t i = 0; i + 1 < state->n_pieces; i++)
+    state->n_pairs = 0;
+    for (size_t i = 0; i + 1 < state->n_symbols; i++)
         offer_pair(state, i);
     while (state->n_pairs > 0) {
         const pair best = pop_pair(state);
-        piece *left = &state->pieces[best.left];
-        if (left->token != best.left_token || left->after == NOWHERE || state->pieces[left->after].token != best.right_token)
+        symbol *left = &state->symbols[best.left];
+        if (left->length == 0 || left->after == NOWHERE || left->length + state->symbols[left->after].length != best.length)
             continue;
-        piece *right = &state->pieces[left->after];
+        symbol *right = &state->symbols[left->after];
         left->token = best.merged;
+        left->length = best.length;
         left->after = right->after;
-        right->token = NO_TOKEN;
+        right->length = 0;
         if (left->after != NOWHERE)
-            state->pieces[left->after].before = best.left;
+            state->symbols[left->after].before = best.left;
         offer_pair(state, left->before);
         offer_pair(state, best.left);
     }
 }
 
-/* The tokens of a piece of the text, after a space if wanted. */
-static void encode_piece(encoder *state, bool space, const uint8_t *text, size_t length)
+static int no_memory(error_text *error)
+{
+    return error_set(error, "is too long for memory");
+}
+
+static int put_token(encoder *state, uint32_t number, error_text *error)
 {
     const tokenizer *words = state->words;
-    const uint32_t whole = words->whole_first && !space ? tokenizer_find(words, text, length) : NO_TOKEN;
-    state->n_pieces = 0;
+    if (number >= words->size)
+        return error_set(error, "uses token %" PRIu32 ": the model's vocabulary is %" PRIu32, number, words->size);
+    if (state->n_out == state->out_room) {
+        const size_t room = state->out_room < SIZE_MAX / 4 / sizeof *state->out ? 2 * state->out_room + 64 : 0;
+        uint32_t *larger = room > 0 ? realloc(state->out, room * sizeof *state->out) : NULL;
+        if (larger == NULL)
+            return no_memory(error);
+        state->out = larger;
+        state->out_room = room;
+    }
+    state->out[state->n_out++] = number;
+    return 0;
+}
+
+/* The token of a symbol that is not merged any more. */
+static int put_symbol(encoder *state, const symbol *one, error_text *error)
+{
+    const tokenizer *words = state->words;
+    if (one->token != NO_TOKEN)
+        return put_token(state, one->token, error);
+    if (!has_bytes(state, one->first, one->length)) {
+        if (words->unknown == NO_TOKEN)
+            return error_set(error, "has characters that the tokenizer has neither a token nor bytes for");
+        return put_token(state, words->unknown, error);
+    }
+    for (size_t i = 0; i < one->length; i++)
+        if (put_token(state, words->byte_tokens[state->text[one->first + i]], error) != 0)
+            return -1;
+    return 0;
+}
+
+static int make_room(encoder *state, size_t length, error_text *error)
+{
+    if (length <= state->room)
+        return 0;
+    free(state->symbols);
+    free(state->heap);
+    state->symbols = length < SIZE_MAX / 3 / sizeof *state->heap ? malloc(length * sizeof *state->symbols) : NULL;
+    state->heap = state->symbols != NULL ? malloc(3 * length * sizeof *state->heap) : NULL;
+    state->room = state->heap != NULL ? length : 0;
+    return state->heap != NULL ? 0 : no_memory(error);
+}
+
+static int encode_piece(encoder *state, const uint8_t *text, size_t length, error_text *error)
+{
+    const tokenizer *words = state->words;
+    const uint32_t whole = words->whole_first ? tokenizer_find(words, text, length) : NO_TOKEN;
     if (whole != NO_TOKEN)
-        add_piece(state, whole);
-    else if (space)
-        add_character(state, (const uint8_t *)" ", 1);
-    for (size_t i = 0, n; whole == NO_TOKEN && i < length; i += n) {
-        n = pretokens_character(text + i, length - i);
-        add_character(state, text + i, n);
+        return put_token(state, whole, error);
+    if (make_room(state, length, error) != 0)
+        return -1;
+    state->text = text;
+    state->n_symbols = 0;
+    for (size_t i = 0, n; i < length; i += n) {
+        n = words->byte_level ? 1 : pretokens_character(text + i, length - i);
+        add_character(state, i, n);
     }
     merge_pairs(state);
-    for (size_t i = 0; state->n_pieces > 0 && i != NOWHERE; i = state->pieces[i].after)
-        state->out[state->n_out++] = state->pieces[i].token;
+    for (size_t i = state->n_symbols > 0 ? 0 : NOWHERE; i != NOWHERE; i = state->symbols[i].after)
+        if (put_symbol(state, &state->symbols[i], error) != 0)
+            return -1;
+    return 0;
 }
 
-static void encode_text(encoder *state, const uint8_t *text, size_t length)
+/* Text without added tokens, normalised. */
+static int encode_text(encoder *state, const uint8_t *text, size_t length, error_text *error)
 {
-    const tokenizer *words = state->words;
-    bool space = length > 0 && words->space_first && !(words->unless_there && text[0] == ' ');
-    for (size_t i = 0, n; i < length; i += n, space = false) {
-        n = pretokens_next(&words->pieces, text + i, length - i);
-        encode_piece(state, space, text + i, n);
+    if (pretokens_cut(&state->words->pieces, text, length, state->at_start, &state->pieces, error) != 0)
+        return -1;
+    for (size_t i = 0, first = 0; i < state->pieces.n; first = state->pieces.ends[i++])
+        if (encode_piece(state, state->pieces.text + first, state->pieces.ends[i] - first, error) != 0)
+            return -1;
+    return 0;
+}
+
+/* ---- added tokens ---- */
+
+/* The first of list[first .. last), which share `at` bytes, whose next byte is not below `byte`. */
+static size_t narrow(const added_tokens *added, size_t first, size_t last, size_t at, unsigned byte)
+{
+    while (first < last) {
+        const size_t middle = first + (last - first) / 2;
+        const added_token *one = &added->list[middle];
+        if (one->length <= at || one->text[at] < byte)
+            first = middle + 1;
+        else
+            last = middle;
     }
+    return first;
 }
 
-/* The added token that a text begins with. */
-static uint32_t added_at(const tokenizer *words, const uint8_t *text, size_t length)
+/* The longest added token that a text begins with, or NULL. */
+static const added_token *added_at(const added_tokens *added, const uint8_t *text, size_t length)
 {
-    for (size_t i = 0; i < words->n_added; i++) {
-        const token *one = &words->tokens[words->added[i]];
-        if (one->length <= length && memcmp(one->bytes, text, one->length) == 0)
-            return words->added[i];
+    const added_token *found = NULL;
+    size_t first = 0, last = added->n;
+    for (size_t at = 0; first < last; at++) {
+        if (added->list[first].length == at) /* a shorter one is sorted first */
+            found = &added->list[first];
+        if (at == length)
+            break;
+        first = narrow(added, first, last, at, text[at]);
+        last = narrow(added, first, last, at, text[at] + 1u);
     }
-    return NO_TOKEN;
+    return found;
 }
 
-static void encode_all(encoder *state, const uint8_t *text, size_t length)
+typedef int encode_between(encoder *state, const uint8_t *text, size_t length, error_text *error);
+
+/* Added tokens of a text, the longest of those that begin first; what lies between them as `between` says. */
+static int encode_added(encoder *state, const added_tokens *added, const uint8_t *text, size_t length, encode_between *between, error_text *error)
 {
-    size_t first = 0;
-    for (size_t i = 0; i < length;) {
-        const uint32_t added = added_at(state->words, text + i, length - i);
-        if (added == NO_TOKEN) {
+    size_t done = 0;
+    for (size_t i = 0; i < length && added->n > 0;) {
+        const added_token *one = added_at(added, text + i, length - i);
+        if (one == NULL) {
             i++;
             continue;
         }
-        encode_text(state, text + first, i - first);
-        state->out[state->n_out++] = added;
-        first = i += state->words->tokens[added].length;
+        size_t first = i, end = i + one->length;
+        if (one->takes_left)
+            first -= pretokens_trailing_space(text, i);
+        if (one->takes_right)
+            end += pretokens_leading_space(text + end, length - end);
+        first = first > done ? first : done;
+        if (first > done && between(state, text + done, first - done, error) != 0)
+            return -1;
+        state->at_start = false;
+        if (put_token(state, one->number, error) != 0)
+            return -1;
+        done = end;
+        i += one->length;
     }
-    encode_text(state, text + first, length - first);
+    if (done < length && between(state, text + done, length - done, error) != 0)
+        return -1;
+    state->at_start = false;
+    return 0;
+}
+
+static int normalise_and_encode(encoder *state, const uint8_t *text, size_t length, error_text *error)
+{
+    if (pretokens_cut(&state->words->normaliser, text, length, state->at_start, &state->normalised, error) != 0)
+        return -1;
+    return encode_added(state, &state->words->normalised_added, state->normalised.text, state->normalised.length, encode_text, error);
 }
 
 int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size_t length, uint32_t **out, size_t *n_out, error_text *error)
 {
-    encoder state = { .words = words };
+    encoder state = { .words = words, .at_start = true };
     *out = NULL;
     *n_out = 0;
     if (bos && words->bos == NO_TOKEN)
         return error_set(error, "cannot begin with BOS: the model has no such token");
-    if (length > SIZE_MAX / (4 * sizeof *state.heap) - 1)
-        return error_set(error, "is %zu bytes: too long to encode", length);
-    state.pieces = malloc((length + 1) * sizeof *state.pieces);
-    state.heap = malloc(3 * (length + 1) * sizeof *state.heap);
-    state.out = malloc((2 * length + 2) * sizeof *state.out); /* BOS, and a space before the text and behind each added token */
-    int result = 0;
-    if (state.pieces == NULL || state.heap == NULL || state.out == NULL)
-        result = error_set(error, "is %zu bytes: too long for memory", length);
-    if (result == 0 && bos)
-        state.out[state.n_out++] = words->bos;
+    const size_t valid = words->takes_bytes ? length : pretokens_valid(text, length);
+    if (valid < length)
+        return error_set(error, "is not UTF-8 from byte %zu on: the tokenizer takes nothing else", valid);
+    int result = bos ? put_token(&state, words->bos, error) : 0;
     if (result == 0 && length > 0) /* nothing may be a null pointer, to which not even 0 is added */
-        encode_all(&state, text, length);
-    if (state.lacks_token)
-        result = error_set(error, "has characters that the tokenizer has neither a token nor bytes for");
+        result = encode_added(&state, &words->added, text, length, normalise_and_encode, error);
     if (result == 0) {
         *out = state.out;
         *n_out = state.n_out;
     } else {
         free(state.out);
     }
-    free(state.pieces);
+    free(state.symbols);
     free(state.heap);
+    pretokens_pieces_close(&state.normalised);
+    pretokens_pieces_close(&state.pieces);
     return result;
 }
 
 /* ---- decoding ---- */
 
+/* What a text without byte-level characters says; sentencepiece writes a space as U+2581. */
+static size_t next_byte(const token *text, size_t at, uint8_t *byte)
+{
+    static const char space[] = "\xe2\x96\x81";
+    const bool is_space = text->length - at >= 3 && memcmp(text->bytes + at, space, 3) == 0;
+    *byte = is_space ? ' ' : text->bytes[at];
+    return is_space ? 3 : 1;
+}
+
 void tokenizer_write(const tokenizer *words, uint32_t before, uint32_t number, FILE *stream)
 {
-    if (number == words->bos || number == words->eos)
+    if (number == words->bos || number == words->eos || number >= words->n_tokens)
         return;
     token text = words->tokens[number];
     uint8_t byte = 0;
@@ -333,6 +457,10 @@ void tokenizer_write(const tokenizer *words, uint32_t before, uint32_t number, F
             text = (token){ .bytes = &byte, .length = 1 };
         }
     }
-    const bool has_space = words->space_first && before == words->bos && text.length > 0 && text.bytes[0] == ' ';
-    fwrite(text.bytes + has_space, 1, text.length - has_space, stream);
+    for (size_t i = 0, n; i < text.length; i += n) {
+        uint8_t next = text.bytes[i];
+        n = words->byte_level ? 1 : next_byte(&text, i, &next);
+        if (i > 0 || !words->space_first || before != words->bos || next != ' ')
+            putc(next, stream);
+    }
 }

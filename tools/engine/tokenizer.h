@@ -20,11 +20,27 @@
 /* Of llama2.c; tokens 3 .. 258 stand for single bytes. */
 enum { TOKEN_BOS = 1, TOKEN_EOS = 2, TOKEN_FIRST_BYTE = 3 };
 
+/* `bytes` is what it is found by: its text as the file has it, or, on the byte level, the bytes that this stands for. NULL: there is no such token.
+ */
 typedef struct token {
     const uint8_t *bytes;
     uint32_t length;
     float score;
+    bool is_found; /* in texts; not what is only among the added tokens */
 } token;
+
+/* A token that is found in a text as it stands, before anything else. */
+typedef struct added_token {
+    const uint8_t *text;
+    uint32_t length, number;
+    bool takes_left, takes_right; /* white space around it */
+} added_token;
+
+/* Sorted by text. */
+typedef struct added_tokens {
+    added_token *list;
+    size_t n;
+} added_tokens;
 
 /* Two tokens that make one; the lower the rank, the earlier. */
 typedef struct merge {
@@ -33,32 +49,37 @@ typedef struct merge {
 
 typedef struct tokenizer {
     file_map map;
-    uint32_t size;
+    uint32_t size;     /* the model's vocabulary */
+    uint32_t n_tokens; /* the file's, if it has more, which is an error only where a text uses them */
     token *tokens;
     uint32_t *sorted; /* token numbers in the order of their bytes, for look-up */
     size_t n_sorted;
+    size_t longest;            /* bytes of a token */
     uint32_t bos, eos;         /* or NO_TOKEN, as the next two */
     uint32_t unknown;          /* for characters without a token */
     uint32_t byte_tokens[256]; /* for their bytes */
     bool fuses_unknown;        /* unknown characters in a row are one token */
-    bool space_first;          /* a space is put before a text, */
-    bool unless_there;         /* unless it begins with one */
+    bool takes_bytes;          /* texts may be any bytes, not only UTF-8 */
     bool byte_level;           /* a text is bytes, not characters */
     bool whole_first;          /* a piece that is a token is not merged from parts */
+    bool space_first;          /* a space is put before a text */
+    pretokens normaliser;      /* of what lies between added tokens; then */
     pretokens pieces;          /* no token reaches from one into the next */
-    merge *merges;             /* by left and right; NULL: by bytes and scores */
+    merge *merges;             /* by left and right; NULL: by texts and scores */
     size_t n_merges;
-    uint32_t *added; /* tokens that are found in a text before anything else, the longest first */
-    size_t n_added;
-    uint8_t *memory; /* of bytes of tokens that are not in the file */
+    added_tokens added;                  /* found in a text first, */
+    added_tokens normalised_added;       /* and those that are found after normalising */
+    uint8_t *memory, *normalised_memory; /* of texts that are not in the file */
 } tokenizer;
 
-/* llama2.c's file must hold exactly `size` tokens, the model's vocabulary; the others may lack some that models pad their vocabulary with. 0, or
- * -1 with the error; `words` then holds nothing. bos and eos of the others are not known: they are the model's. */
+/* llama2.c's file must hold exactly `size` tokens, the model's vocabulary; the others may lack some that models pad their vocabulary with, or have
+ * more. 0, or -1 with the error; `words` then holds nothing. bos and eos of the others are not known: they are the model's. */
 int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error);
 void tokenizer_close(tokenizer *words);
 
-/* Encodes text: BOS if wanted, a space before the text where the file wants it, then merges. The caller frees *out. */
+/* Encodes text: BOS if wanted, then what the file says. The caller frees *out. An error where the text is not UTF-8 (unless the file is llama2.c's,
+ * or GGUF of model "llama", which take any bytes), has a character without a token, or uses one that the model does not have. By one thread at a
+ * time. */
 int tokenizer_encode(const tokenizer *words, bool bos, const uint8_t *text, size_t length, uint32_t **out, size_t *n_out, error_text *error);
 
 /* Writes the text of `token`: nothing for BOS and EOS. The token `before` it is words->bos where a text begins, whose first space is the one that

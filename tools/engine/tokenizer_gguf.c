@@ -30,52 +30,97 @@ static const gguf_entry *list_of(const gguf *file, const char *key, uint32_t typ
 
 /* ---- how a text is prepared ---- */
 
-static int read_pieces(tokenizer *words, const gguf *file)
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define WORD_BEFORE  "[^\\r\\n\\p{L}\\p{N}]?"
+#define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SPACES       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3(most) CONTRACTIONS "|" WORD_BEFORE "\\p{L}+|\\p{N}" most "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES
+#define CASED(short, most)                                                                                                                           \
+    WORD_BEFORE UPPER "*" LOWER "+" short "|" WORD_BEFORE UPPER "+" LOWER "*" short "|\\p{N}" most "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
+
+/* The expressions that models of these names have in their tokenizer.json, one after the other. */
+static const struct pre {
+    const char *name;
+    const char *expressions[5];
+    bool nfc, whole_first;
+} KNOWN[] = {
+    { "gpt-2", { TOKENIZER_GPT2 }, false, false },
+    { "smollm", { "\\p{N}", TOKENIZER_GPT2 }, false, false },
+    { "starcoder", { "\\p{N}", TOKENIZER_GPT2 }, false, false },
+    { "llama-bpe", { LLAMA3("{1,3}") }, false, true },
+    { "llama3", { LLAMA3("{1,3}") }, false, true },
+    { "llama-v3", { LLAMA3("{1,3}") }, false, true },
+    { "qwen2", { LLAMA3("") }, true, false },
+    { "gpt-4o", { CASED(CONTRACTIONS "?", "{1,3}") }, false, false },
+    { "tekken", { CASED("", "") }, false, true },
+    { "deepseek-coder", { "[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", "\\p{N}" }, false, false },
+    { "deepseek-v3",
+      { "\\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|" SPACES },
+      false,
+      false },
+};
+enum { N_KNOWN = sizeof KNOWN / sizeof *KNOWN, N_EXPRESSIONS = 5 };
+
+static const struct pre *find_pre(const gguf *file)
 {
     static const char key[] = "tokenizer.ggml.pre";
-    static const struct {
-        const char *name;
-        pretokens pieces;
-        bool whole_first;
-    } known[] = {
-        { "gpt-2", { .kind = PRETOKENS_GPT2 }, false },
-        { "smollm", { .kind = PRETOKENS_GPT2, .lone_digits = true }, false },
-        { "starcoder", { .kind = PRETOKENS_GPT2, .lone_digits = true }, false },
-        { "llama-bpe", { .kind = PRETOKENS_LLAMA3, .most_digits = 3 }, true },
-        { "llama3", { .kind = PRETOKENS_LLAMA3, .most_digits = 3 }, true },
-        { "qwen2", { .kind = PRETOKENS_LLAMA3, .most_digits = 1 }, false },
-    };
     const gguf_entry *one = gguf_key(file, key);
-    char text[80];
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (gguf_is_text(one, known[i].name)) {
-            words->pieces = known[i].pieces;
-            words->whole_first = known[i].whole_first;
-            return 0;
-        }
+    char text[80], names[200] = "";
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        if (gguf_is_text(one, KNOWN[i].name))
+            return &KNOWN[i];
+        const size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", i == 0 ? "" : i + 1 < N_KNOWN ? ", " : " or ", KNOWN[i].name);
     }
-    return error_set(file->error, "%s is %s: gpt-2, smollm, starcoder, llama-bpe, llama3 or qwen2 would be right", key,
-                     one != NULL ? gguf_text(one, 0, true, text) : "missing");
+    error_set(file->error, "%s is %s: %s would be right", key, one != NULL ? gguf_text(one, 0, true, text) : "missing", names);
+    return NULL;
+}
+
+static int read_pieces(tokenizer *words, const gguf *file)
+{
+    const struct pre *how = find_pre(file);
+    if (how == NULL || (how->nfc && pretokens_add(&words->normaliser, (pretokens_step){ .kind = PRETOKENS_NFC }, file->error) != 0))
+        return -1;
+    words->whole_first = how->whole_first;
+    for (size_t i = 0; i < N_EXPRESSIONS && how->expressions[i] != NULL; i++) {
+        const pretokens_step step = { .kind = PRETOKENS_SPLIT, .pattern = expression_open(how->expressions[i], file->error) };
+        if (pretokens_add(&words->pieces, step, file->error) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Of sentencepiece: a space in front if wanted, and all of them as the vocabulary writes them. */
+static int read_spaces(tokenizer *words, const gguf *file)
+{
+    const pretokens_step first = { .kind = PRETOKENS_PREPEND, .text = TOKENIZER_SPACE };
+    if (words->space_first && pretokens_add(&words->normaliser, first, file->error) != 0)
+        return -1;
+    const pretokens_step all = { .kind = PRETOKENS_REPLACE, .pattern = expression_open_literal(" ", file->error), .text = TOKENIZER_SPACE };
+    return pretokens_add(&words->normaliser, all, file->error);
 }
 
 static int read_model(tokenizer *words, const gguf *file)
 {
-    static const char key[] = "tokenizer.ggml.model";
-    const gguf_entry *model = gguf_key(file, key), *space = gguf_key(file, "tokenizer.ggml.add_space_prefix");
+    static const char key[] = "tokenizer.ggml.model", space_key[] = "tokenizer.ggml.add_space_prefix";
+    const gguf_entry *model = gguf_key(file, key), *space = gguf_key(file, space_key);
     const gguf_entry *unknown = gguf_key(file, "tokenizer.ggml.unknown_token_id");
     int64_t number;
     char text[80];
     words->byte_level = gguf_is_text(model, "gpt2");
     if (!words->byte_level && !gguf_is_text(model, "llama"))
         return error_set(file->error, "%s is %s: llama or gpt2 would be right", key, model != NULL ? gguf_text(model, 0, true, text) : "missing");
-    words->space_first = !words->byte_level;
-    if (space != NULL && !space->list && gguf_number(space, 0, &number))
+    words->takes_bytes = words->space_first = !words->byte_level;
+    if (space != NULL && !space->list && gguf_number(space, 0, &number)) {
+        if (words->byte_level && number != 0)
+            return error_set(file->error, "%s is true: false would be right where %s is gpt2", space_key, key);
         words->space_first = number != 0;
-    if (unknown != NULL && !unknown->list && gguf_number(unknown, 0, &number) && number >= 0 && number < words->size)
+    }
+    if (!words->byte_level && unknown != NULL && !unknown->list && gguf_number(unknown, 0, &number) && number >= 0 && number < TOKENIZER_TOKENS)
         words->unknown = (uint32_t)number;
-    for (size_t i = 0; i < 256; i++)
-        words->byte_tokens[i] = NO_TOKEN;
-    return words->byte_level ? read_pieces(words, file) : 0;
+    return words->byte_level ? read_pieces(words, file) : read_spaces(words, file);
 }
 
 /* ---- tokens ---- */
@@ -85,18 +130,18 @@ static uint32_t add_token(tokenizer *words, uint32_t number, int64_t kind, const
 {
     const bool added = (kind == CONTROL || kind == USER_DEFINED) && length > 0;
     unsigned byte;
+    bool whole = true;
     uint32_t n = (uint32_t)length;
-    if (added && words->byte_level)
+    if (words->byte_level && !added)
+        n = tokenizer_decode(string, length, next, &whole);
+    else if (length > 0)
         memcpy(next, string, length);
-    else
-        n = tokenizer_decode(words, string, length, next);
-    words->tokens[number].bytes = next;
-    words->tokens[number].length = n;
+    words->tokens[number] = (token){ .bytes = next, .length = n, .is_found = whole };
     if (added)
-        words->added[words->n_added++] = number;
+        words->added.list[words->added.n++] = (added_token){ .text = next, .length = n, .number = number };
     else if (kind == SINGLE_BYTE && tokenizer_byte_name(string, length, &byte))
         words->byte_tokens[byte] = number;
-    else if (words->byte_level && n == 1)
+    else if (words->byte_level && whole && n == 1)
         words->byte_tokens[*next] = number;
     return n;
 }
@@ -106,17 +151,17 @@ static int read_tokens(tokenizer *words, const gguf *file)
     static const char key[] = "tokenizer.ggml.tokens";
     const gguf_entry *tokens = gguf_key(file, key), *kinds = NULL, *scores = NULL;
     const uint64_t n = tokens != NULL && tokens->list ? tokens->count : 0;
-    if (n > words->size)
-        return error_set(file->error, "%s has %" PRIu64 ": the model's vocabulary is %" PRIu32, key, n, words->size);
+    if (n > TOKENIZER_TOKENS)
+        return error_set(file->error, "%s has %" PRIu64 ": at most %d would be right", key, n, TOKENIZER_TOKENS);
     if (!(tokens = list_of(file, key, GGUF_STRING, n, "a list of texts")) ||
         (gguf_key(file, "tokenizer.ggml.token_type") &&
          !(kinds = list_of(file, "tokenizer.ggml.token_type", GGUF_I32, n, "a list of an i32 for each token"))) ||
         (!words->byte_level && !(scores = list_of(file, "tokenizer.ggml.scores", GGUF_F32, n, "a list of an f32 for each token"))))
         return -1;
-    words->tokens = calloc(words->size, sizeof *words->tokens);
-    words->added = malloc((words->size + (size_t)1) * sizeof *words->added);
+    if (tokenizer_make_room(words, (size_t)n, (size_t)n, file->error) != 0)
+        return -1;
     words->memory = malloc(words->map.size); /* texts are not longer than what they are in the file */
-    if (words->tokens == NULL || words->added == NULL || words->memory == NULL)
+    if (words->memory == NULL)
         return error_set(file->error, "cannot be read: out of memory");
     uint8_t *next = words->memory;
     const uint8_t *at = tokens->data;
@@ -139,12 +184,6 @@ static int read_tokens(tokenizer *words, const gguf *file)
 
 /* ---- merges ---- */
 
-/* The token of a text; `buffer` has room for its bytes. */
-static uint32_t number_of(const tokenizer *words, const char *text, size_t length, uint8_t *buffer)
-{
-    return tokenizer_find(words, buffer, tokenizer_decode(words, text, length, buffer));
-}
-
 /* "a b": neither has a space in it, as the byte level writes that as another character. */
 static int read_merge(tokenizer *words, const gguf *file, const char *text, size_t length, uint8_t *buffer)
 {
@@ -154,10 +193,11 @@ static int read_merge(tokenizer *words, const gguf *file, const char *text, size
     merge *to = &words->merges[words->n_merges];
     *to = (merge){ .left = NO_TOKEN, .right = NO_TOKEN, .merged = NO_TOKEN, .rank = (uint32_t)words->n_merges };
     if (left > 0 && right > 0) {
-        const uint32_t n = tokenizer_decode(words, text, left, buffer);
-        to->left = tokenizer_find(words, buffer, n);
-        to->right = number_of(words, space + 1, right, buffer + n);
-        to->merged = tokenizer_find(words, buffer, n + tokenizer_decode(words, space + 1, right, buffer + n));
+        bool whole[2];
+        const uint32_t n = tokenizer_decode(text, left, buffer, &whole[0]), more = tokenizer_decode(space + 1, right, buffer + n, &whole[1]);
+        to->left = whole[0] ? tokenizer_find(words, buffer, n) : NO_TOKEN;
+        to->right = whole[1] ? tokenizer_find(words, buffer + n, more) : NO_TOKEN;
+        to->merged = whole[0] && whole[1] ? tokenizer_find(words, buffer, n + more) : NO_TOKEN;
     }
     if (to->left == NO_TOKEN || to->right == NO_TOKEN || to->merged == NO_TOKEN)
         return error_set(file->error,
@@ -185,7 +225,7 @@ static int read_merges(tokenizer *words, const gguf *file)
         result = read_merge(words, file, string, (size_t)length, buffer);
     }
     free(buffer);
-    tokenizer_sort_merges(words);
+    tokenizer_sort_merges(words, false);
     return result;
 }
 
@@ -194,7 +234,7 @@ int tokenizer_read_gguf(tokenizer *words, error_text *error)
     gguf file = { .error = error };
     int result = -1;
     if (gguf_open(&file, words->map.data, words->map.size) && read_model(words, &file) == 0 && read_tokens(words, &file) == 0)
-        result = tokenizer_sort(words) == 0 ? 0 : error_set(error, "cannot be read: out of memory");
+        result = tokenizer_sort(words, error);
     if (result == 0 && words->byte_level)
         result = read_merges(words, &file);
     gguf_free(&file);

@@ -42,26 +42,46 @@ static int compare_tokens(const void *a, const void *b, void *tokens)
     return order != 0 ? order : (i > j) - (i < j);
 }
 
-static int longest_first(const void *a, const void *b, void *tokens)
+static int by_text(const void *a, const void *b)
 {
-    const token *list = tokens;
-    const uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-    if (list[i].length != list[j].length)
-        return list[i].length > list[j].length ? -1 : 1;
-    return i < j ? -1 : i > j;
+    const added_token *one = a, *other = b;
+    return compare_bytes(one->text, one->length, other->text, other->length);
 }
 
-int tokenizer_sort(tokenizer *words)
+void tokenizer_begin(tokenizer *words, uint32_t size)
 {
-    words->sorted = malloc(words->size * sizeof *words->sorted);
+    *words = (tokenizer){ .size = size, .n_tokens = size, .bos = NO_TOKEN, .eos = NO_TOKEN, .unknown = NO_TOKEN };
+    for (size_t i = 0; i < 256; i++)
+        words->byte_tokens[i] = NO_TOKEN;
+}
+
+int tokenizer_make_room(tokenizer *words, size_t n_tokens, size_t n_added, error_text *error)
+{
+    words->n_tokens = n_tokens > words->size ? (uint32_t)n_tokens : words->size;
+    words->tokens = calloc(words->n_tokens + (size_t)1, sizeof *words->tokens);
+    words->added.list = calloc(n_added + 1, sizeof *words->added.list);
+    words->normalised_added.list = calloc(n_added + 1, sizeof *words->added.list);
+    if (words->tokens == NULL || words->added.list == NULL || words->normalised_added.list == NULL)
+        return error_set(error, "cannot be read: out of memory");
+    return 0;
+}
+
+int tokenizer_sort(tokenizer *words, error_text *error)
+{
+    words->sorted = malloc((words->n_tokens + (size_t)1) * sizeof *words->sorted);
     if (words->sorted == NULL)
-        return -1;
-    for (uint32_t i = 0; i < words->size; i++)
-        if (words->tokens[i].length > 0)
+        return error_set(error, "cannot be read: out of memory");
+    for (uint32_t i = 0; i < words->n_tokens; i++) {
+        const token *one = &words->tokens[i];
+        if (one->is_found && one->length > 0)
             words->sorted[words->n_sorted++] = i;
+        words->longest = one->length > words->longest ? one->length : words->longest;
+    }
     qsort_r(words->sorted, words->n_sorted, sizeof *words->sorted, compare_tokens, words->tokens);
-    if (words->n_added > 0)
-        qsort_r(words->added, words->n_added, sizeof *words->added, longest_first, words->tokens);
+    if (words->added.n > 0)
+        qsort(words->added.list, words->added.n, sizeof *words->added.list, by_text);
+    if (words->normalised_added.n > 0)
+        qsort(words->normalised_added.list, words->normalised_added.n, sizeof *words->added.list, by_text);
     return 0;
 }
 
@@ -75,58 +95,58 @@ static int by_pair(const void *a, const void *b)
     return one->rank < other->rank ? -1 : one->rank > other->rank;
 }
 
-void tokenizer_sort_merges(tokenizer *words)
+void tokenizer_sort_merges(tokenizer *words, bool last_counts)
 {
+    size_t n = 0;
     if (words->n_merges > 0)
         qsort(words->merges, words->n_merges, sizeof *words->merges, by_pair);
+    for (size_t i = 0; i < words->n_merges; i++) {
+        const merge *one = &words->merges[i], *kept = n > 0 ? &words->merges[n - 1] : NULL;
+        if (kept == NULL || kept->left != one->left || kept->right != one->right)
+            words->merges[n++] = *one;
+        else if (last_counts)
+            words->merges[n - 1] = *one;
+    }
+    words->n_merges = n;
 }
 
 /* ---- tokens ---- */
 
-/* How sentencepiece writes a space. */
-static const char SPACE[] = "\xe2\x96\x81";
-enum { SPACE_BYTES = 3 };
-
 /* On the byte level a byte is a character that can be printed: itself where it can, U+0100 and on for the others, in order. -1: none of these. */
 static int byte_of(uint32_t code)
 {
-    uint32_t next = 256;
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        const bool printed = (byte > 32 && byte < 127) || (byte > 160 && byte != 173);
-        if (code == (printed ? byte : next))
-            return (int)byte;
-        next += printed ? 0 : 1;
-    }
-    return -1;
+    if (code < 256)
+        return (code > 32 && code < 127) || (code > 160 && code != 173) ? (int)code : -1;
+    const uint32_t place = code - 256; /* among 0 .. 32, 127 .. 160, 173 */
+    return place < 33 ? (int)place : place < 67 ? (int)place - 33 + 127 : place == 67 ? 173 : -1;
 }
 
-uint32_t tokenizer_decode(const tokenizer *words, const char *text, size_t length, uint8_t *out)
+uint32_t tokenizer_decode(const char *text, size_t length, uint8_t *out, bool *whole)
 {
     uint32_t n = 0;
+    *whole = true;
     for (size_t i = 0; i < length;) {
         const uint8_t c = (uint8_t)text[i];
         const bool two = c >= 0xc0 && c < 0xe0 && i + 1 < length; /* what stands for bytes is below U+0200 */
-        const int byte = !words->byte_level ? -1 : two ? byte_of((uint32_t)(c & 0x1f) << 6 | ((uint8_t)text[i + 1] & 0x3f)) : byte_of(c);
-        if (byte >= 0) {
-            out[n++] = (uint8_t)byte;
-            i += two ? 2 : 1;
-        } else if (!words->byte_level && length - i >= SPACE_BYTES && memcmp(text + i, SPACE, SPACE_BYTES) == 0) {
-            out[n++] = ' ';
-            i += SPACE_BYTES;
-        } else {
-            out[n++] = c;
-            i++;
-        }
+        const int byte = two ? byte_of((uint32_t)(c & 0x1f) << 6 | ((uint8_t)text[i + 1] & 0x3f)) : c < 0x80 ? byte_of(c) : -1;
+        out[n++] = byte >= 0 ? (uint8_t)byte : c;
+        i += byte >= 0 && two ? 2 : 1;
+        *whole = *whole && byte >= 0;
     }
     return n;
 }
 
+static int digit_of(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 bool tokenizer_byte_name(const char *text, size_t length, unsigned *byte)
 {
-    char name[7] = "", end;
-    if (length == 6)
-        memcpy(name, text, 6);
-    return sscanf(name, "<0x%2x%c", byte, &end) == 2 && end == '>';
+    if (length != 6 || memcmp(text, "<0x", 3) != 0 || digit_of(text[3]) < 0 || digit_of(text[4]) < 0 || text[5] != '>')
+        return false;
+    *byte = (unsigned)(digit_of(text[3]) * 16 + digit_of(text[4]));
+    return true;
 }
 
 int tokenizer_check_size(const tokenizer *words, error_text *error)
