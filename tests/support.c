@@ -16,9 +16,12 @@
 
 size_t test_tiers(test_tier tiers[32])
 {
+    const char *only = getenv("KVT_TEST_TIER");
     size_t n = 0;
     for (unsigned id = 0; id < 32; id++) {
         if ((kvt_tiers_usable() >> id & 1) == 0)
+            continue;
+        if (only != NULL && kvt_tier_name(id) != NULL && strcmp(only, kvt_tier_name(id)) != 0)
             continue;
         tiers[n].name = kvt_tier_name(id);
         ck_assert_msg(tiers[n].name != NULL, "tier %u is usable but has no name", id);
@@ -26,7 +29,7 @@ size_t test_tiers(test_tier tiers[32])
         ck_assert_msg(tiers[n].mask >> id & 1, "the mask of %s lacks it", tiers[n].name);
         n++;
     }
-    ck_assert_msg(n > 0, "no tier is usable");
+    ck_assert_msg(n > 0, "no tier is usable%s%s", only != NULL ? ", or not KVT_TEST_TIER=" : "", only != NULL ? only : "");
     return n;
 }
 

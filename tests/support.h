@@ -20,7 +20,8 @@ typedef struct test_tier {
     uint32_t mask; /* that tier and all that it inherits from */
 } test_tier;
 
-/* The usable tiers, lowest first; returns their number. */
+/* The usable tiers, lowest first; returns their number, at least 1. With KVT_TEST_TIER=name in the environment that one alone, as under emulation,
+ * where time is short. */
 size_t test_tiers(test_tier tiers[32]);
 
 /* One KV head, all tiers, no options. */

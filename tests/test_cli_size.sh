@@ -252,8 +252,8 @@ refuses 1 'there is no field banned' "$@" size "$e2b" --assume banned=ignored
 "$@" size gemma-4-E2B "$work/unknown.json" GLM-4.7-Flash no/such.json >"$work/out" 2>"$work/err"
 got=$?
 [ "$got" -eq 1 ] || fail "a bad file among good ones: exit code $got"
-grep -q gemma-4-E2B "$work/out" && grep -q GLM-4.7-Flash "$work/out" || fail "a bad file among good ones: $(cat "$work/out")"
-grep -q 'banded_window_size is 77' "$work/err" && grep -q 'no/such.json: ' "$work/err" || fail "a bad file among good ones: $(cat "$work/err")"
+{ grep -q gemma-4-E2B "$work/out" && grep -q GLM-4.7-Flash "$work/out"; } || fail "a bad file among good ones: $(cat "$work/out")"
+{ grep -q 'banded_window_size is 77' "$work/err" && grep -q 'no/such.json: ' "$work/err"; } || fail "a bad file among good ones: $(cat "$work/err")"
 
 # Cross attention: rows of the encoder's tokens.
 "$jq" -n '{model_type: "t5", is_encoder_decoder: true, d_kv: 64, num_heads: 12, num_layers: 12, d_model: 768}' >"$work/t5.json"
