@@ -515,6 +515,8 @@ int main(int argc, char **argv)
 {
     program_start(WHO);
     json_set_alloc_funcs(program_allocate, free);
+    program_start("kvtile-compare");
+    json_set_alloc_funcs(program_allocate, free);
     if (argc >= 2 && strcmp(argv[1], "--worker") == 0)
         return serve(argc > 2 ? argv[2] : NULL);
     int json = 0, list = 0, help = 0;
