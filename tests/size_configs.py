@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Sizes config.json files of public repositories and compares with size_configs.txt, and models of the catalogue with
-their files, which size_catalogue.txt names. Run by hand: the files are not part of this project.
+"""Sizes config.json files of public repositories and compares with size_configs.txt and with size_reference.py, which computes them a second
+time, and models of the catalogue with their files, which size_catalogue.txt names. Run by hand: the files are not part of this project.
 
-    size_configs.py FOLDER KVTILE      FOLDER/owner/name are checkouts of the repositories that the table names; a folder that ends with .git is read
-                                       as a bare repository (FOLDER/owner/name.git)
+    size_configs.py FOLDER KVTILE [CONFIG.json...]
 
-A path "file.py#key" is a member of the dict MODEL_PRESETS of a Python file, which holds config.json files as literals. Rows whose repository is
-absent are skipped by name. Ends with 1 when a size differs."""
+FOLDER/owner/name are checkouts of the repositories that the table names; a folder that ends with .git is read as a bare repository
+(FOLDER/owner/name.git). A path "file.py#key" is a member of the dict MODEL_PRESETS of a Python file, which holds config.json files as literals,
+or the entry of its list test_configs whose model_type is the key. Each CONFIG.json, such as ../shared/fresh/*.json, is compared with
+size_reference.py alone. Rows whose repository is absent are skipped by name. Ends with 1 when a size differs."""
 import ast
 import json
 import os
 import subprocess
 import sys
 import tempfile
+
+import size_reference
 
 
 def read(folder, repository, path):
@@ -27,11 +30,16 @@ def read(folder, repository, path):
 
 
 def preset(text, key):
-    """A member of MODEL_PRESETS."""
-    for node in ast.parse(text).body:
+    """A member of MODEL_PRESETS or test_configs."""
+    for node in ast.walk(ast.parse(text)):
         targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-        if any(getattr(target, "id", "") == "MODEL_PRESETS" for target in targets):
+        names = {getattr(target, "id", "") for target in targets}
+        if "MODEL_PRESETS" in names:
             return json.dumps(ast.literal_eval(node.value)[key])
+        if "test_configs" in names:
+            for entry in node.value.elts:
+                if any(k.value == "model_type" and v.value == key for k, v in zip(entry.keys, entry.values)):
+                    return json.dumps(ast.literal_eval(entry))
     raise KeyError(key)
 
 
@@ -54,6 +62,14 @@ def measure(kvtile, text, scratch):
     answer = json.loads(run.stdout)
     return f"{answer['bytes_per_token']['growing_bytes']}/{answer['bytes_per_token']['growing_tokens']} | " \
            f"{answer['bytes_per_token']['window']} | {answer['state_bytes_per_sequence']}"
+
+
+def computed(text):
+    """What size_reference.py says."""
+    try:
+        return size_reference.reference(json.loads(text))
+    except size_reference.Unknown as unknown:
+        return f"no rule for {unknown}"
 
 
 def caches(kvtile, model):
@@ -88,7 +104,7 @@ class Tally:
 
 
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     tally = Tally(sys.argv[1], sys.argv[2])
     with tempfile.TemporaryDirectory() as scratch:
@@ -96,6 +112,12 @@ def main():
             text = tally.text(repository, path)
             if text is not None:
                 tally.compare(f"{repository} {path}", measure(tally.kvtile, text, scratch), expected)
+                if not expected.startswith("refused: "):
+                    tally.compare(f"{repository} {path}, computed", computed(text), expected)
+        for path in sys.argv[3:]:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+            tally.compare(path, measure(tally.kvtile, text, scratch), computed(text))
         for name, repository, path in rows_of("size_catalogue.txt"):
             text = tally.text(repository, path)
             if text is not None:

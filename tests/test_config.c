@@ -635,7 +635,7 @@ static const struct {
     { "MiniMax-M2.5", "full 62+3 8x128/128", 196608 },
     { "Mixtral-8x7B-v0.1", "full 32 8x128/128", 32768 },
     { "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "full 6 2x128/128, recurrent 23 conv 4*6144*2 state 524288*4, none 23", 262144 },
-    { "Nemotron-H-56B-Base-8K", "full 10 8x128/128, recurrent 54 conv 4*20480*2 state 4194304*2, none 54", 8192 },
+    { "Nemotron-H-56B-Base-8K", "full 10 8x128/128, recurrent 54 conv 4*20480*2 state 4194304*4, none 54", 8192 },
     { "Qwen3-0.6B", "full 28 8x128/128", 40960 },
     { "Qwen3-30B-A3B", "full 48 4x128/128", 40960 },
     { "Qwen3-8B", "full 36 8x128/128", 40960 },
@@ -701,8 +701,18 @@ START_TEST(families)
                               "\"num_attention_heads\": 80, \"num_key_value_heads\": 8, \"num_hidden_layers\": 5}",
           "full 3 read by 2 8x128/128, none 2" },
         { "{" KIND("longcat_flash") ", \"num_layers\": 28, " MLA
-                                    ", \"num_attention_heads\": 64, \"qk_nope_head_dim\": 128, \"v_head_dim\": 128, \"hidden_size\": 6144}",
+                                    ", \"num_attention_heads\": 64, \"qk_nope_head_dim\": 128, \"v_head_dim\": 128, \"hidden_size\": 6144, "
+                                    "\"mla_scale_q_lora\": true, \"mla_scale_kv_lora\": true}",
           "latent 56 1x512+64/0 for 64x192/128" },
+        { "{" KIND("olmo3") ", " ROWS ", " LAYERS(5) ", \"max_position_embeddings\": 65536}", "full 1 2x64/64, sliding 4 2x64/64 window 4096" },
+        { "{" KIND("gpt_oss") ", " ROWS ", " LAYERS(5) "}", "full 2 2x64/64, sliding 3 2x64/64 window 128" },
+        { "{" KIND("qwen3_next") ", " ROWS
+                                 ", " LAYERS(8) ", " BF16 ", \"linear_conv_kernel_dim\": 4, \"linear_num_key_heads\": 2, "
+                                                "\"linear_key_head_dim\": 16, \"linear_num_value_heads\": 4, \"linear_value_head_dim\": 32}",
+          "full 2 2x64/64, recurrent 6 conv 4*192*2 state 2048*2" },
+        { "{" KIND("nemotron_h") ", " ROWS ", " LAYERS(2) ", " BF16 ", \"hybrid_override_pattern\": \"M*\", \"conv_kernel\": 4, "
+                                                          "\"mamba_num_heads\": 4, \"mamba_head_dim\": 16, \"n_groups\": 2, \"ssm_state_size\": 32}",
+          "full 1 2x64/64, recurrent 1 conv 4*192*2 state 2048*4" },
         { "{" KIND("gemma4_text") ", " ROWS ", " LAYERS(
               3) ", \"sliding_window\": 9, \"global_head_dim\": 128, \"layer_types\": [\"sliding_attention\", "
                  "\"full_attention\", \"full_attention\"], \"per_layer_config\": {\"01\": {\"head_dim\": 512}, \"02\": {\"head_dim\": 512, "
@@ -1178,6 +1188,8 @@ START_TEST(malformed)
         { "{" LLAMA ", \"num_nextn_predict_layers\": -1}", "num_nextn_predict_layers is -1" },
         { "{" LLAMA ", \"num_mtp_modules\": 256}", "num_mtp_modules is 256" },
         /* Not every class takes these from other fields. */
+        { "{" KIND("minimax") ", " ROWS ", " LAYERS(2) "}", "nothing says which layers of minimax are recurrent: layer_types is missing" },
+        { "{" KIND("lfm2") ", " ROWS ", " LAYERS(2) "}", "nothing says which layers of lfm2 are recurrent" },
         { "{" KIND("qwen3") ", " LAYERS(2) ", " HIDDEN ", \"head_dim\": 8}", "num_key_value_heads is missing: qwen3 needs it" },
 
         /* Which layer is what */

@@ -1,4 +1,6 @@
-/* Reading GGUF: models with the keys that llama.cpp's converter writes, what each key changes, and files that are wrong. */
+/* Reading GGUF (and how many bytes weights take): models with the keys that llama.cpp's converter writes, what each key changes, and files that are
+ * wrong. */
+#define _POSIX_C_SOURCE 200809L
 #include "support.h"
 
 #include <inttypes.h>
@@ -6,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <kvtile/size.h>
 
 #include "tools/model/description.h"
+#include "tools/model/weights.h"
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -835,6 +839,114 @@ START_TEST(split)
 }
 END_TEST
 
+/* ---- bytes of weights ---------------------------------------------------------------------------------------------------------------- */
+
+static char weights_folder[] = "/tmp/kvtile-weights-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[200];
+    snprintf(path, sizeof path, "%s/%s", weights_folder, name);
+    return path;
+}
+
+static void store(const char *name, const void *bytes, size_t size)
+{
+    FILE *file = fopen(in_folder(name), "wb");
+    ck_assert(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
+}
+
+/* A GGUF of f32 vectors of 8 and `elements`, in `parts` parts if there are several. The first takes a whole alignment of 32 bytes. */
+static void store_gguf(const char *name, uint64_t elements, uint32_t parts)
+{
+    static const char zeros[4096];
+    const uint64_t n_tensors = 2;
+    const struct {
+        const char *name;
+        uint64_t size, at;
+    } tensors[] = { { "a.weight", 8, 0 }, { "b.weight", elements, 32 } };
+    begin();
+    memcpy(out.bytes + 8, &n_tensors, 8);
+    add_string("general.architecture", "llama");
+    if (parts > 1)
+        add_u32("split.count", parts);
+    for (size_t i = 0; i < n_tensors; i++) {
+        put_text(tensors[i].name, strlen(tensors[i].name));
+        put_u32(1);
+        put_u64(tensors[i].size);
+        put_u32(0);
+        put_u64(tensors[i].at);
+    }
+    put(zeros, (32 - out.size % 32) % 32 + 32 + elements * 4);
+    store(name, out.bytes, out.size);
+}
+
+static void store_safetensors(const char *name, const char *header, size_t bytes)
+{
+    static const char zeros[4096];
+    out.size = 0;
+    put_text(header, strlen(header));
+    put(zeros, bytes);
+    store(name, out.bytes, out.size);
+}
+
+static uint64_t weights_of(const char *path)
+{
+    uint64_t bytes = 0;
+    error_text error = { "" };
+    ck_assert_msg(model_weights(path, &bytes, &error) == 0, "%s", error.text);
+    return bytes;
+}
+
+static void refuses_weights(const char *path, const char *part)
+{
+    uint64_t bytes = 0;
+    error_text error = { "" };
+    ck_assert_int_eq(model_weights(path, &bytes, &error), -1);
+    ck_assert_msg(strstr(error.text, part) != NULL, "\"%s\" instead of \"%s\"", error.text, part);
+}
+
+START_TEST(weights)
+{
+    static const char *const names[] = {
+        "one.gguf",    "two-00001-of-00002.gguf",     "two-00002-of-00002.gguf", "alone.gguf", "a.safetensors", "b.safetensors",
+        "config.json", "model.safetensors.index.json"
+    };
+    static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
+                      index[] = "{\"metadata\": {\"total_size\": 1234}}";
+    ck_assert_ptr_nonnull(mkdtemp(weights_folder));
+
+    store_gguf("one.gguf", 100, 1);
+    ck_assert_uint_eq(weights_of(in_folder("one.gguf")), 32 + 400);
+    store_gguf("two-00001-of-00002.gguf", 100, 2);
+    refuses_weights(in_folder("two-00001-of-00002.gguf"), "part 2 of 2: ");
+    store_gguf("two-00002-of-00002.gguf", 10, 2);
+    ck_assert_uint_eq(weights_of(in_folder("two-00001-of-00002.gguf")), 32 + 400 + 32 + 40);
+    store_gguf("alone.gguf", 10, 2);
+    refuses_weights(in_folder("alone.gguf"), "-00001-of-00002.gguf");
+    ck_assert_int_eq(truncate(in_folder("one.gguf"), 40), 0);
+    refuses_weights(in_folder("one.gguf"), "");
+
+    refuses_weights(weights_folder, "there are no weights");
+    store_safetensors("a.safetensors", header, 16);
+    store_safetensors("b.safetensors", "{}", 1000);
+    store("config.json", "{}", 2);
+    ck_assert_uint_eq(weights_of(weights_folder), 1016);
+    ck_assert_uint_eq(weights_of(in_folder("config.json")), 1016);
+    ck_assert_int_eq(truncate(in_folder("a.safetensors"), 20), 0);
+    refuses_weights(weights_folder, "is cut short");
+    ck_assert_int_eq(truncate(in_folder("a.safetensors"), 4), 0);
+    refuses_weights(weights_folder, "is no safetensors file");
+    store("model.safetensors.index.json", index, sizeof index - 1); /* counts, whatever lies beside it */
+    ck_assert_uint_eq(weights_of(weights_folder), 1234);
+    refuses_weights(in_folder("nothing.gguf"), "has no weights");
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        ck_assert_int_eq(unlink(in_folder(names[i])), 0);
+    ck_assert_int_eq(rmdir(weights_folder), 0);
+}
+END_TEST
+
 static void set_u64(size_t at, uint64_t value)
 {
     memcpy(out.bytes + at, &value, 8);
@@ -1017,6 +1129,7 @@ int main(void)
     tcase_add_test(cases, notes);
     tcase_add_test(cases, wrong_values);
     tcase_add_test(cases, split);
+    tcase_add_test(cases, weights);
     tcase_add_test(cases, malformed);
     tcase_add_test(cases, header);
     tcase_add_test(cases, truncated);

@@ -118,6 +118,25 @@ START_TEST(hand_computed)
 }
 END_TEST
 
+/* kvtile stores channels up to a multiple of 16; no engine has to. */
+START_TEST(channels_beyond_groups)
+{
+    const kvt_layer_group group = { .kind = KVT_LAYER_FULL, .count = 3, .kv_heads = 2, .k_dim = 100, .v_dim = 72 };
+    const kvt_model model = { .name = "odd", .n_groups = 1, .groups = &group };
+    kvt_size_request request = request_of(KVT_ENGINE_logical, "f16", 64);
+    ck_assert_uint_eq(size_of(&model, &request, NULL).total_bytes, 64 * 3 * 2 * (100 + 72) * 2);
+    request.k_type = request.v_type = "kv4";
+    const kvt_size_report payload = size_of(&model, &request, NULL);
+    ck_assert_uint_eq(payload.padding_bytes, 0);
+    request.engine = KVT_ENGINE_kvtile;
+    const kvt_size_report stored = size_of(&model, &request, NULL);
+    ck_assert_uint_eq(stored.padding_bytes, 64 * 3 * 2 * (12 + 8) / 2);
+    ck_assert_uint_eq(stored.total_bytes, payload.total_bytes + stored.padding_bytes);
+    request.k_type = request.v_type = "f16";
+    ck_assert_uint_eq(size_of(&model, &request, NULL).total_bytes, 64 * 3 * 2 * (112 + 80) * 2);
+}
+END_TEST
+
 START_TEST(no_context)
 {
     for (int engine = KVT_ENGINE_logical; engine <= KVT_ENGINE_kvtile; engine++) {
@@ -965,6 +984,7 @@ int main(void)
     TCase *cases = tcase_create("size");
     tcase_add_test(cases, names);
     tcase_add_test(cases, hand_computed);
+    tcase_add_test(cases, channels_beyond_groups);
     tcase_add_test(cases, no_context);
     tcase_add_test(cases, sliding_pages);
     tcase_add_test(cases, agrees_with_layout);

@@ -18,6 +18,11 @@ static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
     return __builtin_add_overflow(*total, bytes, total) ? error_set(error, "the tensors have more bytes than 64 bits count") : 0;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
+}
+
 /* ---- GGUF ------------------------------------------------------------------------------------------------------------------------ */
 
 /* From the first tensor's numbers on the file holds nothing else. */
@@ -54,18 +59,19 @@ static int measure_gguf(const char *path, uint64_t *bytes, error_text *error)
     uint32_t parts, other;
     if (add_gguf(path, bytes, &parts, error) != 0)
         return -1;
-    const size_t length = strlen(path), tail = sizeof form - 1;
     if (parts == 1)
         return 0;
-    char *part = length > tail ? strdup(path) : NULL;
-    if (!part || strcmp(path + length - 5, ".gguf") != 0) {
-        free(part);
+    const size_t length = strlen(path), tail = sizeof form - 1;
+    char end[40];
+    snprintf(end, sizeof end, "-of-%05" PRIu32 ".gguf", parts);
+    if (length <= tail || path[length - tail] != '-' || strspn(path + length - tail + 1, "0123456789") != 5 || !ends_with(path, end))
         return error_set(error, "is a part of %" PRIu32 ", but its name does not end with -00001-of-%05" PRIu32 ".gguf", parts, parts);
-    }
+    char *part = strdup(path);
+    if (!part)
+        return error_set(error, "no memory for a name");
     *bytes = 0;
     int result = 0;
     for (uint32_t i = 1; i <= parts && result == 0; i++) {
-        char end[40];
         snprintf(end, sizeof end, "-%05" PRIu32 "-of-%05" PRIu32 ".gguf", i, parts);
         memcpy(part + length - tail, end, tail);
         error_text why;
@@ -111,11 +117,6 @@ static bool read_index(const char *folder, uint64_t *bytes)
         *bytes = (uint64_t)json_integer_value(size);
     json_decref(index);
     return there;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
 }
 
 static int measure_folder(const char *folder, uint64_t *bytes, error_text *error)

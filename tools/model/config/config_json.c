@@ -50,6 +50,7 @@ static const char *const harmless_names[] = {
     "hidden_states",
     "cache_implementation",
     "q_lora_rank",
+    "mla_scale_kv_lora",
     "o_lora_rank",
     "index_topk",
     "index_n_heads",

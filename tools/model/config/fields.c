@@ -84,6 +84,13 @@ static const struct {
     { "cohere2", "max_position_embeddings", 8192 },
     { "llama4", "attention_chunk_size", 8192 },
     { "llama4", "no_rope_layer_interval", 4 },
+    { "olmo3", "sliding_window", 4096 },
+    { "olmo3", "sliding_window_pattern", 4 }, /* in this and the next five the class makes such layer_types */
+    { "gpt_oss", "sliding_window", 128 },
+    { "gpt_oss", "sliding_window_pattern", 2 },
+    { "qwen3_next", "full_attention_interval", 4 },
+    { "qwen3_5", "full_attention_interval", 4 },
+    { "qwen3_5_moe", "full_attention_interval", 4 },
     { "mistral", "sliding_window", 4096 },
     { "falcon", "multi_query", 1 },
     { "gpt_bigcode", "multi_query", 1 },
@@ -281,6 +288,10 @@ bool config_get_state_dtype(const config_reader *r, uint32_t *bytes)
 {
     const char *field = config_name_of(r, NAMES("mamba_ssm_dtype", "mamba_ssm_cache_dtype"));
     const json_t *value = config_find(r, field);
+    if (!value && config_same_type(r, "nemotron_h")) { /* its class has a number of its own, as has vLLM 0.33 */
+        *bytes = 4;
+        return true;
+    }
     return value ? check_dtype(r, field, value, bytes) : config_get_model_dtype(r, bytes);
 }
 

@@ -13,6 +13,12 @@ static const char *const all_slide[] = { "mistral", "mixtral", "ministral", "min
 /* Types in which every layer has a state and nothing else. */
 static const char *const all_states[] = { "mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6", "rwkv7", NULL };
 
+/* Types in which some layers have a state, which only a list or an interval tells from the others. */
+static const char *const some_states[] = {
+    "bailing_hybrid", "bailing_moe_linear", "bamba",      "granitemoehybrid", "jamba",  "kimi_linear",     "lfm2",  "lfm2_moe", "minimax",
+    "minimax_m1",     "minimax_text_01",    "nemotron_h", "olmo_hybrid",      "plamo2", "recurrent_gemma", "zamba", "zamba2",   NULL
+};
+
 /* Types whose layers_block_type calls "hybrid" what has attention and a state side by side. */
 static const char *const hybrids[] = { "zamba", "zamba2", "falcon_h1", NULL };
 
@@ -544,6 +550,8 @@ static bool unlisted_layers(const config_reader *r, config_layers *l)
     const char *state = config_name_of(r, state_fields);
     if (config_find(r, state) && !config_is_type(r, parallel))
         return config_fail(r, "%s is given, but nothing says which layers are recurrent: layer_types is missing", state);
+    if (config_is_type(r, some_states))
+        return config_fail(r, "nothing says which layers of %s are recurrent: layer_types is missing", r->model_type);
     if (!windowed_layers(r, l))
         return false;
     if (config_find(r, state)) {
@@ -741,7 +749,7 @@ static bool map_kinds(const config_reader *r, config_layers *l)
         return attention_at(r, "full_attn_idxs", PART_CONVOLUTION, l);
     if (config_find(r, "attn_layer_period"))
         return period_layers(r, l);
-    if (config_find(r, "full_attention_interval"))
+    if (config_has(r, "full_attention_interval"))
         return interval_layers(r, "full_attention_interval", PART_STATE, l);
     if (config_find(r, "layer_group_size"))
         return grouped_layers(r, l);
