@@ -90,8 +90,9 @@ static script make_script(const size_question *question)
                  number_binary(budget).text);
     snprintf(made.text, sizeof made.text,
              "set terminal svg size 720,%zu font 'sans-serif,22' dynamic background 'white' linewidth 2 noenhanced; "
-             "set key outside bottom center vertical maxcols 1 Left reverse samplen 2; "
-             "set grid lw 0.5; set xrange [0:*]; set yrange [0:*]; set border 3; set tics nomirror; set lmargin 9; set offsets 0, 0, graph 0.06, 0; "
+             "set key outside bottom center vertical maxcols 1 Left reverse samplen 2 height 1; "
+             "set grid lw 0.5; set xrange [0:*] noextend; set yrange [0:*]; set border 3; set tics nomirror; set lmargin 9; set offsets 0, 0, graph "
+             "0.06, 0; "
              "set xlabel '%s, in 1024 tokens'; set ylabel 'memory, GiB'; "
              "set datafile separator \"\\t\"; set datafile commentschars ''; "
              "set title \"KV cache of %s sequence%s, %s\"; "
