@@ -6,12 +6,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define KVT_TIER_ROW(name, id, folder, flags, needs) extern const struct kvt_tier_kernels kvt_tier_##name;
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) extern const struct kvt_tier_kernels kvt_tier_##name;
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 
 const kvt_tier kvt_tiers[] = {
-#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id, needs, &kvt_tier_##name },
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) { #name, id, needs, &kvt_tier_##name },
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 };

@@ -4,7 +4,7 @@
 
 typedef void move_fn(const void *in, size_t in_lines, void *out, size_t out_lines);
 
-#define KVT_TIER_ROW(name, id, folder, flags, needs) move_fn floor_move_##name;
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) move_fn floor_move_##name;
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 
@@ -12,7 +12,7 @@ static const struct entry {
     unsigned id;
     move_fn *move;
 } entries[] = {
-#define KVT_TIER_ROW(name, id, folder, flags, needs) { (id), floor_move_##name },
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) { (id), floor_move_##name },
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 };

@@ -1,6 +1,6 @@
 #include "bench/multiply.h"
 
-#define KVT_TIER_ROW(name, id, folder, flags, needs)                                                                                                 \
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs)                                                                                         \
     extern const unsigned multiply_dot_bits_##name;                                                                                                  \
     void multiply_dots_##name(size_t lines);                                                                                                         \
     void multiply_floats_##name(size_t lines);
@@ -11,7 +11,7 @@ const multiply_loops *multiply_of_tier(unsigned tier)
 {
     static multiply_loops loops;
     switch (tier) {
-#define KVT_TIER_ROW(name, id, folder, flags, needs)                                                                                                 \
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs)                                                                                         \
     case id:                                                                                                                                         \
         loops = (multiply_loops){ multiply_dot_bits_##name, multiply_dots_##name, multiply_floats_##name };                                          \
         break;
@@ -23,7 +23,7 @@ const multiply_loops *multiply_of_tier(unsigned tier)
     return tier == 0 ? NULL : &loops;
 }
 
-/* Of kernels/op_attend.h (IS_INTEGER, K_TERMS, V_TERMS): schemes with scales that are not FP8 multiply codes, the others floats. Codes are multiplied
+/* Of kernels/dots.c (query_terms, V_TERMS): schemes with scales that are not FP8 multiply codes, the others floats. Codes are multiplied
  * by integers of 16 bits, which are two terms where dots are of bytes; of queries one is enough for codes of up to 5 bits. Rotary parts, a ninth of
  * a latent's keys, are counted as if their scheme were the latent's. */
 size_t multiply_lines(const multiply_loops *loops, const kvt_layout *layout, uint32_t group, size_t tokens, bool *is_floats)

@@ -2,7 +2,7 @@
 #ifndef KVT_PLANES_H
 #define KVT_PLANES_H
 
-#include "kernels/scheme.h"
+#include "kernels/lanes.h"
 
 /* The bits of `mask` (a byte, where they come to lie) moved from bit `from` to bit `to` in every byte. Both are constants. The count that is not used
  * has to be one that the shift accepts. */
@@ -69,28 +69,29 @@ KVT_LANES void planes_store(uint32_t bits, uint8_t *codes, uint32_t groups, uint
     }
 }
 
-/* 16 bytes of each of four groups from g on, n of which exist (the last is repeated): quarter `quarter` of 8-bit line i. */
-KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, uint32_t n, uint32_t i, uint32_t quarter)
+/* 16 bytes of each of four groups, g and those `next` behind it (0 where there is none: g once more): quarter `quarter` of 8-bit line i. */
+KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, const size_t next[3], uint32_t i,
+                                     uint32_t quarter)
 {
-    const uint32_t b = n > 1 ? 1 : 0, c = n > 2 ? 2 : b, d = n > 3 ? 3 : c;
+    const size_t b = next[0], c = next[1], d = next[2];
     const uint8_t *lower = codes + (size_t)quarter * 16, *upper = lower + (size_t)groups * 32 * lower_bits(bits);
     u8x64 code;
     if (bits >= 4) {
         const uint8_t *p = lower + (size_t)g * 128 + (size_t)(i / 2) * 64;
-        const u8x64 two = u8x64_load_quarters(p, p + (size_t)b * 128, p + (size_t)c * 128, p + (size_t)d * 128);
+        const u8x64 two = u8x64_load_quarters(p, p + b * 128, p + c * 128, p + d * 128);
         code = i % 2 ? u8x64_high_nibbles(two) : u8x64_low_nibbles(two);
     } else {
         const uint8_t *p = lower + (size_t)g * 64;
-        const u8x64 four = u8x64_load_quarters(p, p + (size_t)b * 64, p + (size_t)c * 64, p + (size_t)d * 64);
+        const u8x64 four = u8x64_load_quarters(p, p + b * 64, p + c * 64, p + d * 64);
         code = PAIRS_SPLIT(four, i, 0);
     }
     if (bits == 6) {
         const uint8_t *p = upper + (size_t)g * 64;
-        const u8x64 four = u8x64_load_quarters(p, p + (size_t)b * 64, p + (size_t)c * 64, p + (size_t)d * 64);
+        const u8x64 four = u8x64_load_quarters(p, p + b * 64, p + c * 64, p + d * 64);
         code = u8x64_or(code, PAIRS_SPLIT(four, i, 4));
     }
     if (bits == 5 || bits == 3) { /* g is even, and odd groups have the upper nibbles of a line */
-        const uint8_t *p = upper + (size_t)(g / 2) * 64, *second = p + (c >= 2 ? 64 : 0);
+        const uint8_t *p = upper + (size_t)(g / 2) * 64, *second = p + c / 2 * 64;
         const u8x64 eight = u8x64_load_quarters(p, p, second, second), is_odd = u8x64_load_quarters(kvt_zeros, kvt_ones, kvt_zeros, kvt_ones);
         const u8x64 four = u8x64_or(u8x64_andnot(eight, is_odd), u8x64_and(u8x64_high_nibbles(eight), is_odd));
         code = u8x64_or(code, bits == 5 ? BITS_SPLIT(four, i, 4) : BITS_SPLIT(four, i, 2));

@@ -3,8 +3,8 @@
 #ifndef KVT_ROWS_H
 #define KVT_ROWS_H
 
+#include "kernels/lanes.h"
 #include "kernels/row_codec.h"
-#include "kernels/scheme.h"
 
 #define KVT_ROWS static inline __attribute__((always_inline, unused))
 

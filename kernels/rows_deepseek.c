@@ -87,8 +87,8 @@ static void join_v4(uint8_t *row, const uint8_t *codes, const uint8_t *scales, u
     memcpy(row + blocks * V4_BLOCK, scales, blocks);
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(deepseek, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(deepseek, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_deepseek)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_deepseek)[] = {
     { .format = KVT_ROW_deepseek_fp8, .encode = encode_fp8, .decode = decode_fp8, .split = split_fp8, .join = join_fp8 },
     { .format = KVT_ROW_deepseek_v4, .encode = encode_v4, .decode = decode_v4, .split = split_v4, .join = join_v4 },
     { .format = KVT_ROW_NONE },

@@ -361,8 +361,8 @@ static void decode_nvfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_r
     }
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(ggml, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(ggml, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_ggml)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_ggml)[] = {
     { .format = KVT_ROW_ggml_q8_0, .encode = encode_q8_0, .decode = decode_q8_0, .split = split_q8_0, .join = join_q8_0 },
     { .format = KVT_ROW_ggml_q4_0, .encode = encode_q4_0, .decode = decode_q4_0, .split = split_q4_0, .join = join_q4_0 },
     { .format = KVT_ROW_ggml_q4_1, .encode = encode_q4_1, .decode = decode_q4_1 },

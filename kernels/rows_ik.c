@@ -75,8 +75,8 @@ static void decode_q8_kv(float *x, const uint8_t *row, uint32_t dim, const kvt_r
         fill_nan(x, dim);
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(ik, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(ik, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_ik)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_ik)[] = {
     { .format = KVT_ROW_ik_q6_0, .encode = encode_q6_0, .decode = decode_q6_0 },
     { .format = KVT_ROW_ik_q8_kv, .encode = encode_q8_kv, .decode = decode_q8_kv },
     { .format = KVT_ROW_NONE },

@@ -103,8 +103,8 @@ static void decode_nvfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_r
     }
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(ocp, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(ocp, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_ocp)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_ocp)[] = {
     { .format = KVT_ROW_mxfp8_e4m3, .encode = encode_mxfp8, .decode = decode_mxfp8, .split = split_mxfp8, .join = join_mxfp8 },
     { .format = KVT_ROW_mxfp4, .encode = encode_mxfp4, .decode = decode_mxfp4 },
     { .format = KVT_ROW_nvfp4, .encode = encode_nvfp4, .decode = decode_nvfp4 },

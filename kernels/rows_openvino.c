@@ -68,8 +68,8 @@ static void decode_u4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_
     decode_affine(x, row, code, dim);
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(openvino, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(openvino, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_openvino)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_openvino)[] = {
     { .format = KVT_ROW_openvino_u8, .encode = encode_u8, .decode = decode_u8 },
     { .format = KVT_ROW_openvino_u4, .encode = encode_u4, .decode = decode_u4 },
     { .format = KVT_ROW_NONE },

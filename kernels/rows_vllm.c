@@ -93,8 +93,8 @@ static void decode_int4(float *x, const uint8_t *row, uint32_t dim, const kvt_ro
         fill_nan(x, dim);
 }
 
-extern const kvt_row_codec KVT_ROW_CODECS(vllm, KVT_TIER)[];
-const kvt_row_codec KVT_ROW_CODECS(vllm, KVT_TIER)[] = {
+extern const kvt_row_codec KVT_EXPORT(row_codecs_vllm)[];
+const kvt_row_codec KVT_EXPORT(row_codecs_vllm)[] = {
     { .format = KVT_ROW_vllm_int8, .encode = encode_int8, .decode = decode_int8 },
     { .format = KVT_ROW_vllm_fp8, .encode = encode_fp8, .decode = decode_fp8, .split = split_fp8, .join = join_fp8 },
     { .format = KVT_ROW_vllm_int4, .encode = encode_int4, .decode = decode_int4 },

@@ -44,7 +44,7 @@ static const struct {
     const char *name;
     unsigned id;
 } rows[] = {
-#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id },
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) { #name, id },
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 };

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define KVT_TIER_ROW(name, id, folder, flags, needs) extern const vec_word vec_words_##name[];
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) extern const vec_word vec_words_##name[];
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 
@@ -13,7 +13,7 @@ static const struct tier_words {
     unsigned id;
     const vec_word *words;
 } tiers[] = {
-#define KVT_TIER_ROW(name, id, folder, flags, needs) { #name, id, vec_words_##name },
+#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) { #name, id, vec_words_##name },
 #include "arch/isa.def"
 #undef KVT_TIER_ROW
 };

@@ -249,7 +249,7 @@ typedef struct part {
     const kvt_layout *layout;
     size_t segment;
     const kvt_side_layout *values;
-    const kvt_kernels *k, *v, *rope;
+    const kvt_tier_kernels *tier;
     size_t token; /* the first */
     uint32_t at;  /* where that is in the span */
     uint32_t n;
@@ -279,10 +279,7 @@ static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
     const kvt_layout *layout = segment->layout;
     const kvt_tier_kernels *tier = kvt_serving_tier(layout->spec.tiers)->kernels;
     part made = { .layout = layout, .segment = i, .token = token, .at = at, .values = kvt_layout_side(layout, values_of(layout)) };
-    made.k = tier->schemes[kvt_scheme_rows[layout->k.scheme]];
-    made.v = tier->schemes[kvt_scheme_rows[made.values->scheme]];
-    if (layout->rope.dim)
-        made.rope = tier->schemes[kvt_scheme_rows[layout->rope.scheme]];
+    made.tier = tier;
     for (; token < end; token += KVT_PAGE_TOKENS) {
         /* While values are added up the keys of the next span are fetched; after the last one nothing is. */
         const size_t later = token + KVT_SPAN_TOKENS;
@@ -298,16 +295,17 @@ static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
 }
 
 /* Logits of a page's first n_tiles tiles, of one side. What is `ahead` is wanted next. */
-static void score_page(const call *c, const query_side *queries, const kvt_kernels *kernels, const uint8_t *page, const kvt_side_layout *side,
+static void score_page(const call *c, const query_side *queries, const kvt_tier_kernels *tier, const uint8_t *page, const kvt_side_layout *side,
                        const kvt_tile_spec *tile, uint32_t n_tiles, float *logits, kvt_ahead ahead)
 {
-    kernels->score(page + side->codes_offset, page + side->scales_offset, tile, &queries->prepared, n_tiles, logits, ahead);
+    tier->loops[tile->scheme->loop]->score(kvt_scales_of(tier, tile), page + side->codes_offset, page + side->scales_offset, tile, &queries->prepared,
+                                           n_tiles, logits, ahead);
     if (!side->centre_bytes)
         return;
     float mu[KVT_MAX_DIM];
-    c->tier->stage->load_centre(mu, page + side->centre_offset, queries->dim);
+    c->tier->rows->load_centre(mu, page + side->centre_offset, queries->dim);
     for (uint32_t r = 0; r < c->rows; r++)
-        c->tier->attend->add_offset(logits + (size_t)r * KVT_SPAN_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
+        c->tier->softmax->add_offset(logits + (size_t)r * KVT_SPAN_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
 }
 
 /* Logits of all rows; of the last page `last` tokens may be seen. While keys are scored, what else is read of their page is fetched. */
@@ -316,22 +314,23 @@ static void score_part(call *c, const part *of, uint32_t last)
     const kvt_layout *layout = of->layout;
     const kvt_tile_spec tile = kvt_tile_spec_of(&layout->k, &layout->spec.k_options);
     const kvt_tile_spec rope_tile = kvt_tile_spec_of(&layout->rope, &layout->spec.rope_options);
-    if (c->prepared_for != of->segment && of->k->prepare)
-        of->k->prepare(&c->k.prepared, &tile);
-    if (c->prepared_for != of->segment && of->rope && of->rope->prepare)
-        of->rope->prepare(&c->rope.prepared, &rope_tile);
+    const kvt_loops *k = of->tier->loops[tile.scheme->loop], *rope = layout->rope.dim ? of->tier->loops[rope_tile.scheme->loop] : NULL;
+    if (c->prepared_for != of->segment && k->prepare)
+        k->prepare(&c->k.prepared, &tile);
+    if (c->prepared_for != of->segment && rope && rope->prepare)
+        rope->prepare(&c->rope.prepared, &rope_tile);
     c->prepared_for = of->segment;
     const size_t next = layout->v.dim ? layout->v.codes_offset : layout->rope.codes_offset;
     for (uint32_t i = 0; i < of->n; i++) {
         const uint8_t *page = of->pages[i];
         float *logits = c->logits + of->at + i * KVT_PAGE_TOKENS;
         const uint32_t tokens = i + 1 < of->n ? KVT_PAGE_TOKENS : last, tiles = (tokens + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS;
-        score_page(c, &c->k, of->k, page, &layout->k, &tile, tiles, logits, page + next);
-        if (!of->rope)
+        score_page(c, &c->k, of->tier, page, &layout->k, &tile, tiles, logits, page + next);
+        if (!rope)
             continue;
         float *rope_logits = c->rope_logits + of->at + i * KVT_PAGE_TOKENS;
-        score_page(c, &c->rope, of->rope, page, &layout->rope, &rope_tile, tiles, rope_logits, page);
-        c->tier->attend->add_logits(logits, rope_logits, c->rows, tiles);
+        score_page(c, &c->rope, of->tier, page, &layout->rope, &rope_tile, tiles, rope_logits, page);
+        c->tier->softmax->add_logits(logits, rope_logits, c->rows, tiles);
     }
 }
 
@@ -358,13 +357,13 @@ static void weigh_rows(const call *c, const part *of, uint32_t row, uint32_t n, 
         w.scales[i] = of->pages[i] + side->scales_offset;
         w.ahead[i] = of->ahead[i];
     }
-    of->v->value[order](&tile, &w);
+    of->tier->loops[tile.scheme->loop]->value[order](kvt_scales_of(of->tier, &tile), &tile, &w);
     for (uint32_t i = 0; side->centre_bytes && i < of->n; i++) {
         float mu[KVT_MAX_DIM];
-        c->tier->stage->load_centre(mu, of->pages[i] + side->centre_offset, c->v_dim);
+        c->tier->rows->load_centre(mu, of->pages[i] + side->centre_offset, c->v_dim);
         for (uint32_t r = 0; r < n; r++)
-            c->tier->attend->add_centre(w.sums + r * stride, w.weights + (size_t)r * KVT_SPAN_TOKENS + i * KVT_PAGE_TOKENS, w.factors[r], mu,
-                                        c->v_dim);
+            c->tier->softmax->add_centre(w.sums + r * stride, w.weights + (size_t)r * KVT_SPAN_TOKENS + i * KVT_PAGE_TOKENS, w.factors[r], mu,
+                                         c->v_dim);
     }
 }
 
@@ -411,9 +410,9 @@ static void soften_rows(const call *c, range span, size_t begin, bool wants_word
         const range of_it = common(seen_by(&c->a, i), span);
         const size_t row = (size_t)i * group;
         if (!is_empty(of_it))
-            c->tier->attend->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
-                                    c->a.soft_cap, c->sums + row * stride, stride, c->v_dim,
-                                    wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL, c->factors + row);
+            c->tier->softmax->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
+                                     c->a.soft_cap, c->sums + row * stride, stride, c->v_dim,
+                                     wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL, c->factors + row);
     }
 }
 
@@ -425,7 +424,7 @@ static void attend_span(call *c, range span, size_t begin)
     for (size_t token = span.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; token < span.end; n++) {
         parts[n] = part_of(c, token, span.end, (uint32_t)(token - begin));
         token += parts[n].n * KVT_PAGE_TOKENS;
-        wants_words |= parts[n].v->value_takes_words != 0;
+        wants_words |= kvt_is_integer(&kvt_scheme_codes[kvt_scheme_rows[parts[n].values->scheme]]);
         score_part(c, &parts[n], token > span.end ? KVT_PAGE_TOKENS - (uint32_t)(token - span.end) : KVT_PAGE_TOKENS);
     }
     soften_rows(c, span, begin, wants_words);
@@ -444,7 +443,7 @@ static void attend_chunk(call *c, size_t chunk)
             attend_span(c, span, at);
     }
     for (uint32_t r = 0; r < c->rows; r++)
-        c->tier->attend->close_partial(c->sums + r * stride, c->v_dim);
+        c->tier->softmax->close_partial(c->sums + r * stride, c->v_dim);
 }
 
 /* ---- rows ---- */
@@ -477,9 +476,9 @@ static void load_query_side(const call *c, const query_side *to, kvt_side side, 
     const kvt_layout *layout = a->segments[0].layout;
     const uint8_t *queries = (const uint8_t *)a->queries + from * kvt_dtype_bytes(a->query_dtype);
     for (uint32_t i = 0; i < a->query_tokens; i++)
-        c->tier->stage->prepare(to->x + (size_t)i * a->group * to->dim, queries + (ptrdiff_t)i * a->query_token_stride, a->query_head_stride,
-                                a->query_dtype, a->group, kvt_layout_side(layout, side)->dim, kvt_options_of(layout, side)->rotation, NULL);
-    c->tier->attend->scale_queries(to->x, c->rows, to->dim, a->scale);
+        c->tier->rows->prepare(to->x + (size_t)i * a->group * to->dim, queries + (ptrdiff_t)i * a->query_token_stride, a->query_head_stride,
+                               a->query_dtype, a->group, kvt_layout_side(layout, side)->dim, kvt_options_of(layout, side)->rotation, NULL);
+    c->tier->softmax->scale_queries(to->x, c->rows, to->dim, a->scale);
 }
 
 static void load_queries(const call *c)
@@ -496,9 +495,9 @@ static void store_results(const call *c)
     const kvt_side values = values_of(layout);
     for (uint32_t r = 0; r < c->rows; r++) {
         float *row = c->merged + r * KVT_SUMS(c->v_dim);
-        c->tier->attend->finish(row, c->v_dim, a->sinks ? a->sinks + r % a->group : NULL);
+        c->tier->softmax->finish(row, c->v_dim, a->sinks ? a->sinks + r % a->group : NULL);
         uint8_t *to = (uint8_t *)a->out + (ptrdiff_t)(r / a->group) * a->out_token_stride + (ptrdiff_t)(r % a->group) * a->out_head_stride;
-        c->tier->stage->restore(row, to, 0, a->out_dtype, 1, kvt_layout_side(layout, values)->dim, kvt_options_of(layout, values)->rotation, NULL);
+        c->tier->rows->restore(row, to, 0, a->out_dtype, 1, kvt_layout_side(layout, values)->dim, kvt_options_of(layout, values)->rotation, NULL);
     }
 }
 
@@ -511,7 +510,7 @@ static void merge_chunk(const call *c, const float *partials)
 {
     for (uint32_t r = 0; r < c->rows; r++) {
         const size_t at = r * KVT_SUMS(c->v_dim);
-        c->tier->attend->merge(c->merged + at, partials + at, c->v_dim);
+        c->tier->softmax->merge(c->merged + at, partials + at, c->v_dim);
     }
 }
 

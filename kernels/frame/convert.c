@@ -71,7 +71,7 @@ size_t kvt_row_format_bytes(kvt_row_format format, uint32_t dim)
 
 typedef struct coder {
     const kvt_row_codec *codec;
-    const kvt_stage *stage; /* for number formats of rows */
+    const kvt_rows *rows; /* for number formats of rows */
     kvt_row_params params;
     uint32_t tiers; /* runnable */
 } coder;
@@ -105,7 +105,7 @@ static kvt_status check_options(const kvt_row_options *options, kvt_row_format f
 static void choose_codec(coder *c, kvt_row_format format)
 {
     const kvt_tier_kernels *kernels = kvt_serving_tier(c->tiers)->kernels;
-    c->stage = kernels->stage;
+    c->rows = kernels->rows;
     for (const kvt_row_codec *const *family = kernels->row_families; *family; family++)
         for (const kvt_row_codec *codec = *family; codec->format != KVT_ROW_NONE; codec++)
             if (codec->format == format)
@@ -146,7 +146,7 @@ kvt_status kvt_rows_encode(kvt_row_format format, uint32_t dim, size_t n_rows, c
     uint8_t *to = encoded;
     float x[KVT_MAX_DIM] = { 0 };
     for (size_t i = 0; i < n_rows; i++) {
-        c.stage->prepare(x, from + (ptrdiff_t)i * row_stride, row_stride, dtype, 1, dim, KVT_ROTATION_NONE, NULL);
+        c.rows->prepare(x, from + (ptrdiff_t)i * row_stride, row_stride, dtype, 1, dim, KVT_ROTATION_NONE, NULL);
         c.codec->encode(to + (ptrdiff_t)i * encoded_stride, x, dim, &c.params);
     }
     return KVT_OK;
@@ -164,7 +164,7 @@ kvt_status kvt_rows_decode(kvt_row_format format, uint32_t dim, size_t n_rows, c
     float x[KVT_MAX_DIM] = { 0 };
     for (size_t i = 0; i < n_rows; i++) {
         c.codec->decode(x, from + (ptrdiff_t)i * encoded_stride, dim, &c.params);
-        c.stage->restore(x, to + (ptrdiff_t)i * row_stride, row_stride, dtype, 1, dim, KVT_ROTATION_NONE, NULL);
+        c.rows->restore(x, to + (ptrdiff_t)i * row_stride, row_stride, dtype, 1, dim, KVT_ROTATION_NONE, NULL);
     }
     return KVT_OK;
 }
@@ -245,11 +245,16 @@ typedef struct encoded_rows {
     uint32_t dim;
 } encoded_rows;
 
+static const kvt_scheme_code *scheme_of(const kvt_transfer *t)
+{
+    return &kvt_scheme_codes[kvt_scheme_rows[t->side->scheme]];
+}
+
 static void copy_in(const kvt_transfer *t, const encoded_rows *e, const grid *g, const kvt_tile *at, size_t first, tile_codes *tile)
 {
     uint8_t gathered[KVT_MAX_GATHERED];
     if (at->count < KVT_TILE_TOKENS)
-        t->kernels->read_codes[t->order](at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
+        kvt_tile_read_codes(t->tier, t->order, scheme_of(t), at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
         e->c->codec->split(codes, tile->scales, e->row(e->of, first + i, gathered), e->dim);
@@ -257,7 +262,7 @@ static void copy_in(const kvt_transfer *t, const encoded_rows *e, const grid *g,
         for (uint32_t b = 0; b < t->side->blocks; b++)
             memcpy(scale_at(at, g, b, at->first + i), tile->scales + (size_t)b * g->scale_bytes, g->scale_bytes);
     }
-    t->kernels->write_codes[t->order](at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
+    kvt_tile_write_codes(t->tier, t->order, scheme_of(t), at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
 }
 
 static void copy_all_in(const kvt_transfer *t, const encoded_rows *e, const grid *g, size_t first_token, size_t n_tokens)
@@ -273,7 +278,7 @@ static void copy_all_in(const kvt_transfer *t, const encoded_rows *e, const grid
 static void copy_out(const kvt_transfer *t, const coder *c, const grid *g, const kvt_tile *at, uint8_t *rows, ptrdiff_t row_stride, tile_codes *tile)
 {
     const uint32_t dim = t->side->dim, in_groups = (dim + KVT_ROW_GROUP - 1) / KVT_ROW_GROUP * KVT_ROW_GROUP;
-    t->kernels->read_codes[t->order](at->codes, dim, tile->codes[0], KVT_MAX_DIM);
+    kvt_tile_read_codes(t->tier, t->order, scheme_of(t), at->codes, dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
         memset(codes + dim, g->zero_code, in_groups - dim);

@@ -3,7 +3,7 @@
 #define KVT_FRAME_H
 
 #include "arch/dispatch.h"
-#include "kernels/kernels.h"
+#include "kernels/tile.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -90,16 +90,21 @@ static inline kvt_status kvt_take_sized(void *to, const void *from, size_t first
 /* What kernels have to know of a side that kvt_layout_init has accepted. */
 static inline kvt_tile_spec kvt_tile_spec_of(const kvt_side_layout *side, const kvt_side_options *options)
 {
-    const bool is_row = options->fp8_block == 0, is_tensor = options->fp8_block == KVT_BLOCK_TENSOR;
-    return (kvt_tile_spec){
+    const kvt_scheme_code *scheme = &kvt_scheme_codes[kvt_scheme_rows[side->scheme]];
+    kvt_tile_spec spec = {
+        .scheme = scheme,
         .dim = side->padded_dim,
         .effort = options->effort,
-        .block_groups = is_row || is_tensor ? KVT_MAX_DIM / KVT_GROUP_CHANNELS : options->fp8_block / KVT_GROUP_CHANNELS,
-        .scale_bytes = is_tensor                                  ? 0
-                       : options->fp8_scale == KVT_FP8_SCALE_E8M0 ? 1
-                                                                  : KVT_SCALE_fp8,
-        .tensor_scale = options->fp8_tensor_scale,
+        .block_groups = scheme->block_groups,
+        .scale_bytes = scheme->scale_bytes,
     };
+    if (scheme->is_fp8) {
+        const bool is_row = options->fp8_block == 0, is_tensor = options->fp8_block == KVT_BLOCK_TENSOR;
+        spec.block_groups = is_row || is_tensor ? KVT_MAX_GROUPS : options->fp8_block / KVT_GROUP_CHANNELS;
+        spec.scale_bytes = is_tensor ? 0 : options->fp8_scale == KVT_FP8_SCALE_E8M0 ? 1 : KVT_SCALE_fp8;
+        spec.tensor_scale = options->fp8_tensor_scale;
+    }
+    return spec;
 }
 
 #endif

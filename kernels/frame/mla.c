@@ -7,7 +7,7 @@
 
 /* Both sides of a latent layout. */
 typedef struct latent_call {
-    const kvt_mla_kernels *kernels;
+    const kvt_mla *kernels;
     kvt_transfer latent, rope;
 } latent_call;
 
@@ -215,7 +215,7 @@ static void expand_side(const latent_call *c, const kvt_mla_expansion *e, const 
                            padded = (some + KVT_GROUP_CHANNELS - 1) / KVT_GROUP_CHANNELS * KVT_GROUP_CHANNELS;
             const kvt_matrix w = rows_from(&of_head, first);
             c->kernels->project(made, padded, latents, n, &w, some, c->latent.side->dim);
-            c->latent.tier->stage->restore(made, to + (ptrdiff_t)h * head_stride + first * element, token_stride, e->dtype, n, some, 0, NULL);
+            c->latent.tier->rows->restore(made, to + (ptrdiff_t)h * head_stride + first * element, token_stride, e->dtype, n, some, 0, NULL);
         }
     }
 }
@@ -230,7 +230,7 @@ static void expand_rope(const latent_call *c, const kvt_mla_expansion *e, size_t
         const uint32_t count = kvt_piece_of(&c->rope, token + done, n - done);
         uint8_t *rows = to + (ptrdiff_t)done * e->k_token_stride;
         kvt_read_piece(&c->rope, token + done, count, buffer);
-        c->rope.tier->stage->restore(buffer, rows, e->k_token_stride, e->dtype, count, dim, 0, NULL);
+        c->rope.tier->rows->restore(buffer, rows, e->k_token_stride, e->dtype, count, dim, 0, NULL);
         for (uint32_t i = 0; i < count; i++)
             for (uint32_t h = 1; h < e->heads; h++)
                 memcpy(rows + (ptrdiff_t)i * e->k_token_stride + (ptrdiff_t)h * e->k_head_stride, rows + (ptrdiff_t)i * e->k_token_stride,

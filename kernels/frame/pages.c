@@ -19,14 +19,15 @@ typedef struct transfer {
     kvt_tile_spec tile;
     kvt_dtype dtype;      /* of the rows */
     size_t element_bytes; /* of one of them */
-    bool is_staged;       /* rows pass through the tier's stage */
+    bool is_staged;       /* rows pass through the tier's kvt_rows */
     bool is_padded;       /* or through a buffer, because kernels work on whole groups of channels */
 } transfer;
 
 /* A checked call that gives or takes rows of that number format. */
 static inline transfer transfer_of(const kvt_transfer *at, kvt_dtype dtype)
 {
-    const bool is_staged = at->options->rotation || at->options->centring || (at->kernels->f32_only && dtype != KVT_F32);
+    const bool is_staged =
+        at->options->rotation || at->options->centring || (kvt_scheme_codes[kvt_scheme_rows[at->side->scheme]].is_searched && dtype != KVT_F32);
     return (transfer){
         .at = *at,
         .tile = kvt_tile_spec_of(at->side, at->options),
@@ -70,7 +71,7 @@ static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_
 {
     if (!t->at.side->centre_bytes)
         return NULL;
-    t->at.tier->stage->load_centre(mu, kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
+    t->at.tier->rows->load_centre(mu, kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
     return mu;
 }
 
@@ -80,8 +81,8 @@ static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_
 static void read_staged(const transfer *t, size_t token, uint32_t n, float *buffer)
 {
     const kvt_tile at = kvt_tile_of(&t->at, token, n);
-    t->at.kernels->read[t->at.order](at.codes, at.scales, &t->tile, (uint8_t *)buffer, (ptrdiff_t)(t->tile.dim * sizeof *buffer), KVT_F32, at.first,
-                                     n);
+    kvt_tile_read(t->at.tier, t->at.order, &t->tile, at.codes, at.scales, (uint8_t *)buffer, (ptrdiff_t)(t->tile.dim * sizeof *buffer), KVT_F32,
+                  at.first, n);
 }
 
 /* Writes the centre of page p, whose first token comes next, from what is stored. `buffer` is for use in between. */
@@ -100,13 +101,13 @@ static void renew_centre(const transfer *t, size_t p, float *buffer)
     for (size_t token = (p - 1) * KVT_PAGE_TOKENS; token < p * KVT_PAGE_TOKENS;) {
         const uint32_t n = kvt_piece_of(&t->at, token, KVT_PAGE_TOKENS);
         read_staged(t, token, n, buffer);
-        t->at.tier->stage->add(sum, buffer, n, t->tile.dim);
+        t->at.tier->rows->add(sum, buffer, n, t->tile.dim);
         token += n;
     }
     centre_of(t, (p - 1) * KVT_PAGE_TOKENS, buffer);
     for (uint32_t c = 0; c < t->tile.dim; c++)
         buffer[c] += sum[c] * (1.0f / KVT_PAGE_TOKENS);
-    t->at.tier->stage->store_centre(centre, buffer, t->tile.dim);
+    t->at.tier->rows->store_centre(centre, buffer, t->tile.dim);
 }
 
 static void renew_centre_if_due(const transfer *t, size_t token, float *buffer)
@@ -122,8 +123,8 @@ static void buffer_rows(const transfer *t, size_t token, uint32_t n, const uint8
 {
     if (t->is_staged) {
         float mu[KVT_MAX_DIM];
-        t->at.tier->stage->prepare((float *)(void *)buffer, from, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation,
-                                   centre_of(t, token, mu));
+        t->at.tier->rows->prepare((float *)(void *)buffer, from, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation,
+                                  centre_of(t, token, mu));
         return;
     }
     const size_t bytes = t->at.side->dim * t->element_bytes, padding = buffered_bytes(t) - bytes;
@@ -140,13 +141,13 @@ static void write_rows(const transfer *t, size_t token, uint32_t n, const uint8_
 {
     const kvt_tile at = kvt_tile_of(&t->at, token, n);
     if (n == KVT_TILE_TOKENS) {
-        t->at.kernels->write[t->at.order](at.codes, at.scales, &t->tile, rows, row_stride, dtype);
+        kvt_tile_write(t->at.tier, t->at.order, &t->tile, at.codes, at.scales, rows, row_stride, dtype);
         return;
     }
     kvt_place places[KVT_TILE_TOKENS];
     for (uint32_t i = 0; i < n; i++)
         places[i] = (kvt_place){ .row = rows + (ptrdiff_t)i * row_stride, .codes = at.codes, .scales = at.scales, .token = at.first + i };
-    t->at.kernels->write_rows[t->at.order](places, n, &t->tile, dtype);
+    kvt_tile_write_tokens(t->at.tier, t->at.order, &t->tile, places, n, dtype);
 }
 
 /* A piece. The buffer may be where its rows are (buffer_rows). */
@@ -163,21 +164,21 @@ static void write_piece(const transfer *t, size_t token, uint32_t n, const uint8
 /* The centre of n tokens, at most a page and from its first on, that are the call's from `first` on: rotating their mean is rotating each of them. */
 static void store_own_centre(const kvt_transfer *at, size_t token, size_t first, uint32_t n, kvt_make_rows *make, const void *of, float *buffer)
 {
-    const kvt_stage *stage = at->tier->stage;
+    const kvt_rows *kernels = at->tier->rows;
     const uint32_t dim = at->side->dim, padded = at->side->padded_dim;
     float mean[KVT_MAX_DIM] = { 0 };
     for (uint32_t i = 0; i < n;) {
         const uint32_t count = kvt_piece_of(at, token + i, n - i);
         const kvt_matrix rows = make(of, first + i, count, buffer);
-        stage->prepare(buffer, rows.numbers, rows.row_stride, rows.dtype, count, dim, KVT_ROTATION_NONE, NULL);
-        stage->add(mean, buffer, count, padded);
+        kernels->prepare(buffer, rows.numbers, rows.row_stride, rows.dtype, count, dim, KVT_ROTATION_NONE, NULL);
+        kernels->add(mean, buffer, count, padded);
         i += count;
     }
     const float part = 1.0f / (float)n;
     for (uint32_t c = 0; c < padded; c++)
         mean[c] *= part;
-    stage->prepare(buffer, (const uint8_t *)mean, 0, KVT_F32, 1, dim, at->options->rotation, NULL);
-    stage->store_centre(kvt_page_at(at->pages, token / KVT_PAGE_TOKENS) + at->side->centre_offset, buffer, padded);
+    kernels->prepare(buffer, (const uint8_t *)mean, 0, KVT_F32, 1, dim, at->options->rotation, NULL);
+    kernels->store_centre(kvt_page_at(at->pages, token / KVT_PAGE_TOKENS) + at->side->centre_offset, buffer, padded);
 }
 
 void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *of)
@@ -241,7 +242,7 @@ static void append_rows(const transfer *t, const kvt_pages *pages, uint32_t head
         const kvt_tile at = kvt_tile_in(kvt_page_at(pages + h, token / KVT_PAGE_TOKENS), &t->at, token, 1);
         places[h] = (kvt_place){ .row = rows + (ptrdiff_t)h * head_stride, .codes = at.codes, .scales = at.scales, .token = at.first };
     }
-    t->at.kernels->write_rows[t->at.order](places, heads, &t->tile, dtype);
+    kvt_tile_write_tokens(t->at.tier, t->at.order, &t->tile, places, heads, dtype);
 }
 
 /* Of as many as a buffer has room for. */
@@ -311,14 +312,14 @@ static void read_piece(const transfer *t, size_t token, uint32_t n, uint8_t *row
     if (t->is_staged) {
         float mu[KVT_MAX_DIM];
         read_staged(t, token, n, buffer);
-        t->at.tier->stage->restore(buffer, rows, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation, centre_of(t, token, mu));
+        t->at.tier->rows->restore(buffer, rows, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation, centre_of(t, token, mu));
         return;
     }
     const kvt_tile at = kvt_tile_of(&t->at, token, n);
     const bool is_there = is_direct(t) || rows == (uint8_t *)buffer;
     uint8_t *decoded = is_there ? rows : (uint8_t *)buffer;
     const ptrdiff_t stride = is_there ? row_stride : (ptrdiff_t)buffered_bytes(t);
-    t->at.kernels->read[t->at.order](at.codes, at.scales, &t->tile, decoded, stride, t->dtype, at.first, n);
+    kvt_tile_read(t->at.tier, t->at.order, &t->tile, at.codes, at.scales, decoded, stride, t->dtype, at.first, n);
     for (uint32_t i = 0; !is_there && i < n; i++)
         memcpy(rows + (ptrdiff_t)i * row_stride, decoded + (ptrdiff_t)i * stride, t->at.side->dim * t->element_bytes);
 }

@@ -12,9 +12,8 @@ typedef struct kvt_transfer {
     size_t page_bytes;
     const kvt_side_options *options;
     const kvt_pages *pages;
-    kvt_side order;             /* of its lines: KVT_V's, or KVT_K's, which a rotary part has too */
-    uint32_t tiers;             /* of the layout */
-    const kvt_kernels *kernels; /* of the side's scheme, on the tier that serves */
+    kvt_side order; /* of its lines: KVT_V's, or KVT_K's, which a rotary part has too */
+    uint32_t tiers; /* of the layout */
     const kvt_tier_kernels *tier;
 } kvt_transfer;
 
@@ -34,7 +33,6 @@ static inline kvt_status kvt_transfer_begin(kvt_transfer *t, const kvt_layout *l
     t->order = side == KVT_V ? KVT_V : KVT_K;
     t->tiers = layout->spec.tiers;
     t->tier = kvt_serving_tier(t->tiers)->kernels;
-    t->kernels = t->tier->schemes[kvt_scheme_rows[t->side->scheme]];
     return KVT_OK;
 }
 

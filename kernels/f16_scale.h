@@ -1,13 +1,19 @@
 /* The f16 scale that ggml's block formats share: d, unless f16 cannot hold it. docs/formats.md, q8_0, step 3. */
-#ifndef KVT_GGML_SCALE_H
-#define KVT_GGML_SCALE_H
+#ifndef KVT_F16_SCALE_H
+#define KVT_F16_SCALE_H
 
-#include "kernels/scheme.h"
+#include "kernels/code.h"
+
+KVT_LANES uint32_t least_f16_scale(const kvt_tile_spec *spec)
+{
+    (void)spec;
+    return 0x05000000; /* 2^-117 */
+}
 
 /* d of 16 blocks, possibly negative, infinite or NaN. */
-KVT_LANES block_scale ggml_scale(f32x16 d)
+KVT_LANES block_scale f16_scale(f32x16 d)
 {
-    const i32x16 bits = i32x16_and(i32x16_from_f32_bits(d), i32x16_set1(0x7fffffff));
+    const i32x16 bits = magnitude_bits(d);
     const mask16 is_zero = i32x16_gt(i32x16_set1(0x33000001), bits);            /* |d| <= 2^-25 */
     const mask16 is_unrepresentable = i32x16_gt(bits, i32x16_set1(0x477fefff)); /* |d| >= 65520 */
     const i32x16 zero = i32x16_set1(0);

@@ -1,14 +1,10 @@
-/* Attention between logits and sums: what does not depend on schemes. Compiled once per tier. docs/formats.md, section 9. */
-#include "kernels/scheme.h"
+/* Attention between logits and sums: what does not depend on schemes. docs/formats.md, section 9. */
+#include "kernels/lanes.h"
 #include "vec_exp.h"
-
-enum { PAGE_TILES = KVT_PAGE_TOKENS / KVT_TILE_TOKENS };
 
 /* Logits that are so far below the largest count for nothing: e^-26 of 2^15.5 is nothing to weights of 16 bits, nor to floats; and no product with
  * what is left is subnormal. */
 #define FARTHEST -26.0f
-
-static const uint32_t lane_numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
 KVT_LANES float largest_lane(f32x16 x)
 {
@@ -38,11 +34,8 @@ static float weight_of_one(float x)
 
 static void scale_queries(float *x, uint32_t n, uint32_t dim, float scale)
 {
-    const i32x16 least = i32x16_set1(0x2c800000), zero = i32x16_set1(0); /* KVT_LEAST */
-    for (size_t i = 0; i < (size_t)n * dim; i += 16) {
-        const f32x16 y = f32x16_mul(f32x16_load(x + i), f32x16_set1(scale));
-        f32x16_store(x + i, f32x16_from_bits(i32x16_select(i32x16_gt(least, magnitude_bits(y)), zero, i32x16_from_f32_bits(y))));
-    }
+    for (size_t i = 0; i < (size_t)n * dim; i += 16)
+        f32x16_store(x + i, without_least(f32x16_mul(f32x16_load(x + i), f32x16_set1(scale))));
 }
 
 /* logits[0..63] += x . mu */
@@ -108,14 +101,6 @@ KVT_LANES void make_nan(float *row, uint32_t dim)
     row[dim] = row[dim + 1] = (float)NAN;
 }
 
-/* Lanes of tile i of a span that are tokens first .. end-1 keep x. */
-KVT_LANES f32x16 seen(f32x16 x, uint32_t i, uint32_t first, uint32_t end, f32x16 otherwise)
-{
-    const i32x16 token = i32x16_add(i32x16_load(lane_numbers), i32x16_set1(16 * i)), unseen = i32x16_from_f32_bits(otherwise);
-    const i32x16 begun = i32x16_select(i32x16_gt(i32x16_set1(end), token), i32x16_from_f32_bits(x), unseen);
-    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(first), token), unseen, begun));
-}
-
 /* The words of a page's weights. */
 KVT_LANES void store_words(const float *weights, uint8_t *words)
 {
@@ -149,7 +134,7 @@ KVT_LANES float cap_logits(float *logits, const span *s, float soft_cap)
     for (uint32_t i = s->begin_page * PAGE_TILES; i < s->end_page * PAGE_TILES; i++) {
         f32x16 x = f32x16_load(logits + 16 * i);
         if (is_edge(s, i))
-            x = seen(x, i, s->first, s->end, f32x16_set1(-FLT_MAX));
+            x = lanes_between(x, 16 * i, s->first, s->end, f32x16_set1(-FLT_MAX));
         largest_bits = i32x16_max_u(largest_bits, magnitude_bits(x));
         if (soft_cap != 0)
             x = capped(x, soft_cap);
@@ -165,7 +150,7 @@ KVT_LANES void weigh(float *logits, const span *s, float largest)
     for (uint32_t i = s->begin_page * PAGE_TILES; i < s->end_page * PAGE_TILES; i++) {
         f32x16 weight = weight_of(f32x16_sub(f32x16_load(logits + 16 * i), f32x16_set1(largest)));
         if (is_edge(s, i))
-            weight = seen(weight, i, s->first, s->end, f32x16_set1(0));
+            weight = lanes_between(weight, 16 * i, s->first, s->end, f32x16_set1(0));
         f32x16_store(logits + 16 * i, weight);
     }
 }
@@ -256,8 +241,8 @@ static void finish(float *row, uint32_t dim, const float *sink)
     close_partial(row, dim);
 }
 
-extern const kvt_attend_kernels KVT_JOIN(kvt_attend_, KVT_TIER);
-const kvt_attend_kernels KVT_JOIN(kvt_attend_, KVT_TIER) = {
+extern const kvt_softmax KVT_EXPORT(softmax);
+const kvt_softmax KVT_EXPORT(softmax) = {
     .scale_queries = scale_queries,
     .add_offset = add_offset,
     .add_logits = add_logits,

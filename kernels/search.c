@@ -1,68 +1,16 @@
-/* The scales of table schemes: read from their bytes, and searched for by the encoder. docs/formats.md, section 4, has every step; numbers of steps
- * below are its. All of it works on 16 rows or candidates at once, lane by lane.
- *
- * A scale is handled as a grid index: the upper bits of its float, bits >> 20 for a row's first scale (3 bits of mantissa) and bits >> 19 for the
- * others (4). */
-
-enum {
-    FIRST_SHIFT = 20,
-    OTHER_SHIFT = 19,
-    FIRST_BIAS = 105, /* exponent of a float - exponent of the first scale: 127 - 22 */
-    OTHER_BIAS = 101  /* the same of other scales relative to the first: 127 - 22 - 4 */
-};
+/* The search for the scales of tables (docs/formats.md, section 4; numbers of steps below are its). All of it works on 16 rows or candidates at once,
+ * lane by lane. */
+#include "kernels/code.h"
+#include "kernels/levels.h"
+#include "kernels/table_scale.h"
 
 /* 0x35800000 = 2^-20: what is smaller is zero. 0x47800000 = 2^16: what is not smaller cannot be represented. */
 #define TINY_BITS 0x35800000u
 #define HUGE_BITS 0x47800000u
 
-/* What the first scales of 16 rows decide for the others. */
-typedef struct first_scales {
-    f32x16 scale;
-    i32x16 exponent; /* to be added to the others' */
-    mask16 is_zero, is_nan;
-    bool are_plain; /* no zero, no NaN */
-} first_scales;
-
-KVT_LANES first_scales load_first_scales(const uint8_t *scales)
-{
-    const i32x16 u = i32x16_load_u8(scales), zero = i32x16_set1(0);
-    first_scales first = { .exponent = i32x16_shl(i32x16_add(i32x16_shr(u, 3), i32x16_set1(OTHER_BIAS)), 23),
-                           .is_zero = i32x16_gt(i32x16_set1(1), u),
-                           .is_nan = i32x16_gt(u, i32x16_set1(254)) };
-    const i32x16 bits = i32x16_shl(i32x16_add(u, i32x16_set1(FIRST_BIAS << 3)), FIRST_SHIFT);
-    first.scale = f32x16_from_bits(i32x16_select(first.is_zero, zero, i32x16_select(first.is_nan, i32x16_set1(0x7fc00000), bits)));
-    first.are_plain = !mask16_any(i32x16_gt(i32x16_add(u, i32x16_set1(UINT32_MAX)), i32x16_set1(253))) && !mask16_any(first.is_zero);
-    return first;
-}
-
-KVT_LANES f32x16 load_other_scales(const first_scales *first, const uint8_t *scales)
-{
-    const i32x16 u = i32x16_load_u8(scales), m = i32x16_and(u, i32x16_set1(127)), zero = i32x16_set1(0);
-    const i32x16 magnitude_of = i32x16_add(i32x16_shl(m, OTHER_SHIFT), first->exponent), sign = i32x16_shl(i32x16_xor(u, m), 24);
-    const i32x16 bits = i32x16_select(i32x16_gt(m, zero), i32x16_or(magnitude_of, sign), zero);
-    if (first->are_plain)
-        return f32x16_from_bits(bits);
-    return f32x16_from_bits(i32x16_select(first->is_zero, zero, i32x16_select(first->is_nan, i32x16_set1(0x7fc00000), bits)));
-}
-
-KVT_LANES f32x16 load_block_scales(const uint8_t *scales, uint32_t b, const kvt_tile_spec *spec)
-{
-    (void)spec;
-    const first_scales first = load_first_scales(scales);
-    return b == 0 ? first.scale : load_other_scales(&first, scales + (size_t)b * KVT_TILE_TOKENS);
-}
-
-KVT_LANES void load_tile_scales(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride)
-{
-    (void)spec;
-    const first_scales first = load_first_scales(scales);
-    for (uint32_t k = 0; k < n; k++)
-        f32x16_store(to + k * stride, b + k == 0 ? first.scale : load_other_scales(&first, scales + (size_t)(b + k) * KVT_TILE_TOKENS));
-}
-
 /* ---- one block of 16 rows, or of one row with 16 candidates (step 5) ---- */
 
-enum { BLOCK_QUADS = BLOCK_GROUPS * 4 };
+enum { MOST_BLOCK_GROUPS = 2, BLOCK_QUADS = MOST_BLOCK_GROUPS * 4 };
 
 /* X(c), scaled to 12 bits, as halfwords. words[i][h] has channels 4i .. 4i+3 of a lane's row one after the other; h = 0 has lanes 0 and 1 of each
  * quarter, h = 1 lanes 2 and 3. */
@@ -75,17 +23,55 @@ typedef struct block_sums {
     i32x16 a, n, a_neg, n_neg;
 } block_sums;
 
-KVT_LANES void sum_up(const nearest *near, u8x64 y, const u8x64 x[2], i32x16 a[2], i32x16 *n)
+/* The level that is nearest to each byte, for many of them: where bytes can be looked up in a table of 256, that is made first. */
+typedef struct nearest {
+    const kvt_table *table;
+#ifdef KVT_HAS_LOOKUP256
+    u8x64 level[4];
+#else
+    levels all;
+#endif
+} nearest;
+
+KVT_LANES nearest nearest_of(uint32_t bits, const kvt_table *table)
 {
-    const u8x64 v = nearest_level(near, y), magnitude_of = u8x64_abs_s8(v);
+    const levels all = load_levels(bits, table, 0);
+    nearest n = { .table = table };
+#ifdef KVT_HAS_LOOKUP256
+    for (int i = 0; i < 4; i++) {
+        uint8_t y[64];
+        for (int j = 0; j < 64; j++)
+            y[j] = (uint8_t)(64 * i + j);
+        n.level[i] = levels_of(bits, &all, codes_of(bits, table, u8x64_load(y)));
+    }
+#else
+    n.all = all;
+#endif
+    return n;
+}
+
+KVT_LANES u8x64 nearest_level(uint32_t bits, const nearest *n, u8x64 y)
+{
+#ifdef KVT_HAS_LOOKUP256
+    (void)bits;
+    return u8x64_lookup256(n->level, y);
+#else
+    return levels_of(bits, &n->all, codes_of(bits, n->table, y));
+#endif
+}
+
+KVT_LANES void sum_up(uint32_t bits, const nearest *near, u8x64 y, const u8x64 x[2], i32x16 a[2], i32x16 *n)
+{
+    const u8x64 v = nearest_level(bits, near, y), magnitude = u8x64_abs_s8(v);
     u8x64 half[2];
     u8x64_widen_high_s8(v, half);
     a[0] = i32x16_dot_s16(a[0], x[0], half[0]);
     a[1] = i32x16_dot_s16(a[1], x[1], half[1]);
-    *n = i32x16_dot_u7s8(*n, magnitude_of, magnitude_of);
+    *n = i32x16_dot_u7s8(*n, magnitude, magnitude);
 }
 
-KVT_LANES block_sums sums_of(const nearest *near, const block_words *x, uint32_t quads, i32x16 m)
+/* For multipliers m of the lanes. */
+KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)
 {
     const i32x16 zero = i32x16_set1(0);
     i32x16 a[2] = { zero, zero }, a_neg[2] = { zero, zero }, n = zero, n_neg = zero;
@@ -94,10 +80,77 @@ KVT_LANES block_sums sums_of(const nearest *near, const block_words *x, uint32_t
     KVT_ROLLED
     for (uint32_t i = 0; i < quads; i++) {
         const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
-        sum_up(near, y, x->words[i], a, &n);
-        sum_up(near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
+        sum_up(bits, near, y, x->words[i], a, &n);
+        sum_up(bits, near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
     }
-    return (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
+    *sums = (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
+}
+
+/* For one sign: a and n, where lanes of `flip` are ones those of the negative. */
+KVT_LANES void sums_of_a_sign(uint32_t bits, const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)
+{
+    const i32x16 zero = i32x16_set1(0);
+    i32x16 a[2] = { zero, zero }, n = zero;
+    u8x64 factor[2];
+    i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
+    KVT_ROLLED
+    for (uint32_t i = 0; i < quads; i++) {
+        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
+        sum_up(bits, near, u8x64_or(u8x64_andnot(y, flip), u8x64_and(u8x64_neg_s8(y), flip)), x->words[i], a, &n);
+    }
+    sums->a = i32x16_add_pairs(a[0], a[1]);
+    sums->n = n;
+}
+
+/* What depends on the width of codes: a copy for each. */
+typedef struct width_steps {
+    void (*both_signs)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
+    void (*a_sign)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
+    void (*make_nearest)(const kvt_table *table, nearest *n);
+} width_steps;
+#define WIDTH(bits)                                                                                                                                  \
+    KVT_ONCE void both_signs_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                           \
+    {                                                                                                                                                \
+        sums_of_both_signs(bits, near, x, quads, m, sums);                                                                                           \
+    }                                                                                                                                                \
+    KVT_ONCE void a_sign_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                   \
+    {                                                                                                                                                \
+        sums_of_a_sign(bits, near, x, quads, m, flip, sums);                                                                                         \
+    }                                                                                                                                                \
+    static void nearest_##bits(const kvt_table *table, nearest *n)                                                                                   \
+    {                                                                                                                                                \
+        *n = nearest_of(bits, table);                                                                                                                \
+    }
+WIDTH(2)
+WIDTH(3)
+WIDTH(4)
+WIDTH(5)
+WIDTH(6)
+#ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
+#define WIDTH_STEPS(bits)                                                                                                                            \
+    {                                                                                                                                                \
+        both_signs_6, a_sign_6, nearest_##bits                                                                                                       \
+    }
+#else
+#define WIDTH_STEPS(bits)                                                                                                                            \
+    {                                                                                                                                                \
+        both_signs_##bits, a_sign_##bits, nearest_##bits                                                                                             \
+    }
+#endif
+static const width_steps widths[] = { WIDTH_STEPS(2), WIDTH_STEPS(3), WIDTH_STEPS(4), WIDTH_STEPS(5), WIDTH_STEPS(6) };
+
+/* A search in the levels of one table. */
+typedef struct finder {
+    const width_steps *width;
+    const kvt_table *table;
+    nearest near;
+} finder;
+
+KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
+{
+    f->width = &widths[scheme->bits - 2];
+    f->table = scheme->table;
+    f->width->make_nearest(scheme->table, &f->near);
 }
 
 /* g (2A - g N); 2A is exact: 256 A has no more than 24 bits that count. */
@@ -134,17 +187,18 @@ typedef struct block_grid {
 /* A choice: the index, with 0x80000000 where the scale is negative. */
 enum { NEGATIVE = -0x7fffffff - 1 };
 
-KVT_LANES i32x16 search(const nearest *near, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
+KVT_LANES i32x16 search(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
 {
-    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? BEST_FIRST : SEARCH_FIRST,
-              step = effort == KVT_EFFORT_BEST ? 1 : SEARCH_STEP;
+    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? f->table->best_first : f->table->search_first,
+              step = effort == KVT_EFFORT_BEST ? 1 : f->table->search_step;
     i32x16 chosen = i32x16_set1(0);
     f32x16 best = f32x16_set1(-INFINITY);
     KVT_ROLLED
     for (int i = 0; i < count; i++) {
         const i32x16 index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
         const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
-        const block_sums s = sums_of(near, x, quads, factor_of(g));
+        block_sums s;
+        f->width->both_signs(&f->near, x, quads, factor_of(g), &s);
         const f32x16 gain = gain_of(g, s.a, s.n), gain_neg = gain_of(g, s.a_neg, s.n_neg);
         const mask16 better = f32x16_gt(gain, best);
         chosen = i32x16_select(better, index, chosen);
@@ -159,24 +213,17 @@ KVT_LANES i32x16 search(const nearest *near, bool is_first, kvt_effort effort, c
 }
 
 /* Effort fast (step 6). */
-KVT_LANES i32x16 fit(const nearest *near, bool is_first, const block_words *x, uint32_t quads, const block_grid *grid)
+KVT_LANES i32x16 fit(const finder *f, bool is_first, const block_words *x, uint32_t quads, const block_grid *grid)
 {
-    const i32x16 zero = i32x16_set1(0), index = limited(i32x16_add(grid->index, i32x16_set1(FAST)), grid->low, grid->high);
+    const i32x16 zero = i32x16_set1(0), index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)f->table->fast)), grid->low, grid->high);
     const f32x16 s = scale_at(is_first, index);
     const mask16 negative = i32x16_gt(is_first ? zero : grid->is_negative, zero);
     const i32x16 m = factor_of(f32x16_mul(s, grid->p));
-    i32x16 a[2] = { zero, zero }, n = zero;
-    u8x64 factor[2];
-    i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
-    const u8x64 flip = u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero));
-    KVT_ROLLED
-    for (uint32_t i = 0; i < quads; i++) {
-        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
-        sum_up(near, u8x64_or(u8x64_andnot(y, flip), u8x64_and(u8x64_neg_s8(y), flip)), x->words[i], a, &n);
-    }
-    const i32x16 a256 = i32x16_add_pairs(a[0], a[1]), sum = i32x16_select(negative, i32x16_sub(zero, a256), a256);
+    block_sums s_of;
+    f->width->a_sign(&f->near, x, quads, m, u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero)), &s_of);
+    const i32x16 sum = i32x16_select(negative, i32x16_sub(zero, s_of.a), s_of.a);
     const mask16 is_positive = i32x16_gt(sum, zero);
-    const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, n, i32x16_set1(1)));
+    const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, s_of.n, i32x16_set1(1)));
     const f32x16 fitted = f32x16_div(f32x16_div(f32x16_mul(f32x16_from_i32(sum), f32x16_set1(0x1p-8f)), safe_n), grid->p);
     const i32x16 bits = i32x16_from_f32_bits(fitted);
     const i32x16 rounded = is_first ? i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (FIRST_SHIFT - 1))), FIRST_SHIFT)
@@ -253,7 +300,12 @@ KVT_LANES i32x16 settle(bool is_first, row_state *row, const block_grid *grid, i
 
 /* ---- 16 rows ---- */
 
-KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t begin, uint32_t end, f32x16 p)
+KVT_LANES i32x16 words_of(const uint8_t *row, uint32_t g, float p)
+{
+    return i32x16_from_f32_rne(f32x16_mul(f32x16_load(row + (size_t)g * 64), f32x16_set1(p)));
+}
+
+KVT_LANES void words_of_tile(block_words *x, const kvt_tile_rows *rows, uint32_t begin, uint32_t end, f32x16 p)
 {
     float factor[KVT_TILE_TOKENS];
     f32x16_store(factor, p);
@@ -263,7 +315,7 @@ KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t beg
         for (uint32_t q = 0; q < 4; q++) {
             i32x16 row[4];
             for (uint32_t k = 0; k < 4; k++)
-                row[k] = encode(load_row(group_of(rows->row[4 * q + k], g, KVT_F32), KVT_F32), f32x16_set1(factor[4 * q + k]));
+                row[k] = words_of(rows->row[4 * q + k], g, factor[4 * q + k]);
             u8x64 words[2];
             quad16_words(row, words);
             half[0][q] = words[0];
@@ -279,47 +331,54 @@ KVT_LANES void words_of_tile(block_words *x, const tile_rows *rows, uint32_t beg
 }
 
 /* One block; its multipliers go to r, with NaN for rows that cannot be represented. */
-KVT_LANES void choose_block_scales(const nearest *near, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t groups, uint32_t begin,
-                                   const tile_rows *rows, row_state *state, i32x16 largest, float r[KVT_TILE_TOKENS])
+KVT_ONCE void choose_block_scales(const finder *f, bool is_first, uint8_t *scale, kvt_effort effort, uint32_t begin, uint32_t end,
+                                  const kvt_tile_rows *rows, row_state *state, i32x16 largest, float r[KVT_TILE_TOKENS])
 {
-    const uint32_t end = groups - begin < BLOCK_GROUPS ? groups : begin + BLOCK_GROUPS;
     const block_grid grid = grid_of(is_first, state, largest);
     block_words x;
     words_of_tile(&x, rows, begin, end, grid.p);
     const i32x16 chosen =
-        effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * (end - begin), &grid) : search(near, is_first, effort, &x, 4 * (end - begin), &grid);
+        effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * (end - begin), &grid) : search(f, is_first, effort, &x, 4 * (end - begin), &grid);
     f32x16 multiplier;
     i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &multiplier));
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
 }
 
-KVT_ONCE bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const tile_rows *given, uint32_t quads,
-                                 tile_factors *factors)
+KVT_LANES i32x16 magnitude(f32x16 x)
+{
+    return signed_magnitude(x);
+}
+static const code_steps steps = { .magnitude = magnitude, .has_small_blocks = true };
+
+static bool choose(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *given, uint32_t quads, kvt_factors *factors)
 {
     (void)dtype;
     (void)quads; /* a lane that does not matter costs nothing */
-    uint32_t largest[MAX_BLOCKS][KVT_TILE_TOKENS];
-    largest_of_blocks(given, 4, KVT_F32, groups, BLOCK_GROUPS, largest);
+    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups;
+    uint32_t largest[KVT_MAX_GROUPS][KVT_TILE_TOKENS];
+    largest_of_blocks(&steps, KVT_F32, given, 4, groups, per_block, largest);
     i32x16 of_row = i32x16_set1(0);
-    for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
+    for (uint32_t b = 0; b * per_block < groups; b++)
         of_row = i32x16_max_u(of_row, i32x16_load(largest[b]));
     row_state state = start_row(i32x16_shr(of_row, 1));
     const bool has_nan = mask16_any(state.is_nan);
-    tile_rows rows = *given;
+    kvt_tile_rows rows = *given;
     if (has_nan) {
         uint32_t is_nan[KVT_TILE_TOKENS];
         i32x16_store(is_nan, i32x16_select(state.is_nan, i32x16_set1(1), i32x16_set1(0)));
         for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
             if (is_nan[t])
-                rows.row[t] = kvt_zero_row;
-        for (uint32_t b = 0; b * BLOCK_GROUPS < groups; b++)
+                rows.row[t] = (const uint8_t *)kvt_zero_row;
+        for (uint32_t b = 0; b * per_block < groups; b++)
             i32x16_store(largest[b], i32x16_select(state.is_nan, i32x16_set1(0), i32x16_load(largest[b])));
     }
-    const nearest near = nearest_make();
-    choose_block_scales(&near, true, scales, spec->effort, groups, 0, &rows, &state, i32x16_load(largest[0]), factors->r[0]);
-    for (uint32_t b = 1; b * BLOCK_GROUPS < groups; b++)
-        choose_block_scales(&near, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, groups, b * BLOCK_GROUPS, &rows, &state,
-                            i32x16_load(largest[b]), factors->r[b]);
+    finder f;
+    start_finder(&f, spec->scheme);
+    choose_block_scales(&f, true, scales, spec->effort, 0, groups < per_block ? groups : per_block, &rows, &state, i32x16_load(largest[0]),
+                        factors->r[0]);
+    for (uint32_t b = 1, begin = per_block; begin < groups; b++, begin += per_block)
+        choose_block_scales(&f, false, scales + (size_t)b * KVT_TILE_TOKENS, spec->effort, begin,
+                            groups - begin < per_block ? groups : begin + per_block, &rows, &state, i32x16_load(largest[b]), factors->r[b]);
     return has_nan;
 }
 
@@ -328,10 +387,7 @@ KVT_ONCE bool choose_tile_scales(kvt_dtype dtype, uint8_t *scales, const kvt_til
  * Half a block_words' lanes are enough for the default effort's eight candidates, so the other half has those of another block: lane l is candidate
  * l / 4 * 2 + l % 2 of block l / 2 % 2. Effort best has sixteen of one block. */
 
-#define PAIR(i)  SEARCH_FIRST + (i)*SEARCH_STEP, SEARCH_FIRST + ((i) + 1) * SEARCH_STEP
-#define EIGHT(i) (i), (i) + 1, (i) + 2, (i) + 3, (i) + 4, (i) + 5, (i) + 6, (i) + 7
-static const int32_t search_offset[16] = { PAIR(0), PAIR(0), PAIR(2), PAIR(2), PAIR(4), PAIR(4), PAIR(6), PAIR(6) };
-static const int32_t best_offset[16] = { EIGHT(BEST_FIRST), EIGHT(BEST_FIRST + 8) };
+static const uint32_t search_candidate[16] = { 0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7 };
 static const uint32_t lane_is_second[16] = { 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1 };
 
 KVT_LANES mask16 is_second(void)
@@ -348,7 +404,7 @@ KVT_LANES void words_of_row(block_words *x, uint32_t half, const uint8_t *row, u
 {
     for (uint32_t g = begin; g < end; g++) {
         uint8_t words[32];
-        i32x16_store_u16(words, encode(f32x16_load(row + (size_t)g * 64), f32x16_set1(p)));
+        i32x16_store_u16(words, words_of(row, g, p));
         for (uint32_t i = 0; i < 4; i++)
             x->words[4 * (g - begin) + i][half] = u8x64_load_eighth(words + 8 * i);
     }
@@ -366,11 +422,16 @@ KVT_LANES i32x16 greatest_of_halves(i32x16 x, bool is_pair)
 }
 
 /* As `search`, but all candidates at once. */
-KVT_LANES i32x16 search_row(const nearest *near, bool is_first, bool is_best, const block_words *x, uint32_t quads, const block_grid *grid)
+KVT_LANES i32x16 search_row(const finder *f, bool is_first, bool is_best, const block_words *x, uint32_t quads, const block_grid *grid)
 {
-    const i32x16 offset = i32x16_load(is_best ? best_offset : search_offset), index = limited(i32x16_add(grid->index, offset), grid->low, grid->high);
+    i32x16 candidate_number = i32x16_load(is_best ? kvt_lane_numbers : search_candidate);
+    if (!is_best && f->table->search_step == 2)
+        candidate_number = i32x16_shl(candidate_number, 1);
+    const i32x16 offset = i32x16_add(candidate_number, i32x16_set1((uint32_t)(is_best ? f->table->best_first : f->table->search_first)));
+    const i32x16 index = limited(i32x16_add(grid->index, offset), grid->low, grid->high);
     const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
-    const block_sums s = sums_of(near, x, quads, factor_of(g));
+    block_sums s;
+    f->width->both_signs(&f->near, x, quads, factor_of(g), &s);
     const i32x16 one = i32x16_set1(1), zero = i32x16_set1(0);
     i32x16 gain = i32x16_from_f32_bits(gain_of(g, s.a, s.n)), choice = i32x16_shl(index, 1);
     if (!is_first) {
@@ -390,8 +451,8 @@ KVT_LANES i32x16 search_row(const nearest *near, bool is_first, bool is_best, co
 }
 
 /* One block, or two of the same length. */
-KVT_LANES void choose_scales_of_row(const nearest *near, bool is_first, uint32_t blocks, uint8_t *scale, kvt_effort effort, uint32_t begin,
-                                    uint32_t groups, const uint8_t *row, row_state *state, const uint32_t *largest, float *r)
+KVT_ONCE void choose_scales_of_row(const finder *f, bool is_first, uint32_t blocks, uint8_t *scale, kvt_effort effort, uint32_t begin,
+                                   uint32_t groups, uint32_t per_block, const uint8_t *row, row_state *state, const uint32_t *largest, float *r)
 {
     const bool is_best = effort == KVT_EFFORT_BEST;
     const uint32_t last = blocks - 1;
@@ -402,9 +463,9 @@ KVT_LANES void choose_scales_of_row(const nearest *near, bool is_first, uint32_t
     block_words x;
     f32x16_store(p, grid.p);
     words_of_row(&x, 0, row, begin, begin + groups, p[0]);
-    words_of_row(&x, 1, row, begin + last * BLOCK_GROUPS, begin + last * BLOCK_GROUPS + groups, p[2]);
+    words_of_row(&x, 1, row, begin + last * per_block, begin + last * per_block + groups, p[2]);
     const i32x16 chosen =
-        effort == KVT_EFFORT_FAST ? fit(near, is_first, &x, 4 * groups, &grid) : search_row(near, is_first, is_best, &x, 4 * groups, &grid);
+        effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * groups, &grid) : search_row(f, is_first, is_best, &x, 4 * groups, &grid);
     f32x16 multiplier;
     i32x16_store_u8(stored, settle(is_first, state, &grid, signed_largest, chosen, &multiplier));
     f32x16_store(multipliers, multiplier);
@@ -414,28 +475,28 @@ KVT_LANES void choose_scales_of_row(const nearest *near, bool is_first, uint32_t
     }
 }
 
-KVT_ONCE bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile_spec *spec, uint32_t groups, const uint8_t *row, uint32_t token,
-                                float *r)
+static bool choose_row(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const uint8_t *row, uint32_t token, float *r)
 {
     (void)dtype;
-    const uint32_t blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS;
-    uint32_t largest[MAX_BLOCKS + 3], of_row = 0;
-    for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_ONCE)
-        largest_of_row(row, KVT_F32, b * BLOCK_GROUPS, groups, BLOCK_GROUPS, largest + b);
+    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups, blocks = blocks_in(groups, per_block);
+    uint32_t largest[KVT_MAX_GROUPS + 3], of_row = 0;
+    for (uint32_t b = 0; b < blocks; b += 4)
+        largest_of_row(&steps, KVT_F32, row, b * per_block, groups, per_block, largest + b);
     for (uint32_t b = 0; b < blocks; b++)
         of_row = largest[b] > of_row ? largest[b] : of_row;
     row_state state = start_row(i32x16_set1(of_row >> 1));
     const bool is_nan = mask16_any(state.is_nan);
     if (is_nan) {
-        row = kvt_zero_row;
+        row = (const uint8_t *)kvt_zero_row;
         memset(largest, 0, sizeof largest);
     }
-    const nearest near = nearest_make();
+    finder f;
+    start_finder(&f, spec->scheme);
     uint8_t *scale = scales + token;
-    choose_scales_of_row(&near, true, 1, scale, spec->effort, 0, groups < BLOCK_GROUPS ? groups : BLOCK_GROUPS, row, &state, largest, r);
+    choose_scales_of_row(&f, true, 1, scale, spec->effort, 0, groups < per_block ? groups : per_block, per_block, row, &state, largest, r);
     for (uint32_t b = 1; b < blocks;) {
-        const uint32_t begin = b * BLOCK_GROUPS, left = groups - begin, n = spec->effort != KVT_EFFORT_BEST && left >= 2 * BLOCK_GROUPS ? 2 : 1;
-        choose_scales_of_row(&near, false, n, scale + (size_t)b * KVT_TILE_TOKENS, spec->effort, begin, left < BLOCK_GROUPS ? left : BLOCK_GROUPS,
+        const uint32_t begin = b * per_block, left = groups - begin, n = spec->effort != KVT_EFFORT_BEST && left >= 2 * per_block ? 2 : 1;
+        choose_scales_of_row(&f, false, n, scale + (size_t)b * KVT_TILE_TOKENS, spec->effort, begin, left < per_block ? left : per_block, per_block,
                              row, &state, largest + b, r + b);
         b += n;
     }
@@ -444,3 +505,6 @@ KVT_ONCE bool choose_row_scales(kvt_dtype dtype, uint8_t *scales, const kvt_tile
             r[b] = (float)NAN;
     return is_nan;
 }
+
+extern const kvt_search KVT_EXPORT(search);
+const kvt_search KVT_EXPORT(search) = { .choose = choose, .choose_row = choose_row };

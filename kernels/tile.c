@@ -1,0 +1,159 @@
+#include "kernels/tile.h"
+
+#include <string.h>
+
+/* Rows of codes are made a slice of channels at a time, which stays in L1. */
+enum { SLICE_BYTES = 512 };
+
+static uint32_t bytes_of_code(const kvt_scheme_code *scheme)
+{
+    return scheme->bits <= 8 ? 1 : scheme->bits / 8;
+}
+
+static size_t whole_lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+typedef struct slices {
+    uint32_t code_bytes;
+    uint32_t groups, step; /* of the tile, of a slice */
+} slices;
+
+static slices slices_of(const kvt_scheme_code *scheme, uint32_t dim)
+{
+    const uint32_t code_bytes = bytes_of_code(scheme);
+    return (slices){ .code_bytes = code_bytes, .groups = dim / 16, .step = SLICE_BYTES / 16 / code_bytes };
+}
+
+static uint32_t end_of_slice(const slices *s, uint32_t begin)
+{
+    return s->groups - begin < s->step ? s->groups : begin + s->step;
+}
+
+static size_t stride_of(const slices *s, uint32_t begin, uint32_t end)
+{
+    return whole_lines((size_t)(end - begin) * 16 * s->code_bytes);
+}
+
+/* The scales of rows side by side. */
+static bool choose(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *rows,
+                   uint32_t quads, kvt_factors *factors)
+{
+    kvt_choose_fn *const of_scheme = spec->scheme->is_searched ? tier->search->choose : tier->coders[spec->scheme->coder]->choose;
+    return of_scheme && of_scheme(spec, dtype, scales, rows, quads, factors);
+}
+
+void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, uint8_t *codes, uint8_t *scales, const uint8_t *rows,
+                    ptrdiff_t row_stride, kvt_dtype dtype)
+{
+    kvt_tile_rows from;
+    for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
+        from.row[t] = rows + (ptrdiff_t)t * row_stride;
+    kvt_factors factors;
+    const bool has_nan = choose(tier, spec, dtype, scales, &from, 4, &factors);
+    const slices s = slices_of(spec->scheme, spec->dim);
+    uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
+    for (uint32_t begin = 0; begin < s.groups; begin += s.step) {
+        const uint32_t end = end_of_slice(&s, begin);
+        const size_t stride = stride_of(&s, begin, end);
+        tier->coders[spec->scheme->coder]->encode(spec, dtype, from.row, KVT_TILE_TOKENS, KVT_TILE_TOKENS * row_stride, begin, end, factors.r[0],
+                                                  KVT_TILE_TOKENS, has_nan, row_codes, stride);
+        tier->pack[spec->scheme->bits].tile[order](codes, s.groups, begin, end, row_codes, stride);
+    }
+}
+
+/* ---- a few tokens ---- */
+
+/* Numbers that are stored as they are: no row of codes is needed. */
+static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
+{
+    return dtype == KVT_F32 ? scheme->coder == KVT_CODER_f32 : dtype == KVT_F16 ? scheme->coder == KVT_CODER_f16 : scheme->coder == KVT_CODER_bf16;
+}
+
+/* Scales that are searched for: from how many rows on it pays to do so side by side, though 16 are paid for. */
+enum { ROWS_SIDE_BY_SIDE = 6 };
+
+static void write_searched(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n, kvt_pack_token_fn *pack)
+{
+    const uint32_t groups = spec->dim / 16, blocks = (groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups);
+    uint8_t row_codes[KVT_MAX_DIM], scales[sizeof((kvt_factors *)0)->r / sizeof(float)];
+    kvt_factors factors;
+    const bool are_many = n >= ROWS_SIDE_BY_SIDE;
+    bool has_nan = false;
+    if (are_many) {
+        kvt_tile_rows rows;
+        for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
+            rows.row[t] = places[t < n ? t : 0].row;
+        has_nan = tier->search->choose(spec, KVT_F32, scales, &rows, (n + 3) / 4, &factors);
+    }
+    for (uint32_t t = 0; t < n; t++) {
+        const kvt_place *at = &places[t];
+        if (!are_many)
+            has_nan = tier->search->choose_row(spec, KVT_F32, at->scales, at->row, at->token, factors.r[0]);
+        for (uint32_t b = 0; are_many && b < blocks; b++)
+            at->scales[(size_t)b * KVT_TILE_TOKENS + at->token] = scales[(size_t)b * KVT_TILE_TOKENS + t];
+        tier->coders[spec->scheme->coder]->encode(spec, KVT_F32, &at->row, 1, 0, 0, groups, factors.r[0] + (are_many ? t : 0),
+                                                  are_many ? KVT_TILE_TOKENS : 1, has_nan, row_codes, 0);
+        pack(at->codes, groups, row_codes, at->token);
+    }
+}
+
+void kvt_tile_write_tokens(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
+                           kvt_dtype dtype)
+{
+    const kvt_coder *coder = tier->coders[spec->scheme->coder];
+    kvt_pack_token_fn *const pack = tier->pack[spec->scheme->bits].token[order];
+    const uint32_t groups = spec->dim / 16;
+    if (coder->write_tokens) {
+        coder->write_tokens(spec, dtype, places, n, pack);
+    } else if (spec->scheme->is_searched) {
+        write_searched(tier, spec, places, n, pack);
+    } else if (is_stored_as(spec->scheme, dtype)) {
+        for (uint32_t t = 0; t < n; t++)
+            pack(places[t].codes, groups, places[t].row, places[t].token);
+    } else {
+        for (uint32_t t = 0; t < n; t++) {
+            uint8_t row_codes[KVT_MAX_DIM * 4];
+            coder->encode(spec, dtype, &places[t].row, 1, 0, 0, groups, NULL, 0, false, row_codes, 0);
+            pack(places[t].codes, groups, row_codes, places[t].token);
+        }
+    }
+}
+
+/* ---- back ---- */
+
+void kvt_tile_read(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, const uint8_t *codes, const uint8_t *scales,
+                   uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t first, uint32_t count)
+{
+    const kvt_scheme_code *scheme = spec->scheme;
+    const kvt_coder *coder = tier->coders[scheme->coder];
+    const slices s = slices_of(scheme, spec->dim);
+    const uint32_t first_quad = first / 4, end_quad = (first + count + 3) / 4;
+    float scale[KVT_MAX_GROUPS * KVT_TILE_TOKENS];
+    if (coder->load_scales)
+        coder->load_scales(scales, 0, (s.groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups), spec, scale, KVT_TILE_TOKENS);
+    uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
+    for (uint32_t begin = 0; begin < s.groups; begin += s.step) {
+        const uint32_t end = end_of_slice(&s, begin);
+        const size_t stride = stride_of(&s, begin, end);
+        tier->pack[scheme->bits].unpack[order](codes, s.groups, begin, end, first_quad, end_quad, scheme->table, row_codes, stride);
+        coder->decode(spec, dtype, row_codes + (first % 4) * stride, stride, count, begin, end, scale + first, rows, row_stride);
+    }
+}
+
+/* ---- codes as they are ---- */
+
+void kvt_tile_write_codes(const kvt_tier_kernels *tier, kvt_side order, const kvt_scheme_code *scheme, uint8_t *codes, uint32_t dim,
+                          const uint8_t *rows, size_t row_stride)
+{
+    const uint32_t groups = (dim + 15) / 16;
+    tier->pack[scheme->bits].tile[order](codes, groups, 0, groups, rows, row_stride);
+}
+
+void kvt_tile_read_codes(const kvt_tier_kernels *tier, kvt_side order, const kvt_scheme_code *scheme, const uint8_t *codes, uint32_t dim,
+                         uint8_t *rows, size_t row_stride)
+{
+    const uint32_t groups = (dim + 15) / 16;
+    tier->pack[scheme->bits].unpack[order](codes, groups, 0, groups, 0, KVT_TILE_TOKENS / 4, NULL, rows, row_stride);
+}
