@@ -198,8 +198,9 @@ static int read_config(checkpoint *model, const json_t *config, error_text *erro
     return 0;
 }
 
-/* Sizes that no folder of these files can have are found out before memory is taken for them: a weight has 16 bits. Small models, and half of the
- * bytes, pass, so that what they lack is named. */
+/* Sizes that no folder of these files can have are found out before memory is taken for them: a weight has 16 bits. Small models (a quarter of a GiB
+ * as floats), and half of the bytes, pass, so that what they lack is named. */
+enum { SMALL_MODEL = 1 << 26 };
 static int check_bytes(const checkpoint *model, const char *folder, error_text *error)
 {
     static const char ending[] = ".safetensors";
@@ -219,7 +220,7 @@ static int check_bytes(const checkpoint *model, const char *folder, error_text *
         closedir(directory);
     if (bytes == 0 && has_pickle)
         return pickle_refuse(error);
-    if (n <= bytes || n <= MOST)
+    if (n <= bytes || n <= SMALL_MODEL)
         return 0;
     return error_set(error, "config.json: the model has %" PRIu64 " weights, which take more than the %" PRIu64 " bytes of the folder's %s files", n,
                      bytes, ending);
