@@ -307,6 +307,18 @@ numbers 54144 - "$@" size GLM-4.7-Flash --tp 4 --json
 refuses 1 'cannot be divided' "$@" size gemma-4-31B --tp 3
 numbers 98304 6442450944 "$@" size Qwen3-30B-A3B --ctx 32k --seqs 3 --shared-prefix 16k --engine logical --json
 refuses 2 "is an option of" "$@" size Qwen3-30B-A3B --shared-prefix 1k --engine mlx
+# What an engine does with the model's type: windows whole in a static cache; a window that llama.cpp does not know; a type that nobody knows.
+numbers 6144 12435456 "$@" size gemma-4-E2B --engine transformers --static --ctx 1000 --json
+refuses 2 '--static: is an option of --engine transformers, not of vllm' "$@" size gemma-4-E2B --engine vllm --static
+printf '%s' '{"model_type":"mistral","num_hidden_layers":32,"num_attention_heads":32,"num_key_value_heads":8,"hidden_size":4096,
+    "sliding_window":4096}' >"$work/mistral.json"
+numbers 131072 4294967296 "$@" size "$work/mistral.json" --engine llama.cpp --ctx 32k --json
+"$jq" -e '.engine_note == "" and .layers[0].kind == "full" and .layers[0].window == 0' "$work/out" >/dev/null || fail "not full: $(cat "$work/out")"
+sed 's/mistral/nobodys/; s/,$//; /sliding_window/c }' "$work/mistral.json" >"$work/nobodys.json"
+"$@" size "$work/nobodys.json" --engine llama.cpp --ctx 32k --json >"$work/out"
+"$jq" -e '.engine_note | test("nobodys")' "$work/out" >/dev/null || fail "no word about the type: $(cat "$work/out")"
+"$@" size "$work/nobodys.json" --engine llama.cpp --ctx 32k | grep -q 'no rule is known for models of type "nobodys"' || fail "no word about the type"
+
 : >"$work/empty.json"
 refuses 1 'empty.json: ' "$@" size "$work/empty.json"
 

@@ -722,6 +722,35 @@ START_TEST(model_types)
     ck_assert_ptr_nonnull(strstr(kvt_size_problem(&model, &r), "every head"));
     ck_assert(kvt_engine_knows(KVT_ENGINE_kvtile, &model));
 
+    /* transformers: windows whole in a static cache; a quantized one is of groups of 64 with 4 bytes, and for full attention alone. */
+    kvt_model windows = { .name = "typed", .n_groups = 2, .groups = typed_groups, .model_type = "gemma3" };
+    kvt_group_size two[2];
+    r = request_of(KVT_ENGINE_transformers, "f16", 4096);
+    r.static_cache = true;
+    size_of(&windows, &r, two);
+    ck_assert_uint_eq(two[1].bytes, 4 * 512 * 256);
+    r = request_of(KVT_ENGINE_transformers, "hqq4", 4096);
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&windows, &r), "full attention"));
+    windows.n_groups = 1;
+    size_of(&windows, &r, two);
+    ck_assert_uint_eq(two[0].bytes, FULL_BYTES(5) / 2 * 36 / 64);
+    r.static_cache = true;
+    ck_assert_ptr_nonnull(strstr(kvt_size_problem(&windows, &r), "static"));
+
+    /* And RecurrentGemma's convolutions keep 3 inputs of 4, all others 4. */
+    const kvt_layer_group griffin = { .kind = KVT_LAYER_RECURRENT,
+                                      .count = 1,
+                                      .conv_kernel = 4,
+                                      .conv_channels = 8,
+                                      .conv_element_bytes = 2,
+                                      .recurrent_elements = 8,
+                                      .recurrent_element_bytes = 2 };
+    kvt_model recurrent = { .name = "griffin", .n_groups = 1, .groups = &griffin, .model_type = "recurrent_gemma" };
+    r = request_of(KVT_ENGINE_transformers, "f16", 4096);
+    ck_assert_uint_eq(size_of(&recurrent, &r, g).state_bytes, 3 * 8 * 2 + 8 * 4);
+    recurrent.model_type = "jamba";
+    ck_assert_uint_eq(size_of(&recurrent, &r, g).state_bytes, 4 * 8 * 2 + 8 * 4);
+
     /* vllm: what the checkpoint asks for under auto; values as wide as keys. */
     model.kv_type = "fp8";
     model.groups = &typed_groups[2];

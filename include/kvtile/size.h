@@ -115,6 +115,7 @@ typedef struct kvt_size_request {
     bool separate_streams;   /* llama.cpp: --no-kv-unified: every sequence has its part of the context for itself */
     bool swa_full;           /* llama.cpp: --swa-full: sliding layers keep the whole context */
     bool no_flash_attention; /* llama.cpp: --flash-attn off */
+    bool static_cache;       /* transformers: StaticCache of `context` tokens, and not DynamicCache */
 } kvt_size_request;
 
 /* One layer group. The bytes of its parts add up to `bytes`, of all layers and all sequences. */

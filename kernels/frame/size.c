@@ -150,7 +150,7 @@ static uint32_t options_of(const kvt_size_request *request)
            (request->batch_tokens ? KVT_OPTION_BATCH : 0u) | (request->block_tokens ? KVT_OPTION_BLOCK : 0u) |
            (request->draft_tokens ? KVT_OPTION_DRAFT : 0u) | (request->separate_streams ? KVT_OPTION_STREAMS : 0u) |
            (request->shared_prefix ? KVT_OPTION_PREFIX : 0u) | (request->swa_full ? KVT_OPTION_SWA_FULL : 0u) |
-           (request->no_flash_attention ? KVT_OPTION_NO_FLASH : 0u);
+           (request->no_flash_attention ? KVT_OPTION_NO_FLASH : 0u) | (request->static_cache ? KVT_OPTION_STATIC : 0u);
 }
 
 static const struct kvt_store_type *find_type(const struct kvt_store_type *types, const char *name)

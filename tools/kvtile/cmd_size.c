@@ -62,6 +62,7 @@ static const char help[] =
     "                     decoding holds)\n"
     "  --no-unified       llama.cpp: each sequence has its part of the context for itself (--unified: they share it, default)\n"
     "  --swa-full         llama.cpp: sliding layers keep the whole context\n"
+    "  --static           transformers: StaticCache and not DynamicCache\n"
     "  --flash-attn WORD  llama.cpp: on (default) or off\n"
     "  --draft N          a number: llama.cpp: tokens drafted by the model's own MTP layers\n"
     "  --block-size N     vllm: tokens of a block (16)\n"
@@ -121,7 +122,7 @@ enum {
 
 typedef struct arguments {
     char *texts[N_TEXTS];
-    int unified, no_unified, swa_full, json, table, list, help, with_weights, explain;
+    int unified, no_unified, swa_full, static_cache, json, table, list, help, with_weights, explain;
     const char **names; /* of models; belong to popt */
     size_t n_names;
 } arguments;
@@ -397,6 +398,7 @@ static int refuse_foreign(const arguments *a, kvt_engine engine)
         { "--unified", a->unified, { llama }, "llama.cpp" },
         { "--no-unified", a->no_unified, { llama }, "llama.cpp" },
         { "--swa-full", a->swa_full, { llama }, "llama.cpp" },
+        { "--static", a->static_cache, { KVT_ENGINE_transformers }, "transformers" },
         { "--flash-attn", a->texts[TEXT_FLASH], { llama }, "llama.cpp" },
         { "--draft", names_tokens(a->texts[TEXT_DRAFT]), { llama }, "llama.cpp" },
         { "--shared-prefix", a->texts[TEXT_PREFIX], { tiles, rows, vllm }, "kvtile, logical or vllm" },
@@ -448,6 +450,7 @@ static int parse_engine_options(const arguments *a, kvt_size_request *r)
     }
     r->separate_streams = a->no_unified;
     r->swa_full = a->swa_full;
+    r->static_cache = a->static_cache;
     r->no_flash_attention = off;
     r->k_options = (kvt_side_options){ .centring = (kvt_centring)centring, .fp8_block = block, .fp8_scale = (kvt_fp8_scale)scale };
     r->v_options = r->k_options;
@@ -778,6 +781,7 @@ int kvt_cmd_size(int argc, const char **argv)
                                           FLAG("unified", '\0', unified),
                                           FLAG("no-unified", '\0', no_unified),
                                           FLAG("swa-full", '\0', swa_full),
+                                          FLAG("static", '\0', static_cache),
                                           FLAG("json", '\0', json),
                                           FLAG("table", '\0', table),
                                           FLAG("list", '\0', list),

@@ -72,7 +72,8 @@ enum {
     KVT_OPTION_STREAMS = 16,
     KVT_OPTION_SWA_FULL = 32,
     KVT_OPTION_NO_FLASH = 64,
-    KVT_OPTION_PREFIX = 128
+    KVT_OPTION_PREFIX = 128,
+    KVT_OPTION_STATIC = 256
 };
 
 struct kvt_engine_rules {

@@ -3,9 +3,18 @@
  * expand to. tests/engines/transformers_caches.py compares with the tensors of small models. */
 #include "engine.h"
 
-static const struct kvt_store_type types[] = { { "f16", 1, 2, 0, 0 },     { "bf16", 1, 2, 0, 0 },     { "f32", 1, 4, 0, 0 },
-                                               { "float16", 1, 2, 0, 0 }, { "bfloat16", 1, 2, 0, 0 }, { "float32", 1, 4, 0, 0 },
-                                               { NULL, 0, 0, 0, 0 } };
+/* Beside the model's own types, those of QuantizedCache, by backend and bits: groups of 64 numbers, whatever heads they are of, with a scale and a
+ * zero point of 16 bits each. It quantizes prompts whole; later tokens wait in 16 bits until there are 128, which is not counted here. "fp8" has a
+ * scale for a whole tensor, 8 bytes for a layer, which are not counted either. */
+static const struct kvt_store_type types[] = {
+    { "f16", 1, 2, 0, 0 },     { "bf16", 1, 2, 0, 0 },      { "f32", 1, 4, 0, 0 },       { "float16", 1, 2, 0, 0 }, { "bfloat16", 1, 2, 0, 0 },
+    { "float32", 1, 4, 0, 0 }, { "quanto4", 64, 36, 4, 0 }, { "quanto2", 64, 20, 4, 0 }, { "hqq8", 64, 68, 4, 0 },  { "hqq4", 64, 36, 4, 0 },
+    { "hqq2", 64, 20, 4, 0 },  { "hqq1", 64, 12, 4, 0 },    { "fp8", 1, 1, 0, 0 },       { NULL, 0, 0, 0, 0 },
+};
+
+enum {
+    SHORT_HISTORY = KVT_KNOWS_MORE /* convolutions keep one input less than their kernel is wide */
+};
 
 #define W KVT_KNOWS_WINDOWS
 #define L KVT_KNOWS_LATENT
@@ -33,7 +42,7 @@ static const struct kvt_type_rule model_types[] = {
     { "nemotron_h", W }, { "olmo", W }, { "olmo2", W }, { "olmo3", W }, { "olmo_hybrid", W }, { "olmoe", W }, { "opt", W }, { "persimmon", W },
     { "phi", W }, { "phi3", W }, { "phi4_multimodal", W }, { "phimoe", W }, { "qwen2", W }, { "qwen2_5_vl", W }, { "qwen2_moe", W },
     { "qwen2_vl", W }, { "qwen3", W }, { "qwen3_5", W }, { "qwen3_5_moe", W }, { "qwen3_moe", W }, { "qwen3_next", W }, { "qwen3_vl", W },
-    { "qwen3_vl_moe", W }, { "recurrent_gemma", W }, { "sarvam_mla", W }, { "sarvam_moe", W }, { "seed_oss", W }, { "smollm3", W },
+    { "qwen3_vl_moe", W }, { "recurrent_gemma", W | SHORT_HISTORY }, { "sarvam_mla", W }, { "sarvam_moe", W }, { "seed_oss", W }, { "smollm3", W },
     { "solar_open", W }, { "stablelm", W }, { "starcoder2", W }, { "vaultgemma", W }, { "youtu", W | L }, { "zamba", W }, { "zamba2", W },
     { "zaya", W },
     { NULL, 0 },
@@ -44,38 +53,58 @@ static const struct kvt_type_rule model_types[] = {
 #undef S
 #undef I
 
-/* A sliding layer keeps what the next token can attend beside itself. A convolution keeps as many inputs as its kernel is wide. */
+/* A sliding layer keeps what the next token can attend beside itself, or a static cache the whole window. A convolution keeps as many inputs as its
+ * kernel is wide; state matrices are in f32 whatever the model's type. */
 static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     plan->states = request->sequences;
-    const kvt_status status = kvt_state_bytes(group, group->conv_kernel, 0, 0, &plan->state);
+    const uint64_t history = sizing->knows & SHORT_HISTORY ? kvt_conv_history(group) : group->conv_kernel;
+    const kvt_status status = kvt_state_bytes(group, history, 0, 4, &plan->state);
     if (status != KVT_OK || !kvt_has_rows(group))
         return status;
 
     if ((group->v_dim || group->expanded_v_dim) && !kvt_same_store(sizing->k_type, sizing->v_type))
         return kvt_cannot(sizing, "values: transformers stores keys and values in the same type");
+    const bool quantized = sizing->k_type->bytes == 1 || sizing->k_type->block > 1;
+    if (quantized && request->static_cache)
+        return kvt_cannot(sizing, "static: transformers has no static cache that quantizes");
     uint64_t rows = kvt_used_rows(group, request->context);
     if (group->kind == KVT_LAYER_SLIDING)
-        rows = kvt_least(request->context, group->window - 1);
+        rows = kvt_least(request->context, request->static_cache ? group->window : group->window - 1);
     if (kvt_times(rows, request->sequences, &plan->used_rows) != KVT_OK)
         return KVT_ERR_OVERFLOW;
     plan->pages = plan->used_rows;
 
-    switch (group->kind) {
-    case KVT_LAYER_COMPRESSED:
+    if (group->kind == KVT_LAYER_COMPRESSED)
         return kvt_cannot(sizing, "no rule is known for the compressed caches of DeepSeek-V4 in transformers");
-    default:
-        kvt_plan_add_rows(plan, sizing->k_type, group->kv_heads, group->k_dim);
-        kvt_plan_add_rows(plan, sizing->v_type, group->kv_heads, group->v_dim);
+    const uint64_t k = (uint64_t)group->kv_heads * group->k_dim, v = (uint64_t)group->kv_heads * group->v_dim;
+    if (k % sizing->k_type->block != 0 || v % sizing->k_type->block != 0)
+        return kvt_cannot(sizing,
+                          "no rule is known for quantized caches in transformers of rows that are not a multiple of 64 channels, all heads together");
+    kvt_plan_add_rows(plan, sizing->k_type, 1, k);
+    kvt_plan_add_rows(plan, sizing->v_type, 1, v);
+    return KVT_OK;
+}
+
+static kvt_status prepare(struct kvt_sizing *sizing)
+{
+    if (sizing->k_type->bytes != 1 && sizing->k_type->block == 1)
         return KVT_OK;
+    for (size_t i = 0; i < sizing->model->n_groups; i++) {
+        const kvt_layer_kind kind = sizing->model->groups[i].kind;
+        if (kind != KVT_LAYER_FULL && kind != KVT_LAYER_LATENT)
+            return kvt_cannot(sizing, "transformers has quantized caches only for models whose layers all have full attention");
     }
+    return KVT_OK;
 }
 
 const struct kvt_engine_rules kvt_engine_transformers = {
     .title = "transformers 5.24: DynamicCache; sliding layers hold the window but for its newest token",
     .types = types,
+    .options = KVT_OPTION_STATIC,
     .model_types = model_types,
     .knows_unknown = KVT_KNOWS_ALL,
+    .prepare = prepare,
     .plan = plan,
 };
