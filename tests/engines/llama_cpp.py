@@ -151,8 +151,10 @@ def main():
                 if not options.table:
                     print(f"{model.label} {setting}: llama.cpp {total}, kvtile {ours_total}", answer if isinstance(answer, dict) else "")
     if options.table:
-        for label, setting, total, ours, good in rows:
-            print(f"| {label} | {' '.join(str(one) for one in setting)} | {total} | {ours} | {'yes' if good else 'NO'} |")
+        for label in dict.fromkeys(row[0] for row in rows):
+            of_model = [row for row in rows if row[0] == label and not isinstance(row[2], str)]
+            equal = sum(row[4] for row in of_model)
+            print(f"| {label} | {of_model[0][2]:,} | {of_model[0][3]:,} | {equal} of {len(of_model)} |")
     print(f"{compared} totals of {len(architectures)} architectures compared, {refused} refused by both, {wrong} differ", file=sys.stderr)
     return wrong != 0
 
