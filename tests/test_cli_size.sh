@@ -305,6 +305,39 @@ numbers 24576 805306368 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logica
 numbers 49152 - "$@" size Qwen3-30B-A3B --tp 2 --json
 numbers 54144 - "$@" size GLM-4.7-Flash --tp 4 --json
 refuses 1 'cannot be divided' "$@" size gemma-4-31B --tp 3
+
+# Stages of a pipeline: the largest in the text, all in JSON, whose sum is the whole.
+stages() {
+    whole=$1
+    parts=$2
+    shift 2
+    "$@" --json >"$work/out" 2>"$work/err" || fail "$*: $(cat "$work/err")"
+    "$jq" -e ".stages as \$s | (\$s | map(.total_bytes) | add) == $whole and (\$s | map(.layers)) == $parts and
+        .total_bytes == (\$s | map(.total_bytes) | max) and .total_bytes == \$s[.largest_stage].total_bytes" "$work/out" >/dev/null ||
+        fail "$*: $(cat "$work/out")"
+}
+stages 3221225472 '[7, 7, 7, 7, 7, 7, 6]' "$@" size Qwen3-30B-A3B --pp 7 --ctx 32k --engine vllm
+stages 6442450944 '[24, 24]' "$@" size Qwen3-30B-A3B --pp 2 --tp 2 --ctx 32k --seqs 4
+"$jq" -n '{model_type: "gemma4_text", num_hidden_layers: 30, num_attention_heads: 16, num_key_value_heads: 8, num_global_key_value_heads: 2,
+    head_dim: 256, global_head_dim: 512, attention_k_eq_v: true, sliding_window: 1024, hidden_size: 2816,
+    layer_types: [range(30) | if . % 6 == 5 then "full_attention" else "sliding_attention" end]}' >"$work/pattern.json"
+stages 880803840 '[7, 8, 8, 7]' "$@" size "$work/pattern.json" --pp 4 --ctx 32k --engine logical
+"$jq" -n '{model_type: "nemotron_h", num_hidden_layers: 52, hidden_size: 2688, num_attention_heads: 32, num_key_value_heads: 2, head_dim: 128,
+    hybrid_override_pattern: "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME", conv_kernel: 4, mamba_num_heads: 64, mamba_head_dim: 64,
+    n_groups: 8, ssm_state_size: 128, mamba_ssm_cache_dtype: "float32", torch_dtype: "bfloat16"}' >"$work/hybrid.json"
+stages 250408960 '[10, 10, 11, 11, 10]' "$@" size "$work/hybrid.json" --pp 5 --ctx 32k # two layers are left over, and none of them goes to the last
+"$@" size "$work/pattern.json" --pp 4 | grep -qF 'the largest of 4 pipeline stages is stage 3 of 0 to 3, with layers 23 to 29 of 0 to 29' || fail "--pp"
+refuses 1 '--pp 31: it has 30 layers' "$@" size "$work/pattern.json" --pp 31
+refuses 1 'give its config.json' "$@" size gemma-4-26B-A4B --pp 2
+refuses 1 'cannot be sized yet' "$@" size "$work/pattern.json" --pp 2 --engine vllm
+refuses 2 'is an option of' "$@" size Qwen3-30B-A3B --pp 2 --engine llama.cpp
+refuses 2 'by itself' "$@" size Qwen3-8B --pp 2 --draft Qwen3-0.6B
+# What fits must fit into every stage: here the first has the windows, and the second grows.
+"$jq" -n '{model_type: "gemma3_text", num_hidden_layers: 2, num_key_value_heads: 1, head_dim: 64, sliding_window: 4096,
+    layer_types: ["sliding_attention", "full_attention"]}' >"$work/two.json"
+"$@" size "$work/two.json" --pp 2 --ctx 64 --engine logical --budget 1100KiB --json | "$jq" -e '.largest_stage == 0 and .budget.longest_context == 4400' \
+    >/dev/null || fail "--pp with a budget"
+
 numbers 98304 6442450944 "$@" size Qwen3-30B-A3B --ctx 32k --seqs 3 --shared-prefix 16k --engine logical --json
 refuses 2 "is an option of" "$@" size Qwen3-30B-A3B --shared-prefix 1k --engine mlx
 # What an engine does with the model's type: windows whole in a static cache; a window that llama.cpp does not know; a type that nobody knows.

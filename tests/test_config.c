@@ -16,6 +16,7 @@
 
 #include "tools/io/file.h"
 #include "tools/model/description.h"
+#include "tools/model/shard.h"
 
 /* ---- helpers --------------------------------------------------------------------------------------------------------------------- */
 
@@ -1396,6 +1397,71 @@ START_TEST(files)
 }
 END_TEST
 
+/* ---- stages of a pipeline -------------------------------------------------------------------------------------------------------- */
+
+/* Groups of all stages, "first+count: groups" with " | " between them. */
+static void show_stages(const model_stage *stages, uint32_t n_stages, char *text, size_t size)
+{
+    size_t used = 0;
+    for (uint32_t i = 0; i < n_stages && used < size; i++) {
+        char groups[300];
+        show_groups(&stages[i].part.model, groups, sizeof groups);
+        used += (size_t)snprintf(text + used, size - used, "%s%u+%u: %s", i ? " | " : "", stages[i].first, stages[i].count, groups);
+    }
+}
+
+static void check_stages(const char *config, uint32_t n_stages, uint32_t ranks, const char *expected)
+{
+    model_description description;
+    model_stage parts[8];
+    error_text error = { "" };
+    char found[2000] = "";
+    read_good(config, &description);
+    const int result = model_split(&description.model, &description, n_stages, ranks, parts, &error);
+    if (result == 0) {
+        show_stages(parts, n_stages, found, sizeof found);
+        model_free_stages(parts, n_stages);
+    }
+    TEST_REQUIRE(strcmp(result == 0 ? found : error.text, expected) == 0, "%s%s\nnot %s\nof %s", found, error.text, expected, config);
+    description_free(&description);
+}
+
+/* The layers that are left over go to the stages before the last, from the back; drafts to the last. */
+START_TEST(stages)
+{
+#define UNIFORM(n) "{" NEW ", " LAYERS(n) "}"
+#define SHARED(n)                                                                                                                                    \
+    "{" KIND("gemma4_text") ", " ROWS ", " LAYERS(                                                                                                   \
+        6) ", \"sliding_window\": 32, \"num_kv_shared_layers\": " #n ", \"layer_types\": "                                                           \
+           "[\"full_attention\", \"sliding_attention\", \"sliding_attention\", \"full_attention\", \"sliding_attention\", \"full_attention\"]}"
+    static const char letters[] = "{" NEW ", " BF16 ", " NEMOTRON ", \"hybrid_override_pattern\": \"ME*-M*\", "
+                                  "\"mamba_ssm_cache_dtype\": \"float32\"}";
+    static const char window[] = "{" KIND("gemma3_text") ", " ROWS ", " LAYERS(8) ", \"sliding_window\": 32, \"sliding_window_pattern\": 6}";
+    check_stages(UNIFORM(6), 1, 1, "0+6: full 6 2x64/64");
+    check_stages(UNIFORM(6), 4, 1, "0+1: full 1 2x64/64 | 1+2: full 2 2x64/64 | 3+2: full 2 2x64/64 | 5+1: full 1 2x64/64");
+    check_stages(UNIFORM(5), 3, 2, "0+2: full 2 1x64/64 | 2+2: full 2 1x64/64 | 4+1: full 1 1x64/64");
+    check_stages(UNIFORM(6), 7, 1, "--pp 7: it has 6 layers, and a stage needs one: 1 to 6 would be right");
+    check_stages(UNIFORM(6), 2, 3, "--tp 3: 2 KV heads of full layers cannot be divided: a divisor or a multiple of them would be right");
+    check_stages(window, 3, 1,
+                 "0+3: sliding 3 2x64/64 window 32 | 3+3: full 1 2x64/64, sliding 2 2x64/64 window 32 | 6+2: sliding 2 2x64/64 window 32");
+    check_stages(letters, 3, 1,
+                 "0+2: recurrent 1 conv 4*256*2 state 4096*4, none 1 | 2+2: full 1 2x64/64, none 1 | 4+2: full 1 2x64/64, recurrent 1 conv 4*256*2 "
+                 "state 4096*4");
+    check_stages(
+        letters, 2, 2,
+        "0+3: full 1 1x64/64, recurrent 1 conv 4*128*2 state 2048*4, none 1 | 3+3: full 1 1x64/64, recurrent 1 conv 4*128*2 state 2048*4, none 1");
+    check_stages("{" KIND("deepseek_v3") ", " MLA ", " LAYERS(3) ", \"num_nextn_predict_layers\": 1}", 2, 1,
+                 "0+2: latent 2 1x512+64/0 | 2+1: latent 1+1 1x512+64/0");
+    check_stages("{" KIND("longcat_flash") ", " MLA ", \"num_layers\": 3}", 3, 1,
+                 "0+1: latent 2 1x512+64/0 | 1+1: latent 2 1x512+64/0 | 2+1: latent 2 1x512+64/0");
+    check_stages(SHARED(2), 2, 1, "--pp: layer 4 reads what a layer before 3 stores, which is in another stage: fewer stages would be right");
+    check_stages(SHARED(1), 2, 1,
+                 "0+3: full 1 2x512/512, sliding 2 2x64/64 window 32 | 3+3: full 1 read by 1 2x512/512, sliding 1 2x64/64 window 32, none 1");
+#undef SHARED
+#undef UNIFORM
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("config");
@@ -1422,6 +1488,7 @@ int main(void)
     tcase_add_test(cases, truncated);
     tcase_add_test(cases, nested_and_long);
     tcase_add_test(cases, files);
+    tcase_add_test(cases, stages);
     TCase *shared = tcase_create("published files");
     tcase_set_timeout(shared, 60);
     tcase_set_tags(shared, TEST_NEEDS_DATA);

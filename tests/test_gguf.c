@@ -13,6 +13,7 @@
 #include <kvtile/size.h>
 
 #include "tools/model/description.h"
+#include "tools/model/shard.h"
 #include "tools/model/weights.h"
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------------- */
@@ -687,6 +688,38 @@ START_TEST(mutations)
 }
 END_TEST
 
+/* Layers of a file for three stages: 10 each of Gemma 4, in which every sixth is full; those for drafts belong to the last stage. */
+START_TEST(stages)
+{
+    static const uint32_t counts[3][2] = { { 1, 9 }, { 2, 8 }, { 2, 8 } }; /* full, sliding */
+    model_description description;
+    model_stage parts[3];
+    error_text error = { "" };
+    write_model("gemma4", GEMMA4_26B, "");
+    read_good(&description);
+    ck_assert_msg(model_split(&description.model, &description, 3, 1, parts, &error) == 0, "%s", error.text);
+    for (uint32_t i = 0; i < 3; i++) {
+        const kvt_model *part = &parts[i].part.model;
+        ck_assert_uint_eq(parts[i].first, 10 * i);
+        ck_assert_uint_eq(part->n_groups, 2);
+        ck_assert(part->groups[0].kind == KVT_LAYER_FULL && part->groups[1].kind == KVT_LAYER_SLIDING);
+        ck_assert_uint_eq(part->groups[0].count, counts[i][0]);
+        ck_assert_uint_eq(part->groups[1].count, counts[i][1]);
+    }
+    model_free_stages(parts, 3);
+    description_free(&description);
+
+    write_model("qwen35moe", QWEN3_5_35B, "");
+    read_good(&description);
+    ck_assert_uint_eq(description.n_layers, 40);
+    ck_assert_msg(model_split(&description.model, &description, 2, 1, parts, &error) == 0, "%s", error.text);
+    for (uint32_t i = 0; i < 2; i++)
+        ck_assert(parts[i].part.model.groups[0].count == 5 && parts[i].part.model.groups[0].draft_count == i);
+    model_free_stages(parts, 2);
+    description_free(&description);
+}
+END_TEST
+
 START_TEST(notes)
 {
     static const struct {
@@ -1126,6 +1159,7 @@ int main(void)
     tcase_add_test(cases, recurrent);
     tcase_add_test(cases, other_caches);
     tcase_add_test(cases, mutations);
+    tcase_add_test(cases, stages);
     tcase_add_test(cases, notes);
     tcase_add_test(cases, wrong_values);
     tcase_add_test(cases, split);

@@ -23,6 +23,7 @@
 #include "tools/options.h"
 
 #define EXIT_ARGUMENTS 2
+#define MAX_STAGES     65536 /* as many as a model may have layers */
 
 /* clang-format off */
 static const char help[] =
@@ -47,6 +48,7 @@ static const char help[] =
     "  --shared-prefix N  kvtile, logical, vllm: the sequences begin with the same N tokens, which are stored once\n"
     "  --encoder N        tokens that the encoder of T5, Whisper or Llama 3.2 Vision makes, for cross attention\n"
     "  --tp N             one of N ranks of tensor parallelism: KV heads are divided, or copied when there are fewer\n"
+    "  --pp N             kvtile, logical, vllm: the largest of N pipeline stages; --json has every one\n"
     "  --assume F=ignored,...  leave out fields of config.json that are not known, instead of refusing\n"
     "  --engine E         whose rules: kvtile (default), logical, llama.cpp, vllm, transformers, mlx; see --list\n"
     "\n"
@@ -85,7 +87,6 @@ static const char help[] =
     "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB --weights 5.2GB\n"
     "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
     "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n"
-    "  kvtile size GLM-4.7-Flash --schemes bf16,kv6,kv4 --rope kv8\n"
     "  kvtile size Qwen3-30B-A3B --seqs 4 --ctx 32k --budget 16GiB --schemes f16,kv5/kv4 --plot fits.svg\n";
 /* clang-format on */
 
@@ -116,6 +117,7 @@ enum {
     TEXT_PREFIX,
     TEXT_ENCODER,
     TEXT_TP,
+    TEXT_PP,
     TEXT_ASSUME,
     N_TEXTS
 };
@@ -402,6 +404,7 @@ static int refuse_foreign(const arguments *a, kvt_engine engine)
         { "--flash-attn", a->texts[TEXT_FLASH], { llama }, "llama.cpp" },
         { "--draft", names_tokens(a->texts[TEXT_DRAFT]), { llama }, "llama.cpp" },
         { "--shared-prefix", a->texts[TEXT_PREFIX], { tiles, rows, vllm }, "kvtile, logical or vllm" },
+        { "--pp", a->texts[TEXT_PP], { tiles, rows, vllm }, "kvtile, logical or vllm" },
         { "--block-size", a->texts[TEXT_BLOCK], { vllm }, "vllm" },
         { "--centring", a->texts[TEXT_CENTRING], { tiles }, "kvtile" },
         { "--fp8-block", a->texts[TEXT_FP8_BLOCK], { tiles, rows }, "kvtile or logical" },
@@ -470,6 +473,15 @@ static int parse_question(const arguments *a, size_question *q)
     if (code == 0)
         code = parse_small("--tp", a->texts[TEXT_TP], &q->ranks);
     q->ranks = q->ranks ? q->ranks : 1;
+    uint64_t n_stages = 1;
+    if (code == 0 && a->texts[TEXT_PP])
+        code = parse_count("--pp", a->texts[TEXT_PP], 1, MAX_STAGES, &n_stages);
+    q->n_stages = (uint32_t)n_stages;
+    if (code == 0 && q->n_stages > 1 && (a->with_weights || a->texts[TEXT_DRAFT])) {
+        size_say(a->with_weights ? "--with-weights" : "--draft", "cannot be divided among the stages of --pp: %s",
+                 a->with_weights ? "give the bytes of one stage's weights with --weights" : "size the draft model by itself");
+        code = EXIT_ARGUMENTS;
+    }
     q->explain = a->explain;
     if (code == 0)
         code = parse_types(a, q);
@@ -604,6 +616,8 @@ static int answer(const arguments *a, size_question *q)
 typedef struct found_model {
     model_description description; /* of a file */
     model_description rank;        /* its part on one rank */
+    model_stage *stages;           /* of that; NULL: one */
+    uint32_t n_stages;
     const kvt_model *model;
     uint64_t weights;
 } found_model;
@@ -612,6 +626,30 @@ static void free_model(found_model *found)
 {
     description_free(&found->description);
     description_free(&found->rank);
+    if (found->stages)
+        model_free_stages(found->stages, found->n_stages);
+    free(found->stages);
+}
+
+static int split_model(const size_question *q, found_model *found)
+{
+    const kvt_model *model = found->model;
+    error_text error;
+    if (q->request.engine == KVT_ENGINE_vllm && !model_is_uniform(model)) {
+        size_say(model->name, "--pp: vllm puts layers of different kinds into groups before it divides them, which cannot be sized yet: "
+                              "--engine kvtile or logical counts each stage's layers");
+        return EXIT_FAILURE;
+    }
+    const bool from_file = model == &found->description.model;
+    found->stages = calloc(q->n_stages, sizeof *found->stages);
+    if (!found->stages || model_split(model, from_file ? &found->description : NULL, q->n_stages, q->ranks, found->stages, &error) != 0) {
+        size_say(model->name, "%s", found->stages ? error.text : "--pp: no memory");
+        free(found->stages);
+        found->stages = NULL;
+        return EXIT_FAILURE;
+    }
+    found->n_stages = q->n_stages;
+    return 0;
 }
 
 static int take_model(const arguments *a, const size_question *q, const char *const *assumed, const char *text, found_model *found)
@@ -625,6 +663,8 @@ static int take_model(const arguments *a, const size_question *q, const char *co
         size_say(text, "--with-weights: %s", error.text);
         return EXIT_FAILURE;
     }
+    if (q->n_stages > 1 && split_model(q, found) != 0)
+        return EXIT_FAILURE;
     if (q->ranks == 1)
         return 0;
     if (model_shard(found->model, q->ranks, &found->rank, &error) != 0) {
@@ -671,6 +711,7 @@ static void take_models(const arguments *a, size_question *q, const char *const 
         q->models[q->n_models] = one->model;
         q->notes[q->n_models] = one->description.notes;
         q->model_weights[q->n_models] = one->weights;
+        q->stages[q->n_models] = one->stages;
         unknown[q->n_models++] = one->description.unknown_type;
     }
 }
@@ -688,8 +729,9 @@ static int run_models(const arguments *a, size_question *q)
     q->models = calloc(asked, sizeof *q->models);
     q->notes = calloc(asked, sizeof *q->notes);
     q->model_weights = calloc(asked, sizeof *q->model_weights);
+    q->stages = calloc(asked, sizeof *q->stages);
     q->unknown_types = unknown;
-    code = found && unknown && q->models && q->notes && q->model_weights ? 0 : EXIT_FAILURE;
+    code = found && unknown && q->stages && q->models && q->notes && q->model_weights ? 0 : EXIT_FAILURE;
     if (code)
         size_say("MODEL", "no memory");
     if (code == 0 && drafts)
@@ -708,6 +750,7 @@ static int run_models(const arguments *a, size_question *q)
     free(q->models);
     free(q->notes);
     free(q->model_weights);
+    free(q->stages);
     return code ? code : bad;
 }
 
@@ -775,6 +818,7 @@ int kvt_cmd_size(int argc, const char **argv)
                                           TEXT("shared-prefix", TEXT_PREFIX),
                                           TEXT("encoder", TEXT_ENCODER),
                                           TEXT("tp", TEXT_TP),
+                                          TEXT("pp", TEXT_PP),
                                           TEXT("assume", TEXT_ASSUME),
                                           FLAG("with-weights", '\0', with_weights),
                                           FLAG("explain", '\0', explain),

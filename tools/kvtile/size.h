@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tools/model/shard.h"
+
 #define SIZE_MAX_LIST 32 /* schemes, contexts */
 
 /* Everything that was asked. */
@@ -18,7 +20,9 @@ typedef struct size_question {
     uint64_t *model_weights;   /* bytes of each model's weights, with --with-weights; else 0 */
     const kvt_model *draft;    /* a model that drafts beside each; NULL: none */
     uint64_t draft_weights;
-    uint32_t ranks; /* of tensor parallelism: models are those of one rank; 1: whole */
+    uint32_t ranks;             /* of tensor parallelism: models are those of one rank; 1: whole */
+    uint32_t n_stages;          /* of a pipeline; 1: whole */
+    const model_stage **stages; /* of each model, when there are several: of one rank, as models are */
     bool explain;
     size_t n_models;
     kvt_size_request request; /* but for the types and the context */
@@ -35,7 +39,9 @@ typedef struct size_question {
 
 /* One answer: a model in one type at one context. */
 typedef struct size_answer {
-    const kvt_model *model;
+    const kvt_model *model;    /* with several stages: what the largest one holds */
+    const model_stage *stages; /* NULL: there is one */
+    uint32_t n_stages, largest;
     const char *notes;
     kvt_size_request request;
     kvt_size_report report;

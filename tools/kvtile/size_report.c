@@ -117,12 +117,29 @@ static kvt_status largest_with_draft(const size_answer *answer, kvt_size_request
     return KVT_OK;
 }
 
+typedef kvt_status find_largest(const kvt_model *model, const kvt_size_request *request, uint64_t budget, uint64_t *value);
+
+/* What fits into the memory of every stage. */
+static kvt_status largest_of_stages(const size_answer *answer, find_largest *find, uint64_t budget, uint64_t *value)
+{
+    kvt_status status = KVT_OK;
+    if (!answer->stages)
+        return find(answer->model, &answer->request, budget, value);
+    *value = UINT64_MAX;
+    for (uint32_t i = 0; i < answer->n_stages && status == KVT_OK; i++) {
+        uint64_t one = 0;
+        status = find(&answer->stages[i].part.model, &answer->request, budget, &one);
+        *value = *value < one ? *value : one;
+    }
+    return status;
+}
+
 int size_longest_context(const size_answer *answer, uint64_t budget, uint64_t *context)
 {
     kvt_size_request request = answer->request;
     *context = 0;
     const kvt_status status = answer->draft ? largest_with_draft(answer, &request, &request.context, 0, budget)
-                                            : kvt_size_longest_context(answer->model, &request, budget, context);
+                                            : largest_of_stages(answer, kvt_size_longest_context, budget, context);
     if (answer->draft && status == KVT_OK)
         *context = request.context;
     return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
@@ -133,7 +150,7 @@ int size_most_sequences(const size_answer *answer, uint64_t budget, uint64_t *se
     kvt_size_request request = answer->request;
     *sequences = 0;
     const kvt_status status = answer->draft ? largest_with_draft(answer, &request, &request.sequences, 1, budget)
-                                            : kvt_size_most_sequences(answer->model, &request, budget, sequences);
+                                            : largest_of_stages(answer, kvt_size_most_sequences, budget, sequences);
     if (answer->draft && status == KVT_OK)
         *sequences = request.sequences;
     return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
@@ -160,6 +177,25 @@ static number context_text(const size_answer *answer, uint64_t context)
 
 /* ---- answers --------------------------------------------------------------------------------------------------------------------- */
 
+/* Sets the model of the answer to the largest stage. */
+static kvt_status take_largest_stage(size_answer *answer)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < answer->n_stages; i++) {
+        const kvt_model *part = &answer->stages[i].part.model;
+        kvt_size_report report;
+        const kvt_status status = kvt_size(part, &answer->request, &report, NULL);
+        if (status != KVT_OK)
+            return status;
+        if (i == 0 || report.total_bytes > most) {
+            answer->model = part;
+            answer->largest = i;
+            most = report.total_bytes;
+        }
+    }
+    return KVT_OK;
+}
+
 int size_answer_make(const size_question *question, size_t model, size_t type, uint64_t context, size_answer *answer)
 {
     *answer = (size_answer){ .model = question->models[model],
@@ -170,6 +206,13 @@ int size_answer_make(const size_question *question, size_t model, size_t type, u
     answer->request.k_type = question->k_types[type];
     answer->request.v_type = question->v_types[type];
     answer->request.context = context;
+    if (question->n_stages > 1) {
+        answer->stages = question->stages[model];
+        answer->n_stages = question->n_stages;
+        const kvt_status failed = take_largest_stage(answer);
+        if (failed != KVT_OK)
+            return fail(answer->model, &answer->request, failed);
+    }
     answer->groups = calloc(answer->model->n_groups ? answer->model->n_groups : 1, sizeof *answer->groups);
     if (!answer->groups) {
         size_say(answer->model->name, "no memory");
@@ -221,6 +264,12 @@ const char *size_engine_note(kvt_engine engine, const kvt_model *model, char tex
     return text;
 }
 
+static uint32_t total_layers(const size_answer *answer)
+{
+    const model_stage *last = &answer->stages[answer->n_stages - 1];
+    return last->first + last->count;
+}
+
 /* What was asked, in a line, and whose rules are followed. */
 static void print_heading(const size_question *question, const size_answer *answer)
 {
@@ -236,6 +285,12 @@ static void print_heading(const size_question *question, const size_answer *answ
     if (*size_engine_note(r->engine, answer->model, text))
         printf("%s\n", text);
     printf("\n");
+    if (answer->stages) {
+        const model_stage *stage = &answer->stages[answer->largest];
+        printf("the largest of %u pipeline stages is stage %u of 0 to %u, with layers %u to %u of 0 to %u:\n\n", (unsigned)answer->n_stages,
+               (unsigned)answer->largest, (unsigned)(answer->n_stages - 1), (unsigned)stage->first, (unsigned)(stage->first + stage->count - 1),
+               (unsigned)(total_layers(answer) - 1));
+    }
     if (question->ranks > 1)
         printf("each of %u ranks of tensor parallelism holds:\n\n", (unsigned)question->ranks);
 }
@@ -478,6 +533,8 @@ int size_print_table(const size_question *question)
             printf("model_type \"%s\" of %s is not known: sized by the plain rule, from its fields alone\n",
                    question->models[i]->model_type ? question->models[i]->model_type : question->models[i]->architecture, question->models[i]->name);
     }
+    if (question->n_stages > 1)
+        printf("The largest of %u pipeline stages of each model.\n", (unsigned)question->n_stages);
     printf("KV cache of %s sequence%s%s: %s\n\n", number_grouped(r->sequences).text, plural(r->sequences),
            is_shared(r) ? " that share the context" : "", kvt_engine_title(r->engine));
 
@@ -541,6 +598,25 @@ static json_t *layers_json(const size_answer *answer)
     return layers;
 }
 
+/* NULL when there is one stage. */
+static json_t *stages_json(const size_answer *answer)
+{
+    json_t *stages = answer->stages ? json_array() : NULL;
+    for (uint32_t i = 0; i < answer->n_stages; i++) {
+        const model_stage *stage = &answer->stages[i];
+        kvt_size_report report;
+        const kvt_status status = kvt_size(&stage->part.model, &answer->request, &report, NULL);
+        json_t *one = status != KVT_OK ? NULL
+                                       : json_pack("{s:I, s:I, s:I}", "first_layer", integer(stage->first), "layers", integer(stage->count),
+                                                   "total_bytes", integer(report.total_bytes));
+        if (json_array_append_new(stages, one) != 0) {
+            json_decref(stages);
+            return NULL;
+        }
+    }
+    return stages;
+}
+
 /* null: there is none; JSON has no number for "no limit", which is as many as fit its integers. */
 static json_t *count_or_null(uint64_t count)
 {
@@ -584,7 +660,7 @@ static int answer_json(const size_question *question, size_t model, const size_a
                                   : NULL;
     *object =
         json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:{s:o, s:I, s:I, s:I}, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:o, s:o*, "
-                  "s:s, s:s, s:s?, s:b, s:I, s:o*}",
+                  "s:s, s:s, s:s?, s:b, s:I, s:o*, s:o*, s:o*}",
                   "model", answer->model->name, "engine", kvt_engine_name(request->engine), "k_scheme", request->k_type, "v_scheme", request->v_type,
                   "rope_scheme", request->rope_type, "context", integer(request->context), "sequences", integer(request->sequences),
                   "bytes_per_token", "growing", growth_json(r), "growing_bytes", integer(r->growing_bytes), "growing_tokens",
@@ -594,7 +670,8 @@ static int answer_json(const size_question *question, size_t model, const size_a
                   integer(r->state_bytes), "cross", integer(r->cross_bytes), "total_bytes", integer(r->total_bytes), "layers", layers_json(answer),
                   "budget", budget, "notes", answer->notes, "engine_note", size_engine_note(request->engine, answer->model, text), "model_type",
                   answer->model->model_type ? answer->model->model_type : answer->model->architecture, "known_type", !answer->unknown_type, "ranks",
-                  integer(question->ranks), "draft", draft);
+                  integer(question->ranks), "draft", draft, "largest_stage", answer->stages ? json_integer(answer->largest) : NULL, "stages",
+                  stages_json(answer));
     return 0;
 }
 

@@ -14,7 +14,7 @@
 #include "tools/io/pickle.h"
 #include "tools/io/text.h"
 
-static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
+bool description_alike(const kvt_layer_group *a, const kvt_layer_group *b)
 {
     return a->kind == b->kind && a->kv_heads == b->kv_heads && a->k_dim == b->k_dim && a->v_dim == b->v_dim && a->rope_dim == b->rope_dim &&
            a->window == b->window && a->tokens_per_row == b->tokens_per_row && a->expanded_heads == b->expanded_heads &&
@@ -24,25 +24,40 @@ static bool alike(const kvt_layer_group *a, const kvt_layer_group *b)
            a->state_group_channels == b->state_group_channels;
 }
 
+/* The array with room for one more, or NULL: no memory. */
+static void *grown(void *array, size_t used, size_t *room, size_t size)
+{
+    if (used < *room)
+        return array;
+    const size_t more = *room ? 2 * *room : 8;
+    void *larger = realloc(array, more * size);
+    *room = larger ? more : *room;
+    return larger;
+}
+
 int description_add(model_description *description, const kvt_layer_group *one, error_text *error)
 {
+    layer_cache *caches = grown(description->caches, description->n_caches, &description->caches_room, sizeof *caches);
+    if (!caches)
+        return error_set(error, "no memory for %zu caches of layers", description->n_caches + 1);
+    description->caches = caches;
+    caches[description->n_caches++] = (layer_cache){ description->layer, *one };
+    if (description->n_layers <= description->layer)
+        description->n_layers = description->layer + 1;
+
     for (size_t i = 0; i < description->n_groups; i++) {
         kvt_layer_group *group = &description->groups[i];
-        if (alike(group, one)) {
+        if (description_alike(group, one)) {
             group->count += one->count;
             group->draft_count += one->draft_count;
             group->shared_count += one->shared_count;
             return 0;
         }
     }
-    if (description->n_groups == description->room) {
-        const size_t room = description->room ? 2 * description->room : 8;
-        kvt_layer_group *groups = realloc(description->groups, room * sizeof *groups);
-        if (!groups)
-            return error_set(error, "no memory for %zu groups of layers", room);
-        description->groups = groups;
-        description->room = room;
-    }
+    kvt_layer_group *groups = grown(description->groups, description->n_groups, &description->room, sizeof *groups);
+    if (!groups)
+        return error_set(error, "no memory for %zu groups of layers", description->n_groups + 1);
+    description->groups = groups;
     description->groups[description->n_groups++] = *one;
     return 0;
 }
@@ -74,6 +89,7 @@ void description_finish(model_description *description)
 void description_free(model_description *description)
 {
     free(description->groups);
+    free(description->caches);
     *description = (model_description){ .assumed = description->assumed };
 }
 

@@ -9,11 +9,21 @@
 
 #include "tools/io/error.h"
 
+/* What one layer keeps, as a group of one layer. */
+typedef struct layer_cache {
+    uint32_t layer;
+    kvt_layer_group group;
+} layer_cache;
+
 /* Starts as { 0 }, or with `assumed` alone. `model` points into the struct itself: do not copy it. */
 typedef struct model_description {
     kvt_model model; /* complete after description_finish */
     kvt_layer_group *groups;
     size_t n_groups, room;
+    layer_cache *caches; /* what description_add was given, in its order */
+    size_t n_caches, caches_room;
+    uint32_t layer; /* that description_add adds to, from 0: readers set it. Layers for multi-token prediction belong to the last one */
+    uint32_t n_layers;
     char name[128];      /* valid UTF-8 */
     char type[72];       /* model_type or architecture, which `model` points to: ASCII */
     const char *kv_type; /* for model.kv_type: static */
@@ -22,6 +32,9 @@ typedef struct model_description {
     bool unknown_type;          /* nobody has looked at this type: what its fields say is all that is known */
     const char *const *assumed; /* names of fields that are left out when they are not understood, and NULL; or NULL */
 } model_description;
+
+/* Are they the same but for the numbers of layers? */
+bool description_alike(const kvt_layer_group *a, const kvt_layer_group *b);
 
 /* Adds a cache of `one->count` layers: to the group that is like it, or as a new group. 0, or -1 with the error: no memory. */
 int description_add(model_description *description, const kvt_layer_group *one, error_text *error);

@@ -557,6 +557,8 @@ static bool describe(model *m, model_description *description)
     if (m->known->compressed && !get_ratios(m))
         return false;
     for (uint32_t i = 0; i < m->layers; i++) {
+        const uint32_t block = i % m->blocks, last = m->blocks - m->mtp - 1;
+        description->layer = block < last ? block : last;
         if (!add_layer(m, description, i))
             return false;
     }

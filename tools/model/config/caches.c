@@ -366,6 +366,7 @@ bool config_read_compressing(const config_reader *r)
             return false;
         if (ratio == 1)
             return config_fail(r, "%s is 1, but must be 0 or at least 2", entry);
+        r->description->layer = (uint32_t)(i < count ? i : count - 1);
         if (!add_compressing_layer(r, (uint32_t)ratio, i >= count, &window))
             return false;
     }
@@ -382,8 +383,10 @@ bool config_read_groups(const config_reader *r)
     bool good = config_map_layers(r, &l) && read_caches(r, &l, &c);
     if (good && (uint64_t)l.passes * l.count > MAX_LAYERS)
         good = config_fail(r, "the layers are passed through %u times: more than %d caches", (unsigned)l.passes, MAX_LAYERS);
-    for (uint32_t i = 0; good && i < l.passes * l.count; i++)
+    for (uint32_t i = 0; good && i < l.passes * l.count; i++) {
+        r->description->layer = i % l.count;
         good = add_layer(r, &l, i % l.count, &c);
+    }
     free(l.parts);
     free(l.kv_heads);
     free(l.head_dim);

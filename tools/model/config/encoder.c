@@ -25,12 +25,17 @@ bool config_has_encoder(const config_reader *r, bool *has)
 static bool add_layers(const config_reader *r, uint32_t layers, kvt_layer_group group)
 {
     group.v_dim = group.k_dim;
-    group.count = layers;
-    group.kind = KVT_LAYER_FULL;
-    if (description_add(r->description, &group, r->error) != 0)
-        return false;
-    group.kind = KVT_LAYER_CROSS;
-    return description_add(r->description, &group, r->error) == 0;
+    group.count = 1;
+    for (uint32_t i = 0; i < layers; i++) {
+        r->description->layer = i;
+        group.kind = KVT_LAYER_FULL;
+        if (description_add(r->description, &group, r->error) != 0)
+            return false;
+        group.kind = KVT_LAYER_CROSS;
+        if (description_add(r->description, &group, r->error) != 0)
+            return false;
+    }
+    return true;
 }
 
 /* d_kv is declared; num_layers are the encoder's, and the decoder's too unless it has a number of its own. */
