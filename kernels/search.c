@@ -102,57 +102,6 @@ KVT_LANES void sums_of_a_sign(uint32_t bits, const nearest *near, const block_wo
     sums->n = n;
 }
 
-/* What depends on the width of codes: a copy for each. */
-typedef struct width_steps {
-    void (*both_signs)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
-    void (*a_sign)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
-    void (*make_nearest)(const kvt_table *table, nearest *n);
-} width_steps;
-#define WIDTH(bits)                                                                                                                                  \
-    KVT_ONCE void both_signs_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                           \
-    {                                                                                                                                                \
-        sums_of_both_signs(bits, near, x, quads, m, sums);                                                                                           \
-    }                                                                                                                                                \
-    KVT_ONCE void a_sign_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                   \
-    {                                                                                                                                                \
-        sums_of_a_sign(bits, near, x, quads, m, flip, sums);                                                                                         \
-    }                                                                                                                                                \
-    static void nearest_##bits(const kvt_table *table, nearest *n)                                                                                   \
-    {                                                                                                                                                \
-        *n = nearest_of(bits, table);                                                                                                                \
-    }
-WIDTH(2)
-WIDTH(3)
-WIDTH(4)
-WIDTH(5)
-WIDTH(6)
-#ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
-#define WIDTH_STEPS(bits)                                                                                                                            \
-    {                                                                                                                                                \
-        both_signs_6, a_sign_6, nearest_##bits                                                                                                       \
-    }
-#else
-#define WIDTH_STEPS(bits)                                                                                                                            \
-    {                                                                                                                                                \
-        both_signs_##bits, a_sign_##bits, nearest_##bits                                                                                             \
-    }
-#endif
-static const width_steps widths[] = { WIDTH_STEPS(2), WIDTH_STEPS(3), WIDTH_STEPS(4), WIDTH_STEPS(5), WIDTH_STEPS(6) };
-
-/* A search in the levels of one table. */
-typedef struct finder {
-    const width_steps *width;
-    const kvt_table *table;
-    nearest near;
-} finder;
-
-KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
-{
-    f->width = &widths[scheme->bits - 2];
-    f->table = scheme->table;
-    f->width->make_nearest(scheme->table, &f->near);
-}
-
 /* g (2A - g N); 2A is exact: 256 A has no more than 24 bits that count. */
 KVT_LANES f32x16 gain_of(f32x16 g, i32x16 a256, i32x16 n)
 {
@@ -187,7 +136,22 @@ typedef struct block_grid {
 /* A choice: the index, with 0x80000000 where the scale is negative. */
 enum { NEGATIVE = -0x7fffffff - 1 };
 
-KVT_LANES i32x16 search(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)
+/* A search in the levels of one table. What depends on the width of codes has a copy for each. */
+typedef struct finder finder;
+typedef struct width_steps {
+    i32x16 (*search)(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid);
+    void (*both_signs)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
+    void (*a_sign)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
+    void (*make_nearest)(const kvt_table *table, nearest *n);
+} width_steps;
+struct finder {
+    const width_steps *width;
+    const kvt_table *table;
+    nearest near;
+};
+
+KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads,
+                              const block_grid *grid)
 {
     const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? f->table->best_first : f->table->search_first,
               step = effort == KVT_EFFORT_BEST ? 1 : f->table->search_step;
@@ -198,7 +162,7 @@ KVT_LANES i32x16 search(const finder *f, bool is_first, kvt_effort effort, const
         const i32x16 index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
         const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
         block_sums s;
-        f->width->both_signs(&f->near, x, quads, factor_of(g), &s);
+        sums_of_both_signs(bits, &f->near, x, quads, factor_of(g), &s);
         const f32x16 gain = gain_of(g, s.a, s.n), gain_neg = gain_of(g, s.a_neg, s.n_neg);
         const mask16 better = f32x16_gt(gain, best);
         chosen = i32x16_select(better, index, chosen);
@@ -210,6 +174,48 @@ KVT_LANES i32x16 search(const finder *f, bool is_first, kvt_effort effort, const
         }
     }
     return chosen;
+}
+
+#define WIDTH(bits)                                                                                                                                  \
+    KVT_ONCE i32x16 search_##bits(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid)   \
+    {                                                                                                                                                \
+        return search_block(bits, f, is_first, effort, x, quads, grid);                                                                              \
+    }                                                                                                                                                \
+    KVT_ONCE void both_signs_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                           \
+    {                                                                                                                                                \
+        sums_of_both_signs(bits, near, x, quads, m, sums);                                                                                           \
+    }                                                                                                                                                \
+    KVT_ONCE void a_sign_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                   \
+    {                                                                                                                                                \
+        sums_of_a_sign(bits, near, x, quads, m, flip, sums);                                                                                         \
+    }                                                                                                                                                \
+    static void nearest_##bits(const kvt_table *table, nearest *n)                                                                                   \
+    {                                                                                                                                                \
+        *n = nearest_of(bits, table);                                                                                                                \
+    }
+WIDTH(2)
+WIDTH(3)
+WIDTH(4)
+WIDTH(5)
+WIDTH(6)
+#ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
+#define WIDTH_STEPS(bits)                                                                                                                            \
+    {                                                                                                                                                \
+        search_6, both_signs_6, a_sign_6, nearest_##bits                                                                                             \
+    }
+#else
+#define WIDTH_STEPS(bits)                                                                                                                            \
+    {                                                                                                                                                \
+        search_##bits, both_signs_##bits, a_sign_##bits, nearest_##bits                                                                              \
+    }
+#endif
+static const width_steps widths[] = { WIDTH_STEPS(2), WIDTH_STEPS(3), WIDTH_STEPS(4), WIDTH_STEPS(5), WIDTH_STEPS(6) };
+
+KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
+{
+    f->width = &widths[scheme->bits - 2];
+    f->table = scheme->table;
+    f->width->make_nearest(scheme->table, &f->near);
 }
 
 /* Effort fast (step 6). */
@@ -337,8 +343,8 @@ KVT_ONCE void choose_block_scales(const finder *f, bool is_first, uint8_t *scale
     const block_grid grid = grid_of(is_first, state, largest);
     block_words x;
     words_of_tile(&x, rows, begin, end, grid.p);
-    const i32x16 chosen =
-        effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * (end - begin), &grid) : search(f, is_first, effort, &x, 4 * (end - begin), &grid);
+    const i32x16 chosen = effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * (end - begin), &grid)
+                                                    : f->width->search(f, is_first, effort, &x, 4 * (end - begin), &grid);
     f32x16 multiplier;
     i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &multiplier));
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
