@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <kvtile/size.h>
 
+#include "tools/io/gguf.h"
 #include "tools/model/description.h"
 #include "tools/model/shard.h"
 #include "tools/model/weights.h"
@@ -939,12 +941,43 @@ static void refuses_weights(const char *path, const char *part)
     ck_assert_msg(strstr(error.text, part) != NULL, "\"%s\" instead of \"%s\"", error.text, part);
 }
 
+static void cut_by(const char *name, off_t bytes)
+{
+    struct stat file;
+    ck_assert_int_eq(stat(in_folder(name), &file), 0);
+    ck_assert_int_eq(truncate(in_folder(name), file.st_size - bytes), 0);
+}
+
+/* The types of ggml, from the widths of their blocks: rows of 512 numbers, three of them. */
+START_TEST(bytes_of_tensors)
+{
+    static const struct {
+        uint32_t type, bits; /* of 16 numbers */
+    } rows[] = { { 0, 512 }, { 1, 256 }, { 2, 72 }, { 8, 136 }, { 12, 72 }, { 14, 105 }, { 23, 68 }, { 30, 256 }, { 39, 68 }, { 40, 72 } };
+    gguf_tensor tensor = { .n_sizes = 2, .sizes = { 512, 3, 1, 1 } };
+    uint64_t bytes;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        tensor.type = rows[i].type;
+        ck_assert(gguf_tensor_bytes(&tensor, &bytes));
+        ck_assert_uint_eq(bytes, 3 * 512 / 16 * rows[i].bits / 8);
+    }
+    for (uint32_t type = 4; type < 1000; type += type == 5 ? 26 : type == 31 ? 10 : 1) { /* 4, 5, 31, 41 and so on */
+        tensor.type = type;
+        ck_assert_msg(!gguf_tensor_bytes(&tensor, &bytes), "type %u", type);
+    }
+    tensor.type = 0;
+    tensor.sizes[3] = UINT64_MAX / 8;
+    ck_assert(!gguf_tensor_bytes(&tensor, &bytes));
+}
+END_TEST
+
 START_TEST(weights)
 {
     static const char *const names[] = {
         "one.gguf",    "two-00001-of-00002.gguf",     "two-00002-of-00002.gguf", "alone.gguf", "a.safetensors", "b.safetensors",
         "config.json", "model.safetensors.index.json"
     };
+    static const char *const forms[] = { "consolidated.safetensors", "model-00001-of-00001.safetensors", "model.safetensors" };
     static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",
                       index[] = "{\"metadata\": {\"total_size\": 1234}}";
     ck_assert_ptr_nonnull(mkdtemp(weights_folder));
@@ -957,6 +990,10 @@ START_TEST(weights)
     ck_assert_uint_eq(weights_of(in_folder("two-00001-of-00002.gguf")), 32 + 400 + 32 + 40);
     store_gguf("alone.gguf", 10, 2);
     refuses_weights(in_folder("alone.gguf"), "-00001-of-00002.gguf");
+    cut_by("one.gguf", 1);
+    refuses_weights(in_folder("one.gguf"), "takes 400 bytes, and the file ends 1 bytes before its end");
+    cut_by("two-00002-of-00002.gguf", 4);
+    refuses_weights(in_folder("two-00001-of-00002.gguf"), "part 2 of 2: is cut short: tensor ");
     ck_assert_int_eq(truncate(in_folder("one.gguf"), 40), 0);
     refuses_weights(in_folder("one.gguf"), "");
 
@@ -966,6 +1003,15 @@ START_TEST(weights)
     store("config.json", "{}", 2);
     ck_assert_uint_eq(weights_of(weights_folder), 1016);
     ck_assert_uint_eq(weights_of(in_folder("config.json")), 1016);
+    store_safetensors("consolidated.safetensors", header, 16); /* the same weights again, and those of an adapter */
+    store_safetensors("model-00001-of-00001.safetensors", "{}", 500);
+    ck_assert_uint_eq(weights_of(weights_folder), 500);
+    store_safetensors("model.safetensors", "{}", 501);
+    ck_assert_uint_eq(weights_of(weights_folder), 501);
+    ck_assert_int_eq(truncate(in_folder("consolidated.safetensors"), 4), 0); /* is not looked at */
+    ck_assert_uint_eq(weights_of(weights_folder), 501);
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
+        ck_assert_int_eq(unlink(in_folder(forms[i])), 0);
     ck_assert_int_eq(truncate(in_folder("a.safetensors"), 20), 0);
     refuses_weights(weights_folder, "is cut short");
     ck_assert_int_eq(truncate(in_folder("a.safetensors"), 4), 0);
@@ -1163,6 +1209,7 @@ int main(void)
     tcase_add_test(cases, notes);
     tcase_add_test(cases, wrong_values);
     tcase_add_test(cases, split);
+    tcase_add_test(cases, bytes_of_tensors);
     tcase_add_test(cases, weights);
     tcase_add_test(cases, malformed);
     tcase_add_test(cases, header);

@@ -374,12 +374,37 @@ static int find_data(const gguf *file, cursor *c, size_t *begin)
     return 0;
 }
 
+bool gguf_tensor_bytes(const gguf_tensor *tensor, uint64_t *bytes)
+{
+    /* ggml's types by their numbers, as gguf-py/gguf/constants.py of ggml-org/llama.cpp lists them: numbers of a block, and its bytes. */
+    static const struct {
+        uint16_t numbers, bytes;
+    } types[] = {
+        [0] = { 1, 4 },      [1] = { 1, 2 },      [2] = { 32, 18 },   [3] = { 32, 20 },    [6] = { 32, 22 },    [7] = { 32, 24 },
+        [8] = { 32, 34 },    [9] = { 32, 36 },    [10] = { 256, 84 }, [11] = { 256, 110 }, [12] = { 256, 144 }, [13] = { 256, 176 },
+        [14] = { 256, 210 }, [15] = { 256, 292 }, [16] = { 256, 66 }, [17] = { 256, 74 },  [18] = { 256, 98 },  [19] = { 256, 50 },
+        [20] = { 32, 18 },   [21] = { 256, 110 }, [22] = { 256, 82 }, [23] = { 256, 136 }, [24] = { 1, 1 },     [25] = { 1, 2 },
+        [26] = { 1, 4 },     [27] = { 1, 8 },     [28] = { 1, 8 },    [29] = { 256, 56 },  [30] = { 1, 2 },     [34] = { 256, 54 },
+        [35] = { 256, 66 },  [39] = { 32, 17 },   [40] = { 64, 36 },
+    };
+    if (tensor->type >= sizeof types / sizeof types[0] || types[tensor->type].numbers == 0)
+        return false;
+    const uint64_t block = types[tensor->type].numbers;
+    *bytes = types[tensor->type].bytes;
+    if (__builtin_mul_overflow(*bytes, tensor->sizes[0] / block + (tensor->sizes[0] % block != 0), bytes))
+        return false;
+    for (int i = 1; i < GGUF_SIZES; i++)
+        if (__builtin_mul_overflow(*bytes, tensor->sizes[i], bytes))
+            return false;
+    return true;
+}
+
 int gguf_walk_tensors(const gguf *file, gguf_visit *visit, void *owner)
 {
     const cursor list = { file->bytes + file->tensors_at, file->size - file->tensors_at };
     cursor c = list;
     gguf_tensor tensor;
-    uint64_t data;
+    uint64_t data = 0;
     size_t begin = 0;
     if (file->n_tensors > MOST_TENSORS)
         return error_set(file->error, "the file has %" PRIu64 " tensors, but may have %d", file->n_tensors, MOST_TENSORS);

@@ -100,6 +100,9 @@ typedef struct gguf_tensor {
     uint64_t left; /* bytes of the file from `data` on */
 } gguf_tensor;
 
+/* Bytes that its numbers take. False: its type is not known here, or 64 bits do not count them. */
+bool gguf_tensor_bytes(const gguf_tensor *tensor, uint64_t *bytes);
+
 /* Returns 0 to go on; anything else ends the walk. */
 typedef int gguf_visit(void *owner, const gguf_tensor *tensor, error_text *error);
 

@@ -672,6 +672,10 @@ static int answer_json(const size_question *question, size_t model, const size_a
                   answer->model->model_type ? answer->model->model_type : answer->model->architecture, "known_type", !answer->unknown_type, "ranks",
                   integer(question->ranks), "draft", draft, "largest_stage", answer->stages ? json_integer(answer->largest) : NULL, "stages",
                   stages_json(answer));
+    if (answer->stages && *object && !json_object_get(*object, "stages")) { /* no memory: size_print_json says it */
+        json_decref(*object);
+        *object = NULL;
+    }
     return 0;
 }
 

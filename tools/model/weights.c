@@ -25,11 +25,13 @@ static bool ends_with(const char *text, const char *end)
 
 /* ---- GGUF ------------------------------------------------------------------------------------------------------------------------ */
 
-/* From the first tensor's numbers on the file holds nothing else. */
+/* From the first tensor's numbers on the file holds nothing else; it holds less when it is cut short. */
 static int measure_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
 {
-    uint64_t *most = owner;
-    (void)error;
+    uint64_t *most = owner, bytes;
+    if (gguf_tensor_bytes(tensor, &bytes) && bytes > tensor->left)
+        return error_set(error, "is cut short: tensor %s takes %" PRIu64 " bytes, and the file ends %" PRIu64 " bytes before its end", tensor->name,
+                         bytes, bytes - tensor->left);
     *most = *most < tensor->left ? tensor->left : *most;
     return 0;
 }
@@ -119,6 +121,17 @@ static bool read_index(const char *folder, uint64_t *bytes)
     return there;
 }
 
+/* A folder may hold the same weights under several names: as "model.safetensors" or its parts, and in the form of their maker as
+ * "consolidated.safetensors". The smallest number counts. */
+enum { WHOLE, PART, OTHER, NO_WEIGHTS };
+
+static int rank_of(const char *name)
+{
+    if (!ends_with(name, ".safetensors"))
+        return NO_WEIGHTS;
+    return strcmp(name, "model.safetensors") == 0 ? WHOLE : strncmp(name, "model-", 6) == 0 ? PART : OTHER;
+}
+
 static int measure_folder(const char *folder, uint64_t *bytes, error_text *error)
 {
     if (read_index(folder, bytes))
@@ -126,18 +139,19 @@ static int measure_folder(const char *folder, uint64_t *bytes, error_text *error
     DIR *list = opendir(folder);
     if (!list)
         return error_set(error, "%.300s cannot be listed", folder);
-    size_t found = 0;
-    int result = 0;
+    int result = 0, best = NO_WEIGHTS;
+    for (const struct dirent *one; (one = readdir(list)) != NULL;)
+        best = rank_of(one->d_name) < best ? rank_of(one->d_name) : best;
+    rewinddir(list);
     for (const struct dirent *one; result == 0 && (one = readdir(list)) != NULL;) {
         char path[4096];
-        if (!ends_with(one->d_name, ".safetensors"))
+        if (rank_of(one->d_name) == NO_WEIGHTS || rank_of(one->d_name) > best)
             continue;
         snprintf(path, sizeof path, "%s/%s", folder, one->d_name);
         result = add_safetensors(path, bytes, error);
-        found++;
     }
     closedir(list);
-    return result == 0 && found == 0
+    return result == 0 && best == NO_WEIGHTS
                ? error_set(error, "there are no weights beside it: *.safetensors, or model.safetensors.index.json, in %.300s", folder)
                : result;
 }
