@@ -582,6 +582,13 @@ START_TEST(other_caches)
         CHECK_GROUPS(windows[i], SLIDING(4, 2, 64, 2047));
     }
 
+    /* Cross attention: beside each layer's own, or in its place. */
+    const kvt_layer_group cross = { .kind = KVT_LAYER_CROSS, .count = 4, .kv_heads = 2, .k_dim = 64, .v_dim = 64 };
+    write_model("t5", SMALL(4), "decoder_block_count=4");
+    CHECK_GROUPS("t5", FULL(4, 2, 64, 64), cross);
+    write_model("mllama", SMALL(6), "attention.cross_attention_layers=[3 5]");
+    CHECK_GROUPS("mllama", FULL(4, 2, 64, 64), { .kind = KVT_LAYER_CROSS, .count = 2, .kv_heads = 2, .k_dim = 64, .v_dim = 64 });
+
     /* States without a convolution, and of RWKV. */
     write_model("minimax-01", SMALL(8), "");
     CHECK_GROUPS("minimax-01", FULL(1, 2, 64, 64),
@@ -806,6 +813,8 @@ START_TEST(wrong_values)
         { "deepseek4", "attention.sliding_window=5;attention.compress_ratios=[4 5 4 4]", "a list that has 0, 4 or 128" },
         { "deepseek4", "attention.sliding_window=5;attention.compress_ratios=[4]*4", "indexer.key_length is missing" },
         { "rwkv7", "", "rwkv7.wkv.head_size is missing" },
+        { "t5", "decoder_block_count=3", "t5.decoder_block_count is 3, but must be as many as block_count" },
+        { "mllama", "attention.cross_attention_layers=1", "must be a list of the layers that have cross attention" },
         { "llama", "wkv.head_size=64", "its state, of wkv.head_size, is of no known kind" },
         { "bert", "", "general.architecture is \"bert\": such models have no cache" },
         { "gemma4-assistant", "", "no cache of their own" },

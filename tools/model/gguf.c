@@ -33,10 +33,11 @@ typedef struct architecture {
     uint32_t storing_layers; /* when attention.shared_kv_layers is missing: the first layers that store */
     state_rule states;
     state_keys state_keys;
-    uint32_t interval;    /* BY_INTERVAL: when full_attention_interval is missing; 0: 4 */
-    bool indexers_shared; /* long models without a list: only some layers have an indexer of their own */
-    bool indexers_sparse; /* not in the leading dense layers */
-    bool compressed;      /* DeepSeek-V4 */
+    bool decoder_has_cross; /* every layer of its decoder has cross attention beside its own */
+    uint32_t interval;      /* BY_INTERVAL: when full_attention_interval is missing; 0: 4 */
+    bool indexers_shared;   /* long models without a list: only some layers have an indexer of their own */
+    bool indexers_sparse;   /* not in the leading dense layers */
+    bool compressed;        /* DeepSeek-V4 */
 } architecture;
 
 /* clang-format off */
@@ -89,6 +90,7 @@ static const architecture architectures[] = {
     { "smallthinker", .period = 4, .dense_first = true, .fixed_window = 4096 },
     { "starcoder2", .period = EVERY_LAYER },
     { "step35", .period = LISTED, .window = GGUF_NEEDED },
+    { "t5", .decoder_has_cross = true },
 };
 /* clang-format on */
 
@@ -132,6 +134,7 @@ typedef struct model {
     uint64_t context;
     /* Of one number for all layers, or a list; NULL when the key is not there. */
     const gguf_entry *heads, *kv_heads, *mlp, *sliding, *recurrent, *indexers, *ratios;
+    const gguf_entry *cross; /* a list of numbers of layers */
     kvt_layer_group state;
 } model;
 
@@ -501,6 +504,37 @@ static bool add_layer(const model *m, model_description *description, uint32_t i
     return !attention || (add_attention(m, description, i) && (!has_indexer(m, i) || add_indexer(m, description, i, 1)));
 }
 
+/* Cross attention: of all layers of a decoder, or of listed layers, which then have none of their own. */
+static bool has_cross(const model *m, uint32_t i)
+{
+    for (uint64_t j = 0; m->cross && j < m->cross->count; j++) {
+        int64_t layer;
+        if (gguf_number(m->cross, j, &layer) && layer == i)
+            return true;
+    }
+    return m->known->decoder_has_cross;
+}
+
+static bool add_cross(const model *m, model_description *description, uint32_t i)
+{
+    return add(m, description, i,
+               (kvt_layer_group){ .kind = KVT_LAYER_CROSS, .kv_heads = at(m, m->kv_heads, i), .k_dim = m->k_dim, .v_dim = m->v_dim });
+}
+
+static bool get_cross(model *m)
+{
+    static const char listed[] = "attention.cross_attention_layers", decoder[] = "decoder_block_count";
+    uint32_t blocks;
+    m->cross = gguf_find(&m->file, listed);
+    if (m->cross && !m->cross->list)
+        return gguf_fail(&m->file, listed, m->cross, "a list of the layers that have cross attention");
+    if (!m->known->decoder_has_cross || !gguf_look(&m->file, decoder))
+        return true;
+    const gguf_entry *given = gguf_find(&m->file, decoder);
+    return gguf_get(&m->file, decoder, 1, MAX_LAYERS, m->blocks, &blocks) &&
+           (blocks == m->blocks || gguf_fail(&m->file, decoder, given, "as many as block_count: encoders of another depth cannot be sized"));
+}
+
 /* ---- the whole ------------------------------------------------------------------------------------------------------------------- */
 
 /* Keys of the architecture that nobody asked for, and that sound as if they were about the cache. */
@@ -554,12 +588,15 @@ static bool describe(model *m, model_description *description)
         return false;
     if (m->states != ALONE && (!get_dims(m) || !get_window(m, description) || !get_indexer(m)))
         return false;
-    if (m->known->compressed && !get_ratios(m))
+    if ((m->known->compressed && !get_ratios(m)) || !get_cross(m))
         return false;
     for (uint32_t i = 0; i < m->layers; i++) {
         const uint32_t block = i % m->blocks, last = m->blocks - m->mtp - 1;
         description->layer = block < last ? block : last;
-        if (!add_layer(m, description, i))
+        const bool cross = has_cross(m, i);
+        if ((!cross || m->known->decoder_has_cross) && !add_layer(m, description, i))
+            return false;
+        if (cross && !add_cross(m, description, i))
             return false;
     }
     note_unknown(&m->file, description);
@@ -567,6 +604,7 @@ static bool describe(model *m, model_description *description)
     description_finish(description);
     snprintf(description->type, sizeof description->type, "%s", m->file.architecture);
     description->model.architecture = description->type;
+    description->unknown_type = !m->known->name && !kvt_engine_knows(KVT_ENGINE_llama_cpp, &description->model);
     return true;
 }
 
