@@ -5,9 +5,10 @@ from kvtile's reader. tests/size_configs.py compares kvtile with it.
     size_reference.py CONFIG.json...     one line for each: bytes that grow / for so many tokens | bytes of a token until windows are full | state
 
 16 bits for keys and values. Sources: huggingface/transformers 5.24 (models/TYPE/configuration_TYPE.py and modeling_TYPE.py), vLLM 0.33
-(mamba_utils.py and the models' get_mamba_state_shape_from_config), mlx-lm 0.32 (make_cache of models/TYPE.py), DeepSeek's own inference code
-for V4, and the repositories' own code for types that transformers does not have. Cross attention does not grow with context and is not in the
-line."""
+(mamba_utils.py and the models' get_mamba_state_shape_from_config), mlx-lm 0.32 (make_cache of models/TYPE.py), and the repositories' own code
+for types that transformers does not have. The states of DeepSeek-V4's compressors were written from memory of DeepSeek's inference code, which
+was not at hand; vLLM 0.33 (models/deepseek_v4/compressor.py) has the same number of float32 in them. Cross attention does not grow with context
+and is not in the line."""
 import json
 import sys
 from fractions import Fraction
