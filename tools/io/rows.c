@@ -128,7 +128,7 @@ static int read_any(rows_file *file, const char *path, error_text *error)
 static int read_raw(rows_file *file, const rows_shape *shape, error_text *error)
 {
     rows_tensor tensor = { .dtype = shape->dtype, .data = file->map.data };
-    uint64_t bytes;
+    uint64_t bytes = 0;
     if (rows_set_shape(&tensor, file->order, shape->n_sizes, shape->sizes, &bytes, error) != 0)
         return -1;
     if (bytes != file->map.size)
