@@ -1454,7 +1454,8 @@ START_TEST(stages)
                  "0+2: latent 2 1x512+64/0 | 2+1: latent 1+1 1x512+64/0");
     check_stages("{" KIND("longcat_flash") ", " MLA ", \"num_layers\": 3}", 3, 1,
                  "0+1: latent 2 1x512+64/0 | 1+1: latent 2 1x512+64/0 | 2+1: latent 2 1x512+64/0");
-    check_stages(SHARED(2), 2, 1, "--pp: layer 4 reads what a layer before 3 stores, which is in another stage: fewer stages would be right");
+    check_stages(SHARED(2), 2, 1,
+                 "--pp: layer 4 reads what a layer before 3 stores, which is in another stage: another number of stages may be right");
     check_stages(SHARED(1), 2, 1,
                  "0+3: full 1 2x512/512, sliding 2 2x64/64 window 32 | 3+3: full 1 read by 1 2x512/512, sliding 1 2x64/64 window 32, none 1");
 #undef SHARED

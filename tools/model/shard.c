@@ -132,7 +132,8 @@ static int fill_stage(const model_description *whole, uint32_t ranks, model_stag
         for (size_t g = 0; g < stage->part.n_groups && !found; g++)
             found = stage->part.groups[g].count != 0 && description_alike(&stage->part.groups[g], &group);
         if (!found)
-            return error_set(error, "--pp: layer %u reads what a layer before %u stores, which is in another stage: fewer stages would be right",
+            return error_set(error,
+                             "--pp: layer %u reads what a layer before %u stores, which is in another stage: another number of stages may be right",
                              (unsigned)one->layer, (unsigned)stage->first);
         if (description_add(&stage->part, &group, error) != 0)
             return -1;
