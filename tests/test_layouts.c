@@ -3,6 +3,7 @@
 #include "calls.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { LAYOUT_CALLS = TEST_SIZE };
@@ -27,6 +28,12 @@ static snapshot snapshot_of(const test_calls *calls)
     }
     made.results = calls->results;
     return made;
+}
+
+static void snapshot_free(const snapshot *made)
+{
+    for (size_t i = 0; i < TEST_BUFFERS; i++)
+        free(made->buffers[i]);
 }
 
 static void expect_unchanged(const snapshot *before, const test_calls *calls, const char *what)
@@ -90,6 +97,7 @@ START_TEST(every_bit)
         snprintf(what, sizeof what, "layout %d, bit %zu (byte %zu)", _i, bit, bit / 8);
         refuse(&calls, &before, &changed, what);
     }
+    snapshot_free(&before);
     test_calls_free(&calls);
 }
 END_TEST
@@ -131,6 +139,7 @@ START_TEST(words)
     refuse(&calls, &before, &changed, "another layout with this one's seal");
     memset(&changed, 0, sizeof changed);
     refuse(&calls, &before, &changed, "zeros");
+    snapshot_free(&before);
     test_calls_free(&calls);
 }
 END_TEST
