@@ -45,29 +45,35 @@ static inline const kvt_side_options *kvt_options_of(const kvt_layout *layout, k
 }
 
 /* What a layout's seal has to be. Whatever is given a layout looks at it, so that one that was changed after kvt_layout_init cannot lead outside the
- * pages and rows that it describes. (Deriving the sizes anew costs more than a token takes to write.) Each step is a bijection of the word and of
- * what came before it, so no change of one word goes unseen; four chains, because each step waits for the one before. */
-static inline uint64_t kvt_seal_step(uint64_t chain, const void *word)
+ * pages and rows that it describes. (Deriving the sizes anew costs more than a token takes to write.) Each step is a bijection of either word and of
+ * what came before them, so no change of one word goes unseen. Words are taken in twos, because multiplying costs most: numbers of 32 bits in them
+ * that change by less than 2^16 each cannot make up for each other. There are four chains, because each step waits for the one before. */
+static inline uint64_t kvt_seal_rotated(uint64_t x, uint32_t n)
 {
-    uint64_t x;
-    memcpy(&x, word, 8);
-    const uint64_t product = (chain ^ x) * 0x9e3779b97f4a7c15;
-    return product << 29 | product >> 35;
+    return x << n | x >> (64 - n);
+}
+static inline uint64_t kvt_seal_step(uint64_t chain, const uint8_t *words)
+{
+    uint64_t x, y;
+    memcpy(&x, words, 8);
+    memcpy(&y, words + 8, 8);
+    return kvt_seal_rotated((chain ^ (x + kvt_seal_rotated(y, 16))) * 0x9e3779b97f4a7c15, 29);
 }
 static inline uint64_t kvt_layout_seal(const kvt_layout *layout)
 {
-    enum { BYTES = offsetof(kvt_layout, seal), FOUR = BYTES / 32 * 32 };
-    _Static_assert(BYTES % 32 == 16, "whole words, and two at the end");
+    enum { BYTES = offsetof(kvt_layout, seal), FOUR = BYTES / 64 * 64 };
+    _Static_assert(BYTES % 64 == 48, "steps of four chains, and of three at the end");
     uint64_t a = 0x6b7674696c650001, b = 0x6b7674696c650002, c = 0x6b7674696c650003, d = 0x6b7674696c650004; /* "kvtile", 1 .. 4 */
     const uint8_t *at = (const uint8_t *)layout;
-    for (const uint8_t *end = at + FOUR; at < end; at += 32) {
+    for (const uint8_t *end = at + FOUR; at < end; at += 64) {
         a = kvt_seal_step(a, at);
-        b = kvt_seal_step(b, at + 8);
-        c = kvt_seal_step(c, at + 16);
-        d = kvt_seal_step(d, at + 24);
+        b = kvt_seal_step(b, at + 16);
+        c = kvt_seal_step(c, at + 32);
+        d = kvt_seal_step(d, at + 48);
     }
     a = kvt_seal_step(a, at);
-    b = kvt_seal_step(b, at + 8);
+    b = kvt_seal_step(b, at + 16);
+    c = kvt_seal_step(c, at + 32);
     return a ^ b ^ c ^ d;
 }
 
