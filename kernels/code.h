@@ -75,7 +75,7 @@ KVT_LANES void largest_of_row(const code_steps *steps, kvt_dtype dtype, const ui
         const uint32_t last = groups - 1; /* in place of those that are missing */
         if (groups - begin >= 4 * per_block)
             for (uint32_t k = 0; k < 4; k++)
-                m[k] = largest_of_pair(steps, row, dtype, begin + k * per_block, begin + (k + 1) * per_block - 1);
+                m[k] = largest_of_pair(steps, group_of(row, begin, dtype), dtype, k * per_block, (k + 1) * per_block - 1);
         else
             for (uint32_t k = 0; k < 4; k++) {
                 const uint32_t first = begin + k * per_block < last ? begin + k * per_block : last;
@@ -204,14 +204,15 @@ KVT_LANES bool choose_row_scales(const code_steps *steps, uint32_t bytes, uint32
 
 /* ---- rows to codes ---- */
 
-/* Four groups, whose factors are r[step[k]]. What is `ahead` is wanted next: a tile's rows are looked through for the largest number first, four side
- * by side, and memory takes a while to understand such a walk. */
+/* Four groups, whose factors are r[step[k]]. What is `ahead`, where that is not 0, is wanted next: a tile's rows are looked through for the largest
+ * number first, four side by side, and memory takes a while to understand such a walk. */
 KVT_LANES void encode_four(const code_steps *steps, const kvt_table *table, kvt_dtype dtype, const uint8_t *from, ptrdiff_t ahead, const float *r,
                            const size_t step[4], uint8_t *codes)
 {
     i32x16 code[4];
     for (uint32_t k = 0; k < 4; k++) {
-        prefetch_far(from + (size_t)k * 16 * number_bytes(dtype), (size_t)ahead);
+        if (ahead)
+            prefetch_far(from + (size_t)k * 16 * number_bytes(dtype), (size_t)ahead);
         code[k] = steps->encode(load_number(from + (size_t)k * 16 * number_bytes(dtype), dtype), f32x16_set1(r[step[k]]));
     }
     u8x64_store(codes, steps->pack(code, table));

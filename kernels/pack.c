@@ -191,13 +191,11 @@ KVT_LANES void store_byte_lanes(uint8_t *lines, uint32_t groups, const uint8_t *
     }
 }
 
-/* Through a register of its own: compilers would rather load four and take them apart, which costs twice as much. */
 KVT_LANES void copy_cell(uint8_t *to, const uint8_t *from)
 {
     uint32_t cell;
     memcpy(&cell, from, 4);
-    __asm__ volatile("" : "+r"(cell));
-    memcpy(to, &cell, 4);
+    store_cell(to, cell);
 }
 
 /* Scattered over its tile's lines. */
@@ -207,8 +205,8 @@ KVT_LANES void pack_token(kvt_side side, uint32_t bits, uint8_t *codes, uint32_t
         planes_store_row(bits, codes, groups, row, token);
     } else if (side == KVT_K) {
         uint8_t *to = codes + (size_t)token * 4;
-        for (uint32_t i = 0; i < groups * group_lines(bits); i += 4)
-            for (uint32_t k = i; k < i + 4; k++)
+        for (uint32_t left = groups * group_lines(bits); left > 0; left -= 4, to += 256, row += 16)
+            for (uint32_t k = 0; k < 4; k++)
                 copy_cell(to + (size_t)k * 64, row + (size_t)k * 4);
     } else if (bits == 8) { /* constants for the shifts */
         uint8_t *lines = codes + (size_t)(token / 4) * 64;

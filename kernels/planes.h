@@ -134,59 +134,74 @@ KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups,
 
 /* ---- one token ---- */
 
-/* Bits from .. from + plane - 1 of n cells of a row of codes, in one. */
+/* From a register of its own: compilers would rather make four at once and take them apart, which costs twice as much. */
+KVT_LANES void store_cell(uint8_t *to, uint32_t cell)
+{
+    __asm__ volatile("" : "+r"(cell));
+    memcpy(to, &cell, 4);
+}
+
+/* Bits from .. from + plane - 1 of n cells of a row of codes, in one. Cells are taken in twos: what is kept of a byte leaves room above it. */
 KVT_LANES uint32_t cell_of(const uint8_t *row, uint32_t n, uint32_t from, uint32_t plane)
 {
     uint32_t cell = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t four;
-        memcpy(&four, row + (size_t)i * 4, 4);
-        cell |= (four >> from & 0x01010101u * ((1u << plane) - 1)) << plane * i;
+    for (uint32_t i = 0; i < n; i += 2) {
+        uint64_t two;
+        memcpy(&two, row + (size_t)i * 4, 8);
+        two = two >> from & 0x0101010101010101u * ((1u << plane) - 1);
+        cell |= (uint32_t)(two | two >> (32 - plane)) << plane * i;
     }
     return cell;
 }
 
-/* K: the token's cell of 8-bit line L is the row's L-th four codes. */
-KVT_LANES void planes_store_row(uint32_t bits, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
+/* Of the plane that has bits from .. from + plane - 1, both of them constants. K: the token's cell of 8-bit line L is the row's L-th four codes. */
+KVT_LANES void plane_store_row(uint32_t from, uint32_t plane, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
-    for (uint32_t from = 0; from < bits;) {
-        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line;
-        for (uint32_t l = 0; l < lines; l++) {
-            /* the last line of a 1-bit plane may be a half one */
-            const uint32_t n = plane > 1 || l + 1 < lines ? per_line : 4 * groups - l * per_line;
-            const uint32_t cell = n == per_line ? cell_of(row + (size_t)l * per_line * 4, per_line, from, plane)
-                                                : cell_of(row + (size_t)l * per_line * 4, per_line / 2, from, plane);
-            memcpy(codes + (size_t)l * 64 + token * 4, &cell, 4);
-        }
-        codes += (size_t)groups * 32 * plane;
-        from += plane;
+    const uint32_t per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line;
+    for (uint32_t l = 0; l < lines; l++) {
+        /* the last line of a 1-bit plane may be a half one */
+        const uint32_t n = plane > 1 || l + 1 < lines ? per_line : 4 * groups - l * per_line;
+        const uint32_t cell = n == per_line ? cell_of(row + (size_t)l * per_line * 4, per_line, from, plane)
+                                            : cell_of(row + (size_t)l * per_line * 4, per_line / 2, from, plane);
+        store_cell(codes + (size_t)l * 64 + token * 4, cell);
     }
 }
 
+KVT_LANES void planes_store_row(uint32_t bits, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
+{
+    const uint32_t lower = lower_bits(bits);
+    plane_store_row(0, lower, codes, groups, row, token);
+    if (bits > lower)
+        plane_store_row(lower, bits - lower, codes + (size_t)groups * 32 * lower, groups, row, token);
+}
+
 /* V: codes of group g in 32-bit lanes. The unused bits of the last line of a 1-bit plane become zeros. */
+KVT_LANES void plane_store_lanes(uint32_t from, uint32_t plane, uint8_t *codes, uint32_t groups, uint32_t g, i32x16 code, uint32_t token)
+{
+    const uint32_t L = 4 * g + token / 4, per_line = 8 / plane;
+    i32x16 c = from == 0 ? code : from == 4 ? i32x16_shr(code, 4) : i32x16_shr(code, 2);
+    c = i32x16_and(c, i32x16_set1((1u << plane) - 1));
+    if (plane == 1) /* to every place of a byte, then to every byte; one of them is wanted */
+        c = i32x16_or(c, i32x16_shl(c, 1));
+    if (plane <= 2)
+        c = i32x16_or(c, i32x16_shl(c, 2));
+    if (plane <= 4)
+        c = i32x16_or(c, i32x16_shl(c, 4));
+    c = i32x16_or(c, i32x16_shl(c, 8));
+    c = i32x16_or(c, i32x16_shl(c, 16));
+    const uint32_t wanted = ((1u << plane) - 1) << plane * (L % per_line) << 8 * (token % 4);
+    const uint32_t unused = plane == 1 && g % 2 == 0 && g + 1 == groups ? 0xf0u << 8 * (token % 4) : 0;
+    uint8_t *line = codes + (size_t)(L / per_line) * 64;
+    const i32x16 kept = i32x16_and(i32x16_load(line), i32x16_set1(~(wanted | unused)));
+    i32x16_store(line, i32x16_or(kept, i32x16_and(c, i32x16_set1(wanted))));
+}
+
 KVT_LANES void planes_store_lanes(uint32_t bits, uint8_t *codes, uint32_t groups, uint32_t g, i32x16 code, uint32_t token)
 {
-    const uint32_t L = 4 * g + token / 4;
-    for (uint32_t from = 0; from < bits;) {
-        const uint32_t plane = from == 0 ? lower_bits(bits) : bits - from, per_line = 8 / plane;
-        i32x16 c = from == 0 ? code : from == 4 ? i32x16_shr(code, 4) : i32x16_shr(code, 2);
-        c = i32x16_and(c, i32x16_set1((1u << plane) - 1));
-        if (plane == 1) /* to every place of a byte, then to every byte; one of them is wanted */
-            c = i32x16_or(c, i32x16_shl(c, 1));
-        if (plane <= 2)
-            c = i32x16_or(c, i32x16_shl(c, 2));
-        if (plane <= 4)
-            c = i32x16_or(c, i32x16_shl(c, 4));
-        c = i32x16_or(c, i32x16_shl(c, 8));
-        c = i32x16_or(c, i32x16_shl(c, 16));
-        const uint32_t wanted = ((1u << plane) - 1) << plane * (L % per_line) << 8 * (token % 4);
-        const uint32_t unused = plane == 1 && g % 2 == 0 && g + 1 == groups ? 0xf0u << 8 * (token % 4) : 0;
-        uint8_t *line = codes + (size_t)(L / per_line) * 64;
-        const i32x16 kept = i32x16_and(i32x16_load(line), i32x16_set1(~(wanted | unused)));
-        i32x16_store(line, i32x16_or(kept, i32x16_and(c, i32x16_set1(wanted))));
-        codes += (size_t)groups * 32 * plane;
-        from += plane;
-    }
+    const uint32_t lower = lower_bits(bits);
+    plane_store_lanes(0, lower, codes, groups, g, code, token);
+    if (bits > lower)
+        plane_store_lanes(lower, bits - lower, codes + (size_t)groups * 32 * lower, groups, g, code, token);
 }
 
 #endif

@@ -25,10 +25,10 @@ typedef struct block_sums {
 
 /* The level that is nearest to each byte, for many of them: where bytes can be looked up in a table of 256, that is made first. */
 typedef struct nearest {
-    const kvt_table *table;
 #ifdef KVT_HAS_LOOKUP256
     u8x64 level[4];
 #else
+    const kvt_table *table;
     levels all;
 #endif
 } nearest;
@@ -36,18 +36,18 @@ typedef struct nearest {
 KVT_LANES nearest nearest_of(uint32_t bits, const kvt_table *table)
 {
     const levels all = load_levels(bits, table, 0);
-    nearest n = { .table = table };
 #ifdef KVT_HAS_LOOKUP256
+    nearest n;
     for (int i = 0; i < 4; i++) {
         uint8_t y[64];
         for (int j = 0; j < 64; j++)
             y[j] = (uint8_t)(64 * i + j);
         n.level[i] = levels_of(bits, &all, codes_of(bits, table, u8x64_load(y)));
     }
-#else
-    n.all = all;
-#endif
     return n;
+#else
+    return (nearest){ table, all };
+#endif
 }
 
 KVT_LANES u8x64 nearest_level(uint32_t bits, const nearest *n, u8x64 y)
@@ -70,8 +70,8 @@ KVT_LANES void sum_up(uint32_t bits, const nearest *near, u8x64 y, const u8x64 x
     *n = i32x16_dot_u7s8(*n, magnitude, magnitude);
 }
 
-/* For multipliers m of the lanes. */
-KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)
+/* For multipliers m of the lanes. A row's first scale is positive: sums of the negative are zeros. */
+KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)
 {
     const i32x16 zero = i32x16_set1(0);
     i32x16 a[2] = { zero, zero }, a_neg[2] = { zero, zero }, n = zero, n_neg = zero;
@@ -81,7 +81,8 @@ KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, const bloc
     for (uint32_t i = 0; i < quads; i++) {
         const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
         sum_up(bits, near, y, x->words[i], a, &n);
-        sum_up(bits, near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
+        if (!is_first)
+            sum_up(bits, near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
     }
     *sums = (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
 }
@@ -140,21 +141,37 @@ enum { NEGATIVE = -0x7fffffff - 1 };
 typedef struct finder finder;
 typedef struct width_steps {
     i32x16 (*search)(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid);
-    void (*both_signs)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
-    void (*a_sign)(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
+    void (*both_signs)(const finder *f, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
+    void (*a_sign)(const finder *f, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
+#ifdef KVT_HAS_LOOKUP256
     void (*make_nearest)(const kvt_table *table, nearest *n);
+#endif
 } width_steps;
 struct finder {
     const width_steps *width;
     const kvt_table *table;
+#ifdef KVT_HAS_LOOKUP256
     nearest near;
+#endif
 };
+
+/* Before a loop, so that it has them in registers. */
+KVT_LANES nearest nearest_in(uint32_t bits, const finder *f)
+{
+#ifdef KVT_HAS_LOOKUP256
+    (void)bits;
+    return f->near;
+#else
+    return nearest_of(bits, f->table);
+#endif
+}
 
 KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads,
                               const block_grid *grid)
 {
     const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? f->table->best_first : f->table->search_first,
               step = effort == KVT_EFFORT_BEST ? 1 : f->table->search_step;
+    const nearest near = nearest_in(bits, f);
     i32x16 chosen = i32x16_set1(0);
     f32x16 best = f32x16_set1(-INFINITY);
     KVT_ROLLED
@@ -162,7 +179,7 @@ KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt
         const i32x16 index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
         const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
         block_sums s;
-        sums_of_both_signs(bits, &f->near, x, quads, factor_of(g), &s);
+        sums_of_both_signs(bits, &near, is_first, x, quads, factor_of(g), &s);
         const f32x16 gain = gain_of(g, s.a, s.n), gain_neg = gain_of(g, s.a_neg, s.n_neg);
         const mask16 better = f32x16_gt(gain, best);
         chosen = i32x16_select(better, index, chosen);
@@ -181,32 +198,41 @@ KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt
     {                                                                                                                                                \
         return search_block(bits, f, is_first, effort, x, quads, grid);                                                                              \
     }                                                                                                                                                \
-    KVT_ONCE void both_signs_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                           \
+    KVT_ONCE void both_signs_##bits(const finder *f, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                \
     {                                                                                                                                                \
-        sums_of_both_signs(bits, near, x, quads, m, sums);                                                                                           \
+        const nearest near = nearest_in(bits, f);                                                                                                    \
+        sums_of_both_signs(bits, &near, is_first, x, quads, m, sums);                                                                                \
     }                                                                                                                                                \
-    KVT_ONCE void a_sign_##bits(const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                   \
+    KVT_ONCE void a_sign_##bits(const finder *f, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                       \
     {                                                                                                                                                \
-        sums_of_a_sign(bits, near, x, quads, m, flip, sums);                                                                                         \
-    }                                                                                                                                                \
+        const nearest near = nearest_in(bits, f);                                                                                                    \
+        sums_of_a_sign(bits, &near, x, quads, m, flip, sums);                                                                                        \
+    }
+#ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
+#define NEAREST(bits)                                                                                                                                \
     static void nearest_##bits(const kvt_table *table, nearest *n)                                                                                   \
     {                                                                                                                                                \
         *n = nearest_of(bits, table);                                                                                                                \
     }
-WIDTH(2)
-WIDTH(3)
-WIDTH(4)
-WIDTH(5)
 WIDTH(6)
-#ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
+NEAREST(2)
+NEAREST(3)
+NEAREST(4)
+NEAREST(5)
+NEAREST(6)
 #define WIDTH_STEPS(bits)                                                                                                                            \
     {                                                                                                                                                \
         search_6, both_signs_6, a_sign_6, nearest_##bits                                                                                             \
     }
 #else
+WIDTH(2)
+WIDTH(3)
+WIDTH(4)
+WIDTH(5)
+WIDTH(6)
 #define WIDTH_STEPS(bits)                                                                                                                            \
     {                                                                                                                                                \
-        search_##bits, both_signs_##bits, a_sign_##bits, nearest_##bits                                                                              \
+        search_##bits, both_signs_##bits, a_sign_##bits                                                                                              \
     }
 #endif
 static const width_steps widths[] = { WIDTH_STEPS(2), WIDTH_STEPS(3), WIDTH_STEPS(4), WIDTH_STEPS(5), WIDTH_STEPS(6) };
@@ -215,7 +241,9 @@ KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
 {
     f->width = &widths[scheme->bits - 2];
     f->table = scheme->table;
+#ifdef KVT_HAS_LOOKUP256
     f->width->make_nearest(scheme->table, &f->near);
+#endif
 }
 
 /* Effort fast (step 6). */
@@ -226,7 +254,7 @@ KVT_LANES i32x16 fit(const finder *f, bool is_first, const block_words *x, uint3
     const mask16 negative = i32x16_gt(is_first ? zero : grid->is_negative, zero);
     const i32x16 m = factor_of(f32x16_mul(s, grid->p));
     block_sums s_of;
-    f->width->a_sign(&f->near, x, quads, m, u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero)), &s_of);
+    f->width->a_sign(f, x, quads, m, u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero)), &s_of);
     const i32x16 sum = i32x16_select(negative, i32x16_sub(zero, s_of.a), s_of.a);
     const mask16 is_positive = i32x16_gt(sum, zero);
     const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, s_of.n, i32x16_set1(1)));
@@ -437,7 +465,7 @@ KVT_LANES i32x16 search_row(const finder *f, bool is_first, bool is_best, const 
     const i32x16 index = limited(i32x16_add(grid->index, offset), grid->low, grid->high);
     const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
     block_sums s;
-    f->width->both_signs(&f->near, x, quads, factor_of(g), &s);
+    f->width->both_signs(f, is_first, x, quads, factor_of(g), &s);
     const i32x16 one = i32x16_set1(1), zero = i32x16_set1(0);
     i32x16 gain = i32x16_from_f32_bits(gain_of(g, s.a, s.n)), choice = i32x16_shl(index, 1);
     if (!is_first) {

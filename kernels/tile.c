@@ -74,7 +74,8 @@ static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
 /* Scales that are searched for: from how many rows on it pays to do so side by side, though 16 are paid for. */
 enum { ROWS_SIDE_BY_SIDE = 6 };
 
-static void write_searched(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n, kvt_pack_token_fn *pack)
+static __attribute__((noinline)) void write_searched(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
+                                                     kvt_pack_token_fn *pack)
 {
     const uint32_t groups = spec->dim / 16, blocks = (groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups);
     uint8_t row_codes[KVT_MAX_DIM], scales[sizeof((kvt_factors *)0)->r / sizeof(float)];
@@ -99,26 +100,35 @@ static void write_searched(const kvt_tier_kernels *tier, const kvt_tile_spec *sp
     }
 }
 
+/* Without scales: a row of codes is made, where the row itself is none, and packed. */
+static __attribute__((noinline)) void write_one_by_one(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
+                                                       kvt_dtype dtype, kvt_pack_token_fn *pack)
+{
+    const uint32_t groups = spec->dim / 16;
+    const bool are_codes = is_stored_as(spec->scheme, dtype);
+    for (uint32_t t = 0; t < n; t++) {
+        const uint8_t *codes = places[t].row;
+        uint8_t row_codes[KVT_MAX_DIM * 4];
+        if (!are_codes) {
+            tier->coders[spec->scheme->coder]->encode(spec, dtype, &places[t].row, 1, 0, 0, groups, NULL, 0, false, row_codes, 0);
+            codes = row_codes;
+        }
+        pack(places[t].codes, groups, codes, places[t].token);
+    }
+}
+
+/* (The others need room for rows of codes, and registers: functions of their own, so that a coder which writes tokens itself is only jumped to.) */
 void kvt_tile_write_tokens(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
                            kvt_dtype dtype)
 {
     const kvt_coder *coder = tier->coders[spec->scheme->coder];
     kvt_pack_token_fn *const pack = tier->pack[spec->scheme->bits].token[order];
-    const uint32_t groups = spec->dim / 16;
-    if (coder->write_tokens) {
+    if (coder->write_tokens)
         coder->write_tokens(spec, dtype, places, n, pack);
-    } else if (spec->scheme->is_searched) {
+    else if (spec->scheme->is_searched)
         write_searched(tier, spec, places, n, pack);
-    } else if (is_stored_as(spec->scheme, dtype)) {
-        for (uint32_t t = 0; t < n; t++)
-            pack(places[t].codes, groups, places[t].row, places[t].token);
-    } else {
-        for (uint32_t t = 0; t < n; t++) {
-            uint8_t row_codes[KVT_MAX_DIM * 4];
-            coder->encode(spec, dtype, &places[t].row, 1, 0, 0, groups, NULL, 0, false, row_codes, 0);
-            pack(places[t].codes, groups, row_codes, places[t].token);
-        }
-    }
+    else
+        write_one_by_one(tier, spec, places, n, dtype, pack);
 }
 
 /* ---- back ---- */
