@@ -8,11 +8,11 @@
 #define _GNU_SOURCE
 #include "bench/decode.h"
 #include "bench/workload.h"
-#include "tools/io/error.h"
-#include "tools/io/json.h"
-#include "tools/kvtile/statistics.h"
-#include "tools/options.h"
+#include "tools/files/error.h"
+#include "tools/files/json.h"
+#include "tools/program/options.h"
 #include "tools/program/program.h"
+#include "tools/program/statistics.h"
 
 #include <dlfcn.h>
 #include <errno.h>

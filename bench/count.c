@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "bench/decode.h"
 #include "bench/workload.h"
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 #include "tools/program/program.h"
 
 #include <signal.h>

@@ -1,7 +1,7 @@
 /* kvtile-bench: all cases as Google Benchmark's own program. */
 #include "bench/ggml.h"
 #include "bench/measure.h"
-#include "tools/io/output.h"
+#include "tools/files/output.h"
 #include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>

@@ -4,9 +4,9 @@
 #include <fcntl.h>
 
 #include "target.h"
+#include "tools/cli/commands.h"
 #include "tools/engine/commands.h"
-#include "tools/io/formats.h"
-#include "tools/kvtile/commands.h"
+#include "tools/rows/formats.h"
 
 #include "fuzz_files.h"
 

@@ -4,8 +4,8 @@
 
 #include "fuzz_cache.h"
 
-#include "tests/oracle.h"
-#include "tests/row_reference.h"
+#include "tests/lib/oracle.h"
+#include "tests/lib/row_reference.h"
 
 enum { MAX_PAGES = 3, MAX_CALLS = 6 };
 

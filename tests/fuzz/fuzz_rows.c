@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "target.h"
-#include "tools/io/kind.h"
-#include "tools/io/rows.h"
+#include "tools/rows/kind.h"
+#include "tools/rows/rows.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "target.h"
-#include "tools/kvtile/commands.h"
+#include "tools/cli/commands.h"
 
 #define MAX_ARGUMENTS 40
 

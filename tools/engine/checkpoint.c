@@ -1,11 +1,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/checkpoint.h"
 
-#include "tools/io/file.h"
-#include "tools/io/gguf.h"
-#include "tools/io/number.h"
-#include "tools/io/output.h"
-#include "tools/io/pickle.h"
+#include "tools/files/file.h"
+#include "tools/files/gguf.h"
+#include "tools/files/number.h"
+#include "tools/files/output.h"
+#include "tools/files/pickle.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -8,7 +8,7 @@
 #ifndef KVT_ENGINE_CHECKPOINT_H
 #define KVT_ENGINE_CHECKPOINT_H
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

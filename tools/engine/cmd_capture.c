@@ -1,9 +1,9 @@
 /* kvtile-engine capture: keys, values and queries into files. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/commands.h"
-#include "tools/io/formats.h"
-#include "tools/io/text.h"
-#include "tools/progress.h"
+#include "tools/files/text.h"
+#include "tools/program/progress.h"
+#include "tools/rows/formats.h"
 
 #include <errno.h>
 #include <inttypes.h>

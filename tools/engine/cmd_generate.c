@@ -2,8 +2,8 @@
 #define _POSIX_C_SOURCE 200809L /* open_memstream */
 #include "tools/engine/commands.h"
 #include "tools/engine/sample.h"
-#include "tools/io/text.h"
-#include "tools/progress.h"
+#include "tools/files/text.h"
+#include "tools/program/progress.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -1,6 +1,6 @@
 /* kvtile-engine perplexity: of one way of storing, or of several in a table. */
 #include "tools/engine/commands.h"
-#include "tools/progress.h"
+#include "tools/program/progress.h"
 
 #include <math.h>
 #include <stdio.h>

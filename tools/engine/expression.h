@@ -7,7 +7,7 @@
 #ifndef KVT_ENGINE_EXPRESSION_H
 #define KVT_ENGINE_EXPRESSION_H
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

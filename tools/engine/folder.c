@@ -3,8 +3,8 @@
 
 #include "tools/engine/tokenizer.h"
 #include "tools/engine/weights.h"
-#include "tools/io/pickle.h"
-#include "tools/io/safetensors.h"
+#include "tools/files/pickle.h"
+#include "tools/files/safetensors.h"
 
 #include <dirent.h>
 #include <inttypes.h>

@@ -4,9 +4,9 @@
 
 #include "tools/engine/tokenizer.h"
 #include "tools/engine/weights.h"
-#include "tools/io/file.h"
-#include "tools/io/gguf.h"
-#include "tools/io/number.h"
+#include "tools/files/file.h"
+#include "tools/files/gguf.h"
+#include "tools/files/number.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* kvtile-engine: runs a small model on kvtile's cache and attention, to get real keys and values, and to show that it runs it right. */
 #include "tools/engine/commands.h"
-#include "tools/options.h"
+#include "tools/program/options.h"
 #include "tools/program/program.h"
 
 #include <jansson.h>

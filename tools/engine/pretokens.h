@@ -3,7 +3,7 @@
 #define KVT_ENGINE_PRETOKENS_H
 
 #include "tools/engine/expression.h"
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

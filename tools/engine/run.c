@@ -1,7 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/run.h"
 
-#include "tools/io/gguf.h"
+#include "tools/files/gguf.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 #include "tools/engine/tokenizer_read.h"
 
-#include "tools/io/gguf.h"
-#include "tools/io/number.h"
+#include "tools/files/gguf.h"
+#include "tools/files/number.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
 #define KVT_ENGINE_TOKENIZER_H
 
 #include "tools/engine/pretokens.h"
-#include "tools/io/file.h"
+#include "tools/files/file.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  * token), or "gpt2" (the byte level, pairs in the order of a list), where tokenizer.ggml.pre names the expression that cuts a text into pieces. */
 #include "tools/engine/tokenizer_read.h"
 
-#include "tools/io/gguf.h"
-#include "tools/io/number.h"
+#include "tools/files/gguf.h"
+#include "tools/files/number.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * Face's `tokenizers` reads it. What is not taken is refused by name, because it would give other tokens than the model was trained on. */
 #include "tools/engine/tokenizer_read.h"
 
-#include "tools/io/number.h"
+#include "tools/files/number.h"
 
 #include <inttypes.h>
 #include <jansson.h>

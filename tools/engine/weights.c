@@ -1,7 +1,7 @@
 /* See weights.h. */
 #include "tools/engine/weights.h"
 
-#include "tools/io/number.h"
+#include "tools/files/number.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

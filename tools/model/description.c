@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/io/file.h"
-#include "tools/io/gguf.h"
-#include "tools/io/pickle.h"
-#include "tools/io/text.h"
+#include "tools/files/file.h"
+#include "tools/files/gguf.h"
+#include "tools/files/pickle.h"
+#include "tools/files/text.h"
 
 bool description_alike(const kvt_layer_group *a, const kvt_layer_group *b)
 {

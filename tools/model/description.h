@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 /* What one layer keeps, as a group of one layer. */
 typedef struct layer_cache {

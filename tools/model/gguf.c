@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/io/gguf.h"
+#include "tools/files/gguf.h"
 
 #define MAX_LAYERS    65536
 #define MAX_GROUPS    256                 /* of layers that are alike: files have at most five */

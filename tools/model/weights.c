@@ -9,9 +9,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "tools/io/file.h"
-#include "tools/io/gguf.h"
-#include "tools/io/number.h"
+#include "tools/files/file.h"
+#include "tools/files/gguf.h"
+#include "tools/files/number.h"
 
 static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
 {

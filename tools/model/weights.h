@@ -2,7 +2,7 @@
 #ifndef KVT_MODEL_WEIGHTS_H
 #define KVT_MODEL_WEIGHTS_H
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 #ifndef KVT_TOOLS_PEERS_H
 #define KVT_TOOLS_PEERS_H
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <kvtile/convert.h>
 

@@ -1,7 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/program/program.h"
 
-#include "tools/io/error.h"
+#include "tools/files/error.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,0 +1,496 @@
+/* kvtile eval --budget, --max-kl: a scheme for the keys and one for the values of each layer, out of what each costs there. */
+#define _POSIX_C_SOURCE 200809L
+#include "tools/cli/eval/budget.h"
+
+#include "tools/cli/eval/head.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What one way costs one side of a layer, the other side being exact. */
+typedef struct cost {
+    double kl;         /* mean; of keys */
+    double error;      /* energy of the output's error over that of the output */
+    size_t lost, rows; /* query rows: a way that loses one is never chosen, and its other costs say nothing */
+} cost;
+
+typedef struct choice {
+    size_t k, v;    /* ways */
+    uint64_t bytes; /* of a page of all KV heads */
+    double cost;    /* what is to be small */
+} choice;
+
+typedef struct layer_plan {
+    cost *of_k, *of_v;        /* [way] */
+    choice *front;            /* the smallest first; each next one saves less per byte than the one before */
+    size_t n_front, chosen;   /* chosen: index of front */
+    eval_divergence measured; /* of what was chosen */
+} layer_plan;
+
+typedef struct search {
+    const eval_layer *layers;
+    layer_plan *plans;
+    size_t n_layers;
+    const eval_ways *ways;
+    const eval_budget_options *options;
+} search;
+
+/* ---- measuring ---- */
+
+static eval_divergence compare_all(eval_divergence sums, const eval_head *one)
+{
+    for (size_t i = 0; i < one->positions; i++)
+        for (uint32_t g = 0; g < one->group; g++)
+            eval_head_compare(&sums, one, i, g, NULL);
+    return sums;
+}
+
+/* Fills back_k and back_v. */
+static kvt_status store(const search *work, const eval_head *one, const eval_pair *pair, void *memory)
+{
+    const ptrdiff_t k_stride = (ptrdiff_t)(one->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(one->v_dim * sizeof(float));
+    kvt_layout layout;
+    kvt_pages pages;
+    kvt_status status = eval_pair_layout(&layout, pair, one->k_dim, one->v_dim, 1, work->options->tiers);
+    if (status == KVT_OK)
+        status = kvt_head_pages(&layout, memory, one->tokens, 0, &pages);
+    if (status == KVT_OK)
+        status = kvt_write(&layout, KVT_K, &pages, 0, one->tokens, one->k, KVT_F32, k_stride);
+    if (status == KVT_OK)
+        status = kvt_write(&layout, KVT_V, &pages, 0, one->tokens, one->v, KVT_F32, v_stride);
+    if (status == KVT_OK)
+        status = kvt_read(&layout, KVT_K, &pages, 0, one->tokens, one->back_k, KVT_F32, k_stride);
+    if (status == KVT_OK)
+        status = kvt_read(&layout, KVT_V, &pages, 0, one->tokens, one->back_v, KVT_F32, v_stride);
+    return status;
+}
+
+typedef struct way_sums {
+    eval_divergence k, v;
+} way_sums;
+
+/* Keys alone, and values alone, in each way. */
+static kvt_status add_ways(const search *work, const eval_head *one, void *memory, way_sums *sums)
+{
+    kvt_status status = KVT_OK;
+    for (size_t w = 0; status == KVT_OK && w < work->ways->n; w++) {
+        const eval_pair both = { work->ways->ways[w], work->ways->ways[w] };
+        eval_head of_keys = *one, of_values = *one;
+        of_keys.back_v = one->v;
+        of_values.back_k = one->k;
+        status = store(work, one, &both, memory);
+        if (status == KVT_OK) {
+            sums[w].k = compare_all(sums[w].k, &of_keys);
+            sums[w].v = compare_all(sums[w].v, &of_values);
+        }
+    }
+    return status;
+}
+
+static eval_pair chosen_pair(const search *work, const layer_plan *plan)
+{
+    const choice *chosen = &plan->front[plan->chosen];
+    return (eval_pair){ work->ways->ways[chosen->k], work->ways->ways[chosen->v] };
+}
+
+static size_t memory_for(const search *work, const eval_layer *layer)
+{
+    size_t most = 64;
+    for (size_t i = 0; i < work->ways->n; i++) {
+        const eval_pair both = { work->ways->ways[i], work->ways->ways[i] };
+        kvt_layout layout;
+        size_t bytes;
+        if (eval_pair_layout(&layout, &both, layer->k->dim, layer->v->dim, 1, work->options->tiers) == KVT_OK &&
+            kvt_layout_bytes(&layout, layer->k->tokens, &bytes) == KVT_OK && bytes > most)
+            most = bytes;
+    }
+    return 2 * most; /* the padding of a pair may be more than that of either alone */
+}
+
+/* All heads of a layer: of each way, `sums`; where that is NULL, of what was chosen. */
+static int measure_layer(search *work, size_t index, way_sums *sums, error_text *error)
+{
+    const eval_layer *layer = &work->layers[index];
+    const eval_budget_options *options = work->options;
+    const size_t left = layer->k->tokens - options->from;
+    eval_head one = { .tokens = layer->k->tokens,
+                      .positions = options->queries < left ? options->queries : left,
+                      .k_dim = layer->k->dim,
+                      .v_dim = layer->v->dim,
+                      .group = layer->q ? layer->q->heads / layer->k->heads : 1,
+                      .scale = options->scale != 0 ? options->scale : 1 / sqrt((double)layer->k->dim) };
+    void *memory = aligned_alloc(64, memory_for(work, layer));
+    int status = memory == NULL || eval_head_make(&one) != 0 ? error_set(error, "has %zu tokens: more than memory holds", one.tokens) : 0;
+    for (uint32_t h = 0; status == 0 && h < layer->k->heads; h++) {
+        progress_show(options->progress, layer->name, (sums ? 0 : work->n_layers) + index, 2 * work->n_layers, sums ? "each way" : "what was chosen");
+        rows_head_to_f32(layer->k, h, one.k);
+        rows_head_to_f32(layer->v, h, one.v);
+        eval_head_load_queries(&one, layer->q, h * one.group, options->from);
+        if (!eval_head_is_finite(&one)) {
+            status = error_set(error, "has a NaN or an infinity in head %u, of which attention makes nothing that could be compared", h);
+            break;
+        }
+        eval_head_find_truth(&one);
+        layer_plan *plan = &work->plans[index];
+        kvt_status stored;
+        if (sums) {
+            stored = add_ways(work, &one, memory, sums);
+        } else {
+            const eval_pair pair = chosen_pair(work, plan);
+            stored = store(work, &one, &pair, memory);
+            if (stored == KVT_OK)
+                plan->measured = compare_all(plan->measured, &one);
+        }
+        if (stored != KVT_OK)
+            status = error_set(error, "cannot be stored: %s", kvt_status_text(stored));
+    }
+    free(memory);
+    eval_head_free(&one);
+    return status;
+}
+
+static cost cost_of(const eval_divergence *sums)
+{
+    return (cost){ sums->kl / (double)sums->rows, sums->signal > 0 ? sums->error / sums->signal : 0, sums->lost, sums->rows };
+}
+
+static int find_costs(search *work, size_t index, error_text *error)
+{
+    layer_plan *plan = &work->plans[index];
+    const size_t n = work->ways->n;
+    way_sums *sums = calloc(n, sizeof *sums);
+    plan->of_k = calloc(n, sizeof *plan->of_k);
+    plan->of_v = calloc(n, sizeof *plan->of_v);
+    plan->front = calloc(n * n, sizeof *plan->front);
+    int status = sums && plan->of_k && plan->of_v && plan->front ? 0 : error_set(error, "out of memory");
+    if (status == 0)
+        status = measure_layer(work, index, sums, error);
+    for (size_t w = 0; status == 0 && w < n; w++) {
+        plan->of_k[w] = cost_of(&sums[w].k);
+        plan->of_v[w] = cost_of(&sums[w].v);
+    }
+    free(sums);
+    return status;
+}
+
+/* ---- choosing ---- */
+
+static int by_bytes(const void *a, const void *b)
+{
+    const choice *one = a, *other = b;
+    if (one->bytes != other->bytes)
+        return one->bytes < other->bytes ? -1 : 1;
+    return one->cost < other->cost ? -1 : one->cost > other->cost;
+}
+
+static double saved_per_byte(const choice *from, const choice *to)
+{
+    return (from->cost - to->cost) / (double)(to->bytes - from->bytes);
+}
+
+/* Keeps the lower convex front of n choices: what lies above the line between two others is never the best for its bytes in the sum of layers. */
+static size_t keep_front(choice *front, size_t n)
+{
+    size_t kept = 0;
+    qsort(front, n, sizeof *front, by_bytes);
+    for (size_t i = 0; i < n; i++) {
+        if (kept > 0 && front[i].cost >= front[kept - 1].cost)
+            continue;
+        while (kept > 1 && saved_per_byte(&front[kept - 2], &front[kept - 1]) <= saved_per_byte(&front[kept - 1], &front[i]))
+            kept--;
+        front[kept++] = front[i];
+    }
+    return kept;
+}
+
+/* The way for values that takes least, of those whose error is not above that of the keys. Some way loses no rows. */
+static size_t values_beside(const search *work, size_t index, size_t k)
+{
+    const layer_plan *plan = &work->plans[index];
+    const eval_layer *layer = &work->layers[index];
+    size_t best = 0;
+    uint64_t best_bytes = UINT64_MAX;
+    for (size_t v = 0; v < work->ways->n; v++) {
+        if (plan->of_v[v].lost > 0)
+            continue;
+        const eval_pair pair = { work->ways->ways[k], work->ways->ways[v] };
+        const uint64_t bytes = eval_pair_page(&pair, layer->k->dim, layer->v->dim);
+        const bool fits = plan->of_v[v].error <= plan->of_k[k].error, best_fits = plan->of_v[best].error <= plan->of_k[k].error;
+        if (best_bytes == UINT64_MAX || (fits && (!best_fits || bytes < best_bytes)) ||
+            (!fits && !best_fits && plan->of_v[v].error < plan->of_v[best].error)) {
+            best = v;
+            best_bytes = bytes;
+        }
+    }
+    return best;
+}
+
+static bool loses_all(const cost *ways, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ways[i].lost == 0)
+            return false;
+    return true;
+}
+
+/* With a budget, the error of the output is to be small, to which keys and values add independently; otherwise the divergence, to which only keys do.
+ */
+static int make_front(search *work, size_t index, error_text *error)
+{
+    const bool no_keys = loses_all(work->plans[index].of_k, work->ways->n), no_values = loses_all(work->plans[index].of_v, work->ways->n);
+    if (no_keys || no_values)
+        return error_set(error, "each of these schemes loses rows of its %s: others would be right, f32 loses none", no_keys ? "keys" : "values");
+    layer_plan *plan = &work->plans[index];
+    const eval_layer *layer = &work->layers[index];
+    size_t n = 0;
+    for (size_t k = 0; k < work->ways->n; k++)
+        for (size_t v = 0; v < work->ways->n; v++) {
+            const bool for_kl = work->options->max_kl > 0;
+            if (plan->of_k[k].lost > 0 || plan->of_v[v].lost > 0 || (for_kl && v != values_beside(work, index, k)))
+                continue;
+            const eval_pair pair = { work->ways->ways[k], work->ways->ways[v] };
+            plan->front[n++] = (choice){ k, v, layer->k->heads * (uint64_t)eval_pair_page(&pair, layer->k->dim, layer->v->dim),
+                                         for_kl ? plan->of_k[k].kl : plan->of_k[k].error + plan->of_v[v].error };
+        }
+    plan->n_front = keep_front(plan->front, n);
+    plan->chosen = 0;
+    return 0;
+}
+
+static uint64_t all_bytes(const search *work)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < work->n_layers; i++)
+        bytes += work->plans[i].front[work->plans[i].chosen].bytes;
+    return bytes;
+}
+
+static uint64_t all_numbers(const search *work)
+{
+    uint64_t numbers = 0;
+    for (size_t i = 0; i < work->n_layers; i++)
+        numbers += (uint64_t)KVT_PAGE_TOKENS * work->layers[i].k->heads * (work->layers[i].k->dim + work->layers[i].v->dim);
+    return numbers;
+}
+
+static double mean_cost(const search *work)
+{
+    double sum = 0;
+    for (size_t i = 0; i < work->n_layers; i++)
+        sum += work->plans[i].front[work->plans[i].chosen].cost;
+    return sum / (double)work->n_layers;
+}
+
+/* The layer whose next choice saves most per byte, of those whose next choice takes no more than `room`; n_layers where there is none. */
+static size_t best_step(const search *work, uint64_t room)
+{
+    size_t best = work->n_layers;
+    double most = 0;
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const layer_plan *plan = &work->plans[i];
+        if (plan->chosen + 1 == plan->n_front || plan->front[plan->chosen + 1].bytes - plan->front[plan->chosen].bytes > room)
+            continue;
+        const double saved = saved_per_byte(&plan->front[plan->chosen], &plan->front[plan->chosen + 1]);
+        if (best == work->n_layers || saved > most) {
+            best = i;
+            most = saved;
+        }
+    }
+    return best;
+}
+
+static double bits_of(const search *work, uint64_t bytes)
+{
+    return 8.0 * (double)bytes / (double)all_numbers(work);
+}
+
+static int choose(search *work, error_text *error)
+{
+    const eval_budget_options *options = work->options;
+    const double budget = options->bytes > 0 ? options->bytes * KVT_PAGE_TOKENS : options->bits * (double)all_numbers(work) / 8;
+    if (options->max_kl == 0 && (double)all_bytes(work) > budget)
+        return error_set(error, "%.4g bits are too few: of these schemes %.4g, or %.1f bytes a token, are the least",
+                         8 * budget / (double)all_numbers(work), bits_of(work, all_bytes(work)), (double)all_bytes(work) / KVT_PAGE_TOKENS);
+    for (;;) {
+        if (options->max_kl > 0 && mean_cost(work) <= options->max_kl)
+            return 0;
+        const uint64_t room = options->max_kl > 0 ? UINT64_MAX : (uint64_t)(budget - (double)all_bytes(work));
+        const size_t step = best_step(work, room);
+        if (step == work->n_layers)
+            break;
+        work->plans[step].chosen++;
+    }
+    if (options->max_kl > 0)
+        return error_set(error, "no choice of these schemes has a divergence of %.3g: the least is %.3g", options->max_kl, mean_cost(work));
+    return 0;
+}
+
+/* ---- reports ---- */
+
+typedef struct totals {
+    double kl, error; /* means over layers; error: of the energies' ratios */
+} totals;
+
+static totals expected(const search *work)
+{
+    totals sums = { 0, 0 };
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const layer_plan *plan = &work->plans[i];
+        const choice *chosen = &plan->front[plan->chosen];
+        sums.kl += plan->of_k[chosen->k].kl / (double)work->n_layers;
+        sums.error += (plan->of_k[chosen->k].error + plan->of_v[chosen->v].error) / (double)work->n_layers;
+    }
+    return sums;
+}
+
+static totals measured(const search *work)
+{
+    totals sums = { 0, 0 };
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const cost of = cost_of(&work->plans[i].measured);
+        sums.kl += of.kl / (double)work->n_layers;
+        sums.error += of.error / (double)work->n_layers;
+    }
+    return sums;
+}
+
+static double layer_bits(const search *work, size_t i)
+{
+    const eval_layer *layer = &work->layers[i];
+    const double numbers = (double)KVT_PAGE_TOKENS * layer->k->heads * (layer->k->dim + layer->v->dim);
+    return 8.0 * (double)work->plans[i].front[work->plans[i].chosen].bytes / numbers;
+}
+
+/* One way of one side of one layer. */
+typedef struct candidate {
+    size_t layer;
+    bool of_keys;
+    const eval_way *way;
+    const cost *cost;
+} candidate;
+
+/* Of 2 * layers * ways, in the order of layers, keys first. */
+static candidate candidate_at(const search *work, size_t i)
+{
+    const size_t n = work->ways->n, way = i % n, layer = i / n / 2;
+    const bool of_keys = i / n % 2 == 0;
+    const layer_plan *plan = &work->plans[layer];
+    return (candidate){ layer, of_keys, &work->ways->ways[way], of_keys ? &plan->of_k[way] : &plan->of_v[way] };
+}
+
+static void print_plan(const search *work)
+{
+    printf("%-6s %-6s %-8s %-8s %-6s %-8s %-8s %6s %10s %8s\n", "layer", "keys", "rotation", "centring", "values", "rotation", "centring", "bits",
+           "KL mean", "error %");
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const eval_pair pair = chosen_pair(work, &work->plans[i]);
+        const cost of = cost_of(&work->plans[i].measured);
+        printf("%-6zu %-6s %-8s %-8s %-6s %-8s %-8s %6.3f %10.3g %8.4f\n", i, eval_way_name(&pair.k), eval_rotation_name(&pair.k),
+               eval_centring_name(&pair.k), eval_way_name(&pair.v), eval_rotation_name(&pair.v), eval_centring_name(&pair.v), layer_bits(work, i),
+               of.kl, 100 * sqrt(of.error));
+    }
+    const totals is = measured(work), was = expected(work);
+    const uint64_t bytes = all_bytes(work);
+    printf("all    %.3f bits, %.1f bytes a token: KL %.3g, error %.4f %% (expected %.3g, %.4f %%)\n", bits_of(work, bytes),
+           (double)bytes / KVT_PAGE_TOKENS, is.kl, 100 * sqrt(is.error), was.kl, 100 * sqrt(was.error));
+    for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
+        const candidate of = candidate_at(work, i);
+        char name[80];
+        snprintf(name, sizeof name, "not chosen: layer %zu, %s as %s", of.layer, of.of_keys ? "keys" : "values", eval_way_name(of.way));
+        eval_say_lost(name, of.way, of.cost->lost, of.cost->rows, "query rows");
+    }
+}
+
+/* What was not chosen because it loses rows. */
+static json_t *lost_json(const search *work)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
+        const candidate of = candidate_at(work, i);
+        if (of.cost->lost == 0)
+            continue;
+        json_t *object = json_object();
+        json_object_set_new(object, "layer", json_text(work->layers[of.layer].name));
+        json_object_set_new(object, "side", json_string(of.of_keys ? "k" : "v"));
+        json_object_set_new(object, "way", eval_pair_json(&(eval_pair){ *of.way, *of.way }));
+        json_object_set_new(object, "query_rows", json_integer((json_int_t)of.cost->rows));
+        json_object_set_new(object, "lost", json_integer((json_int_t)of.cost->lost));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static json_t *layers_json(const search *work)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const eval_pair pair = chosen_pair(work, &work->plans[i]);
+        const cost of = cost_of(&work->plans[i].measured);
+        json_t *object = json_object();
+        json_object_set_new(object, "layer", json_text(work->layers[i].name));
+        json_object_set_new(object, "k", eval_pair_json(&(eval_pair){ pair.k, pair.k }));
+        json_object_set_new(object, "v", eval_pair_json(&(eval_pair){ pair.v, pair.v }));
+        json_object_set_new(object, "bits_per_element", json_real(layer_bits(work, i)));
+        json_object_set_new(object, "kl_mean", number_or_null(of.kl));
+        json_object_set_new(object, "output_error", number_or_null(sqrt(of.error)));
+        json_array_append_new(array, object);
+    }
+    return array;
+}
+
+static void append_plan(const search *work, json_t *array)
+{
+    const totals is = measured(work), was = expected(work);
+    json_t *object = json_object();
+    json_object_set_new(object, "layers", layers_json(work));
+    json_object_set_new(object, "bits_per_element", json_real(bits_of(work, all_bytes(work))));
+    json_object_set_new(object, "bytes_per_token", json_real((double)all_bytes(work) / KVT_PAGE_TOKENS));
+    json_object_set_new(object, "kl_mean", number_or_null(is.kl));
+    json_object_set_new(object, "output_error", number_or_null(sqrt(is.error)));
+    json_object_set_new(object, "expected_kl_mean", number_or_null(was.kl));
+    json_object_set_new(object, "expected_output_error", number_or_null(sqrt(was.error)));
+    json_object_set_new(object, "not_chosen", lost_json(work));
+    json_array_append_new(array, object);
+}
+
+int eval_budget(const eval_layer *layers, size_t n_layers, const eval_ways *ways, const eval_budget_options *options, json_t *array,
+                const char **about, error_text *error)
+{
+    search work = { layers, calloc(n_layers, sizeof(layer_plan)), n_layers, ways, options };
+    *about = layers[0].name;
+    int status = work.plans ? 0 : error_set(error, "cannot be evaluated: out of memory");
+    for (size_t i = 0; status == 0 && i < n_layers; i++) {
+        *about = layers[i].name;
+        status = eval_check_layer(&layers[i], options->from, error);
+        if (status == 0)
+            status = find_costs(&work, i, error);
+        if (status == 0)
+            status = make_front(&work, i, error);
+    }
+    if (status == 0) {
+        *about = options->max_kl > 0 ? "--max-kl" : "--budget";
+        status = choose(&work, error);
+    }
+    for (size_t i = 0; status == 0 && i < n_layers; i++) {
+        *about = layers[i].name;
+        status = measure_layer(&work, i, NULL, error);
+        const eval_divergence *measured_of = &work.plans[i].measured;
+        if (status == 0 && measured_of->lost > 0) /* each alone did not */
+            status =
+                error_set(error, "loses %zu of %zu query rows with the keys and values that were chosen: another choice of --schemes would be right",
+                          measured_of->lost, measured_of->rows);
+    }
+    progress_end(options->progress);
+    if (status == 0 && array)
+        append_plan(&work, array);
+    else if (status == 0)
+        print_plan(&work);
+    for (size_t i = 0; work.plans && i < n_layers; i++) {
+        free(work.plans[i].of_k);
+        free(work.plans[i].of_v);
+        free(work.plans[i].front);
+    }
+    free(work.plans);
+    return status;
+}

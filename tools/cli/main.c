@@ -1,0 +1,67 @@
+/* kvtile: the command line. Each subcommand has its own folder. */
+#include "tools/cli/commands.h"
+
+#include "tools/files/error.h"
+#include "tools/program/nearest.h"
+#include "tools/program/program.h"
+
+#include <kvtile/kvtile.h>
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, const char **argv);
+    const char *title;
+} COMMANDS[] = {
+    { "size", kvt_cmd_size, "bytes of a model's KV cache, per token and at a context" },
+    { "eval", kvt_cmd_eval, "what storing in each scheme costs: rows, attention, whole models" },
+    { "convert", kvt_cmd_convert, "rows in and out of the formats of other engines" },
+    { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside a plain loop and memcpy" },
+    { "info", kvt_cmd_info, "version, CPU features, and the kernels that serve each scheme" },
+};
+static const size_t N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS;
+
+static void print_help(void)
+{
+    printf("Usage: kvtile COMMAND [ARGUMENTS]\n"
+           "A language model's KV cache in fewer bytes, the same bits on every CPU.\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-7s %s\n", COMMANDS[i].name, COMMANDS[i].title);
+    printf("\n`kvtile COMMAND --help` explains a command; `kvtile --version` prints the version.\n");
+}
+
+int main(int argc, char **argv)
+{
+    program_start("kvtile");
+    json_set_alloc_funcs(program_allocate, free);
+    if (argc < 2) {
+        error_print("kvtile", "no command", "size, eval, convert, bench or info would be right; see kvtile --help");
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help();
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("kvtile %s\n", kvt_version());
+        return 0;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], COMMANDS[i].name) == 0) {
+            void *arguments = argv + 1; /* commands take const char **, which C does not convert to */
+            return COMMANDS[i].run(argc - 1, arguments);
+        }
+    }
+    nearest best = { .typed = argv[1] };
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        nearest_consider(&best, COMMANDS[i].name);
+    char text[64] = "no such command; see kvtile --help";
+    if (best.name)
+        snprintf(text, sizeof text, "no such command; did you mean %s?", best.name);
+    error_print("kvtile", argv[1], text);
+    return 2;
+}

@@ -1,0 +1,142 @@
+/* Files that are looked at where they lie: of one that is larger than memory only what is used comes in. Its price is that a file which shrinks
+ * meanwhile, or whose disk fails, is a signal, SIGBUS, and no error of a call: the handler here turns it into a message and exit status 1. */
+#define _POSIX_C_SOURCE 200809L
+#include "tools/files/file.h"
+
+#include "tools/files/output.h"
+#include "tools/files/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- what is mapped, for the handler ---- */
+
+/* Entries are used again and never freed, so that the handler can always walk them. */
+typedef struct mapped {
+    struct mapped *next;
+    _Atomic(const uint8_t *) data; /* NULL: not in use */
+    size_t size;
+    char path[4096];
+} mapped;
+
+static _Atomic(mapped *) all_mapped;
+static struct sigaction before; /* what SIGBUS did */
+
+static void say(const char *text)
+{
+    for (size_t left = strlen(text); left > 0;) {
+        const ssize_t written = write(STDERR_FILENO, text, left);
+        if (written <= 0)
+            return;
+        text += written;
+        left -= (size_t)written;
+    }
+}
+
+/* Does only what is safe in a handler. A fault anywhere else happens again, and is what it was before. */
+static void on_bus_error(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)context;
+    const uintptr_t at = (uintptr_t)info->si_addr;
+    for (const mapped *one = all_mapped; one != NULL; one = one->next) {
+        const uintptr_t begin = (uintptr_t)atomic_load(&one->data);
+        if (begin == 0 || at < begin || at - begin >= one->size)
+            continue;
+        say("kvtile: ");
+        say(one->path);
+        say(": became shorter while it was read, or could not be read: the same file, whole and left alone, would be right\n");
+        file_output_abandon();
+        _exit(1);
+    }
+    sigaction(SIGBUS, &before, NULL);
+}
+
+static void watch(void)
+{
+    struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO };
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &before);
+}
+
+static int remember(const file_map *map, const char *path)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch);
+    mapped *one = all_mapped;
+    while (one != NULL && atomic_load(&one->data) != NULL)
+        one = one->next;
+    const bool is_new = one == NULL;
+    if (is_new)
+        one = calloc(1, sizeof *one);
+    if (one == NULL)
+        return -1;
+    text_shown(one->path, sizeof one->path, path);
+    one->size = map->size;
+    atomic_store(&one->data, map->data);
+    if (is_new) {
+        one->next = all_mapped;
+        atomic_store(&all_mapped, one);
+    }
+    return 0;
+}
+
+static void forget(const file_map *map)
+{
+    for (mapped *one = all_mapped; one != NULL; one = one->next)
+        if (atomic_load(&one->data) == map->data)
+            atomic_store(&one->data, NULL);
+}
+
+/* ---- files ---- */
+
+static int map_descriptor(file_map *map, int descriptor, const char *path, error_text *error)
+{
+    struct stat status;
+    if (fstat(descriptor, &status) != 0)
+        return error_set(error, "cannot be read: %s", strerror(errno));
+    if (!S_ISREG(status.st_mode))
+        return error_set(error, "is %s: a regular file is needed", S_ISDIR(status.st_mode) ? "a directory" : "a device or a pipe");
+    if (status.st_size == 0)
+        return error_set(error, "is empty");
+    if ((uintmax_t)status.st_size > SIZE_MAX)
+        return error_set(error, "is too large for this machine's address space");
+    void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (data == MAP_FAILED)
+        return error_set(error, "cannot be mapped: %s", strerror(errno));
+    *map = (file_map){ .data = data, .size = (size_t)status.st_size };
+    if (remember(map, path) == 0)
+        return 0;
+    munmap(data, map->size);
+    *map = (file_map){ 0 };
+    return error_set(error, "cannot be read: out of memory");
+}
+
+int file_map_open(file_map *map, const char *path, error_text *error)
+{
+    *map = (file_map){ 0 };
+    /* Without O_NONBLOCK, opening a pipe would wait for its writer. */
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+        return error_set(error, "cannot be opened: %s", strerror(errno));
+    const int result = map_descriptor(map, descriptor, path, error);
+    close(descriptor);
+    return result;
+}
+
+void file_map_close(file_map *map)
+{
+    if (map->data != NULL) {
+        forget(map);
+        munmap((void *)(uintptr_t)map->data, map->size);
+    }
+    *map = (file_map){ 0 };
+}
