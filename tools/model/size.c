@@ -284,12 +284,18 @@ static kvt_status add_growth(kvt_size_report *report, uint64_t bytes, uint64_t t
     return KVT_OK;
 }
 
+static kvt_status page_tokens(const struct kvt_group_plan *plan, const kvt_layer_group *group, uint64_t *tokens)
+{
+    *tokens = plan->page_tokens;
+    return *tokens ? KVT_OK : kvt_times(plan->page_rows, kvt_tokens_per_row(group), tokens);
+}
+
 /* What the next tokens cost: a page over the tokens of a page. */
 static kvt_status add_group_growth(const struct kvt_group_plan *plan, const kvt_layer_group *group, uint64_t layers, kvt_size_report *report)
 {
     uint64_t page = plan->page_scales + plan->page_padding, bytes, tokens;
     if (kvt_add_product(&page, plan->page_rows, plan->payload + plan->scales + plan->padding) != KVT_OK ||
-        kvt_times(page, layers + plan->padding_layers, &bytes) != KVT_OK || kvt_times(plan->page_rows, kvt_tokens_per_row(group), &tokens) != KVT_OK)
+        kvt_times(page, layers + plan->padding_layers, &bytes) != KVT_OK || page_tokens(plan, group, &tokens) != KVT_OK)
         return KVT_ERR_OVERFLOW;
     return add_growth(report, bytes, tokens);
 }
@@ -299,12 +305,12 @@ static kvt_status share_prefix(const kvt_size_request *request, const kvt_layer_
 {
     if (request->shared_prefix == 0 || request->context == 0 || !kvt_has_rows(group) || group->kind == KVT_LAYER_SLIDING)
         return KVT_OK;
-    uint64_t tokens; /* of a page */
-    if (kvt_times(plan->page_rows, kvt_tokens_per_row(group), &tokens) != KVT_OK)
+    uint64_t tokens;
+    if (page_tokens(plan, group, &tokens) != KVT_OK)
         return KVT_ERR_OVERFLOW;
     const uint64_t pages = kvt_least(request->shared_prefix, request->context - 1) / tokens;
     plan->pages -= (request->sequences - 1) * pages; /* each sequence has more than these: cannot pass below zero */
-    plan->used_rows -= (request->sequences - 1) * pages * plan->page_rows;
+    plan->used_rows -= (request->sequences - 1) * (pages * tokens / kvt_tokens_per_row(group));
     return KVT_OK;
 }
 

@@ -52,6 +52,7 @@ struct kvt_sizing {
 struct kvt_group_plan {
     uint64_t payload, scales, padding; /* bytes of a row: all KV heads, keys and values */
     uint64_t page_rows;                /* 1 where there are no pages */
+    uint64_t page_tokens;              /* 0: as many as page_rows stand for */
     uint64_t page_scales;              /* bytes of a page beside its rows: centres */
     uint64_t page_padding;             /* and those that serve nothing */
     uint64_t pages;

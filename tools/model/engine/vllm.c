@@ -224,19 +224,19 @@ static kvt_status prepare(struct kvt_sizing *sizing)
 }
 
 /* Tokens of a page and the bytes that fill it up. */
-static void plan_page(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan, uint64_t *page_tokens)
+static void plan_page(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const uint64_t row = plan->payload + plan->scales;
     if (sizing->compressed) {
-        *page_tokens = group->kind == KVT_LAYER_SLIDING ? DS4_SLIDING : DS4_BLOCK;
-        plan->page_rows = kvt_parts(*page_tokens, kvt_tokens_per_row(group));
+        plan->page_tokens = group->kind == KVT_LAYER_SLIDING ? DS4_SLIDING : DS4_BLOCK;
+        plan->page_rows = kvt_parts(plan->page_tokens, kvt_tokens_per_row(group));
         plan->page_padding = kvt_parts(plan->page_rows * row, DS4_ALIGN) * DS4_ALIGN - plan->page_rows * row;
         return;
     }
-    *page_tokens = block_of(sizing);
+    plan->page_tokens = block_of(sizing);
     if (sizing->page_bytes)
-        *page_tokens *= blocks_in_page(sizing, row);
-    plan->page_rows = kvt_parts(*page_tokens, kvt_tokens_per_row(group));
+        plan->page_tokens *= blocks_in_page(sizing, row);
+    plan->page_rows = kvt_parts(plan->page_tokens, kvt_tokens_per_row(group));
     plan->page_padding = sizing->page_bytes ? sizing->page_bytes - plan->page_rows * row : 0;
 }
 
@@ -259,12 +259,11 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
     const kvt_status status = plan_row(sizing, group, plan);
     if (status != KVT_OK)
         return status;
-    uint64_t page_tokens;
-    plan_page(sizing, group, plan, &page_tokens);
-    uint64_t pages = kvt_parts(request->context, page_tokens);
+    plan_page(sizing, group, plan);
+    uint64_t pages = kvt_parts(request->context, plan->page_tokens);
     if (group->kind == KVT_LAYER_SLIDING) { /* the window, what a step adds, and a page in which they may begin */
         const uint64_t batch = request->batch_tokens ? request->batch_tokens : 1;
-        pages = kvt_least(pages, kvt_parts((uint64_t)group->window - 1 + batch, page_tokens) + 1);
+        pages = kvt_least(pages, kvt_parts((uint64_t)group->window - 1 + batch, plan->page_tokens) + 1);
     }
     if (kvt_times(pages, request->sequences, &plan->pages) != KVT_OK ||
         kvt_times(kvt_used_rows(group, request->context), request->sequences, &plan->used_rows) != KVT_OK)
