@@ -409,9 +409,13 @@ static int attend_inputs(const char **paths, const options *chosen)
     while (paths[n] != NULL)
         n++;
     rows_file *files = calloc(n, sizeof *files);
+    if (files == NULL) {
+        error_print(WHO, "arguments", "out of memory");
+        return 1;
+    }
     tensors kinds[ROWS_UNKNOWN] = { { 0 } };
     error_text error;
-    int code = files == NULL ? 1 : 0;
+    int code = 0;
     size_t opened = 0;
     for (; code == 0 && opened < n; opened++) {
         code = open_input(&files[opened], paths[opened], chosen, &error) != 0;
