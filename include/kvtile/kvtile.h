@@ -70,7 +70,10 @@ typedef enum kvt_status {
     KVT_ERR_BUDGET = 17,     /* nothing fits into that many bytes */
     KVT_ERR_GROUP = 18,      /* a group outside 1..KVT_MAX_GROUP, or no query tokens */
     KVT_ERR_SEGMENTS = 19,   /* no segments, or such as do not follow each other at multiples of 64 tokens, or differ in widths or rotation */
-    KVT_ERR_NUMBER = 20      /* a scale or soft_cap that is not finite or outside its range */
+    KVT_ERR_NUMBER = 20,     /* a scale or soft_cap that is not finite or outside its range */
+    KVT_ERR_FILE = 32,       /* kvtile/model.h: a file that cannot be read or is not in order */
+    KVT_ERR_NAME = 33,       /* kvtile/model.h: no file, folder or built-in model of that name */
+    KVT_ERR_MEMORY = 34      /* kvtile/model.h: no memory */
 } kvt_status;
 
 /* What went wrong and what would be right, in one English sentence without a full stop. Never NULL. */

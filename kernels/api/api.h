@@ -3,6 +3,7 @@
 #define KVT_API_API_H
 
 #include "arch/dispatch.h"
+#include "kernels/api/sized.h"
 #include "kernels/tile.h"
 
 #include <stdbool.h>
@@ -76,22 +77,6 @@ static inline uint64_t kvt_layout_seal(const kvt_layout *layout)
     c = kvt_seal_step(c, at + 32);
     return a ^ b ^ c ^ d;
 }
-
-/* A struct that begins with its size, from a caller that may be older: `first` bytes are what the first version had, `known` is what this one has.
- * Errors: STRUCT_SIZE. */
-static inline kvt_status kvt_take_sized(void *to, const void *from, size_t first, size_t known)
-{
-    size_t size;
-    memcpy(&size, from, sizeof size);
-    if (size < first || size > known || size % sizeof size)
-        return KVT_ERR_STRUCT_SIZE;
-    memcpy(to, from, size);
-    memset((uint8_t *)to + size, 0, known - size);
-    memcpy(to, &known, sizeof known);
-    return KVT_OK;
-}
-/* `last`: the last field of the first version. */
-#define KVT_TAKE_STRUCT(type, last, to, from) kvt_take_sized((to), (from), (offsetof(type, last) + sizeof((to)->last) + 7) / 8 * 8, sizeof(type))
 
 /* What kernels have to know of a side that kvt_layout_init has accepted. */
 static inline kvt_tile_spec kvt_tile_spec_of(const kvt_side_layout *side, const kvt_side_options *options)

@@ -56,6 +56,12 @@ const char *kvt_status_text(kvt_status status)
         return "there are no segments, or they do not follow each other at multiples of 64 tokens, or their widths or rotations differ";
     case KVT_ERR_NUMBER:
         return "scale or soft_cap is not a finite number of magnitude 2^-20 to 2^20 (soft_cap may be 0: none)";
+    case KVT_ERR_FILE:
+        return "a file cannot be read or is not in order; the function's message says what would be right";
+    case KVT_ERR_NAME:
+        return "there is no file, folder or built-in model of that name; kvt_catalogue_at lists the models";
+    case KVT_ERR_MEMORY:
+        return "there is not enough memory";
     }
     return "unknown status";
 }

@@ -8,7 +8,7 @@
 #include <kvtile/attend.h>
 #include <kvtile/convert.h>
 #include <kvtile/mla.h>
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 enum { TEST_HEADS = 2, TEST_PAGES = 3, TEST_TOKENS = 20, TEST_GROUP = 3, TEST_QUERIES = 2, TEST_HIDDEN = 24, TEST_SEGMENTS = 2 };
 

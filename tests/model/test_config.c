@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include "tools/files/file.h"
 #include "tools/model/description.h"

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include "tools/files/gguf.h"
 #include "tools/model/description.h"

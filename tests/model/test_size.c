@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #define FULL_GROUP                                                                                                                                   \
     {                                                                                                                                                \

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include "tests/lib/support.h"
 

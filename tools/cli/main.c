@@ -2,7 +2,7 @@
 #include "tools/cli/commands.h"
 
 #include "tools/files/error.h"
-#include "tools/program/nearest.h"
+#include "tools/files/nearest.h"
 #include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>

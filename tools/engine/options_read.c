@@ -1,7 +1,7 @@
 /* Words and numbers of the command line, and what they mean for a text. */
 #include "tools/engine/commands.h"
 
-#include "tools/program/nearest.h"
+#include "tools/files/nearest.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -20,11 +20,3 @@ int error_set(error_text *error, const char *format, ...)
     va_end(arguments);
     return -1;
 }
-
-void error_print(const char *who, const char *argument, const char *text)
-{
-    char what[4 * 4096 + 4], why[4 * sizeof(error_text)]; /* the longest path, each byte as \x1b */
-    text_shown(what, sizeof what, argument);
-    text_shown(why, sizeof why, text);
-    fprintf(stderr, "%s: %s: %s\n", who, what, why);
-}

@@ -17,4 +17,7 @@ typedef struct file_map {
 int file_map_open(file_map *map, const char *path, error_text *error);
 void file_map_close(file_map *map);
 
+/* A descriptor of a regular file of at least one byte, for reading, and its size; or -1 with the error: missing, not a regular file, empty. */
+int file_open(const char *path, uint64_t *size, error_text *error);
+
 #endif

@@ -7,14 +7,12 @@
 #include "tools/files/text.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- what is mapped, for the handler ---- */
@@ -98,38 +96,24 @@ static void forget(const file_map *map)
 
 /* ---- files ---- */
 
-static int map_descriptor(file_map *map, int descriptor, const char *path, error_text *error)
+int file_map_open(file_map *map, const char *path, error_text *error)
 {
-    struct stat status;
-    if (fstat(descriptor, &status) != 0)
-        return error_set(error, "cannot be read: %s", strerror(errno));
-    if (!S_ISREG(status.st_mode))
-        return error_set(error, "is %s: a regular file is needed", S_ISDIR(status.st_mode) ? "a directory" : "a device or a pipe");
-    if (status.st_size == 0)
-        return error_set(error, "is empty");
-    if ((uintmax_t)status.st_size > SIZE_MAX)
-        return error_set(error, "is too large for this machine's address space");
-    void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    uint64_t size;
+    *map = (file_map){ 0 };
+    const int descriptor = file_open(path, &size, error);
+    if (descriptor < 0)
+        return -1;
+    void *data = size <= SIZE_MAX ? mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, descriptor, 0) : MAP_FAILED;
+    const int why = size <= SIZE_MAX ? errno : EFBIG;
+    close(descriptor);
     if (data == MAP_FAILED)
-        return error_set(error, "cannot be mapped: %s", strerror(errno));
-    *map = (file_map){ .data = data, .size = (size_t)status.st_size };
+        return error_set(error, "cannot be mapped: %s", strerror(why));
+    *map = (file_map){ .data = data, .size = (size_t)size };
     if (remember(map, path) == 0)
         return 0;
     munmap(data, map->size);
     *map = (file_map){ 0 };
     return error_set(error, "cannot be read: out of memory");
-}
-
-int file_map_open(file_map *map, const char *path, error_text *error)
-{
-    *map = (file_map){ 0 };
-    /* Without O_NONBLOCK, opening a pipe would wait for its writer. */
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-        return error_set(error, "cannot be opened: %s", strerror(errno));
-    const int result = map_descriptor(map, descriptor, path, error);
-    close(descriptor);
-    return result;
 }
 
 void file_map_close(file_map *map)

@@ -53,8 +53,14 @@ const char *gguf_shown(const void *bytes, uint64_t length, char text[64])
     return text;
 }
 
-static bool fail_end(const gguf *file)
+static void note_end(gguf *file)
 {
+    file->is_short = file->whole > file->size;
+}
+
+static bool fail_end(gguf *file)
+{
+    note_end(file);
     return error_set(file->error, "the file ends inside its metadata") == 0;
 }
 
@@ -71,7 +77,7 @@ static bool skip_strings(cursor *c, uint64_t count)
     return true;
 }
 
-static bool read_value(const gguf *file, cursor *c, gguf_entry *one)
+static bool read_value(gguf *file, cursor *c, gguf_entry *one)
 {
     char key[64];
     const uint8_t *bytes = take(c, 4);
@@ -324,13 +330,14 @@ const uint8_t *gguf_string(const uint8_t *at, const char **string, uint64_t *len
 
 /* ---- tensors --------------------------------------------------------------------------------------------------------------------- */
 
-static int fail_list(const gguf *file)
+static int fail_list(gguf *file)
 {
+    note_end(file);
     return error_set(file->error, "the file ends inside its list of tensors");
 }
 
 /* One entry of the list; `data` is where it says that its numbers begin, from the beginning of all. */
-static int take_tensor(const gguf *file, cursor *c, gguf_tensor *tensor, uint64_t *data)
+static int take_tensor(gguf *file, cursor *c, gguf_tensor *tensor, uint64_t *data)
 {
     uint64_t length;
     *tensor = (gguf_tensor){ .sizes = { 1, 1, 1, 1 } };
@@ -353,8 +360,13 @@ static int take_tensor(const gguf *file, cursor *c, gguf_tensor *tensor, uint64_
     return 0;
 }
 
+static uint64_t all_bytes(const gguf *file)
+{
+    return file->whole ? file->whole : file->size;
+}
+
 /* Where the numbers of all tensors begin: behind their list, at a multiple of general.alignment. */
-static int find_data(const gguf *file, cursor *c, size_t *begin)
+static int find_data(gguf *file, cursor *c, uint64_t *begin)
 {
     static const char name[] = "general.alignment";
     const gguf_entry *one = gguf_key(file, name);
@@ -368,10 +380,8 @@ static int find_data(const gguf *file, cursor *c, size_t *begin)
         if (take_tensor(file, c, &tensor, &data) != 0)
             return -1;
     const uint64_t end = file->size - c->left, gap = end % (uint64_t)alignment ? (uint64_t)alignment - end % (uint64_t)alignment : 0;
-    if (gap > c->left)
-        return fail_list(file);
-    *begin = (size_t)(end + gap);
-    return 0;
+    *begin = end + gap;
+    return *begin > all_bytes(file) ? error_set(file->error, "the file ends inside its list of tensors") : 0;
 }
 
 bool gguf_tensor_bytes(const gguf_tensor *tensor, uint64_t *bytes)
@@ -399,13 +409,14 @@ bool gguf_tensor_bytes(const gguf_tensor *tensor, uint64_t *bytes)
     return true;
 }
 
-int gguf_walk_tensors(const gguf *file, gguf_visit *visit, void *owner)
+int gguf_walk_tensors(gguf *file, gguf_visit *visit, void *owner)
 {
     const cursor list = { file->bytes + file->tensors_at, file->size - file->tensors_at };
     cursor c = list;
     gguf_tensor tensor;
     uint64_t data = 0;
-    size_t begin = 0;
+    uint64_t begin = 0;
+    const uint64_t size = all_bytes(file);
     if (file->n_tensors > MOST_TENSORS)
         return error_set(file->error, "the file has %" PRIu64 " tensors, but may have %d", file->n_tensors, MOST_TENSORS);
     int result = find_data(file, &c, &begin);
@@ -413,11 +424,11 @@ int gguf_walk_tensors(const gguf *file, gguf_visit *visit, void *owner)
     for (uint64_t i = 0; result == 0 && i < file->n_tensors; i++) {
         if (take_tensor(file, &c, &tensor, &data) != 0)
             return -1;
-        if (data > file->size - begin)
-            return error_set(file->error, "tensor %s begins at byte %" PRIu64 " of the numbers, which are %zu bytes", tensor.name, data,
-                             file->size - begin);
-        tensor.data = file->bytes + begin + data;
-        tensor.left = file->size - begin - data;
+        if (data > size - begin)
+            return error_set(file->error, "tensor %s begins at byte %" PRIu64 " of the numbers, which are %" PRIu64 " bytes", tensor.name, data,
+                             size - begin);
+        tensor.data = file->whole ? NULL : file->bytes + begin + data;
+        tensor.left = size - begin - data;
         result = visit(owner, &tensor, file->error);
     }
     return result;

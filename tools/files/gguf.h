@@ -38,6 +38,8 @@ typedef struct gguf_entry {
 typedef struct gguf {
     const uint8_t *bytes;
     size_t size;
+    uint64_t whole;      /* bytes of the file when `bytes` are only its beginning; 0: they are all of it */
+    bool is_short;       /* set when the beginning ended too early, and not the file: more of it may do */
     gguf_entry *entries; /* by key */
     size_t n_entries;
     uint64_t n_tensors;
@@ -46,8 +48,8 @@ typedef struct gguf {
     error_text *error;
 } gguf;
 
-/* Starts as { .error = ... }, where reasons go. Reads the metadata, with general.architecture; false: something is wrong. gguf_free is due in any
- * case; `bytes` must stay as long as the struct is used, and any bytes are safe. */
+/* Starts as { .error = ... }, where reasons go, perhaps with `whole`. Reads the metadata, with general.architecture; false: something is wrong.
+ * gguf_free is due in any case; `bytes` must stay as long as the struct is used, and any bytes are safe. */
 bool gguf_open(gguf *file, const void *bytes, size_t size);
 void gguf_free(gguf *file);
 
@@ -96,8 +98,8 @@ typedef struct gguf_tensor {
     uint32_t type; /* ggml's number */
     uint32_t n_sizes;
     uint64_t sizes[GGUF_SIZES]; /* that of neighbours in memory first; 1 beyond n_sizes */
-    const uint8_t *data;
-    uint64_t left; /* bytes of the file from `data` on */
+    const uint8_t *data;        /* NULL where the file's `whole` is set: its numbers are not looked at */
+    uint64_t left;              /* bytes of the file from there on */
 } gguf_tensor;
 
 /* Bytes that its numbers take. False: its type is not known here, or 64 bits do not count them. */
@@ -107,6 +109,6 @@ bool gguf_tensor_bytes(const gguf_tensor *tensor, uint64_t *bytes);
 typedef int gguf_visit(void *owner, const gguf_tensor *tensor, error_text *error);
 
 /* Calls `visit` for each tensor. 0, what `visit` ended with, or -1 with the error: the list is not in order. */
-int gguf_walk_tensors(const gguf *file, gguf_visit *visit, void *owner);
+int gguf_walk_tensors(gguf *file, gguf_visit *visit, void *owner);
 
 #endif

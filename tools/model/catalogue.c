@@ -1,5 +1,5 @@
 /* The built-in models of catalogue.def, and finding them by name. */
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include <stdbool.h>
 #include <string.h>

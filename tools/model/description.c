@@ -1,5 +1,5 @@
 #define _XOPEN_SOURCE 700
-#include "description.h"
+#include "tools/model/description.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 #include "tools/files/gguf.h"
 #include "tools/files/pickle.h"
 #include "tools/files/text.h"
+#include "tools/model/beginning.h"
 
 bool description_alike(const kvt_layer_group *a, const kvt_layer_group *b)
 {
@@ -156,20 +157,39 @@ static int make_name(const char *path, char *shown, size_t room, error_text *err
     return 0;
 }
 
+/* A config.json; of a file that is too long for one only its length is looked at. */
+static int read_config(beginning *file, model_description *description, error_text *error)
+{
+    while (file->size < file->whole && file->whole <= MODEL_CONFIG_BYTES)
+        if (beginning_extend(file, error) != 0)
+            return -1;
+    return model_read_config(file->data, (size_t)file->whole, description, error);
+}
+
+/* The metadata of a GGUF file: as much of its beginning as it takes. */
+static int read_gguf(beginning *file, model_description *description, error_text *error)
+{
+    bool is_short = true;
+    while (model_read_gguf_part(file->data, file->size, file->whole, &is_short, description, error) != 0)
+        if (!is_short || beginning_extend(file, error) != 0)
+            return -1;
+    return 0;
+}
+
 int model_read_file(const char *path, model_description *description, error_text *error)
 {
-    file_map file;
+    beginning file;
     *description = (model_description){ .assumed = description->assumed };
-    if (file_map_open(&file, path, error) != 0)
+    if (beginning_open(&file, path, error) != 0)
         return -1;
     int result;
-    if (pickle_is(&file))
+    if (pickle_is(&(file_map){ file.data, file.size }))
         result =
             error_set(error, "is a file of PyTorch, a pickle, which says nothing about the model without being run: the config.json beside it, or a "
                              "GGUF file, would be right");
     else
-        result = (gguf_is(file.data, file.size) ? model_read_gguf : model_read_config)(file.data, file.size, description, error);
-    file_map_close(&file);
+        result = (gguf_is(file.data, file.size) ? read_gguf : read_config)(&file, description, error);
+    beginning_close(&file);
     if (result != 0)
         return -1;
     if (make_name(path, description->name, sizeof description->name, error) == 0)

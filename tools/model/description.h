@@ -2,7 +2,7 @@
 #ifndef KVT_MODEL_DESCRIPTION_H
 #define KVT_MODEL_DESCRIPTION_H
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,6 +51,12 @@ __attribute__((format(printf, 2, 3))) void description_note(model_description *d
 
 int model_read_config(const void *bytes, size_t size, model_description *description, error_text *error);
 int model_read_gguf(const void *bytes, size_t size, model_description *description, error_text *error);
+
+/* The same for the beginning of a GGUF file of `whole` bytes. *is_short is set: whether more of the file may do better. */
+int model_read_gguf_part(const void *bytes, size_t size, uint64_t whole, bool *is_short, model_description *description, error_text *error);
+
+/* The longest config.json: bytes of one that is longer are not looked at. */
+#define MODEL_CONFIG_BYTES ((size_t)16 << 20)
 
 /* A file: GGUF when it begins like one, else config.json. The name comes from the file, or from its folder when it is called config.json. */
 int model_read_file(const char *path, model_description *description, error_text *error);

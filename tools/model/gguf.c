@@ -1,6 +1,6 @@
 /* The metadata of GGUF files, and the cache that llama.cpp makes of it. The rules are those of llama.cpp 0.4.0: load_hparams and create_memory in
  * src/llama-model.cpp, load_arch_hparams in src/models, and src/llama-hparams.cpp, llama-kv-cache*.cpp, llama-memory-recurrent.cpp. */
-#include "description.h"
+#include "tools/model/description.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -608,12 +608,19 @@ static bool describe(model *m, model_description *description)
     return true;
 }
 
-int model_read_gguf(const void *bytes, size_t size, model_description *description, error_text *error)
+int model_read_gguf_part(const void *bytes, size_t size, uint64_t whole, bool *is_short, model_description *description, error_text *error)
 {
-    model m = { .file.error = error };
+    model m = { .file = { .error = error, .whole = whole } };
     const bool good = gguf_open(&m.file, bytes, size) && check_architecture(&m.file) && describe(&m, description);
+    *is_short = m.file.is_short;
     gguf_free(&m.file);
     if (!good)
         description_free(description);
     return good ? 0 : -1;
+}
+
+int model_read_gguf(const void *bytes, size_t size, model_description *description, error_text *error)
+{
+    bool is_short;
+    return model_read_gguf_part(bytes, size, size, &is_short, description, error);
 }

@@ -1,6 +1,6 @@
 /* The part of a model's caches that one rank of tensor parallelism holds (vllm/model_executor/layers, attention/layer.py and mamba), and that of a
  * stage of a pipeline (vllm/distributed/utils.py). */
-#include "shard.h"
+#include "tools/model/shard.h"
 
 /* KV heads are divided among the ranks or, when there are fewer, copied; a row that all heads share is on every rank. */
 static int divide_heads(uint32_t *heads, uint32_t ranks, const char *kind, error_text *error)

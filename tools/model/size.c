@@ -1,9 +1,10 @@
 /* Sizing: model description -> bytes. What an engine keeps of a group is its file's affair (engine/); here are the checks and the sums. */
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include <stdbool.h>
 #include <string.h>
 
+#include "kernels/api/sized.h"
 #include "tools/model/engine/engine.h"
 
 const char *kvt_layer_kind_name(kvt_layer_kind kind)
@@ -180,13 +181,14 @@ static kvt_status find_types(const struct kvt_engine_rules *rules, struct kvt_si
 }
 
 /* Everything that is wrong before a group is looked at on its own. */
-static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const kvt_size_request *request)
+static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const kvt_size_request *given)
 {
-    *sizing = (struct kvt_sizing){ .model = model, .request = request };
-    if (!model || !request)
+    *sizing = (struct kvt_sizing){ .model = model };
+    if (!model || !given)
         return KVT_ERR_NULL;
-    if (request->size != sizeof *request)
+    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &sizing->taken, given) != KVT_OK)
         return KVT_ERR_STRUCT_SIZE;
+    const kvt_size_request *request = sizing->request = &sizing->taken;
     const struct kvt_engine_rules *rules = rules_of(request->engine);
     if (!rules || request->sequences == 0)
         return KVT_ERR_RANGE;
@@ -458,7 +460,9 @@ kvt_status kvt_size_longest_context(const kvt_model *model, const kvt_size_reque
 {
     if (!request || !context)
         return KVT_ERR_NULL;
-    kvt_size_request changed = *request;
+    kvt_size_request changed;
+    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &changed, request) != KVT_OK)
+        return KVT_ERR_STRUCT_SIZE;
     const kvt_status status = largest_within(model, &changed, &changed.context, 0, budget);
     if (status == KVT_OK)
         *context = changed.context;
@@ -469,9 +473,11 @@ kvt_status kvt_size_most_sequences(const kvt_model *model, const kvt_size_reques
 {
     if (!request || !sequences)
         return KVT_ERR_NULL;
-    if (request->separate_streams)
+    kvt_size_request changed;
+    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &changed, request) != KVT_OK)
+        return KVT_ERR_STRUCT_SIZE;
+    if (changed.separate_streams)
         return KVT_ERR_RANGE;
-    kvt_size_request changed = *request;
     const kvt_status status = largest_within(model, &changed, &changed.sequences, 1, budget);
     if (status == KVT_OK)
         *sequences = changed.sequences;

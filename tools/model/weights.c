@@ -1,5 +1,5 @@
 #define _XOPEN_SOURCE 700
-#include "weights.h"
+#include "tools/model/weights.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -9,9 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "tools/files/file.h"
 #include "tools/files/gguf.h"
-#include "tools/files/number.h"
+#include "tools/model/beginning.h"
 
 static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
 {
@@ -36,20 +35,32 @@ static int measure_tensor(void *owner, const gguf_tensor *tensor, error_text *er
     return 0;
 }
 
+/* The metadata and the list of tensors: as much of the file's beginning as they take. */
+static int walk_gguf(const beginning *part, gguf *file, uint64_t *tensors, error_text *error)
+{
+    *file = (gguf){ .error = error, .whole = part->whole };
+    *tensors = 0;
+    return gguf_open(file, part->data, part->size) ? gguf_walk_tensors(file, measure_tensor, tensors) : -1;
+}
+
 static int add_gguf(const char *path, uint64_t *bytes, uint32_t *parts, error_text *error)
 {
-    file_map map;
-    uint64_t tensors = 0;
+    beginning part;
+    gguf file;
+    uint64_t tensors;
     int64_t count = 1;
-    if (file_map_open(&map, path, error) != 0)
+    if (beginning_open(&part, path, error) != 0)
         return -1;
-    gguf file = { .error = error };
-    int result = gguf_open(&file, map.data, map.size) ? gguf_walk_tensors(&file, measure_tensor, &tensors) : -1;
+    int result = walk_gguf(&part, &file, &tensors, error);
+    while (result != 0 && file.is_short && beginning_extend(&part, error) == 0) {
+        gguf_free(&file);
+        result = walk_gguf(&part, &file, &tensors, error);
+    }
     const gguf_entry *split = result == 0 ? gguf_key(&file, "split.count") : NULL;
     if (split && (!gguf_number(split, 0, &count) || count < 0 || count > 99999))
         result = error_set(error, "split.count must be a whole number up to 99999");
     gguf_free(&file);
-    file_map_close(&map);
+    beginning_close(&part);
     *parts = count > 1 ? (uint32_t)count : 1;
     return result == 0 ? add_bytes(bytes, tensors, error) : -1;
 }

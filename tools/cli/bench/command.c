@@ -8,7 +8,7 @@
 
 #include "bench/measure.h"
 #include "tools/files/json.h"
-#include "tools/program/nearest.h"
+#include "tools/files/nearest.h"
 #include "tools/program/options.h"
 
 #include <kvtile/kvtile.h>

@@ -3,8 +3,8 @@
 #include "tools/cli/commands.h"
 
 #include "tools/files/json.h"
+#include "tools/files/nearest.h"
 #include "tools/files/output.h"
-#include "tools/program/nearest.h"
 #include "tools/program/options.h"
 #include "tools/rows/formats.h"
 #include "tools/rows/rows.h"

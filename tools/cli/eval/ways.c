@@ -1,7 +1,7 @@
 /* kvtile eval: which ways of storing are compared. */
 #include "tools/cli/eval/eval.h"
 
-#include "tools/program/nearest.h"
+#include "tools/files/nearest.h"
 #include "tools/program/program.h"
 
 #include <ctype.h>

@@ -11,15 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "tools/cli/size/size.h"
 #include "tools/files/error.h"
-#include "tools/model/description.h"
+#include "tools/files/nearest.h"
+#include "tools/model/find.h"
 #include "tools/model/shard.h"
 #include "tools/model/weights.h"
-#include "tools/program/nearest.h"
 #include "tools/program/options.h"
 
 #define EXIT_ARGUMENTS 2
@@ -141,12 +139,12 @@ void size_say(const char *argument, const char *format, ...)
 
 /* ---- words and numbers ----------------------------------------------------------------------------------------------------------- */
 
-static int unknown_name(const char *argument, const char *what, const nearest *best, const char *where)
+static int unknown_name(const char *argument, const char *what, const nearest *best)
 {
     if (best->name)
-        size_say(argument, "there is no %s of that name: did you mean %s? \"kvtile size --list\" names all%s", what, best->name, where);
+        size_say(argument, "there is no %s of that name: did you mean %s? \"kvtile size --list\" names all", what, best->name);
     else
-        size_say(argument, "there is no %s of that name: \"kvtile size --list\" names all%s", what, where);
+        size_say(argument, "there is no %s of that name: \"kvtile size --list\" names all", what);
     return EXIT_ARGUMENTS;
 }
 
@@ -172,7 +170,7 @@ static int parse_type(kvt_engine engine, const char *text, const char **type)
         best.name = "e4m3";
     char what[60];
     snprintf(what, sizeof what, "scheme of engine %s", kvt_engine_name(engine));
-    return unknown_name(text, what, &best, "");
+    return unknown_name(text, what, &best);
 }
 
 static int parse_engine(const char *text, kvt_engine *engine)
@@ -185,7 +183,7 @@ static int parse_engine(const char *text, kvt_engine *engine)
         }
         nearest_consider(&best, kvt_engine_name(kvt_engine_at(i)));
     }
-    return unknown_name(text, "engine", &best, "");
+    return unknown_name(text, "engine", &best);
 }
 
 typedef struct word {
@@ -494,63 +492,14 @@ static int parse_question(const arguments *a, size_question *q)
 
 /* ---- models ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
-}
-
-static int read_model(const char *path, model_description *description, const kvt_model **model)
-{
-    error_text error;
-    if (model_read_file(path, description, &error) != 0) {
-        size_say(path, "%s", error.text);
-        return EXIT_FAILURE;
-    }
-    *model = &description->model;
-    return 0;
-}
-
-/* Sets *model when the folder holds a config.json. */
-static int read_folder(const char *folder, model_description *description, const kvt_model **model)
-{
-    const size_t size = strlen(folder) + sizeof "/config.json";
-    char *path = malloc(size);
-    if (!path) {
-        size_say(folder, "no memory");
-        return EXIT_FAILURE;
-    }
-    snprintf(path, size, "%s%sconfig.json", folder, ends_with(folder, "/") ? "" : "/");
-    const int code = access(path, F_OK) == 0 ? read_model(path, description, model) : 0;
-    free(path);
-    return code;
-}
-
-/* Files go before names, so that a model on disk is sized as it is. */
 static int find_model(const char *text, model_description *description, const kvt_model **model)
 {
-    struct stat file;
-    const bool there = stat(text, &file) == 0;
-    if (ends_with(text, ".json") || ends_with(text, ".gguf") || (there && !S_ISDIR(file.st_mode)))
-        return read_model(text, description, model);
-
-    *model = NULL;
-    const int code = there ? read_folder(text, description, model) : 0;
-    if (code || *model)
-        return code;
-    *model = kvt_catalogue_find(text);
-    if (*model)
+    char problem[4 * 4096 + sizeof(error_text)];
+    const kvt_status status = model_find(text, description, model, problem, sizeof problem);
+    if (status == KVT_OK)
         return 0;
-    if (there) {
-        size_say(text, "is a folder without a config.json");
-        return EXIT_FAILURE;
-    }
-
-    const char *slash = strchr(text, '/');
-    nearest best = { .typed = slash ? slash + 1 : text };
-    const kvt_model *known;
-    for (size_t i = 0; (known = kvt_catalogue_at(i)) != NULL; i++)
-        nearest_consider(&best, known->name);
-    return unknown_name(text, "file and no built-in model", &best, ", and config.json or .gguf files are read");
+    fprintf(stderr, "kvtile size: %s%s\n", problem, status == KVT_ERR_NAME ? " (\"kvtile size --list\" names all)" : "");
+    return status == KVT_ERR_NAME ? EXIT_ARGUMENTS : EXIT_FAILURE;
 }
 
 /* ---- the command ----------------------------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
 #ifndef KVT_KVTILE_SIZE_H
 #define KVT_KVTILE_SIZE_H
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 #include <jansson.h>
 #include <stdbool.h>

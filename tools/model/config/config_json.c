@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_FILE_BYTES ((size_t)16 << 20)
-#define MAX_CONTEXT    ((json_int_t)1 << 48)
+#define MAX_CONTEXT ((json_int_t)1 << 48)
 
 /* ---- fields that are not understood ---------------------------------------------------------------------------------------------- */
 
@@ -350,8 +349,8 @@ static json_t *parse(const config_reader *r, const void *bytes, size_t size)
     char *text = NULL;
     if (size == 0)
         config_fail(r, "is empty: a config.json holds an object");
-    else if (size > MAX_FILE_BYTES)
-        config_fail(r, "has %zu bytes: a config.json has at most %zu", size, MAX_FILE_BYTES);
+    else if (size > MODEL_CONFIG_BYTES)
+        config_fail(r, "has %zu bytes: a config.json has at most %zu", size, MODEL_CONFIG_BYTES);
     else if (!(text = malloc(size)))
         config_fail(r, "no memory for %zu bytes", size);
     else {

@@ -2,7 +2,7 @@
 #ifndef KVT_ENGINE_H
 #define KVT_ENGINE_H
 
-#include <kvtile/size.h>
+#include <kvtile/model.h>
 
 /* A way to store numbers: `block` channels take `bytes`, of which `scales` are scales; then row_scales for each row of each head. */
 struct kvt_store_type {
@@ -31,6 +31,7 @@ struct kvt_type_rule {
 /* A request, and what an engine needs to know of the whole model before it looks at a group. */
 struct kvt_sizing {
     const kvt_model *model;
+    kvt_size_request taken; /* the caller's, as this version has it */
     const kvt_size_request *request;
     const struct kvt_store_type *k_type; /* NULL for the engines whose types are schemes */
     const struct kvt_store_type *v_type;

@@ -1,8 +1,13 @@
-/* Exact bytes of a KV cache, from a plain description of a model, as kvtile or another engine stores it. kvtile's own row and page sizes come
- * from kvt_layout_init, so that what is said here is what is allocated; docs/sizing.md has every engine's rules and where they come from. Pure
- * arithmetic: nothing here reads files, allocates or keeps state; every sum is checked for overflow. */
-#ifndef KVTILE_SIZE_H
-#define KVTILE_SIZE_H
+/* libkvtile-model: a model from a file, a folder or a name, and the exact bytes of its KV cache, as kvtile or another engine stores it.
+ *
+ * This header belongs to a library of its own, which needs jansson and libkvtile: `pkg-config kvtile-model`, or the CMake target kvtile::model.
+ * Sizes of kvtile's rows and pages come from kvt_layout_init, so that what is said here is what is allocated. docs/sizing.md has every engine's rules
+ * and where they come from.
+ *
+ * Functions that size are pure arithmetic: they allocate nothing, and check every sum for overflow. Functions that find a model read files and
+ * allocate. None prints, and none keeps state; they may run at the same time in several threads. */
+#ifndef KVTILE_MODEL_H
+#define KVTILE_MODEL_H
 
 #include <kvtile/kvtile.h>
 
@@ -171,11 +176,48 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_size_longest_context(const kvt_model *mode
 KVT_API KVT_MUST_CHECK kvt_status kvt_size_most_sequences(const kvt_model *model, const kvt_size_request *request, uint64_t budget,
                                                           uint64_t *sequences);
 
+/* ---- the catalogue --------------------------------------------------------------------------------------------------------------- */
+
 /* The built-in models in order; NULL past the end. The result is static. */
 KVT_API const kvt_model *kvt_catalogue_at(size_t index);
 
 /* The built-in model of that name, letter case ignored, with or without "organisation/" before it; NULL when there is none. */
 KVT_API const kvt_model *kvt_catalogue_find(const char *name);
+
+/* ---- models from files ------------------------------------------------------------------------------------------------------------- */
+
+/* A model that was found, in memory of the library's own. */
+typedef struct kvt_model_file kvt_model_file;
+
+#define KVT_PROBLEM_BYTES 1024 /* enough for a message about a path of usual length */
+
+/* Finds a model. `name` is, in this order,
+ *   - a config.json as it is published with a model's weights, or a GGUF file (of a split model: its first part);
+ *   - a folder that holds a config.json;
+ *   - a name of the catalogue.
+ * Of a GGUF file only the metadata are read, whatever the size of the file. Any bytes are safe.
+ *
+ * `ignored` is a list of names that ends with NULL: fields of config.json that are left out where they are not understood, instead of being refused.
+ * NULL: none.
+ *
+ * Errors: NULL (name or file); NAME (there is no such file, folder or name: the message has the nearest name); FILE (it cannot be read or is not in
+ * order); MEMORY. `*file` is NULL then. Unless `problem` is NULL, the message goes there, into `room` bytes with a terminating zero: one line of
+ * UTF-8 that names the file, the key, its value and what would be right. A path that is too long for the room is cut, and so is what does not fit
+ * then. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_model_open(const char *name, const char *const *ignored, kvt_model_file **file, char *problem, size_t room);
+
+/* What was found, for kvt_size. It lives as long as the file. NULL of NULL. */
+KVT_API const kvt_model *kvt_model_get(const kvt_model_file *file);
+
+/* Sentences for people, separated by "; ": what was taken for granted or left out. "" when all of it was understood. */
+KVT_API const char *kvt_model_notes(const kvt_model_file *file);
+
+/* NULL is allowed. */
+KVT_API void kvt_model_close(kvt_model_file *file);
+
+/* How many bytes a model's weights take: the tensors of a GGUF file (all parts of a split one), or of the safetensors files in a folder or beside a
+ * config.json. Errors: NULL (path or bytes), FILE; `problem` as above. */
+KVT_API KVT_MUST_CHECK kvt_status kvt_model_weights(const char *path, uint64_t *bytes, char *problem, size_t room);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
 #define _POSIX_C_SOURCE 200809L
-#include "tools/program/nearest.h"
+#include "tools/files/nearest.h"
 
 #include <ctype.h>
 #include <stdint.h>
