@@ -46,10 +46,12 @@ typedef enum kvt_loop_id {
     KVT_LOOPS
 } kvt_loop_id;
 
-/* Levels of codes, and where the encoder looks for scales (docs/formats.md, section 4). Arrays are padded, because they are loaded by 16 bytes. */
+/* Levels of codes, how the nearest to a byte is found, and where the encoder looks for scales (docs/formats.md, section 4). Bytes are looked at by
+ * their upper nibble: it says how many midpoints between neighbours lie below all such bytes, and which are among them. */
 typedef struct kvt_table {
-    int8_t levels[64];    /* ascending, neighbours an odd number apart */
-    int8_t midpoints[79]; /* between neighbours, rounded down, in the order of a binary search: the middle, those of its halves, ... */
+    int8_t levels[64]; /* ascending, neighbours an odd number apart; padded */
+    int8_t first[16];
+    int8_t bounds[5][16];                         /* midpoints, rounded down; 127 where there is none */
     int8_t search_first, search_step, best_first; /* the candidates of efforts default and best */
     int8_t fast;                                  /* the one of effort fast */
 } kvt_table;

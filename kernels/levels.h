@@ -28,23 +28,19 @@ KVT_LANES u8x64 levels_of(uint32_t bits, const levels *all, u8x64 code)
     return bits <= 4 ? u8x64_lookup16(all->part[0], code) : bits == 5 ? u8x64_lookup32(all->part, code) : u8x64_lookup64(all->part, code);
 }
 
-/* The code of the nearest level, of signed bytes: a binary search. A midpoint is never an integer, so it is rounded down and compared with >. */
+/* Of kvt_table.bounds, those that codes of so many bits need. */
+KVT_LANES uint32_t bounds_of(uint32_t bits)
+{
+    return bits <= 3 ? 1 : bits - 2 + (bits == 6);
+}
+
+/* The code of the nearest level, of signed bytes. A midpoint is never an integer, so it is rounded down and compared with >. */
 KVT_LANES u8x64 codes_of(uint32_t bits, const kvt_table *table, u8x64 y)
 {
-    u8x64 code = u8x64_from_i32(i32x16_set1(0));
-    for (uint32_t depth = 0; depth < bits; depth++) {
-        const int8_t *entry = table->midpoints + (1 << depth) - 1;
-        u8x64 bound;
-        if (depth == 0) {
-            bound = u8x64_from_i32(i32x16_set1(0x01010101u * (uint8_t)table->midpoints[0]));
-        } else if (depth < 5) {
-            bound = u8x64_lookup16(u8x64_load_quarter(entry), code);
-        } else {
-            const u8x64 half[2] = { u8x64_load_quarter(entry), u8x64_load_quarter(entry + 16) };
-            bound = u8x64_lookup32(half, code);
-        }
-        code = u8x64_count_gt_s8(u8x64_add(code, code), y, bound);
-    }
+    const u8x64 sixteenth = u8x64_high_nibbles(y);
+    u8x64 code = u8x64_lookup16(u8x64_load_quarter(table->first), sixteenth);
+    for (uint32_t i = 0; i < bounds_of(bits); i++)
+        code = u8x64_count_gt_s8(code, y, u8x64_lookup16(u8x64_load_quarter(table->bounds[i]), sixteenth));
     return code;
 }
 

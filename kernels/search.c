@@ -70,37 +70,51 @@ KVT_LANES void sum_up(uint32_t bits, const nearest *near, u8x64 y, const u8x64 x
     *n = i32x16_dot_u7s8(*n, magnitude, magnitude);
 }
 
-/* For multipliers m of the lanes. A row's first scale is positive: sums of the negative are zeros. */
+/* For multipliers m of the lanes. A row's first scale is positive: sums of the negative are zeros. (One sign after the other: sums and levels of both
+ * would not fit sixteen registers.) */
 KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)
 {
     const i32x16 zero = i32x16_set1(0);
     i32x16 a[2] = { zero, zero }, a_neg[2] = { zero, zero }, n = zero, n_neg = zero;
-    u8x64 factor[2];
+    u8x64 factor[2], y[BLOCK_QUADS];
     i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
     KVT_ROLLED
     for (uint32_t i = 0; i < quads; i++) {
-        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
-        sum_up(bits, near, y, x->words[i], a, &n);
-        if (!is_first)
-            sum_up(bits, near, u8x64_neg_s8(y), x->words[i], a_neg, &n_neg);
+        y[i] = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
+        sum_up(bits, near, y[i], x->words[i], a, &n);
     }
+    const uint32_t n_negative = is_first ? 0 : quads;
+    KVT_ROLLED
+    for (uint32_t i = 0; i < n_negative; i++)
+        sum_up(bits, near, u8x64_neg_s8(y[i]), x->words[i], a_neg, &n_neg);
     *sums = (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
 }
 
-/* For one sign: a and n, where lanes of `flip` are ones those of the negative. */
-KVT_LANES void sums_of_a_sign(uint32_t bits, const nearest *near, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)
+/* A block, a multiplier and a sign in each lane, and the sums for them. */
+typedef struct block_trial {
+    block_words x;
+    uint32_t quads;
+    i32x16 m, is_negative; /* not 0 */
+    i32x16 a, n;
+} block_trial;
+
+KVT_LANES void try_block(uint32_t bits, const nearest *near, block_trial *trial)
 {
-    const i32x16 zero = i32x16_set1(0);
+    const block_words *x = &trial->x;
+    const i32x16 zero = i32x16_set1(0), m = trial->m;
+    const mask16 is_negative = i32x16_gt(trial->is_negative, zero);
     i32x16 a[2] = { zero, zero }, n = zero;
     u8x64 factor[2];
     i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
     KVT_ROLLED
-    for (uint32_t i = 0; i < quads; i++) {
+    for (uint32_t i = 0; i < trial->quads; i++) {
         const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
-        sum_up(bits, near, u8x64_or(u8x64_andnot(y, flip), u8x64_and(u8x64_neg_s8(y), flip)), x->words[i], a, &n);
+        const i32x16 signed_y = i32x16_select(is_negative, i32x16_from_u8(u8x64_neg_s8(y)), i32x16_from_u8(y));
+        sum_up(bits, near, u8x64_from_i32(signed_y), x->words[i], a, &n);
     }
-    sums->a = i32x16_add_pairs(a[0], a[1]);
-    sums->n = n;
+    const i32x16 sum = i32x16_add_pairs(a[0], a[1]);
+    trial->a = i32x16_select(is_negative, i32x16_sub(zero, sum), sum);
+    trial->n = n;
 }
 
 /* g (2A - g N); 2A is exact: 256 A has no more than 24 bits that count. */
@@ -141,8 +155,7 @@ enum { NEGATIVE = -0x7fffffff - 1 };
 typedef struct finder finder;
 typedef struct width_steps {
     i32x16 (*search)(const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads, const block_grid *grid);
-    void (*both_signs)(const finder *f, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums);
-    void (*a_sign)(const finder *f, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums);
+    void (*sums)(const finder *f, block_trial *trials, uint32_t count);
 #ifdef KVT_HAS_LOOKUP256
     void (*make_nearest)(const kvt_table *table, nearest *n);
 #endif
@@ -150,6 +163,7 @@ typedef struct width_steps {
 struct finder {
     const width_steps *width;
     const kvt_table *table;
+    uint32_t copies; /* of less than 16 rows: lanes l, l + 16 / copies, ... are the same row with other candidates */
 #ifdef KVT_HAS_LOOKUP256
     nearest near;
 #endif
@@ -166,17 +180,49 @@ KVT_LANES nearest nearest_in(uint32_t bits, const finder *f)
 #endif
 }
 
+/* Candidates are counted on from copy to copy, `count` in each. */
+KVT_ONCE i32x16 offsets_of_copies(const finder *f, int count, int step)
+{
+    uint32_t offset[16];
+    const uint32_t rows = 16 / f->copies;
+    for (uint32_t l = 0; l < 16; l++)
+        offset[l] = l / rows * (uint32_t)(count * step);
+    return i32x16_load(offset);
+}
+
+/* The best of a row's copies, in all of them. Of equal gains the first candidate counts. */
+KVT_ONCE i32x16 best_of_copies(const finder *f, i32x16 chosen, f32x16 gain)
+{
+    const uint32_t rows = 16 / f->copies;
+    uint32_t choices[32] = { 0 };
+    float gains[32] = { 0 };
+    for (uint32_t next = rows; next < 16; next *= 2) {
+        i32x16_store(choices, chosen);
+        f32x16_store(gains, gain);
+        const f32x16 other = f32x16_load(gains + next);
+        const mask16 is_better = f32x16_gt(other, gain);
+        chosen = i32x16_select(is_better, i32x16_load(choices + next), chosen);
+        gain = f32x16_from_bits(i32x16_select(is_better, i32x16_from_f32_bits(other), i32x16_from_f32_bits(gain)));
+    }
+    i32x16_store(choices, chosen);
+    for (uint32_t l = rows; l < 16; l++)
+        choices[l] = choices[l - rows];
+    return i32x16_load(choices);
+}
+
 KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt_effort effort, const block_words *x, uint32_t quads,
                               const block_grid *grid)
 {
-    const int count = effort == KVT_EFFORT_BEST ? 16 : 8, first = effort == KVT_EFFORT_BEST ? f->table->best_first : f->table->search_first,
+    const int count = (effort == KVT_EFFORT_BEST ? 16 : 8) / (int)f->copies,
+              first = effort == KVT_EFFORT_BEST ? f->table->best_first : f->table->search_first,
               step = effort == KVT_EFFORT_BEST ? 1 : f->table->search_step;
     const nearest near = nearest_in(bits, f);
+    const i32x16 start = f->copies > 1 ? i32x16_add(grid->index, offsets_of_copies(f, count, step)) : grid->index;
     i32x16 chosen = i32x16_set1(0);
     f32x16 best = f32x16_set1(-INFINITY);
     KVT_ROLLED
     for (int i = 0; i < count; i++) {
-        const i32x16 index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
+        const i32x16 index = limited(i32x16_add(start, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
         const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
         block_sums s;
         sums_of_both_signs(bits, &near, is_first, x, quads, factor_of(g), &s);
@@ -190,7 +236,7 @@ KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt
             best = f32x16_from_bits(i32x16_select(better_neg, i32x16_from_f32_bits(gain_neg), i32x16_from_f32_bits(best)));
         }
     }
-    return chosen;
+    return f->copies > 1 ? best_of_copies(f, chosen, best) : chosen;
 }
 
 #define WIDTH(bits)                                                                                                                                  \
@@ -198,15 +244,11 @@ KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt
     {                                                                                                                                                \
         return search_block(bits, f, is_first, effort, x, quads, grid);                                                                              \
     }                                                                                                                                                \
-    KVT_ONCE void both_signs_##bits(const finder *f, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)                \
+    KVT_ONCE void try_##bits(const finder *f, block_trial *trials, uint32_t count)                                                                   \
     {                                                                                                                                                \
         const nearest near = nearest_in(bits, f);                                                                                                    \
-        sums_of_both_signs(bits, &near, is_first, x, quads, m, sums);                                                                                \
-    }                                                                                                                                                \
-    KVT_ONCE void a_sign_##bits(const finder *f, const block_words *x, uint32_t quads, i32x16 m, u8x64 flip, block_sums *sums)                       \
-    {                                                                                                                                                \
-        const nearest near = nearest_in(bits, f);                                                                                                    \
-        sums_of_a_sign(bits, &near, x, quads, m, flip, sums);                                                                                        \
+        for (uint32_t i = 0; i < count; i++)                                                                                                         \
+            try_block(bits, &near, &trials[i]);                                                                                                      \
     }
 #ifdef KVT_HAS_LOOKUP256 /* a table of 256 is one whatever it was made from */
 #define NEAREST(bits)                                                                                                                                \
@@ -222,7 +264,7 @@ NEAREST(5)
 NEAREST(6)
 #define WIDTH_STEPS(bits)                                                                                                                            \
     {                                                                                                                                                \
-        search_6, both_signs_6, a_sign_6, nearest_##bits                                                                                             \
+        search_6, try_6, nearest_##bits                                                                                                              \
     }
 #else
 WIDTH(2)
@@ -232,13 +274,14 @@ WIDTH(5)
 WIDTH(6)
 #define WIDTH_STEPS(bits)                                                                                                                            \
     {                                                                                                                                                \
-        search_##bits, both_signs_##bits, a_sign_##bits                                                                                              \
+        search_##bits, try_##bits                                                                                                                    \
     }
 #endif
 static const width_steps widths[] = { WIDTH_STEPS(2), WIDTH_STEPS(3), WIDTH_STEPS(4), WIDTH_STEPS(5), WIDTH_STEPS(6) };
 
-KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
+KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme, uint32_t copies)
 {
+    f->copies = copies;
     f->width = &widths[scheme->bits - 2];
     f->table = scheme->table;
 #ifdef KVT_HAS_LOOKUP256
@@ -246,24 +289,21 @@ KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme)
 #endif
 }
 
-/* Effort fast (step 6). */
-KVT_LANES i32x16 fit(const finder *f, bool is_first, const block_words *x, uint32_t quads, const block_grid *grid)
+/* Effort fast (step 6), of a trial that has its words. */
+KVT_LANES i32x16 fit(const finder *f, bool is_first, block_trial *trial, const block_grid *grid)
 {
     const i32x16 zero = i32x16_set1(0), index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)f->table->fast)), grid->low, grid->high);
-    const f32x16 s = scale_at(is_first, index);
-    const mask16 negative = i32x16_gt(is_first ? zero : grid->is_negative, zero);
-    const i32x16 m = factor_of(f32x16_mul(s, grid->p));
-    block_sums s_of;
-    f->width->a_sign(f, x, quads, m, u8x64_from_i32(i32x16_select(negative, i32x16_set1(UINT32_MAX), zero)), &s_of);
-    const i32x16 sum = i32x16_select(negative, i32x16_sub(zero, s_of.a), s_of.a);
-    const mask16 is_positive = i32x16_gt(sum, zero);
-    const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, s_of.n, i32x16_set1(1)));
-    const f32x16 fitted = f32x16_div(f32x16_div(f32x16_mul(f32x16_from_i32(sum), f32x16_set1(0x1p-8f)), safe_n), grid->p);
+    trial->m = factor_of(f32x16_mul(scale_at(is_first, index), grid->p));
+    trial->is_negative = is_first ? zero : grid->is_negative;
+    f->width->sums(f, trial, 1);
+    const mask16 is_positive = i32x16_gt(trial->a, zero);
+    const f32x16 safe_n = f32x16_from_i32(i32x16_select(is_positive, trial->n, i32x16_set1(1)));
+    const f32x16 fitted = f32x16_div(f32x16_div(f32x16_mul(f32x16_from_i32(trial->a), f32x16_set1(0x1p-8f)), safe_n), grid->p);
     const i32x16 bits = i32x16_from_f32_bits(fitted);
     const i32x16 rounded = is_first ? i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (FIRST_SHIFT - 1))), FIRST_SHIFT)
                                     : i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (OTHER_SHIFT - 1))), OTHER_SHIFT);
     const i32x16 chosen = i32x16_select(is_positive, limited(rounded, grid->low, grid->high), index);
-    return i32x16_or(chosen, i32x16_select(negative, i32x16_set1((uint32_t)NEGATIVE), zero));
+    return i32x16_or(chosen, i32x16_select(i32x16_gt(trial->is_negative, zero), i32x16_set1((uint32_t)NEGATIVE), zero));
 }
 
 /* ---- a row's blocks one after the other: what the first decides for the others ---- */
@@ -293,19 +333,25 @@ KVT_LANES row_state start_row(i32x16 largest)
     };
 }
 
+/* Only `low` and `high`. */
+KVT_LANES block_grid limits_of(bool is_first, const row_state *row)
+{
+    return (block_grid){
+        .low = is_first ? row->low_of_first : i32x16_add(row->base, i32x16_set1(1)),
+        .high = is_first ? i32x16_set1(254 + (FIRST_BIAS << 3)) : i32x16_add(row->base, i32x16_set1(127)),
+    };
+}
+
 /* `signed_largest`: of the block, as signed_magnitude gives it. */
 KVT_LANES block_grid grid_of(bool is_first, const row_state *row, i32x16 signed_largest)
 {
     const i32x16 largest = i32x16_max_s(i32x16_shr(signed_largest, 1), i32x16_set1(TINY_BITS)); /* smaller ones are not searched for */
     const i32x16 bits = i32x16_from_f32_bits(over_127(largest));
-    const i32x16 low = is_first ? row->low_of_first : i32x16_add(row->base, i32x16_set1(1));
-    return (block_grid){
-        .index = is_first ? i32x16_shr(bits, FIRST_SHIFT) : i32x16_shr(bits, OTHER_SHIFT),
-        .low = low,
-        .high = is_first ? i32x16_set1(254 + (FIRST_BIAS << 3)) : i32x16_add(row->base, i32x16_set1(127)),
-        .is_negative = i32x16_shl(i32x16_and(i32x16_xor(signed_largest, i32x16_set1(1)), i32x16_set1(1)), 7),
-        .p = f32x16_div(f32x16_set1(2047.0f), f32x16_from_bits(largest)),
-    };
+    block_grid grid = limits_of(is_first, row);
+    grid.index = is_first ? i32x16_shr(bits, FIRST_SHIFT) : i32x16_shr(bits, OTHER_SHIFT);
+    grid.is_negative = i32x16_shl(i32x16_and(i32x16_xor(signed_largest, i32x16_set1(1)), i32x16_set1(1)), 7);
+    grid.p = f32x16_div(f32x16_set1(2047.0f), f32x16_from_bits(largest));
+    return grid;
 }
 
 /* From a choice to the byte that is stored and to r; the first block's also sets what the others depend on. */
@@ -369,10 +415,10 @@ KVT_ONCE void choose_block_scales(const finder *f, bool is_first, uint8_t *scale
                                   const kvt_tile_rows *rows, row_state *state, i32x16 largest, float r[KVT_TILE_TOKENS])
 {
     const block_grid grid = grid_of(is_first, state, largest);
-    block_words x;
-    words_of_tile(&x, rows, begin, end, grid.p);
-    const i32x16 chosen = effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * (end - begin), &grid)
-                                                    : f->width->search(f, is_first, effort, &x, 4 * (end - begin), &grid);
+    block_trial trial = { .quads = 4 * (end - begin) };
+    words_of_tile(&trial.x, rows, begin, end, grid.p);
+    const i32x16 chosen =
+        effort == KVT_EFFORT_FAST ? fit(f, is_first, &trial, &grid) : f->width->search(f, is_first, effort, &trial.x, trial.quads, &grid);
     f32x16 multiplier;
     i32x16_store_u8(scale, settle(is_first, state, &grid, largest, chosen, &multiplier));
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
@@ -387,16 +433,17 @@ static const code_steps steps = { .magnitude = magnitude, .has_small_blocks = tr
 static bool choose(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *given, uint32_t quads, kvt_factors *factors)
 {
     (void)dtype;
-    (void)quads; /* a lane that does not matter costs nothing */
-    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups;
+    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups, copies = quads == 1 ? 4 : quads == 2 ? 2 : 1;
     uint32_t largest[KVT_MAX_GROUPS][KVT_TILE_TOKENS];
-    largest_of_blocks(&steps, KVT_F32, given, 4, groups, per_block, largest);
+    kvt_tile_rows rows = *given;
+    for (uint32_t t = 16 / copies; t < KVT_TILE_TOKENS; t++)
+        rows.row[t] = rows.row[t - 16 / copies];
+    largest_of_blocks(&steps, KVT_F32, &rows, 4, groups, per_block, largest);
     i32x16 of_row = i32x16_set1(0);
     for (uint32_t b = 0; b * per_block < groups; b++)
         of_row = i32x16_max_u(of_row, i32x16_load(largest[b]));
     row_state state = start_row(i32x16_shr(of_row, 1));
     const bool has_nan = mask16_any(state.is_nan);
-    kvt_tile_rows rows = *given;
     if (has_nan) {
         uint32_t is_nan[KVT_TILE_TOKENS];
         i32x16_store(is_nan, i32x16_select(state.is_nan, i32x16_set1(1), i32x16_set1(0)));
@@ -407,7 +454,7 @@ static bool choose(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, 
             i32x16_store(largest[b], i32x16_select(state.is_nan, i32x16_set1(0), i32x16_load(largest[b])));
     }
     finder f;
-    start_finder(&f, spec->scheme);
+    start_finder(&f, spec->scheme, copies);
     choose_block_scales(&f, true, scales, spec->effort, 0, groups < per_block ? groups : per_block, &rows, &state, i32x16_load(largest[0]),
                         factors->r[0]);
     for (uint32_t b = 1, begin = per_block; begin < groups; b++, begin += per_block)
@@ -418,10 +465,11 @@ static bool choose(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, 
 
 /* ---- one row: a lane is a candidate ----
  *
- * Half a block_words' lanes are enough for the default effort's eight candidates, so the other half has those of another block: lane l is candidate
- * l / 4 * 2 + l % 2 of block l / 2 % 2. Effort best has sixteen of one block. */
+ * Lane l is candidate l / 4 * 2 + l % 2 of eight, with the positive scale where l / 2 % 2 is 0 and with the negative one where it is 1; effort best
+ * has eight more, in a second turn. A first scale has no sign: the other half of its lanes has the eight more, or the same once again. What needs no
+ * candidates is done for all blocks side by side. */
 
-static const uint32_t search_candidate[16] = { 0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7 };
+static const uint32_t candidate_numbers[16] = { 0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5, 6, 7, 6, 7 };
 static const uint32_t lane_is_second[16] = { 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1 };
 
 KVT_LANES mask16 is_second(void)
@@ -429,114 +477,211 @@ KVT_LANES mask16 is_second(void)
     return i32x16_gt(i32x16_load(lane_is_second), i32x16_set1(0));
 }
 
-KVT_LANES i32x16 of_both(uint32_t first, uint32_t second)
+/* Of each block; room for whole registers. */
+enum { BLOCKS_ROOM = KVT_MAX_GROUPS + 16 };
+typedef struct row_blocks {
+    uint32_t groups, per_block, blocks; /* groups of the row, of a block */
+    uint32_t largest[BLOCKS_ROOM];      /* as signed_magnitude gives it */
+    uint32_t index[BLOCKS_ROOM], is_negative[BLOCKS_ROOM];
+    uint32_t p[BLOCKS_ROOM]; /* as bits */
+    uint32_t choice[BLOCKS_ROOM];
+    uint8_t words[KVT_MAX_DIM * 2];
+} row_blocks;
+
+KVT_LANES uint32_t groups_of_block(const row_blocks *row, uint32_t b)
 {
-    return i32x16_select(is_second(), i32x16_set1(second), i32x16_set1(first));
+    const uint32_t left = row->groups - b * row->per_block;
+    return left < row->per_block ? left : row->per_block;
 }
 
-KVT_LANES void words_of_row(block_words *x, uint32_t half, const uint8_t *row, uint32_t begin, uint32_t end, float p)
+/* Grids, as those of blocks that are not the first, and X(c). */
+KVT_LANES void start_blocks(row_blocks *row, const row_state *state, const uint8_t *x)
 {
-    for (uint32_t g = begin; g < end; g++) {
-        uint8_t words[32];
-        i32x16_store_u16(words, words_of(row, g, p));
-        for (uint32_t i = 0; i < 4; i++)
-            x->words[4 * (g - begin) + i][half] = u8x64_load_eighth(words + 8 * i);
+    for (uint32_t b = 0; b < row->blocks; b += 16) {
+        const block_grid grid = grid_of(false, state, i32x16_load(row->largest + b));
+        i32x16_store(row->index + b, grid.index);
+        i32x16_store(row->is_negative + b, grid.is_negative);
+        f32x16_store(row->p + b, grid.p);
+        i32x16_store(row->choice + b, i32x16_set1(127 << (23 - OTHER_SHIFT))); /* lanes that are no blocks: some scale */
+    }
+    KVT_ROLLED
+    for (uint32_t g = 0; g < row->groups; g++) {
+        float p;
+        memcpy(&p, &row->p[g >> __builtin_ctz(row->per_block)], 4);
+        i32x16_store_u16(row->words + (size_t)g * 32, words_of(x, g, p));
     }
 }
 
-/* The greatest of each half's lanes, in all of them; as unsigned integers. */
-KVT_LANES i32x16 greatest_of_halves(i32x16 x, bool is_pair)
+/* Of block a in the first half of the lanes, and of block b in the second. */
+KVT_LANES i32x16 of_both(const uint32_t *x, uint32_t a, uint32_t b)
 {
-    const i32x16 zero = i32x16_set1(0);
-    const i32x16 first = is_pair ? i32x16_select(is_second(), zero, x) : x, second = is_pair ? i32x16_select(is_second(), x, zero) : x;
-    const i32x16 both[4] = { first, second, first, second };
-    uint32_t greatest[4];
-    quad_max_u(both, greatest);
-    return of_both(greatest[0], greatest[1]);
+    return a == b ? i32x16_set1(x[a]) : i32x16_select(is_second(), i32x16_set1(x[b]), i32x16_set1(x[a]));
 }
 
-/* As `search`, but all candidates at once. */
-KVT_LANES i32x16 search_row(const finder *f, bool is_first, bool is_best, const block_words *x, uint32_t quads, const block_grid *grid)
+KVT_LANES block_grid grid_of_both(bool is_first, const row_blocks *row, const row_state *state, uint32_t a, uint32_t b)
 {
-    i32x16 candidate_number = i32x16_load(is_best ? kvt_lane_numbers : search_candidate);
+    const i32x16 index = of_both(row->index, a, b);
+    block_grid grid = limits_of(is_first, state);
+    grid.index = is_first ? i32x16_shr(index, FIRST_SHIFT - OTHER_SHIFT) : index;
+    grid.is_negative = of_both(row->is_negative, a, b);
+    grid.p = f32x16_from_bits(of_both(row->p, a, b));
+    return grid;
+}
+
+KVT_LANES void words_of_both(block_words *x, const row_blocks *row, uint32_t a, uint32_t b, uint32_t quads)
+{
+    const uint8_t *first = row->words + (size_t)a * row->per_block * 32, *second = row->words + (size_t)b * row->per_block * 32;
+    KVT_ROLLED
+    for (uint32_t i = 0; i < quads; i++) {
+        const u8x64 of_first = u8x64_load_eighth(first + 8 * i), of_second = u8x64_load_eighth(second + 8 * i);
+        x->words[i][0] = of_first;
+        x->words[i][1] = of_second;
+    }
+}
+
+/* Effort fast: the choices of block b and, where it is as long and not the first, of the next; returns how many. */
+KVT_ONCE uint32_t fit_of_row(const finder *f, bool is_first, row_blocks *row, const row_state *state, uint32_t b)
+{
+    const uint32_t groups = groups_of_block(row, b), second = b + (!is_first && b + 1 < row->blocks && groups_of_block(row, b + 1) == groups);
+    const block_grid grid = grid_of_both(is_first, row, state, b, second);
+    block_trial trial;
+    uint32_t chosen[16];
+    trial.quads = 4 * groups;
+    words_of_both(&trial.x, row, b, second, trial.quads);
+    i32x16_store(chosen, fit(f, is_first, &trial, &grid));
+    row->choice[b] = chosen[0];
+    row->choice[second] = chosen[second > b ? 2 : 0];
+    return second - b + 1;
+}
+
+/* Candidates as unsigned integers in the order of their gains, with one zero; and what each chooses, twice its index and the sign: of equal gains the
+ * first candidate counts, which has the smallest. */
+typedef struct candidates {
+    f32x16 g;
+    i32x16 order, choice;
+} candidates;
+
+/* `begin`: the number of the first. */
+KVT_LANES void start_candidates(candidates *c, block_trial *trial, const finder *f, bool is_first, bool is_best, uint32_t begin,
+                                const block_grid *grid)
+{
+    const i32x16 zero = i32x16_set1(0), half = i32x16_select(is_second(), i32x16_set1(1), zero);
+    i32x16 number = i32x16_load(candidate_numbers);
+    if (is_first && is_best)
+        number = i32x16_or(number, i32x16_shl(half, 3));
     if (!is_best && f->table->search_step == 2)
-        candidate_number = i32x16_shl(candidate_number, 1);
-    const i32x16 offset = i32x16_add(candidate_number, i32x16_set1((uint32_t)(is_best ? f->table->best_first : f->table->search_first)));
-    const i32x16 index = limited(i32x16_add(grid->index, offset), grid->low, grid->high);
-    const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
-    block_sums s;
-    f->width->both_signs(f, is_first, x, quads, factor_of(g), &s);
-    const i32x16 one = i32x16_set1(1), zero = i32x16_set1(0);
-    i32x16 gain = i32x16_from_f32_bits(gain_of(g, s.a, s.n)), choice = i32x16_shl(index, 1);
-    if (!is_first) {
-        const f32x16 gain_neg = gain_of(g, s.a_neg, s.n_neg);
-        const mask16 is_better = f32x16_gt(gain_neg, f32x16_from_bits(gain));
-        gain = i32x16_select(is_better, i32x16_from_f32_bits(gain_neg), gain);
-        choice = i32x16_select(is_better, i32x16_or(choice, one), choice);
-    }
-    /* Unsigned integers in the order of the gains, with one zero; of equal gains the first candidate counts, which has the smallest index. */
-    gain = i32x16_from_f32_bits(f32x16_add(f32x16_from_bits(gain), f32x16_set1(0)));
-    const i32x16 order = i32x16_select(i32x16_gt(zero, gain), i32x16_xor(gain, i32x16_set1(UINT32_MAX)), i32x16_or(gain, i32x16_set1(0x80000000)));
-    const i32x16 behind = i32x16_sub(greatest_of_halves(order, !is_best), order);
-    const mask16 is_behind = i32x16_gt(i32x16_or(i32x16_shr(behind, 1), i32x16_and(behind, one)), zero);
-    const i32x16 candidate = i32x16_select(is_behind, zero, i32x16_sub(i32x16_set1(UINT32_MAX), choice));
-    const i32x16 chosen = i32x16_sub(i32x16_set1(UINT32_MAX), greatest_of_halves(candidate, !is_best));
-    return i32x16_or(i32x16_shr(chosen, 1), i32x16_shl(chosen, 31));
+        number = i32x16_shl(number, 1);
+    const uint32_t first = (uint32_t)(is_best ? f->table->best_first : f->table->search_first) + begin;
+    const i32x16 index = limited(i32x16_add(grid->index, i32x16_add(number, i32x16_set1(first))), grid->low, grid->high);
+    c->g = f32x16_mul(scale_at(is_first, index), grid->p);
+    trial->is_negative = is_first ? zero : half;
+    c->choice = i32x16_or(i32x16_shl(index, 1), trial->is_negative);
+    trial->m = factor_of(c->g);
 }
 
-/* One block, or two of the same length. */
-KVT_ONCE void choose_scales_of_row(const finder *f, bool is_first, uint32_t blocks, uint8_t *scale, kvt_effort effort, uint32_t begin,
-                                   uint32_t groups, uint32_t per_block, const uint8_t *row, row_state *state, const uint32_t *largest, float *r)
+KVT_LANES void finish_candidates(candidates *c, const block_trial *trial)
 {
-    const bool is_best = effort == KVT_EFFORT_BEST;
-    const uint32_t last = blocks - 1;
-    const i32x16 signed_largest = of_both(largest[0], largest[last]);
-    const block_grid grid = grid_of(is_first, state, signed_largest);
-    float p[16], multipliers[16];
-    uint8_t stored[16];
-    block_words x;
-    f32x16_store(p, grid.p);
-    words_of_row(&x, 0, row, begin, begin + groups, p[0]);
-    words_of_row(&x, 1, row, begin + last * per_block, begin + last * per_block + groups, p[2]);
-    const i32x16 chosen =
-        effort == KVT_EFFORT_FAST ? fit(f, is_first, &x, 4 * groups, &grid) : search_row(f, is_first, is_best, &x, 4 * groups, &grid);
-    f32x16 multiplier;
-    i32x16_store_u8(stored, settle(is_first, state, &grid, signed_largest, chosen, &multiplier));
-    f32x16_store(multipliers, multiplier);
-    for (uint32_t k = 0; k < blocks; k++) {
-        scale[k * KVT_TILE_TOKENS] = stored[2 * k];
-        r[k] = multipliers[2 * k];
+    const i32x16 gain = i32x16_from_f32_bits(f32x16_add(gain_of(c->g, trial->a, trial->n), f32x16_set1(0)));
+    c->order = i32x16_select(i32x16_gt(i32x16_set1(0), gain), i32x16_xor(gain, i32x16_set1(UINT32_MAX)), i32x16_or(gain, i32x16_set1(0x80000000)));
+}
+
+/* Of each of four; `are_pairs`: of the first two together, and of the others. */
+KVT_LANES void best_of_candidates(const candidates all[4], bool are_pairs, uint32_t choice[4])
+{
+    uint32_t greatest[4];
+    i32x16 x[4];
+    for (uint32_t i = 0; i < 4; i++)
+        x[i] = all[i].order;
+    quad_max_u(x, greatest);
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t other = greatest[are_pairs ? i ^ 1 : i];
+        const i32x16 behind = i32x16_sub(i32x16_set1(greatest[i] > other ? greatest[i] : other), all[i].order);
+        const mask16 is_behind = i32x16_gt(i32x16_or(i32x16_shr(behind, 1), i32x16_and(behind, i32x16_set1(1))), i32x16_set1(0));
+        x[i] = i32x16_select(is_behind, i32x16_set1(0), i32x16_sub(i32x16_set1(UINT32_MAX), all[i].choice));
+    }
+    quad_max_u(x, greatest);
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t other = greatest[are_pairs ? i ^ 1 : i], twice = UINT32_MAX - (greatest[i] > other ? greatest[i] : other);
+        choice[i] = twice >> 1 | twice << 31;
     }
 }
 
-static bool choose_row(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const uint8_t *row, uint32_t token, float *r)
+/* The choices of some blocks from b on; returns how many. The first block comes alone. */
+KVT_ONCE uint32_t search_of_row(const finder *f, bool is_first, bool is_best, row_blocks *row, const row_state *state, uint32_t b)
+{
+    const bool are_pairs = is_best && !is_first;
+    const uint32_t left = row->blocks - b, most = is_first ? 1 : are_pairs ? 2 : 4, n = left < most ? left : most, count = n << are_pairs;
+    block_trial trials[4];
+    candidates all[4];
+    uint32_t choice[4];
+    for (uint32_t i = 0; i < 4; i++)
+        all[i].order = all[i].choice = i32x16_set1(0);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t block = b + (i >> are_pairs);
+        const block_grid grid = grid_of_both(is_first, row, state, block, block);
+        trials[i].quads = 4 * groups_of_block(row, block);
+        words_of_both(&trials[i].x, row, block, block, trials[i].quads);
+        start_candidates(&all[i], &trials[i], f, is_first, is_best, are_pairs && i % 2 ? 8 : 0, &grid);
+    }
+    f->width->sums(f, trials, count);
+    for (uint32_t i = 0; i < count; i++)
+        finish_candidates(&all[i], &trials[i]);
+    best_of_candidates(all, are_pairs, choice);
+    for (uint32_t i = 0; i < n; i++)
+        row->choice[b + i] = choice[i << are_pairs];
+    return n;
+}
+
+KVT_LANES uint32_t choose_of_row(const finder *f, bool is_first, kvt_effort effort, row_blocks *row, const row_state *state, uint32_t b)
+{
+    return effort == KVT_EFFORT_FAST ? fit_of_row(f, is_first, row, state, b) : search_of_row(f, is_first, effort == KVT_EFFORT_BEST, row, state, b);
+}
+
+static bool choose_row(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const uint8_t *x, uint32_t token, float *r)
 {
     (void)dtype;
-    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups, blocks = blocks_in(groups, per_block);
-    uint32_t largest[KVT_MAX_GROUPS + 3], of_row = 0;
-    for (uint32_t b = 0; b < blocks; b += 4)
-        largest_of_row(&steps, KVT_F32, row, b * per_block, groups, per_block, largest + b);
-    for (uint32_t b = 0; b < blocks; b++)
-        of_row = largest[b] > of_row ? largest[b] : of_row;
+    row_blocks row;
+    row.groups = spec->dim / 16;
+    row.per_block = spec->block_groups;
+    row.blocks = blocks_in(row.groups, row.per_block);
+    uint32_t of_row = 0;
+    for (uint32_t b = 0; b < row.blocks; b += 4)
+        largest_of_row(&steps, KVT_F32, x, b * row.per_block, row.groups, row.per_block, row.largest + b);
+    for (uint32_t b = 0; b < row.blocks; b++)
+        of_row = row.largest[b] > of_row ? row.largest[b] : of_row;
+    for (uint32_t b = row.blocks; b % 16 != 0; b++)
+        row.largest[b] = 0;
     row_state state = start_row(i32x16_set1(of_row >> 1));
     const bool is_nan = mask16_any(state.is_nan);
     if (is_nan) {
-        row = (const uint8_t *)kvt_zero_row;
-        memset(largest, 0, sizeof largest);
+        x = (const uint8_t *)kvt_zero_row;
+        memset(row.largest, 0, sizeof row.largest);
     }
     finder f;
-    start_finder(&f, spec->scheme);
-    uint8_t *scale = scales + token;
-    choose_scales_of_row(&f, true, 1, scale, spec->effort, 0, groups < per_block ? groups : per_block, per_block, row, &state, largest, r);
-    for (uint32_t b = 1; b < blocks;) {
-        const uint32_t begin = b * per_block, left = groups - begin, n = spec->effort != KVT_EFFORT_BEST && left >= 2 * per_block ? 2 : 1;
-        choose_scales_of_row(&f, false, n, scale + (size_t)b * KVT_TILE_TOKENS, spec->effort, begin, left < per_block ? left : per_block, per_block,
-                             row, &state, largest + b, r + b);
-        b += n;
+    start_finder(&f, spec->scheme, 1);
+    start_blocks(&row, &state, x);
+    choose_of_row(&f, true, spec->effort, &row, &state, 0);
+    const block_grid grid = grid_of_both(true, &row, &state, 0, 0);
+    f32x16 first_multiplier, multiplier;
+    float first_r[16];
+    uint8_t first_stored[16], stored[BLOCKS_ROOM];
+    i32x16_store_u8(first_stored, settle(true, &state, &grid, i32x16_set1(row.largest[0]), i32x16_set1(row.choice[0]), &first_multiplier));
+    f32x16_store(first_r, first_multiplier);
+    for (uint32_t b = 1; b < row.blocks;)
+        b += choose_of_row(&f, false, spec->effort, &row, &state, b);
+    for (uint32_t b = 0; b < row.blocks; b += 16) {
+        block_grid others = limits_of(false, &state);
+        others.index = i32x16_load(row.index + b);
+        i32x16_store_u8(stored + b, settle(false, &state, &others, i32x16_load(row.largest + b), i32x16_load(row.choice + b), &multiplier));
+        f32x16_store(r + b, multiplier);
     }
-    if (is_nan)
-        for (uint32_t b = 0; b < blocks; b++)
+    stored[0] = first_stored[0];
+    r[0] = first_r[0];
+    for (uint32_t b = 0; b < row.blocks; b++) {
+        scales[b * KVT_TILE_TOKENS + token] = stored[b];
+        if (is_nan)
             r[b] = (float)NAN;
+    }
     return is_nan;
 }
 

@@ -71,8 +71,8 @@ static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
     return dtype == KVT_F32 ? scheme->coder == KVT_CODER_f32 : dtype == KVT_F16 ? scheme->coder == KVT_CODER_f16 : scheme->coder == KVT_CODER_bf16;
 }
 
-/* Scales that are searched for: from how many rows on it pays to do so side by side, though 16 are paid for. */
-enum { ROWS_SIDE_BY_SIDE = 6 };
+/* Scales that are searched for: from how many rows on it pays to do so side by side, though 4, 8 or 16 are paid for. */
+enum { ROWS_SIDE_BY_SIDE = 3 };
 
 static __attribute__((noinline)) void write_searched(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
                                                      kvt_pack_token_fn *pack)

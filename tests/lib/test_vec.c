@@ -1,7 +1,9 @@
 /* Every word of the lane vocabulary, on every usable tier, against the scalar tier; and the scalar tier's permutations against arch/VEC.md. */
+#include "kernels/kernels.h"
 #include "support.h"
 #include "vec_words.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define KVT_TIER_ROW(name, id, folder, brings, flags, needs) extern const vec_word vec_words_##name[];
@@ -234,6 +236,27 @@ START_TEST(permutations_as_documented)
 END_TEST
 
 /* Line 0 is the table, line 1 has the indices. */
+/* What a table says of each byte is what its levels say. */
+START_TEST(tables_find_the_nearest_level)
+{
+    static const size_t bounds[] = { [2] = 1, [3] = 1, [4] = 2, [5] = 3, [6] = 5 };
+    for (size_t i = 0; kvt_scheme_at(i) != NULL; i++) {
+        const kvt_scheme_code *scheme = &kvt_scheme_codes[i];
+        if (!scheme->is_searched)
+            continue;
+        const kvt_table *table = scheme->table;
+        for (int y = -128; y < 128; y++) {
+            int code = table->first[(y & 255) >> 4], nearest = 0;
+            for (size_t k = 0; k < bounds[scheme->bits]; k++)
+                code += y > table->bounds[k][(y & 255) >> 4];
+            for (int c = 1; c < 1 << scheme->bits; c++)
+                nearest = abs(y - table->levels[c]) < abs(y - table->levels[nearest]) ? c : nearest;
+            TEST_REQUIRE(code == nearest, "%s: the level nearest to %d is that of %d, not of %d", kvt_scheme_at(i)->name, y, nearest, code);
+        }
+    }
+}
+END_TEST
+
 START_TEST(lookups_as_documented)
 {
     static const char *const names[] = { "u8x64_lookup16", "u8x64_lookup32", "u8x64_lookup64" };
@@ -256,6 +279,7 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, same_on_every_tier);
     tcase_add_test(tc, permutations_as_documented);
+    tcase_add_test(tc, tables_find_the_nearest_level);
     tcase_add_test(tc, lookups_as_documented);
     suite_add_tcase(suite, tc);
     return test_run(suite);
