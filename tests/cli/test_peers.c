@@ -3,6 +3,7 @@
 #include "tests/lib/support.h"
 
 #include "tools/peers/arithmetic.h"
+#include "tools/peers/peers.h"
 
 #include <math.h>
 #include <stdlib.h>

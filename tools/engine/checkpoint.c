@@ -2,15 +2,12 @@
 #include "tools/engine/checkpoint.h"
 
 #include "tools/files/file.h"
-#include "tools/files/gguf.h"
 #include "tools/files/number.h"
 #include "tools/files/output.h"
-#include "tools/files/pickle.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 /* What the format does not say. */
 static const float RMS_EPSILON = 1e-5f;
@@ -126,7 +123,7 @@ void checkpoint_set_frequencies(checkpoint *model, double base)
         model->frequencies[i] = frequency(base, i, model->head_dim);
 }
 
-static int load(checkpoint *model, const file_map *map, error_text *error)
+int checkpoint_read_llama2(checkpoint *model, const file_map *map, error_text *error)
 {
     if (parse_header(model, map, error) != 0)
         return -1;
@@ -157,35 +154,6 @@ static int load(checkpoint *model, const file_map *map, error_text *error)
         out += n;
     }
     return 0;
-}
-
-int checkpoint_read(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error)
-{
-    const file_map map = { bytes, size };
-    if (pickle_is(&map))
-        return pickle_refuse(error);
-    return gguf_is(bytes, size) ? checkpoint_read_gguf(model, path, bytes, size, error) : load(model, &map, error);
-}
-
-static int open_file(checkpoint *model, const char *path, error_text *error)
-{
-    file_map map;
-    if (file_map_open(&map, path, error) != 0)
-        return -1;
-    const int result = checkpoint_read(model, path, map.data, map.size, error);
-    file_map_close(&map);
-    return result;
-}
-
-int checkpoint_open(checkpoint *model, const char *path, error_text *error)
-{
-    struct stat status;
-    *model = (checkpoint){ 0 };
-    const bool folder = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
-    const int result = folder ? checkpoint_open_folder(model, path, error) : open_file(model, path, error);
-    if (result != 0)
-        checkpoint_close(model);
-    return result;
 }
 
 void checkpoint_close(checkpoint *model)

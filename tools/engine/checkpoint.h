@@ -8,7 +8,7 @@
 #ifndef KVT_ENGINE_CHECKPOINT_H
 #define KVT_ENGINE_CHECKPOINT_H
 
-#include "tools/files/error.h"
+#include "tools/files/file.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -49,6 +49,9 @@ int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *er
 /* The same for a GGUF file's bytes, which may be any. `path`: where they are from, for the other parts of a model that is split, which are beside it;
  * or NULL, and such a model is refused. */
 int checkpoint_read_gguf(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error);
+
+/* The same for the two forms of llama2.c. */
+int checkpoint_read_llama2(checkpoint *model, const file_map *map, error_text *error);
 
 /* The same for any bytes of a file; on failure checkpoint_close is still due. */
 int checkpoint_read(checkpoint *model, const char *path, const uint8_t *bytes, size_t size, error_text *error);

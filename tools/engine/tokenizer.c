@@ -1,6 +1,5 @@
-#include "tools/engine/tokenizer_read.h"
+#include "tools/engine/tokenizer.h"
 
-#include "tools/files/gguf.h"
 #include "tools/files/number.h"
 
 #include <inttypes.h>
@@ -8,74 +7,29 @@
 
 #define NOWHERE SIZE_MAX
 
-/* ---- the vocabulary ---- */
-
-static int parse(tokenizer *words, error_text *error)
+int tokenizer_compare_bytes(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
 {
-    const file_map *map = &words->map;
-    if (words->size < TOKEN_FIRST_BYTE + 256)
-        return error_set(error, "vocabulary is %" PRIu32 " tokens: at least %d (3 and one for each byte) would be right", words->size,
-                         TOKEN_FIRST_BYTE + 256);
-    if (map->size < 4 || (map->size - 4) / 8 < words->size)
-        return error_set(error, "file is %zu bytes: %" PRIu32 " tokens, as the model has, take more", map->size, words->size);
-    words->tokens = malloc(words->size * sizeof *words->tokens);
-    if (words->tokens == NULL)
-        return error_set(error, "cannot be read: out of memory");
-    size_t at = 4;
-    for (uint32_t i = 0; i < words->size; i++) {
-        if (map->size - at < 8)
-            return error_set(error, "file ends at token %" PRIu32 ": %" PRIu32 ", as the model has, would be right", i, words->size);
-        const float score = load_f32(map->data + at);
-        const int32_t length = load_i32(map->data + at + 4);
-        at += 8;
-        if (length < 0 || (size_t)length > map->size - at)
-            return error_set(error, "length of token %" PRIu32 " is %" PRId32 ": 0 to %zu would be right", i, length, map->size - at);
-        if (score != score)
-            return error_set(error, "score of token %" PRIu32 " is not a number", i);
-        words->tokens[i] = (token){ .bytes = map->data + at, .length = (uint32_t)length, .score = score, .is_found = true };
-        at += (size_t)length;
+    const size_t shared = a_length < b_length ? a_length : b_length;
+    const int order = shared > 0 ? memcmp(a, b, shared) : 0;
+    return order != 0 ? order : (a_length > b_length) - (a_length < b_length);
+}
+
+uint32_t tokenizer_find(const tokenizer *words, const uint8_t *bytes, size_t length)
+{
+    uint32_t first = 0;
+    uint32_t last = (uint32_t)words->n_sorted;
+    while (first < last) {
+        const uint32_t middle = first + (last - first) / 2;
+        const token *candidate = &words->tokens[words->sorted[middle]];
+        if (tokenizer_compare_bytes(candidate->bytes, candidate->length, bytes, length) < 0)
+            first = middle + 1;
+        else
+            last = middle;
     }
-    if (at != map->size)
-        return error_set(error, "file goes on for %zu bytes after token %" PRIu32 ", the model's last", map->size - at, words->size - 1);
-    words->bos = TOKEN_BOS;
-    words->eos = TOKEN_EOS;
-    words->takes_bytes = words->space_first = true;
-    for (uint32_t i = 0; i < 256; i++)
-        words->byte_tokens[i] = TOKEN_FIRST_BYTE + i;
-    if (pretokens_add(&words->normaliser, (pretokens_step){ .kind = PRETOKENS_PREPEND, .text = " " }, error) != 0)
-        return -1;
-    return tokenizer_sort(words, error);
-}
-
-/* llama2.c's begins with a number below 2^24. */
-static bool is_json(const file_map *map)
-{
-    return map->size > 1 && map->data[0] == '{' && map->data[1] != 0;
-}
-
-int tokenizer_read(tokenizer *words, file_map file, uint32_t size, error_text *error)
-{
-    tokenizer_begin(words, size);
-    words->map = file;
-    const bool is_gguf = gguf_is(file.data, file.size);
-    const int result = (is_gguf ? tokenizer_read_gguf : is_json(&file) ? tokenizer_read_json : parse)(words, error);
-    if (result != 0) {
-        words->map = (file_map){ NULL, 0 };
-        tokenizer_close(words);
-    }
-    return result;
-}
-
-int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error)
-{
-    file_map file;
-    *words = (tokenizer){ 0 };
-    if (file_map_open(&file, path, error) != 0)
-        return -1;
-    const int result = tokenizer_read(words, file, size, error);
-    if (result != 0)
-        file_map_close(&file);
-    return result;
+    if (first == words->n_sorted)
+        return NO_TOKEN;
+    const uint32_t found = words->sorted[first];
+    return tokenizer_compare_bytes(words->tokens[found].bytes, words->tokens[found].length, bytes, length) == 0 ? found : NO_TOKEN;
 }
 
 void tokenizer_close(tokenizer *words)

@@ -77,6 +77,12 @@ typedef struct tokenizer {
 int tokenizer_open(tokenizer *words, const char *path, uint32_t size, error_text *error);
 void tokenizer_close(tokenizer *words);
 
+/* The lowest token of these bytes, or NO_TOKEN. */
+uint32_t tokenizer_find(const tokenizer *words, const uint8_t *bytes, size_t length);
+
+/* The order of texts that it is found by: as strcmp, of any bytes. */
+int tokenizer_compare_bytes(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length);
+
 /* Encodes text: BOS if wanted, then what the file says. The caller frees *out. An error where the text is not UTF-8 (unless the file is llama2.c's,
  * or GGUF of model "llama", which take any bytes), has a character without a token, or uses one that the model does not have. By one thread at a
  * time. */

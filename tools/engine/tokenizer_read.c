@@ -8,44 +8,19 @@
 
 /* ---- look-up ---- */
 
-static int compare_bytes(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
-{
-    const size_t shared = a_length < b_length ? a_length : b_length;
-    const int order = shared > 0 ? memcmp(a, b, shared) : 0;
-    return order != 0 ? order : (a_length > b_length) - (a_length < b_length);
-}
-
-uint32_t tokenizer_find(const tokenizer *words, const uint8_t *bytes, size_t length)
-{
-    uint32_t first = 0;
-    uint32_t last = (uint32_t)words->n_sorted;
-    while (first < last) {
-        const uint32_t middle = first + (last - first) / 2;
-        const token *candidate = &words->tokens[words->sorted[middle]];
-        if (compare_bytes(candidate->bytes, candidate->length, bytes, length) < 0)
-            first = middle + 1;
-        else
-            last = middle;
-    }
-    if (first == words->n_sorted)
-        return NO_TOKEN;
-    const uint32_t found = words->sorted[first];
-    return compare_bytes(words->tokens[found].bytes, words->tokens[found].length, bytes, length) == 0 ? found : NO_TOKEN;
-}
-
 static int compare_tokens(const void *a, const void *b, void *tokens)
 {
     const uint32_t i = *(const uint32_t *)a;
     const uint32_t j = *(const uint32_t *)b;
     const token *list = tokens;
-    const int order = compare_bytes(list[i].bytes, list[i].length, list[j].bytes, list[j].length);
+    const int order = tokenizer_compare_bytes(list[i].bytes, list[i].length, list[j].bytes, list[j].length);
     return order != 0 ? order : (i > j) - (i < j);
 }
 
 static int by_text(const void *a, const void *b)
 {
     const added_token *one = a, *other = b;
-    return compare_bytes(one->text, one->length, other->text, other->length);
+    return tokenizer_compare_bytes(one->text, one->length, other->text, other->length);
 }
 
 void tokenizer_begin(tokenizer *words, uint32_t size)

@@ -18,6 +18,7 @@ enum {
 /* What tokenizer_open does with a file that is open; on success `file` is the tokenizer's. 0, or -1 with the error. */
 int tokenizer_read(tokenizer *words, file_map file, uint32_t size, error_text *error);
 
+int tokenizer_read_llama2(tokenizer *words, error_text *error);
 int tokenizer_read_json(tokenizer *words, error_text *error);
 int tokenizer_read_gguf(tokenizer *words, error_text *error);
 
@@ -32,9 +33,6 @@ int tokenizer_sort(tokenizer *words, error_text *error);
 
 /* Of merges of the same two tokens the first of the list is found, or the last. */
 void tokenizer_sort_merges(tokenizer *words, bool last_counts);
-
-/* The lowest token of these bytes, or NO_TOKEN; after tokenizer_sort. */
-uint32_t tokenizer_find(const tokenizer *words, const uint8_t *bytes, size_t length);
 
 /* The bytes that a token's text stands for on the byte level, where bytes are characters that can be printed. Returns how many, never more than
  * `length`; *whole: whether all of the text is such characters. */

@@ -2,7 +2,8 @@
 #ifndef KVT_TOOLS_PEERS_ARITHMETIC_H
 #define KVT_TOOLS_PEERS_ARITHMETIC_H
 
-#include "tools/peers/peers.h"
+#include <stddef.h>
+#include <stdint.h>
 
 /* To the nearest number with so many bits of mantissa (the leading one not counted) whose exponents begin at `least`, ties to even; NaN stays. */
 float peer_round(float x, int mantissa_bits, int least);
@@ -22,7 +23,5 @@ void peer_asymmetric(float *x, size_t n, size_t stride, uint32_t bits);
 
 /* The nearest of the 8 (3 bits) or 16 levels that are best for a normal number of variance 1. */
 double peer_normal_level(uint32_t bits, double x);
-
-peer_store_fn peer_store_turboquant, peer_store_kivi, peer_store_kvarn;
 
 #endif

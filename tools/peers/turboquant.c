@@ -2,6 +2,7 @@
  * nearest of the levels that are best for a normal number (Lloyd, Max). What is stored of the norm is that of the row over that of its levels, which
  * corrects the length (turboquant_plus, and what EDEN's authors recommend). */
 #include "tools/peers/arithmetic.h"
+#include "tools/peers/format.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <popt.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,16 +125,6 @@ typedef struct arguments {
     const char **names; /* of models; belong to popt */
     size_t n_names;
 } arguments;
-
-void size_say(const char *argument, const char *format, ...)
-{
-    char text[600];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(text, sizeof text, format, list);
-    va_end(list);
-    error_print("kvtile size", argument, text);
-}
 
 /* ---- words and numbers ----------------------------------------------------------------------------------------------------------- */
 
