@@ -78,8 +78,4 @@ enum {
     EVAL_MODEL_TEXTS
 };
 
-/* The command: returns its exit code. `page`: what a page shows, or NULL. */
-int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, bool table,
-                       json_t *page, const char *who);
-
 #endif

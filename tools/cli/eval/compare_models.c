@@ -1,11 +1,11 @@
-/* kvtile eval --model: its options. */
-#include "tools/cli/eval/model.h"
+/* kvtile eval --model: what storing the cache costs a whole model. */
+#include "tools/cli/eval/job.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int choose(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], const char *who)
+static int choose_options(eval_model_options *to, char *const texts[EVAL_MODEL_TEXTS], const char *who)
 {
     size_t threads = 1;
     to->source = (run_source){ .model = texts[EVAL_MODEL_MODEL], .tokenizer = texts[EVAL_MODEL_TOKENIZER], .text = texts[EVAL_MODEL_TEXT] };
@@ -71,13 +71,18 @@ static int check_centres(const eval_pairs *pairs, const eval_model_options *opti
     return 0;
 }
 
-int eval_model_command(char *const texts[EVAL_MODEL_TEXTS], const eval_words *words, bool bos, bool by_layer, eval_output output, bool table,
-                       json_t *page, const char *who)
+static int run(const eval_job *job, const char **paths)
 {
-    eval_model_options options = { .bos = bos, .by_layer = by_layer };
-    eval_pairs pairs = { 0 };
-    const bool chosen = choose(&options, texts, who) == 0 && eval_choose_pairs(&pairs, words, who) == 0 && check_centres(&pairs, &options, who) == 0;
-    const int code = chosen ? report(&pairs, &options, output, table, page, who) : 2;
-    free(pairs.pairs);
-    return code;
+    (void)paths; /* none: command.c has seen to it */
+    eval_model_options options = { .bos = job->bos, .by_layer = job->by_layer };
+    if (choose_options(&options, job->texts + EVAL_MODEL, EVAL_WHO) != 0 || check_centres(&job->pairs, &options, EVAL_WHO) != 0)
+        return 2;
+    return report(&job->pairs, &options, job->output, job->table, job->page, EVAL_WHO);
 }
+
+static int choose(eval_job *job, const eval_words *words)
+{
+    return eval_choose_pairs(&job->pairs, words, EVAL_WHO);
+}
+
+const eval_comparison eval_of_models = { .option = "--model", .page = "model", .choose = choose, .run = run };

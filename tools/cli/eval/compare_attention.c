@@ -1,0 +1,24 @@
+/* kvtile eval --attention: what attention makes of stored layers. */
+#include "tools/cli/eval/job.h"
+
+static int choose(eval_job *job, const eval_words *words)
+{
+    return eval_choose_pairs(&job->pairs, words, EVAL_WHO);
+}
+
+static int compare(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about, error_text *error)
+{
+    const eval_attention_options how = { .tiers = job->tiers,
+                                         .from = job->from,
+                                         .queries = job->queries,
+                                         .scale = job->scale,
+                                         .first = job->first,
+                                         .open = job->open,
+                                         .table = job->table,
+                                         .progress = shown };
+    return eval_attention(layers, n, &job->pairs, &how, array, about, error);
+}
+
+const eval_comparison eval_of_attention = {
+    .option = "--attention", .page = "attention", .choose = choose, .run = eval_layers_run, .of_layers = compare
+};
