@@ -15,7 +15,7 @@ shift 4
 run "$@" "$engine" capture --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" --text "$demo/chesterton-brown.txt" \
     --tokens 70 --out "$work/cap"
 keys=$work/cap/layer0_keys.qvkt
-run "$@" "$kvtile" convert --help
+run "$@" "$kvtile" convert --help-all
 formats=$(sed -n '/^Formats/,/^Examples/s/^  \([a-z0-9_]*\) .*/\1/p' "$work/stdout")
 [ "$(printf '%s\n' "$formats" | wc -l)" -ge 18 ] || fail "formats in the help: $formats"
 for format in $formats; do

@@ -419,7 +419,6 @@ expect_error 2 "--nosuch" "$@" "$kvtile" eval --nosuch "$work/nan.npy"
 expect_error 2 "--schemes" "$@" "$kvtile" eval "$work/nan.npy" --schemes
 expect_error 2 "did you mean eval?" "$@" "$kvtile" evil
 expect_error 2 "did you mean info?" "$@" "$kvtile" inof
-expect_error 2 "no command" "$@" "$kvtile"
 expect_error 2 "nosuch" "$@" "$kvtile" info --tier nosuch
 expect_error 2 "surplus" "$@" "$kvtile" info surplus
 expect_error 2 "no such command" "$@" "$engine" nosuch
@@ -432,13 +431,32 @@ expect_error 1 "1 to 1024, the model's context" "$@" "$engine" perplexity --mode
 expect_error 1 "tokens, as the model has" "$@" "$engine" perplexity --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$work/nan.npy" \
     --text "$demo/chesterton-brown.txt"
 
-# ---- what helps people
-for command in "" size eval info; do
+# ---- what helps people: one screen of 80 columns and 24 lines, examples first; the rest by --help-all
+# one_screen WHAT: the last output is one.
+one_screen() {
+    [ -s "$work/stdout" ] || fail "no help of $1"
+    [ "$(wc -l <"$work/stdout")" -le 24 ] || fail "the help of $1 has $(wc -l <"$work/stdout") lines, not 24 at most"
+    awk 'length > 80 { exit 1 }' "$work/stdout" || fail "the help of $1 is wider than 80 columns"
+    [ "$(head -n 1 "$work/stdout")" = "Examples:" ] || fail "the help of $1 does not begin with examples"
+    [ ! -s "$work/stderr" ] || fail "the help of $1: $(cat "$work/stderr")"
+}
+run "$@" "$kvtile"
+one_screen kvtile
+for command in "" size eval convert info bench; do
+    if [ "$command" = bench ] && ! "$@" "$kvtile" bench --help >/dev/null 2>&1; then
+        continue # built without benchmarks
+    fi
     # shellcheck disable=SC2086
     run "$@" "$kvtile" $command --help
-    [ -s "$work/stdout" ] || fail "no help for '$command'"
+    one_screen "kvtile $command"
+    lines=$(wc -l <"$work/stdout")
+    # shellcheck disable=SC2086
+    run "$@" "$kvtile" $command --help-all
+    [ "$(wc -l <"$work/stdout")" -ge "$lines" ] || fail "kvtile $command --help-all says less than --help"
 done
 run "$@" "$engine" --help
+one_screen kvtile-engine
+run "$@" "$engine" --help-all
 run "$@" "$kvtile" --version
 grep -q '^kvtile [0-9]*\.[0-9]*\.[0-9]*$' "$work/stdout" || fail "--version"
 run "$@" "$kvtile" info

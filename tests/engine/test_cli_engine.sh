@@ -49,7 +49,7 @@ emulator=$*
 
 # ---- help
 run "$@" "$engine" --help
-expect '  generate    goes on with the text...'
+expect '  generate    goes on with --prompt TEXT...'
 [ ! -s "$work/stderr" ] || fail "--help: $(cat "$work/stderr")"
 
 # ---- generate: the prompt, 12 tokens more and the end of the line, whatever the threads and the attention

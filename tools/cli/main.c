@@ -18,31 +18,35 @@ static const struct command {
     const char *title;
 } COMMANDS[] = {
     { "size", kvt_cmd_size, "bytes of a model's KV cache, per token and at a context" },
-    { "eval", kvt_cmd_eval, "what storing in each scheme costs: rows, attention, whole models" },
-    { "convert", kvt_cmd_convert, "rows in and out of the formats of other engines" },
-    { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside a plain loop and memcpy" },
-    { "info", kvt_cmd_info, "version, CPU features, and the kernels that serve each scheme" },
+    { "eval", kvt_cmd_eval, "what each scheme costs: rows, attention, whole models" },
+    { "convert", kvt_cmd_convert, "rows in and out of other engines' formats" },
+    { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside what limits them" },
+    { "info", kvt_cmd_info, "version, CPU features, and which kernels run" },
 };
 static const size_t N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS;
 
 static void print_help(void)
 {
-    printf("Usage: kvtile COMMAND [ARGUMENTS]\n"
-           "A language model's KV cache in fewer bytes, the same bits on every CPU.\n\n");
+    fputs("Examples:\n"
+          "  kvtile size gemma-4-E2B --k kv5 --v kv4 --ctx 128k\n"
+          "  kvtile size model.gguf --engine llama.cpp --budget 8GiB\n"
+          "  kvtile eval --attention keys.npy values.npy queries.npy\n"
+          "  kvtile bench --quick\n"
+          "\n"
+          "A language model's KV cache in fewer bytes, the same bits on every CPU.\n"
+          "\n",
+          stdout);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-7s %s\n", COMMANDS[i].name, COMMANDS[i].title);
-    printf("\n`kvtile COMMAND --help` explains a command; `kvtile --version` prints the version.\n");
+        printf("  kvtile %-8s %s\n", COMMANDS[i].name, COMMANDS[i].title);
+    puts("\nkvtile COMMAND --help explains a command, --help-all all of it.\n"
+         "kvtile --version prints the version.");
 }
 
 int main(int argc, char **argv)
 {
     program_start("kvtile");
     json_set_alloc_funcs(program_allocate, free);
-    if (argc < 2) {
-        error_print("kvtile", "no command", "size, eval, convert, bench or info would be right; see kvtile --help");
-        return 2;
-    }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "--help-all") == 0 || strcmp(argv[1], "-h") == 0) {
         print_help();
         return 0;
     }

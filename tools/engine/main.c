@@ -8,6 +8,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One screen of 80 columns; the rest is below. */
+static const char BRIEF[] = "Examples:\n"
+                            "  cd tools/demo\n"
+                            "  kvtile-engine generate --model gutenberg-3.5M.f16.bin \\\n"
+                            "      --tokenizer tok2048.bin --prompt \"Father Brown\" --scheme kv4\n"
+                            "  kvtile-engine perplexity --model m.gguf --text t.txt --schemes all\n"
+                            "  kvtile-engine capture --model m.gguf --text t.txt --out captured\n"
+                            "\n"
+                            "An example: runs a small Llama-style model with its KV cache in kvtile's pages.\n"
+                            "\n"
+                            "  generate    goes on with --prompt TEXT or --text FILE\n"
+                            "  perplexity  of --text FILE\n"
+                            "  capture     writes keys, values and queries of --text FILE into --out FOLDER\n"
+                            "  export      writes the model's f16 form\n"
+                            "\n"
+                            "  --model MODEL    a folder of Hugging Face, a GGUF file, or llama2.c's form\n"
+                            "  --tokens N, --threads N\n"
+                            "  --scheme S, --k S, --v S, --rotation R, --centring C     how the cache stores\n"
+                            "  --reference      plain f32 rows instead\n"
+                            "\n"
+                            "kvtile-engine --help-all has every option.\n";
+
 static const char HELP[] =
     "Usage: kvtile-engine generate   --model MODEL [--tokenizer FILE] (--prompt TEXT | --text FILE) [options]\n"
     "       kvtile-engine perplexity --model MODEL [--tokenizer FILE] --text FILE [options]\n"
@@ -165,13 +187,14 @@ int main(int argc, char **argv)
     program_start("kvtile-engine");
     json_set_alloc_funcs(program_allocate, free);
     arguments given = { 0 };
-    int help = 0;
+    int help = 0, help_all = 0;
     text_option list[N_TEXTS];
     char **values[N_TEXTS];
-    struct poptOption table[N_TEXTS + 4] = {
+    struct poptOption table[N_TEXTS + 5] = {
         [N_TEXTS] = { "bos", 0, POPT_ARG_NONE, &given.bos, 0, NULL, NULL },
         { "reference", 0, POPT_ARG_NONE, &given.reference, 0, NULL, NULL },
         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
         POPT_TABLEEND,
     };
     list_options(&given, list);
@@ -191,8 +214,8 @@ int main(int argc, char **argv)
     if (parsed < -1) {
         error_print("kvtile-engine", poptBadOption(context, 0), poptStrerror(parsed));
         code = 2;
-    } else if (help) {
-        fputs(HELP, stdout);
+    } else if (help || help_all) {
+        fputs(help_all ? HELP : BRIEF, stdout);
         code = 0;
     } else if (name == NULL) {
         error_print("kvtile-engine", "no command", "generate, perplexity, capture or export would be right; see kvtile-engine --help");

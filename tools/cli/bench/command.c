@@ -23,6 +23,27 @@
 
 static const char WHO[] = "kvtile bench";
 
+/* One screen of 80 columns; the rest is below. */
+static const char BRIEF[] = "Examples:\n"
+                            "  kvtile bench --quick\n"
+                            "  kvtile bench --schemes q8_0,kv4 --ops read --tier all --head-dim 64,128\n"
+                            "  kvtile bench --ops attend --tokens 4096,32768 --threads 1,2 --where memory\n"
+                            "\n"
+                            "Times the kernels in turns with what limits them: the simplest loop that moves\n"
+                            "the same bytes, memcpy, reading alone, multiplying alone, and 16-bit tiles.\n"
+                            "\n"
+                            "  --schemes LIST   kv4,q8_0 ...; default: all\n"
+                            "  --ops LIST       write, read, append, import, export, attend; default: all\n"
+                            "  --side k|v|both\n"
+                            "  --where l2|memory|both\n"
+                            "  --head-dim LIST  channels of a row (default: 128)\n"
+                            "  --tier LIST      tiers to measure, or all (default: the best of this CPU)\n"
+                            "  --group LIST, --tokens LIST, --kv-heads N, --threads LIST     of attend\n"
+                            "  --quick          a rough look: short samples, from L2\n"
+                            "  --json           the machine, and an array of results\n"
+                            "\n"
+                            "kvtile bench --help-all has every option and explains the columns.\n";
+
 static const char HELP[] =
     "Usage: kvtile bench [OPTION...]\n"
     "Times the kernels in turns with what limits them: conversions beside the simplest loop that moves the same bytes, and memcpy, on one thread;\n"
@@ -51,7 +72,7 @@ static const char HELP[] =
     "                   the latents and rotates the rotary parts\n"
     "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
     "  --json           one object: the machine, and an array of results\n"
-    "  --help           this text\n"
+    "  --help-all       this text; --help: one screen\n"
     "\n"
     "elem/ns        elements (channels of all rows) per nanosecond, median\n"
     "GB/s in, out   10^9 bytes per second read and written: rows outside, and what is stored of them\n"
@@ -555,7 +576,7 @@ static int measure(const options *chosen)
 
 int kvt_cmd_bench(int argc, const char **argv)
 {
-    int help = 0;
+    int help = 0, help_all = 0;
     int json = 0;
     int quick = 0;
     texts given = { 0 };
@@ -563,27 +584,17 @@ int kvt_cmd_bench(int argc, const char **argv)
                               &given.dtype,   &given.rotation, &given.centring, &given.effort,  &given.fp8_block, &given.fp8_scale,
                               &given.group,   &given.tokens,   &given.kv_heads, &given.threads, &given.rope };
     const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
-        { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },
-        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },
-        { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },
-        { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },
-        { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },
-        { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
-        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },
-        { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
-        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },
-        { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
-        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },
-        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
-        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
-        POPT_TABLEEND,
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },     { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },    { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },       { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },    { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },  { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
+        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },      { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
+        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },   { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
+        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },       { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
+        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL }, POPT_TABLEEND,
     };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {
@@ -595,8 +606,8 @@ int kvt_cmd_bench(int argc, const char **argv)
     int code = 2;
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
-    } else if (help) {
-        fputs(HELP, stdout);
+    } else if (help || help_all) {
+        fputs(help_all ? HELP : BRIEF, stdout);
         code = 0;
     } else if (poptPeekArg(context) != NULL) {
         error_print(WHO, poptPeekArg(context), "no argument would be right, only options; see kvtile bench --help");

@@ -18,6 +18,25 @@
 
 static const char WHO[] = "kvtile convert";
 
+/* One screen of 80 columns; the rest is below. */
+static const char BRIEF[] = "Examples:\n"
+                            "  kvtile convert keys.npy --to ggml_q8_0 -o keys.q8_0\n"
+                            "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to f32 -o keys.npy\n"
+                            "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to vllm_int8 -o keys.int8\n"
+                            "\n"
+                            "Converts rows of keys or values into another engine's format, back, or from one\n"
+                            "such format to another. Without --from INPUT is QVKT, .npy or .safetensors.\n"
+                            "\n"
+                            "  --to FORMAT        a format, f32 or f16 (an .npy file)\n"
+                            "  --from FORMAT      the format of INPUT's encoded rows\n"
+                            "  -o, --output FILE  appears when it is complete\n"
+                            "  --dim N            channels of an encoded row\n"
+                            "  --heads N          encoded INPUT is [head][token]\n"
+                            "  --tensor NAME      which, when INPUT has several\n"
+                            "  --json             what was done, for programs\n"
+                            "\n"
+                            "kvtile convert --help-all has every option and all formats.\n";
+
 static const char HELP[] =
     "Usage: kvtile convert INPUT --to FORMAT -o OUTPUT [--tensor NAME] [--rounding RULE]\n"
     "       kvtile convert INPUT --from FORMAT --dim N --to f32|f16|FORMAT -o OUTPUT [--rows N] [--heads N]\n"
@@ -39,7 +58,7 @@ static const char HELP[] =
     "  --global-scale X   nvfp4: what all its numbers are multiplied by (default 1)\n"
     "  --tier LIST        kernels that may run: \"avx2\" = that tier and what it inherits, \"-avx512\" = all but that one\n"
     "  --json             one object: input, output, from, to, heads, tokens, dim, row_bytes, bytes\n"
-    "  --help             this text\n"
+    "  --help-all         this text; --help: one screen\n"
     "\n"
     "Formats (docs/formats.md, section 8):\n";
 
@@ -48,9 +67,11 @@ static const char EXAMPLES[] = "\nExamples:\n"
                                "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to f32 -o keys.npy\n"
                                "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to vllm_int8 -o keys.int8 --json\n";
 
-static void print_help(void)
+static void print_help(bool all)
 {
-    fputs(HELP, stdout);
+    fputs(all ? HELP : BRIEF, stdout);
+    if (!all)
+        return;
     const kvt_row_format_info *info;
     for (size_t i = 0; (info = kvt_row_format_at(i)) != NULL; i++)
         printf("  %-12s  %s\n", info->name, info->title);
@@ -250,7 +271,7 @@ static int choose_format(const char *option, const char *name, const kvt_row_for
     for (size_t i = 0; (info = kvt_row_format_at(i)) != NULL; i++)
         nearest_consider(&best, info->name);
     char text[160];
-    snprintf(text, sizeof text, "\"%.40s\" is no format: %s%skvtile convert --help lists them", name, best.name ? best.name : "",
+    snprintf(text, sizeof text, "\"%.40s\" is no format: %s%skvtile convert --help-all lists them", name, best.name ? best.name : "",
              best.name ? " would be right, " : "");
     return wrong(option, text);
 }
@@ -381,24 +402,20 @@ static int run(job *work)
 
 int kvt_cmd_convert(int argc, const char **argv)
 {
-    int help = 0;
+    int help = 0, help_all = 0;
     int json = 0;
     arguments typed = { 0 };
     char **const values[] = { &typed.to,    &typed.from,   &typed.output,   &typed.dim,          &typed.rows,
                               &typed.heads, &typed.tensor, &typed.rounding, &typed.global_scale, &typed.tiers };
-    const struct poptOption table[] = { { "to", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
-                                        { "from", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-                                        { "output", 'o', POPT_ARG_STRING, NULL, 3, NULL, NULL },
-                                        { "dim", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-                                        { "rows", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },
-                                        { "heads", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-                                        { "tensor", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },
-                                        { "rounding", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-                                        { "global-scale", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },
-                                        { "tier", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-                                        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-                                        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
-                                        POPT_TABLEEND };
+    const struct poptOption table[] = {
+        { "to", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },           { "from", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "output", 'o', POPT_ARG_STRING, NULL, 3, NULL, NULL },     { "dim", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "rows", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },         { "heads", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "tensor", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },       { "rounding", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "global-scale", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL }, { "tier", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },          { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },  POPT_TABLEEND
+    };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {
         error_print(WHO, "arguments", "cannot be read: out of memory");
@@ -410,8 +427,8 @@ int kvt_cmd_convert(int argc, const char **argv)
     if (parsed < -1) {
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
         code = 2;
-    } else if (help) {
-        print_help();
+    } else if (help || help_all) {
+        print_help(help_all);
         code = 0;
     } else if ((work.input = poptGetArg(context)) == NULL) {
         error_print(WHO, "no input", "a file of rows would be right; see kvtile convert --help");

@@ -89,7 +89,7 @@ static const char HELP_OF_OPTIONS[] =
     "  --json          an array of objects, one per tensor and way of storing; with --mean one per side and way\n"
     "  --csv           the same as lines with commas, without what is by head, layer or position\n"
     "  --report FILE   also a page to look at, .html: charts, and a table to sort; \"-\": to stdout, in place of the table\n"
-    "  --help          this text\n";
+    "  --help-all      this text; --help: one screen\n";
 
 static const char HELP_OF_MODELS[] =
     "\n"

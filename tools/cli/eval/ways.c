@@ -194,7 +194,7 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     const size_t n_formats = list_formats(names, &n_schemes);
     choice scheme = { .option = "--schemes",
                       .what = "scheme",
-                      .where = "kvtile info and kvtile eval --help list them",
+                      .where = "kvtile info and kvtile eval --help-all list them",
                       .words = names,
                       .n = n_formats,
                       .n_all = n_schemes,

@@ -10,16 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char HELP[] = "Usage: kvtile info [--tier LIST] [--json]\n"
-                           "The library's version, the CPU features it uses, and the tier (compiled set of kernels) that serves each scheme.\n"
-                           "\n"
-                           "  --tier LIST  tiers that may run: \"avx2\" = that one and what it inherits, \"-avx512\" = all but that one\n"
-                           "  --json       one object: version, cpu_features, tiers {scheme: tier}\n"
-                           "  --help       this text\n"
-                           "\n"
-                           "Examples:\n"
+/* One screen of 80 columns: it is all that there is. */
+static const char HELP[] = "Examples:\n"
                            "  kvtile info\n"
-                           "  kvtile info --tier scalar --json | jq .tiers.q8_0\n";
+                           "  kvtile info --tier scalar --json | jq .tiers.q8_0\n"
+                           "\n"
+                           "The library's version, the CPU features that it uses, and the tier (a compiled\n"
+                           "set of kernels) that serves each scheme.\n"
+                           "\n"
+                           "  --tier LIST  tiers that may run: \"avx2\" = that one and what it inherits,\n"
+                           "               \"-avx512\" = all but that one\n"
+                           "  --json       one object: version, cpu_features, tiers {scheme: tier}\n";
 
 static void print_json(uint32_t tiers)
 {
@@ -57,12 +58,13 @@ static void print_text(uint32_t tiers)
 int kvt_cmd_info(int argc, const char **argv)
 {
     static const char who[] = "kvtile info";
-    int help = 0;
+    int help = 0, help_all = 0;
     int json = 0;
     char *tier_list = NULL;
     const struct poptOption table[] = { { "tier", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
                                         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
                                         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+                                        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
                                         POPT_TABLEEND };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {
@@ -78,7 +80,7 @@ int kvt_cmd_info(int argc, const char **argv)
     } else if (poptPeekArg(context) != NULL) {
         error_print(who, poptPeekArg(context), "no argument would be right, only options; see kvtile info --help");
         code = 2;
-    } else if (help) {
+    } else if (help || help_all) {
         fputs(HELP, stdout);
     } else if (tier_list != NULL && kvt_tiers_parse(tier_list, &tiers) != KVT_OK) {
         error_print(who, tier_list, kvt_status_text(KVT_ERR_TIER));

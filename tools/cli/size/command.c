@@ -23,6 +23,29 @@
 #define MAX_STAGES     65536 /* as many as a model may have layers */
 
 /* clang-format off */
+/* One screen of 80 columns; the rest is below. */
+static const char BRIEF[] =
+    "Examples:\n"
+    "  kvtile size gemma-4-E2B                       a built-in model, cache by cache\n"
+    "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB\n"
+    "  kvtile size my-model/config.json --k kv5 --v kv4 --ctx 128k --json\n"
+    "  kvtile size gemma-4-E2B Qwen3-30B-A3B --ctx 32k,128k --schemes f16,q8_0,kv4\n"
+    "\n"
+    "How many bytes a model's KV cache takes, per token and in total. MODEL is a\n"
+    "built-in name, a config.json, a folder that holds one, or a GGUF file.\n"
+    "\n"
+    "  --scheme S,...   how keys and values are stored (default f16); kv5/kv4: both\n"
+    "  --k S, --v S     the same for keys or values alone\n"
+    "  --ctx N,...      tokens of context (default 32k)    --seqs N   sequences\n"
+    "  --engine E       kvtile, logical, llama.cpp, vllm, transformers, mlx\n"
+    "  --budget BYTES   memory: what fits    --weights BYTES  of it, for the weights\n"
+    "  --centring own   pages with their own centres, for best accuracy\n"
+    "  --explain        formulas with their numbers\n"
+    "  --plot FILE.svg  memory against context     --table, --json\n"
+    "  --list           built-in models, engines and schemes\n"
+    "\n"
+    "kvtile size --help-all has every option.\n";
+
 static const char help[] =
     "Usage: kvtile size MODEL [options]          one model, cache by cache\n"
     "       kvtile size MODEL... [options]       a table of models, schemes and contexts\n"
@@ -75,14 +98,13 @@ static const char help[] =
     "  --plot FILE.svg    memory against context, drawn by gnuplot; with --budget a line for what fits\n"
     "  --table            a table of the models named, or of six well-known ones in four schemes\n"
     "  --list             the built-in models, and the engines with their schemes\n"
-    "  --help             this text\n"
+    "  --help-all         this text; --help: one screen\n"
     "\n"
     "Examples:\n"
     "  kvtile size gemma-4-E2B\n"
     "  kvtile size gemma-4-E2B gemma-4-26B-A4B --ctx 32k,65k --schemes f16,q8_0,kv4,q4_0\n"
     "  kvtile size Qwen3.5-35B-A3B --scheme q8_0 --ctx 128k --seqs 4\n"
     "  kvtile size model.gguf --engine llama.cpp --scheme q8_0 --budget 8GiB --weights 5.2GB\n"
-    "  kvtile size ~/models/gemma-4-31B/config.json --k kv5 --v kv4 --json\n"
     "  kvtile size GLM-4.7-Flash --schemes f16,kv8,kv4 --ctx 128k --plot glm.svg\n"
     "  kvtile size Qwen3-30B-A3B --seqs 4 --ctx 32k --budget 16GiB --schemes f16,kv5/kv4 --plot fits.svg\n";
 /* clang-format on */
@@ -121,7 +143,7 @@ enum {
 
 typedef struct arguments {
     char *texts[N_TEXTS];
-    int unified, no_unified, swa_full, static_cache, json, table, list, help, with_weights, explain;
+    int unified, no_unified, swa_full, static_cache, json, table, list, help, with_weights, explain, help_all;
     const char **names; /* of models; belong to popt */
     size_t n_names;
 } arguments;
@@ -705,8 +727,8 @@ static int run(poptContext popt, int argc, const char **argv, const struct poptO
     a->names = poptGetArgs(popt);
     while (a->names && a->names[a->n_names])
         a->n_names++;
-    if (a->help) {
-        fputs(help, stdout);
+    if (a->help || a->help_all) {
+        fputs(a->help_all ? help : BRIEF, stdout);
         return 0;
     }
     if (a->list) {
@@ -768,6 +790,7 @@ int kvt_cmd_size(int argc, const char **argv)
                                           FLAG("table", '\0', table),
                                           FLAG("list", '\0', list),
                                           FLAG("help", 'h', help),
+                                          FLAG("help-all", '\0', help_all),
                                           POPT_TABLEEND };
 #undef TEXT
 #undef FLAG
