@@ -204,6 +204,13 @@ KVT_LANES bool choose_row_scales(const code_steps *steps, uint32_t bytes, uint32
 
 /* ---- rows to codes ---- */
 
+/* Codes that are unsigned numbers of a byte. */
+KVT_LANES u8x64 pack_bytes(const i32x16 code[4], const kvt_table *table)
+{
+    (void)table;
+    return u8x64_pack_u8(code);
+}
+
 /* Four groups, whose factors are r[step[k]]. What is `ahead`, where that is not 0, is wanted next: a tile's rows are looked through for the largest
  * number first, four side by side, and memory takes a while to understand such a walk. */
 KVT_LANES void encode_four(const code_steps *steps, const kvt_table *table, kvt_dtype dtype, const uint8_t *from, ptrdiff_t ahead, const float *r,
@@ -262,12 +269,14 @@ KVT_LANES void encode_rows(const code_steps *steps, encode_rest_fn *rest, uint32
 /* From how many rows on it pays to choose their scales as a tile's, side by side, though four at a time are paid for. */
 enum { ROWS_SIDE_BY_SIDE = 3 };
 
-KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_steps, kvt_choose_fn *choose, encode_rest_fn *rest, uint32_t bytes,
-                            uint32_t per_block, const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n,
-                            kvt_pack_token_fn *scatter)
+/* `encode`: rows' own loops, where they are not to be repeated here; or NULL. */
+KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_steps, kvt_choose_fn *choose, encode_rest_fn *rest,
+                            kvt_encode_fn *encode, uint32_t bytes, uint32_t per_block, const kvt_tile_spec *spec, kvt_dtype dtype,
+                            const kvt_place *places, uint32_t n, kvt_pack_token_fn *scatter)
 {
     kvt_factors factors;
-    uint8_t scales[sizeof factors], codes[KVT_MAX_DIM]; /* no scale is wider than a float */
+    uint8_t scales[sizeof factors]; /* no scale is wider than a float */
+    uint8_t codes[KVT_MAX_DIM];
     const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, per_block);
     const bool are_many = n >= ROWS_SIDE_BY_SIDE;
     bool has_nan = false;
@@ -286,7 +295,11 @@ KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_ste
                 copy_scale(at->scales + ((size_t)b * KVT_TILE_TOKENS + at->token) * bytes, scales + ((size_t)b * KVT_TILE_TOKENS + t) * bytes, bytes);
         else
             has_nan = choose_row_scales(scale_steps, bytes, per_block, spec, dtype, at->scales, at->row, at->token, factors.r[0]);
-        encode_rows(steps, rest, per_block, spec, dtype, &at->row, 1, 0, 0, groups, r, are_many ? KVT_TILE_TOKENS : 1, has_nan, codes, 0);
+        const uint32_t r_stride = are_many ? KVT_TILE_TOKENS : 1;
+        if (encode)
+            encode(spec, dtype, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
+        else
+            encode_rows(steps, rest, per_block, spec, dtype, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
         scatter(at->codes, groups, codes, at->token);
     }
 }
@@ -330,8 +343,8 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
         else                                                                                                                                         \
             encode_rest(steps, spec->scheme->table, dtype, row, begin, end, per_block, r, r_stride, codes);                                          \
     }                                                                                                                                                \
-    static void encode_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *const *rows, uint32_t n, ptrdiff_t ahead, uint32_t begin,   \
-                              uint32_t end, const float *r, uint32_t r_stride, bool has_nan, uint8_t *codes, size_t stride)                          \
+    KVT_ONCE void encode_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *const *rows, uint32_t n, ptrdiff_t ahead, uint32_t begin, \
+                                uint32_t end, const float *r, uint32_t r_stride, bool has_nan, uint8_t *codes, size_t stride)                        \
     {                                                                                                                                                \
         if (dtype == KVT_F32)                                                                                                                        \
             encode_rows(steps, rest_##name, per_block, spec, KVT_F32, rows, n, ahead, begin, end, r, r_stride, has_nan, codes, stride);              \
@@ -355,10 +368,12 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
 #define KVT_CODER_EXPORT(name, scales, steps, scale_steps, bytes, per_block)                                                                         \
     static void write_tokens_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n, kvt_pack_token_fn *scatter)     \
     {                                                                                                                                                \
-        if (dtype == KVT_F32 && __builtin_constant_p(per_block))                                                                                     \
-            write_tokens(steps, scale_steps, choose_##scales, rest_##name, bytes, per_block, spec, KVT_F32, places, n, scatter);                     \
+        const bool is_constant = __builtin_constant_p(per_block);                                                                                    \
+        if (dtype == KVT_F32 && is_constant)                                                                                                         \
+            write_tokens(steps, scale_steps, choose_##scales, rest_##name, NULL, bytes, per_block, spec, KVT_F32, places, n, scatter);               \
         else                                                                                                                                         \
-            write_tokens(steps, scale_steps, choose_##scales, rest_##name, bytes, per_block, spec, dtype, places, n, scatter);                       \
+            write_tokens(steps, scale_steps, choose_##scales, rest_##name, is_constant ? encode_##name : NULL, bytes, per_block, spec, dtype,        \
+                         places, n, scatter);                                                                                                        \
     }                                                                                                                                                \
     extern const kvt_coder KVT_EXPORT(coder_##name);                                                                                                 \
     const kvt_coder KVT_EXPORT(coder_##name) = { choose_##scales, write_tokens_##name, encode_##name, decode_##name, load_scales_##scales };

@@ -13,50 +13,37 @@ typedef struct fp8_format {
     f32x16 (*load)(const void *codes);  /* back, with signs */
 } fp8_format;
 
-KVT_LANES i32x16 narrow_e4m3(f32x16 magnitude)
-{
-    return narrow_e4m3_magnitude(magnitude);
-}
-KVT_LANES f32x16 load_e4m3(const void *codes)
-{
-    return f32x16_load_e4m3(codes);
-}
-KVT_LANES i32x16 narrow_e5m2(f32x16 magnitude)
-{
-    return narrow_e5m2_magnitude(magnitude);
-}
-KVT_LANES f32x16 load_e5m2(const void *codes)
-{
-    return f32x16_load_e5m2(codes);
-}
-
-static const fp8_format e4m3 = { 448.0f, 0x0d800000 /* 2^-100 */, 0x05000000 /* 2^-117 */, 0x7f, 0x7f, false, narrow_e4m3, load_e4m3 };
-static const fp8_format e5m2 = { 57344.0f, 0x11800000 /* 2^-92 */, 0x08800000 /* 2^-110 */, 0x7c, 0x7e, true, narrow_e5m2, load_e5m2 };
+static const fp8_format e4m3 = {
+    448.0f, 0x0d800000 /* 2^-100 */, 0x05000000 /* 2^-117 */, 0x7f, 0x7f, false, narrow_e4m3_magnitude, f32x16_load_e4m3
+};
+static const fp8_format e5m2 = {
+    57344.0f, 0x11800000 /* 2^-92 */, 0x08800000 /* 2^-110 */, 0x7c, 0x7e, true, narrow_e5m2_magnitude, f32x16_load_e5m2
+};
 
 /* Infinities and NaNs do not take part: e4m3 saturates, e5m2 has codes for them. */
-KVT_LANES i32x16 magnitude(f32x16 x)
+KVT_LANES i32x16 finite_magnitude(f32x16 x)
 {
     const i32x16 bits = magnitude_bits(x);
     return i32x16_select(i32x16_gt(bits, i32x16_set1(0x7f7fffff)), i32x16_set1(0), bits);
 }
 
-KVT_LANES block_scale scale_of(i32x16 largest, const kvt_tile_spec *spec)
+KVT_LANES block_scale fp8_scale_of(i32x16 largest, const kvt_tile_spec *spec)
 {
     const bool is_e5m2 = spec->scheme->coder == KVT_CODER_e5m2;
     const uint32_t least_encoded = is_e5m2 ? e5m2.least_encoded : e4m3.least_encoded;
     const float max = is_e5m2 ? e5m2.max : e4m3.max;
-    const f32x16 one = f32x16_set1(1.0f);
+    const f32x16 ones = f32x16_set1(1.0f);
     if (spec->scale_bytes == 0)
-        return (block_scale){ .scale = one, .r = f32x16_div(one, f32x16_set1(spec->tensor_scale)) };
+        return (block_scale){ .scale = ones, .r = f32x16_div(ones, f32x16_set1(spec->tensor_scale)) };
     const i32x16 zero = i32x16_set1(0), least = i32x16_set1(0x0d800000); /* 2^-100 */
     const mask16 is_zero = i32x16_gt(i32x16_set1(least_encoded), largest);
     i32x16 bits = i32x16_from_f32_bits(f32x16_div(f32x16_from_bits(largest), f32x16_set1(max)));
     if (spec->scale_bytes == 1) { /* the power of two that is not below */
         bits = i32x16_and(i32x16_add(bits, i32x16_set1(0x7fffff)), i32x16_set1(0x7f800000));
         bits = i32x16_select(is_zero, least, i32x16_max_s(bits, least));
-        return (block_scale){ .scale = f32x16_from_bits(bits), .r = f32x16_div(one, f32x16_from_bits(bits)) };
+        return (block_scale){ .scale = f32x16_from_bits(bits), .r = f32x16_div(ones, f32x16_from_bits(bits)) };
     }
-    const i32x16 r = i32x16_from_f32_bits(f32x16_div(one, f32x16_from_bits(bits)));
+    const i32x16 r = i32x16_from_f32_bits(f32x16_div(ones, f32x16_from_bits(bits)));
     return (block_scale){
         .scale = f32x16_from_bits(i32x16_select(is_zero, zero, bits)),
         .r = f32x16_from_bits(i32x16_select(is_zero, zero, r)),
@@ -84,19 +71,13 @@ KVT_LANES f32x16 fp8_decode(const fp8_format *f, const uint8_t *codes, f32x16 s)
     return f32x16_from_bits(i32x16_select(is_finite, i32x16_from_f32_bits(scaled), i32x16_select(scale_is_nan, nan, bits)));
 }
 
-KVT_LANES u8x64 pack(const i32x16 code[4], const kvt_table *table)
-{
-    (void)table;
-    return u8x64_pack_u8(code);
-}
-
 /* Of scales both have the same steps. */
-KVT_LANES uint32_t least_scale(const kvt_tile_spec *spec)
+KVT_LANES uint32_t least_fp8_scale(const kvt_tile_spec *spec)
 {
     return spec->scheme->coder == KVT_CODER_e5m2 ? e5m2.least_scale : e4m3.least_scale;
 }
 
-static const code_steps scale_steps = { .magnitude = magnitude, .scale_of = scale_of, .least_scale = least_scale };
+static const code_steps scale_steps = { .magnitude = finite_magnitude, .scale_of = fp8_scale_of, .least_scale = least_fp8_scale };
 KVT_CODER_SCALES(fp8, &scale_steps, spec->scale_bytes, spec->block_groups)
 
 #define FP8_ROWS(name)                                                                                                                               \
@@ -108,7 +89,7 @@ KVT_CODER_SCALES(fp8, &scale_steps, spec->scale_bytes, spec->block_groups)
     {                                                                                                                                                \
         return fp8_decode(&name, codes, s);                                                                                                          \
     }                                                                                                                                                \
-    static const code_steps steps_##name = { .encode = encode_of_##name, .pack = pack, .decode = decode_of_##name };                                 \
+    static const code_steps steps_##name = { .encode = encode_of_##name, .pack = pack_bytes, .decode = decode_of_##name };                           \
     KVT_CODER_ROWS(name, &steps_##name, spec->block_groups)                                                                                          \
     KVT_CODER_EXPORT(name, fp8, &steps_##name, &scale_steps, spec->scale_bytes, spec->block_groups)
 

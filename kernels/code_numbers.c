@@ -26,14 +26,14 @@ KVT_LANES void convert_row(kvt_dtype to_dtype, kvt_dtype from_dtype, uint8_t *to
                      load_number(from + (size_t)g * 16 * number_bytes(from_dtype), from_dtype));
 }
 
-KVT_LANES void encode_rows(kvt_dtype stored, kvt_dtype dtype, const uint8_t *const *rows, uint32_t n, uint32_t begin, uint32_t end, uint8_t *codes,
-                           size_t stride)
+KVT_LANES void convert_in(kvt_dtype stored, kvt_dtype dtype, const uint8_t *const *rows, uint32_t n, uint32_t begin, uint32_t end, uint8_t *codes,
+                          size_t stride)
 {
     for (uint32_t t = 0; t < n; t++)
         convert_row(stored, dtype, codes + t * stride, rows[t] + (size_t)begin * 16 * number_bytes(dtype), end - begin);
 }
 
-KVT_LANES void decode_rows(kvt_dtype stored, kvt_dtype dtype, const uint8_t *codes, size_t stride, uint32_t n, uint32_t begin, uint32_t end,
+KVT_LANES void convert_out(kvt_dtype stored, kvt_dtype dtype, const uint8_t *codes, size_t stride, uint32_t n, uint32_t begin, uint32_t end,
                            uint8_t *rows, ptrdiff_t row_stride)
 {
     for (uint32_t t = 0; t < n; t++)
@@ -46,22 +46,22 @@ KVT_LANES void decode_rows(kvt_dtype stored, kvt_dtype dtype, const uint8_t *cod
     {                                                                                                                                                \
         (void)spec, (void)ahead, (void)r, (void)r_stride, (void)has_nan;                                                                             \
         if (dtype == KVT_F32)                                                                                                                        \
-            encode_rows(stored, KVT_F32, rows, n, begin, end, codes, stride);                                                                        \
+            convert_in(stored, KVT_F32, rows, n, begin, end, codes, stride);                                                                         \
         else if (dtype == KVT_F16)                                                                                                                   \
-            encode_rows(stored, KVT_F16, rows, n, begin, end, codes, stride);                                                                        \
+            convert_in(stored, KVT_F16, rows, n, begin, end, codes, stride);                                                                         \
         else                                                                                                                                         \
-            encode_rows(stored, KVT_BF16, rows, n, begin, end, codes, stride);                                                                       \
+            convert_in(stored, KVT_BF16, rows, n, begin, end, codes, stride);                                                                        \
     }                                                                                                                                                \
     static void decode_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *codes, size_t stride, uint32_t n, uint32_t begin,           \
                               uint32_t end, const float *scale, uint8_t *rows, ptrdiff_t row_stride)                                                 \
     {                                                                                                                                                \
         (void)spec, (void)scale;                                                                                                                     \
         if (dtype == KVT_F32)                                                                                                                        \
-            decode_rows(stored, KVT_F32, codes, stride, n, begin, end, rows, row_stride);                                                            \
+            convert_out(stored, KVT_F32, codes, stride, n, begin, end, rows, row_stride);                                                            \
         else if (dtype == KVT_F16)                                                                                                                   \
-            decode_rows(stored, KVT_F16, codes, stride, n, begin, end, rows, row_stride);                                                            \
+            convert_out(stored, KVT_F16, codes, stride, n, begin, end, rows, row_stride);                                                            \
         else                                                                                                                                         \
-            decode_rows(stored, KVT_BF16, codes, stride, n, begin, end, rows, row_stride);                                                           \
+            convert_out(stored, KVT_BF16, codes, stride, n, begin, end, rows, row_stride);                                                           \
     }                                                                                                                                                \
     extern const kvt_coder KVT_EXPORT(coder_##name);                                                                                                 \
     const kvt_coder KVT_EXPORT(coder_##name) = { .encode = encode_##name, .decode = decode_##name };

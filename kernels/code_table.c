@@ -4,12 +4,12 @@
 #include "kernels/levels.h"
 #include "kernels/table_scale.h"
 
-KVT_LANES i32x16 encode(f32x16 x, f32x16 r)
+KVT_LANES i32x16 level_wanted(f32x16 x, f32x16 r)
 {
     return i32x16_from_f32_rne(f32x16_mul(x, r));
 }
 
-KVT_LANES f32x16 decode(const uint8_t *levels_of_row, f32x16 s)
+KVT_LANES f32x16 decode_level(const uint8_t *levels_of_row, f32x16 s)
 {
     return f32x16_mul(f32x16_from_i32(i32x16_load_s8(levels_of_row)), s);
 }
@@ -19,7 +19,7 @@ KVT_LANES f32x16 decode(const uint8_t *levels_of_row, f32x16 s)
     {                                                                                                                                                \
         return codes_of(bits, table, u8x64_pack_sat_s8(code));                                                                                       \
     }                                                                                                                                                \
-    static const code_steps steps_##name = { .encode = encode, .pack = pack_##name };                                                                \
+    static const code_steps steps_##name = { .encode = level_wanted, .pack = pack_##name };                                                          \
     KVT_ONCE void rest_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end, const float *r,          \
                               uint32_t r_stride, uint8_t *codes)                                                                                     \
     {                                                                                                                                                \
@@ -61,7 +61,7 @@ static void encode_table(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8
 static void decode_table(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *codes, size_t stride, uint32_t n, uint32_t begin, uint32_t end,
                          const float *scale, uint8_t *rows, ptrdiff_t row_stride)
 {
-    static const code_steps steps = { .decode = decode };
+    static const code_steps steps = { .decode = decode_level };
     (void)dtype;
     if (spec->block_groups == 2)
         decode_rows(&steps, 2, KVT_F32, codes, stride, n, begin, end, scale, rows, row_stride);

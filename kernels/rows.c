@@ -177,8 +177,8 @@ KVT_ONCE void restore_rest(const float *x, uint8_t *row, kvt_dtype dtype, uint32
     }
 }
 
-static void prepare(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
-                    const float *mu)
+static void prepare_rows(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
+                         const float *mu)
 {
     const uint32_t groups = (dim + 15) / 16, n = rotation / 16, step = n ? n : 4;
     prepare_fn *const block = n ? prepare_of(n) : prepare_four_plain;
@@ -192,8 +192,8 @@ static void prepare(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kv
     }
 }
 
-static void restore(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
-                    const float *mu)
+static void restore_rows(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
+                         const float *mu)
 {
     const uint32_t groups = (dim + 15) / 16, n = rotation / 16, step = n ? n : 4;
     restore_fn *const block = n ? restore_of(n) : restore_four_plain;
@@ -207,7 +207,7 @@ static void restore(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kv
     }
 }
 
-static void add(float *sum, const float *staged, uint32_t count, uint32_t dim)
+static void add_rows(float *sum, const float *staged, uint32_t count, uint32_t dim)
 {
     const uint32_t groups = (dim + 15) / 16;
     for (uint32_t g = 0; g < groups; g++) {
@@ -265,9 +265,9 @@ static void store_centre(uint8_t *centre, const float *mu, uint32_t dim)
 
 extern const kvt_rows KVT_EXPORT(rows);
 const kvt_rows KVT_EXPORT(rows) = {
-    .prepare = prepare,
-    .restore = restore,
-    .add = add,
+    .prepare = prepare_rows,
+    .restore = restore_rows,
+    .add = add_rows,
     .load_centre = load_centre,
     .store_centre = store_centre,
 };

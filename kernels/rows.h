@@ -23,7 +23,7 @@
 
 /* ---- bits and bytes ---- */
 
-KVT_ROWS uint32_t bits_of(float x)
+KVT_ROWS uint32_t float_bits(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, 4);
@@ -37,7 +37,7 @@ KVT_ROWS float float_of(uint32_t bits)
 }
 KVT_ROWS uint32_t magnitude_of(float x)
 {
-    return bits_of(x) & 0x7fffffff;
+    return float_bits(x) & 0x7fffffff;
 }
 KVT_ROWS uint32_t load32(const uint8_t *p)
 {
@@ -85,7 +85,7 @@ KVT_ROWS float load_f16_scale(const uint8_t *p)
 {
     uint16_t half;
     memcpy(&half, p, 2);
-    return f32_scale(bits_of(first_lane(f32x16_widen_f16(i32x16_set1(half)))));
+    return f32_scale(float_bits(first_lane(f32x16_widen_f16(i32x16_set1(half)))));
 }
 KVT_ROWS float e8m0_scale(uint8_t byte)
 {
@@ -130,7 +130,7 @@ KVT_ROWS float largest_signed(const float *x, uint32_t n)
 {
     uint32_t largest = 0;
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t bits = bits_of(x[i]), rotated = bits << 1 | bits >> 31;
+        const uint32_t bits = float_bits(x[i]), rotated = bits << 1 | bits >> 31;
         largest = rotated > largest ? rotated : largest;
     }
     return float_of(largest >> 1 | largest << 31);
@@ -157,7 +157,7 @@ KVT_ROWS row_span span_of(const float *x, uint32_t n)
     int32_t min = INT32_MAX, max = INT32_MIN;
     for (uint32_t i = 0; i < n; i++) {
         /* Integers in the order of the floats; the same step leads back. */
-        const uint32_t bits = bits_of(x[i]);
+        const uint32_t bits = float_bits(x[i]);
         const int32_t key = (int32_t)(bits ^ (bits >> 31) * 0x7fffffffu);
         min = key < min ? key : min;
         max = key > max ? key : max;
@@ -173,7 +173,7 @@ KVT_ROWS row_span span_of(const float *x, uint32_t n)
 /* |x| <= 2^22: the sum's last place is 1. */
 KVT_ROWS int32_t nearest_even(float x)
 {
-    return (int32_t)(bits_of(x + 0x1.8p23f) - 0x4b400000u);
+    return (int32_t)(float_bits(x + 0x1.8p23f) - 0x4b400000u);
 }
 
 KVT_ROWS int32_t half_away(float x)
@@ -320,6 +320,32 @@ KVT_ROWS float e4m3_magnitude(uint8_t code)
     return first_lane(f32x16_load_e4m3(codes));
 }
 
+/* ---- the codes of all blocks, of a byte each, then their scales ---- */
+
+KVT_ROWS uint32_t blocks_of(uint32_t dim, uint32_t block)
+{
+    return (dim + block - 1) / block;
+}
+
+KVT_ROWS void split_planes(uint8_t *codes, uint8_t *scales, const uint8_t *row, uint32_t blocks, uint32_t block, uint32_t scale_bytes)
+{
+    memcpy(codes, row, (size_t)blocks * block);
+    memcpy(scales, row + (size_t)blocks * block, (size_t)blocks * scale_bytes);
+}
+KVT_ROWS void join_planes(uint8_t *row, const uint8_t *codes, const uint8_t *scales, uint32_t blocks, uint32_t block, uint32_t scale_bytes)
+{
+    memcpy(row, codes, (size_t)blocks * block);
+    memcpy(row + (size_t)blocks * block, scales, (size_t)blocks * scale_bytes);
+}
+
+/* Scales are floats (4 bytes) or E8M0. */
+KVT_ROWS void e4m3_blocks(float *x, const uint8_t *row, uint32_t blocks, uint32_t block, uint32_t scale_bytes)
+{
+    const uint8_t *scales = row + (size_t)blocks * block;
+    for (size_t b = 0; b < blocks; b++)
+        e4m3_values(x + b * block, row + b * block, block, scale_bytes == 4 ? f32_scale(load32(scales + 4 * b)) : e8m0_scale(scales[b]));
+}
+
 /* The power of two whose multiples, up to 2^emax of them, reach a block's largest number: its E8M0 byte. Not below 2^-100. */
 KVT_ROWS uint8_t e8m0_of(uint32_t largest, uint32_t emax)
 {
@@ -338,9 +364,9 @@ KVT_ROWS void e2m1_codes(uint8_t *code, const float *x, uint32_t n, float d, e2m
     static const float middle[7] = { 0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f };
     uint32_t limit[7]; /* what is above is the next code */
     for (int k = 0; k < 7; k++)
-        limit[k] = d == 0 ? 0x7fffffff : bits_of(middle[k] * d) - (rule == E2M1_EVEN && k % 2 == 1);
+        limit[k] = d == 0 ? 0x7fffffff : float_bits(middle[k] * d) - (rule == E2M1_EVEN && k % 2 == 1);
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t bits = bits_of(x[i]), magnitude = bits & 0x7fffffff;
+        const uint32_t bits = float_bits(x[i]), magnitude = bits & 0x7fffffff;
         uint32_t q = 0;
         for (int k = 0; k < 7; k++)
             q += magnitude > limit[k];

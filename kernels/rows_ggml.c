@@ -168,9 +168,9 @@ KVT_ROWS block_min min_scale(const float *x, float steps, kvt_rounding rounding)
         m.s = canonical_scale(range / steps);
         return m.s.is_nan || magnitude_of(span.min) >= ROWS_65520 ? unrepresentable : m;
     }
-    if (bits_of(range) >= ROWS_INFINITY)
+    if (float_bits(range) >= ROWS_INFINITY)
         return unrepresentable;
-    m.s = ggml_scale(range / steps, bits_of(range));
+    m.s = ggml_scale(range / steps, float_bits(range));
     /* Of zeros of both signs ggml keeps the first. */
     if (magnitude_of(span.min) == 0)
         for (uint32_t i = ROWS_BLOCK; i-- > 0;)
@@ -287,7 +287,7 @@ static void decode_iq4_nl(float *x, const uint8_t *row, uint32_t dim, const kvt_
 
 /* ---- mxfp4: E8M0, 32 nibbles ---- */
 
-static void encode_mxfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
+static void encode_ggml_mxfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     KVT_FOR_BLOCKS(dim, ROWS_BLOCK)
@@ -301,7 +301,7 @@ static void encode_mxfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_r
     }
 }
 
-static void decode_mxfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
+static void decode_ggml_mxfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     KVT_FOR_BLOCKS(dim, ROWS_BLOCK)
@@ -319,7 +319,7 @@ enum { NVFP4_PART = 16, NVFP4_PARTS = 4 };
 /* Halves round up, and what rounds to 256 or more is 448. */
 KVT_ROWS uint8_t ggml_e4m3_of(float positive)
 {
-    const uint32_t bits = bits_of(positive);
+    const uint32_t bits = float_bits(positive);
     if (bits < 0x3c800000) { /* 2^-6: steps of 2^-9 */
         const uint32_t steps = (uint32_t)(positive * 512.0f + 0.5f);
         return (uint8_t)(steps < 7 ? steps : 7);
@@ -328,7 +328,7 @@ KVT_ROWS uint8_t ggml_e4m3_of(float positive)
     return (uint8_t)(bits >= 0x43800000 || code >= 0x78 ? 0x7e : code);
 }
 
-static void encode_nvfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
+static void encode_ggml_nvfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     KVT_FOR_BLOCKS(dim, NVFP4_PART * NVFP4_PARTS)
     {
@@ -346,7 +346,7 @@ static void encode_nvfp4(uint8_t *row, const float *x, uint32_t dim, const kvt_r
     }
 }
 
-static void decode_nvfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
+static void decode_ggml_nvfp4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     KVT_FOR_BLOCKS(dim, NVFP4_PART * NVFP4_PARTS)
@@ -369,7 +369,7 @@ const kvt_row_codec KVT_EXPORT(row_codecs_ggml)[] = {
     { .format = KVT_ROW_ggml_q5_0, .encode = encode_q5_0, .decode = decode_q5_0 },
     { .format = KVT_ROW_ggml_q5_1, .encode = encode_q5_1, .decode = decode_q5_1 },
     { .format = KVT_ROW_ggml_iq4_nl, .encode = encode_iq4_nl, .decode = decode_iq4_nl },
-    { .format = KVT_ROW_ggml_mxfp4, .encode = encode_mxfp4, .decode = decode_mxfp4 },
-    { .format = KVT_ROW_ggml_nvfp4, .encode = encode_nvfp4, .decode = decode_nvfp4 },
+    { .format = KVT_ROW_ggml_mxfp4, .encode = encode_ggml_mxfp4, .decode = decode_ggml_mxfp4 },
+    { .format = KVT_ROW_ggml_nvfp4, .encode = encode_ggml_nvfp4, .decode = decode_ggml_nvfp4 },
     { .format = KVT_ROW_NONE },
 };

@@ -61,7 +61,7 @@ static void encode_q8_kv(uint8_t *row, const float *x, uint32_t dim, const kvt_r
         sum += q;
         row[8 + i] = (uint8_t)q;
     }
-    store32(row, is_wrong ? ROWS_NAN : is_zero ? 0 : bits_of(d));
+    store32(row, is_wrong ? ROWS_NAN : is_zero ? 0 : float_bits(d));
     store32(row + 4, (uint32_t)sum);
 }
 

@@ -1,11 +1,6 @@
 /* Rows of the OCP microscaling formats and of NVFP4: the codes of all blocks, then their scales. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 
-KVT_ROWS uint32_t blocks_of(uint32_t dim, uint32_t block)
-{
-    return (dim + block - 1) / block;
-}
-
 /* ---- mxfp8_e4m3 ---- */
 
 static void encode_mxfp8(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
@@ -23,23 +18,17 @@ static void encode_mxfp8(uint8_t *row, const float *x, uint32_t dim, const kvt_r
 static void decode_mxfp8(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
-    const uint8_t *scales = row + blocks_of(dim, ROWS_BLOCK) * ROWS_BLOCK;
-    KVT_FOR_BLOCKS(dim, ROWS_BLOCK)
-    e4m3_values(x + b * ROWS_BLOCK, row + b * ROWS_BLOCK, ROWS_BLOCK, e8m0_scale(scales[b]));
+    e4m3_blocks(x, row, blocks_of(dim, ROWS_BLOCK), ROWS_BLOCK, 1);
 }
 
 static void split_mxfp8(uint8_t *codes, uint8_t *scales, const uint8_t *row, uint32_t dim)
 {
-    const uint32_t blocks = blocks_of(dim, ROWS_BLOCK);
-    memcpy(codes, row, (size_t)blocks * ROWS_BLOCK);
-    memcpy(scales, row + (size_t)blocks * ROWS_BLOCK, blocks);
+    split_planes(codes, scales, row, blocks_of(dim, ROWS_BLOCK), ROWS_BLOCK, 1);
 }
 
 static void join_mxfp8(uint8_t *row, const uint8_t *codes, const uint8_t *scales, uint32_t dim)
 {
-    const uint32_t blocks = blocks_of(dim, ROWS_BLOCK);
-    memcpy(row, codes, (size_t)blocks * ROWS_BLOCK);
-    memcpy(row + (size_t)blocks * ROWS_BLOCK, scales, blocks);
+    join_planes(row, codes, scales, blocks_of(dim, ROWS_BLOCK), ROWS_BLOCK, 1);
 }
 
 /* ---- mxfp4 ---- */

@@ -10,12 +10,12 @@ KVT_ROWS row_affine affine_of(const float *x, uint32_t dim, float steps)
 {
     const row_span span = span_of(x, dim);
     const float range = span.max - span.min, min = magnitude_of(span.min) < ROWS_2_POW_M100 ? 0 : span.min;
-    const bool is_flat = bits_of(range / steps) < ROWS_2_POW_M100;
+    const bool is_flat = float_bits(range / steps) < ROWS_2_POW_M100;
     const float scale = is_flat ? 0.0001f : range / steps, zero = -min / scale;
     return (row_affine){
         .scale = scale,
         .zero = magnitude_of(zero) < ROWS_2_POW_M24 ? 0 : zero,
-        .is_wrong = !span.is_finite || bits_of(range) >= ROWS_INFINITY || (is_flat && magnitude_of(min) >= ROWS_2_POW_100),
+        .is_wrong = !span.is_finite || float_bits(range) >= ROWS_INFINITY || (is_flat && magnitude_of(min) >= ROWS_2_POW_100),
     };
 }
 
@@ -23,8 +23,8 @@ KVT_ROWS void encode_affine(uint8_t *row, uint8_t *code, const float *x, uint32_
 {
     const row_affine a = affine_of(x, dim, steps);
     const float r = 1.0f / a.scale;
-    store32(row, a.is_wrong ? ROWS_NAN : bits_of(a.scale));
-    store32(row + 4, a.is_wrong ? 0 : bits_of(a.zero));
+    store32(row, a.is_wrong ? ROWS_NAN : float_bits(a.scale));
+    store32(row + 4, a.is_wrong ? 0 : float_bits(a.zero));
     for (uint32_t i = 0; i < dim; i++)
         code[i] = (uint8_t)(a.is_wrong ? 0 : nearest_even(limited(x[i] * r + a.zero, 0, steps)));
 }

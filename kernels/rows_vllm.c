@@ -9,7 +9,7 @@ KVT_ROWS float at_least_1e_6(float scale)
 
 /* ---- int8 ---- */
 
-static void encode_int8(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
+static void encode_vllm_int8(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     const uint32_t largest = largest_magnitude(x, dim);
@@ -17,10 +17,10 @@ static void encode_int8(uint8_t *row, const float *x, uint32_t dim, const kvt_ro
     const float scale = at_least_1e_6(float_of(is_wrong ? 0 : largest) / 127.0f), r = 1.0f / scale;
     for (uint32_t i = 0; i < dim; i++)
         row[i] = (uint8_t)(is_wrong ? 0 : nearest_even(x[i] * r));
-    store32(row + dim, is_wrong ? ROWS_NAN : bits_of(scale));
+    store32(row + dim, is_wrong ? ROWS_NAN : float_bits(scale));
 }
 
-static void decode_int8(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
+static void decode_vllm_int8(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     const float scale = f32_scale(load32(row + dim));
@@ -32,17 +32,17 @@ static void decode_int8(float *x, const uint8_t *row, uint32_t dim, const kvt_ro
 
 /* ---- fp8 ---- */
 
-static void encode_fp8(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
+static void encode_vllm_fp8(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     uint8_t code[KVT_MAX_DIM];
     const float scale = at_least_1e_6(float_of(largest_finite_magnitude(x, dim)) / 448.0f);
     e4m3_codes(code, x, (dim + 15) / 16 * 16, 1.0f / scale);
     memcpy(row, code, dim);
-    store32(row + dim, bits_of(scale));
+    store32(row + dim, float_bits(scale));
 }
 
-static void decode_fp8(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
+static void decode_vllm_fp8(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     uint8_t code[KVT_MAX_DIM] = { 0 };
@@ -50,36 +50,34 @@ static void decode_fp8(float *x, const uint8_t *row, uint32_t dim, const kvt_row
     e4m3_values(x, code, (dim + 15) / 16 * 16, f32_scale(load32(row + dim)));
 }
 
-static void split_fp8(uint8_t *codes, uint8_t *scales, const uint8_t *row, uint32_t dim)
+static void split_vllm_fp8(uint8_t *codes, uint8_t *scales, const uint8_t *row, uint32_t dim)
 {
-    memcpy(codes, row, dim);
-    memcpy(scales, row + dim, 4);
+    split_planes(codes, scales, row, 1, dim, 4);
 }
 
-static void join_fp8(uint8_t *row, const uint8_t *codes, const uint8_t *scales, uint32_t dim)
+static void join_vllm_fp8(uint8_t *row, const uint8_t *codes, const uint8_t *scales, uint32_t dim)
 {
-    memcpy(row, codes, dim);
-    memcpy(row + dim, scales, 4);
+    join_planes(row, codes, scales, 1, dim, 4);
 }
 
 /* ---- int4: the zero point is in the four lowest bits of the scale ---- */
 
-static void encode_int4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
+static void encode_vllm_int4(uint8_t *row, const float *x, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     const row_span span = span_of(x, dim);
     const float min = span.min > 0 ? 0 : span.min, max = span.max < 0 ? 0 : span.max, range = max - min;
-    const bool is_wrong = !span.is_finite || bits_of(range) >= ROWS_INFINITY;
-    const float scale = float_of(bits_of(at_least_1e_6((is_wrong ? 0 : range) / 15.0f)) & ~15u), r = 1.0f / scale;
+    const bool is_wrong = !span.is_finite || float_bits(range) >= ROWS_INFINITY;
+    const float scale = float_of(float_bits(at_least_1e_6((is_wrong ? 0 : range) / 15.0f)) & ~15u), r = 1.0f / scale;
     const float zero = is_wrong ? 0 : limited((float)half_away(limited(-min * r, 0, 15)), 0, 15);
     uint8_t code[KVT_MAX_DIM] = { 0 };
     for (uint32_t i = 0; i < dim; i++)
         code[i] = (uint8_t)(is_wrong ? 0 : half_away(limited(x[i] * r + zero, 0, 15)));
     pack_pairs(row, code, (dim + 1) / 2, false);
-    store32(row + (dim + 1) / 2, is_wrong ? ROWS_NAN : bits_of(scale) | (uint32_t)zero);
+    store32(row + (dim + 1) / 2, is_wrong ? ROWS_NAN : float_bits(scale) | (uint32_t)zero);
 }
 
-static void decode_int4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
+static void decode_vllm_int4(float *x, const uint8_t *row, uint32_t dim, const kvt_row_params *params)
 {
     (void)params;
     const uint32_t stored = load32(row + (dim + 1) / 2);
@@ -95,8 +93,8 @@ static void decode_int4(float *x, const uint8_t *row, uint32_t dim, const kvt_ro
 
 extern const kvt_row_codec KVT_EXPORT(row_codecs_vllm)[];
 const kvt_row_codec KVT_EXPORT(row_codecs_vllm)[] = {
-    { .format = KVT_ROW_vllm_int8, .encode = encode_int8, .decode = decode_int8 },
-    { .format = KVT_ROW_vllm_fp8, .encode = encode_fp8, .decode = decode_fp8, .split = split_fp8, .join = join_fp8 },
-    { .format = KVT_ROW_vllm_int4, .encode = encode_int4, .decode = decode_int4 },
+    { .format = KVT_ROW_vllm_int8, .encode = encode_vllm_int8, .decode = decode_vllm_int8 },
+    { .format = KVT_ROW_vllm_fp8, .encode = encode_vllm_fp8, .decode = decode_vllm_fp8, .split = split_vllm_fp8, .join = join_vllm_fp8 },
+    { .format = KVT_ROW_vllm_int4, .encode = encode_vllm_int4, .decode = decode_vllm_int4 },
     { .format = KVT_ROW_NONE },
 };

@@ -135,7 +135,7 @@ KVT_LANES i32x16 factor_of(f32x16 g)
     return i32x16_min_s(i32x16_from_f32_rne(f32x16_div(f32x16_set1(32768.0f), g)), i32x16_set1(32767));
 }
 
-KVT_LANES i32x16 limited(i32x16 x, i32x16 low, i32x16 high)
+KVT_LANES i32x16 clamped(i32x16 x, i32x16 low, i32x16 high)
 {
     return i32x16_min_s(i32x16_max_s(x, low), high);
 }
@@ -222,7 +222,7 @@ KVT_LANES i32x16 search_block(uint32_t bits, const finder *f, bool is_first, kvt
     f32x16 best = f32x16_set1(-INFINITY);
     KVT_ROLLED
     for (int i = 0; i < count; i++) {
-        const i32x16 index = limited(i32x16_add(start, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
+        const i32x16 index = clamped(i32x16_add(start, i32x16_set1((uint32_t)(first + i * step))), grid->low, grid->high);
         const f32x16 g = f32x16_mul(scale_at(is_first, index), grid->p);
         block_sums s;
         sums_of_both_signs(bits, &near, is_first, x, quads, factor_of(g), &s);
@@ -292,7 +292,7 @@ KVT_LANES void start_finder(finder *f, const kvt_scheme_code *scheme, uint32_t c
 /* Effort fast (step 6), of a trial that has its words. */
 KVT_LANES i32x16 fit(const finder *f, bool is_first, block_trial *trial, const block_grid *grid)
 {
-    const i32x16 zero = i32x16_set1(0), index = limited(i32x16_add(grid->index, i32x16_set1((uint32_t)f->table->fast)), grid->low, grid->high);
+    const i32x16 zero = i32x16_set1(0), index = clamped(i32x16_add(grid->index, i32x16_set1((uint32_t)f->table->fast)), grid->low, grid->high);
     trial->m = factor_of(f32x16_mul(scale_at(is_first, index), grid->p));
     trial->is_negative = is_first ? zero : grid->is_negative;
     f->width->sums(f, trial, 1);
@@ -302,7 +302,7 @@ KVT_LANES i32x16 fit(const finder *f, bool is_first, block_trial *trial, const b
     const i32x16 bits = i32x16_from_f32_bits(fitted);
     const i32x16 rounded = is_first ? i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (FIRST_SHIFT - 1))), FIRST_SHIFT)
                                     : i32x16_shr(i32x16_add(bits, i32x16_set1(1u << (OTHER_SHIFT - 1))), OTHER_SHIFT);
-    const i32x16 chosen = i32x16_select(is_positive, limited(rounded, grid->low, grid->high), index);
+    const i32x16 chosen = i32x16_select(is_positive, clamped(rounded, grid->low, grid->high), index);
     return i32x16_or(chosen, i32x16_select(i32x16_gt(trial->is_negative, zero), i32x16_set1((uint32_t)NEGATIVE), zero));
 }
 
@@ -424,13 +424,9 @@ KVT_ONCE void choose_block_scales(const finder *f, bool is_first, uint8_t *scale
     i32x16_store(r, i32x16_select(state->is_nan, i32x16_set1(0x7fc00000), i32x16_from_f32_bits(multiplier)));
 }
 
-KVT_LANES i32x16 magnitude(f32x16 x)
-{
-    return signed_magnitude(x);
-}
-static const code_steps steps = { .magnitude = magnitude, .has_small_blocks = true };
+static const code_steps steps = { .magnitude = signed_magnitude, .has_small_blocks = true };
 
-static bool choose(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *given, uint32_t quads, kvt_factors *factors)
+static bool choose_tile(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *given, uint32_t quads, kvt_factors *factors)
 {
     (void)dtype;
     const uint32_t groups = spec->dim / 16, per_block = spec->block_groups, copies = quads == 1 ? 4 : quads == 2 ? 2 : 1;
@@ -572,7 +568,7 @@ KVT_LANES void start_candidates(candidates *c, block_trial *trial, const finder 
     if (!is_best && f->table->search_step == 2)
         number = i32x16_shl(number, 1);
     const uint32_t first = (uint32_t)(is_best ? f->table->best_first : f->table->search_first) + begin;
-    const i32x16 index = limited(i32x16_add(grid->index, i32x16_add(number, i32x16_set1(first))), grid->low, grid->high);
+    const i32x16 index = clamped(i32x16_add(grid->index, i32x16_add(number, i32x16_set1(first))), grid->low, grid->high);
     c->g = f32x16_mul(scale_at(is_first, index), grid->p);
     trial->is_negative = is_first ? zero : half;
     c->choice = i32x16_or(i32x16_shl(index, 1), trial->is_negative);
@@ -686,4 +682,4 @@ static bool choose_row(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scal
 }
 
 extern const kvt_search KVT_EXPORT(search);
-const kvt_search KVT_EXPORT(search) = { .choose = choose, .choose_row = choose_row };
+const kvt_search KVT_EXPORT(search) = { .choose = choose_tile, .choose_row = choose_row };

@@ -37,8 +37,8 @@ static size_t stride_of(const slices *s, uint32_t begin, uint32_t end)
 }
 
 /* The scales of rows side by side. */
-static bool choose(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *rows,
-                   uint32_t quads, kvt_factors *factors)
+static bool choose_side_by_side(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *rows,
+                                uint32_t quads, kvt_factors *factors)
 {
     kvt_choose_fn *const of_scheme = spec->scheme->is_searched ? tier->search->choose : tier->coders[spec->scheme->coder]->choose;
     return of_scheme && of_scheme(spec, dtype, scales, rows, quads, factors);
@@ -51,7 +51,7 @@ void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile
     for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
         from.row[t] = rows + (ptrdiff_t)t * row_stride;
     kvt_factors factors;
-    const bool has_nan = choose(tier, spec, dtype, scales, &from, 4, &factors);
+    const bool has_nan = choose_side_by_side(tier, spec, dtype, scales, &from, 4, &factors);
     const slices s = slices_of(spec->scheme, spec->dim);
     uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
     for (uint32_t begin = 0; begin < s.groups; begin += s.step) {
@@ -78,7 +78,8 @@ static __attribute__((noinline)) void write_searched(const kvt_tier_kernels *tie
                                                      kvt_pack_token_fn *pack)
 {
     const uint32_t groups = spec->dim / 16, blocks = (groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups);
-    uint8_t row_codes[KVT_MAX_DIM], scales[sizeof((kvt_factors *)0)->r / sizeof(float)];
+    uint8_t row_codes[KVT_MAX_DIM];
+    uint8_t scales[sizeof((kvt_factors *)0)->r / sizeof(float)];
     kvt_factors factors;
     const bool are_many = n >= ROWS_SIDE_BY_SIDE;
     bool has_nan = false;
@@ -100,20 +101,28 @@ static __attribute__((noinline)) void write_searched(const kvt_tier_kernels *tie
     }
 }
 
-/* Without scales: a row of codes is made, where the row itself is none, and packed. */
-static __attribute__((noinline)) void write_one_by_one(const kvt_tier_kernels *tier, const kvt_tile_spec *spec, const kvt_place *places, uint32_t n,
-                                                       kvt_dtype dtype, kvt_pack_token_fn *pack)
+/* Without scales: rows of codes are made, some at once, where the rows themselves are none, and packed. */
+static __attribute__((noinline)) void write_unscaled(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, const kvt_place *places,
+                                                     uint32_t n, kvt_dtype dtype, kvt_pack_token_fn *pack)
 {
+    enum { ROOM = KVT_TILE_TOKENS * SLICE_BYTES };
     const uint32_t groups = spec->dim / 16;
-    const bool are_codes = is_stored_as(spec->scheme, dtype);
-    for (uint32_t t = 0; t < n; t++) {
-        const uint8_t *codes = places[t].row;
-        uint8_t row_codes[KVT_MAX_DIM * 4];
-        if (!are_codes) {
-            tier->coders[spec->scheme->coder]->encode(spec, dtype, &places[t].row, 1, 0, 0, groups, NULL, 0, false, row_codes, 0);
-            codes = row_codes;
-        }
-        pack(places[t].codes, groups, codes, places[t].token);
+    if (is_stored_as(spec->scheme, dtype)) {
+        for (uint32_t t = 0; t < n; t++)
+            pack(places[t].codes, groups, places[t].row, places[t].token);
+        return;
+    }
+    uint8_t row_codes[ROOM];
+    const uint8_t *rows[KVT_TILE_TOKENS];
+    const uint32_t stride = (uint32_t)whole_lines((size_t)spec->dim * bytes_of_code(spec->scheme));
+    const uint32_t at_once = order == KVT_K || n == 1 ? 1 : ROOM / stride; /* K: stores to many lines go on while the next row is encoded */
+    for (uint32_t t = 0; t < n; t++)
+        rows[t] = places[t].row;
+    for (uint32_t done = 0; done < n;) {
+        const uint32_t count = n - done < at_once ? n - done : at_once;
+        tier->coders[spec->scheme->coder]->encode(spec, dtype, rows + done, count, 0, 0, groups, NULL, 0, false, row_codes, stride);
+        for (uint32_t t = 0; t < count; t++, done++)
+            pack(places[done].codes, groups, row_codes + (size_t)t * stride, places[done].token);
     }
 }
 
@@ -128,7 +137,7 @@ void kvt_tile_write_tokens(const kvt_tier_kernels *tier, kvt_side order, const k
     else if (spec->scheme->is_searched)
         write_searched(tier, spec, places, n, pack);
     else
-        write_one_by_one(tier, spec, places, n, dtype, pack);
+        write_unscaled(tier, order, spec, places, n, dtype, pack);
 }
 
 /* ---- back ---- */

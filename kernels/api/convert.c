@@ -114,8 +114,8 @@ static void choose_codec(coder *c, kvt_row_format format)
 
 /* ---- rows and rows ---- */
 
-static kvt_status check_rows(kvt_row_format format, uint32_t dim, size_t n_rows, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride,
-                             const void *encoded, ptrdiff_t encoded_stride, const kvt_row_options *options, coder *c)
+static kvt_status check_conversion(kvt_row_format format, uint32_t dim, size_t n_rows, const void *rows, kvt_dtype dtype, ptrdiff_t row_stride,
+                                   const void *encoded, ptrdiff_t encoded_stride, const kvt_row_options *options, coder *c)
 {
     if (!kvt_row_format_get(format))
         return KVT_ERR_FORMAT;
@@ -139,7 +139,7 @@ kvt_status kvt_rows_encode(kvt_row_format format, uint32_t dim, size_t n_rows, c
                            ptrdiff_t encoded_stride, const kvt_row_options *options)
 {
     coder c;
-    const kvt_status status = check_rows(format, dim, n_rows, rows, dtype, row_stride, encoded, encoded_stride, options, &c);
+    const kvt_status status = check_conversion(format, dim, n_rows, rows, dtype, row_stride, encoded, encoded_stride, options, &c);
     if (status || n_rows == 0)
         return status;
     const uint8_t *from = rows;
@@ -156,7 +156,7 @@ kvt_status kvt_rows_decode(kvt_row_format format, uint32_t dim, size_t n_rows, c
                            kvt_dtype dtype, ptrdiff_t row_stride, const kvt_row_options *options)
 {
     coder c;
-    const kvt_status status = check_rows(format, dim, n_rows, rows, dtype, row_stride, encoded, encoded_stride, options, &c);
+    const kvt_status status = check_conversion(format, dim, n_rows, rows, dtype, row_stride, encoded, encoded_stride, options, &c);
     if (status || n_rows == 0)
         return status;
     const uint8_t *from = encoded;
@@ -232,7 +232,7 @@ typedef struct tile_codes {
 _Static_assert(sizeof((tile_codes){ { { 0 } }, { 0 } }.scales) >= 4, "a row has one f32 scale, or two bytes per 32 channels at most");
 
 /* Block b's scale of token `token` is at index 16 b + token of the tile's. */
-static uint8_t *scale_at(const kvt_tile *at, const grid *g, uint32_t b, uint32_t token)
+static uint8_t *scale_of_token(const kvt_tile *at, const grid *g, uint32_t b, uint32_t token)
 {
     return at->scales + (size_t)(b * KVT_TILE_TOKENS + token) * g->scale_bytes;
 }
@@ -241,7 +241,7 @@ static uint8_t *scale_at(const kvt_tile *at, const grid *g, uint32_t b, uint32_t
 typedef struct encoded_rows {
     const coder *c;
     kvt_encoded_row *row;
-    const void *of;
+    const void *context;
     uint32_t dim;
 } encoded_rows;
 
@@ -257,10 +257,10 @@ static void copy_in(const kvt_transfer *t, const encoded_rows *e, const grid *g,
         kvt_tile_read_codes(t->tier, t->order, scheme_of(t), at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
     for (uint32_t i = 0; i < at->count; i++) {
         uint8_t *codes = tile->codes[at->first + i];
-        e->c->codec->split(codes, tile->scales, e->row(e->of, first + i, gathered), e->dim);
+        e->c->codec->split(codes, tile->scales, e->row(e->context, first + i, gathered), e->dim);
         memset(codes + e->dim, g->zero_code, t->side->padded_dim - e->dim);
         for (uint32_t b = 0; b < t->side->blocks; b++)
-            memcpy(scale_at(at, g, b, at->first + i), tile->scales + (size_t)b * g->scale_bytes, g->scale_bytes);
+            memcpy(scale_of_token(at, g, b, at->first + i), tile->scales + (size_t)b * g->scale_bytes, g->scale_bytes);
     }
     kvt_tile_write_codes(t->tier, t->order, scheme_of(t), at->codes, e->dim, tile->codes[0], KVT_MAX_DIM);
 }
@@ -283,7 +283,7 @@ static void copy_out(const kvt_transfer *t, const coder *c, const grid *g, const
         uint8_t *codes = tile->codes[at->first + i];
         memset(codes + dim, g->zero_code, in_groups - dim);
         for (uint32_t b = 0; b < t->side->blocks; b++)
-            memcpy(tile->scales + (size_t)b * g->scale_bytes, scale_at(at, g, b, at->first + i), g->scale_bytes);
+            memcpy(tile->scales + (size_t)b * g->scale_bytes, scale_of_token(at, g, b, at->first + i), g->scale_bytes);
         c->codec->join(rows + (ptrdiff_t)i * row_stride, codes, tile->scales, dim);
     }
 }
@@ -299,20 +299,20 @@ static void copy_all_out(const kvt_transfer *t, const coder *c, const grid *g, s
     }
 }
 
-static kvt_matrix decoded_rows(const void *of, size_t first, uint32_t n, float *made)
+static kvt_matrix decoded_rows(const void *context, size_t first, uint32_t n, float *buffer)
 {
-    const encoded_rows *e = of;
+    const encoded_rows *e = context;
     const uint32_t padded = (e->dim + KVT_GROUP_CHANNELS - 1) / KVT_GROUP_CHANNELS * KVT_GROUP_CHANNELS;
     uint8_t gathered[KVT_MAX_GATHERED];
     for (uint32_t i = 0; i < n; i++) /* in this order: what a row has too much is where the next one begins */
-        e->c->codec->decode(made + (size_t)i * padded, e->row(e->of, first + i, gathered), e->dim, &e->c->params);
-    return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(padded * sizeof *made) };
+        e->c->codec->decode(buffer + (size_t)i * padded, e->row(e->context, first + i, gathered), e->dim, &e->c->params);
+    return (kvt_matrix){ buffer, KVT_F32, (ptrdiff_t)(padded * sizeof *buffer) };
 }
 
 static void convert_rows_in(const kvt_transfer *t, const coder *c, size_t first_token, size_t n_tokens, kvt_row_format format, kvt_encoded_row *row,
-                            const void *of)
+                            const void *context)
 {
-    const encoded_rows rows = { c, row, of, t->side->dim };
+    const encoded_rows rows = { c, row, context, t->side->dim };
     const grid *g = common_grid(t, format);
     if (g)
         copy_all_in(t, &rows, g, first_token, n_tokens);
@@ -320,13 +320,14 @@ static void convert_rows_in(const kvt_transfer *t, const coder *c, size_t first_
         kvt_write_made(t, first_token, n_tokens, decoded_rows, &rows);
 }
 
-void kvt_convert_gathered_in(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_row_format format, kvt_encoded_row *row, const void *of)
+void kvt_convert_gathered_in(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_row_format format, kvt_encoded_row *row,
+                             const void *context)
 {
     coder c;
     (void)check_options(NULL, format, &c);
     c.tiers = kvt_runnable(t->tiers);
     choose_codec(&c, format);
-    convert_rows_in(t, &c, first_token, n_tokens, format, row, of);
+    convert_rows_in(t, &c, first_token, n_tokens, format, row, context);
 }
 
 typedef struct strided_rows {
@@ -334,10 +335,10 @@ typedef struct strided_rows {
     ptrdiff_t stride;
 } strided_rows;
 
-static const uint8_t *strided_row(const void *of, size_t i, uint8_t gathered[KVT_MAX_GATHERED])
+static const uint8_t *strided_row(const void *context, size_t i, uint8_t gathered[KVT_MAX_GATHERED])
 {
     (void)gathered;
-    const strided_rows *all = of;
+    const strided_rows *all = context;
     return all->rows + (ptrdiff_t)i * all->stride;
 }
 

@@ -75,11 +75,11 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *given)
 {
     if (!layout || !given)
         return KVT_ERR_NULL;
-    kvt_layout made;
-    memset(&made, 0, sizeof made);
-    made.size = sizeof made;
-    const kvt_spec *spec = &made.spec;
-    kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &made.spec, given);
+    kvt_layout result;
+    memset(&result, 0, sizeof result);
+    result.size = sizeof result;
+    const kvt_spec *spec = &result.spec;
+    kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &result.spec, given);
     if (status)
         return status;
     const kvt_scheme_info *k = kvt_scheme_get(spec->k_scheme), *v = kvt_scheme_get(spec->v_scheme), *rope = kvt_scheme_get(spec->rope_scheme);
@@ -89,28 +89,28 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *given)
         return KVT_ERR_DIM;
     if (spec->kv_heads < 1 || spec->kv_heads > KVT_MAX_HEADS)
         return KVT_ERR_HEADS;
-    status = side_of(k, spec->k_dim, &spec->k_options, &made.k);
+    status = side_of(k, spec->k_dim, &spec->k_options, &result.k);
     if (!status && spec->v_dim)
-        status = side_of(v, spec->v_dim, &spec->v_options, &made.v);
+        status = side_of(v, spec->v_dim, &spec->v_options, &result.v);
     if (!status && spec->rope_dim)
-        status = side_of(rope, spec->rope_dim, &spec->rope_options, &made.rope);
+        status = side_of(rope, spec->rope_dim, &spec->rope_options, &result.rope);
     if (status)
         return status;
     if (spec->tiers & ~kvt_tiers_usable())
         return KVT_ERR_TIER;
-    kvt_side_layout *const sides[] = { &made.k, &made.v, &made.rope };
+    kvt_side_layout *const sides[] = { &result.k, &result.v, &result.rope };
     for (int i = 0; i < 3; i++)
         if (sides[i]->dim)
-            made.page_bytes = place(sides[i], made.page_bytes);
-    size_t centre = made.page_bytes;
+            result.page_bytes = place(sides[i], result.page_bytes);
+    size_t centre = result.page_bytes;
     for (int i = 0; i < 3; i++) {
         sides[i]->centre_offset = sides[i]->centre_bytes ? centre : 0;
         centre += sides[i]->centre_bytes;
-        made.token_bytes += sides[i]->row_bytes;
+        result.token_bytes += sides[i]->row_bytes;
     }
-    made.page_bytes += (centre - made.page_bytes + 63) / 64 * 64;
-    made.seal = kvt_layout_seal(&made);
-    memcpy(layout, &made, sizeof made);
+    result.page_bytes += (centre - result.page_bytes + 63) / 64 * 64;
+    result.seal = kvt_layout_seal(&result);
+    memcpy(layout, &result, sizeof result);
     return KVT_OK;
 }
 

@@ -12,7 +12,7 @@ typedef struct latent_call {
 } latent_call;
 
 /* Errors: NULL, LAYOUT, SIDE. */
-static kvt_status begin(latent_call *c, const kvt_layout *layout, const kvt_pages *pages)
+static kvt_status begin_latents(latent_call *c, const kvt_layout *layout, const kvt_pages *pages)
 {
     kvt_status status = kvt_transfer_begin(&c->latent, layout, KVT_LATENT, pages);
     if (!status)
@@ -41,7 +41,7 @@ static kvt_matrix rows_from(const kvt_matrix *m, size_t first)
 /* ---- in ---- */
 
 /* Takes the rows, too. Errors: NULL, STRUCT_SIZE, DIM, DTYPE, OPTIONS, NUMBER, STRIDE. */
-static kvt_status check_rows(const latent_call *c, const kvt_mla_rows *given, size_t n_tokens, kvt_mla_rows *r)
+static kvt_status check_latent_rows(const latent_call *c, const kvt_mla_rows *given, size_t n_tokens, kvt_mla_rows *r)
 {
     if (!given)
         return KVT_ERR_NULL;
@@ -71,20 +71,21 @@ static kvt_status check_rows(const latent_call *c, const kvt_mla_rows *given, si
 }
 
 /* Rows that are made lie as a buffer has them. */
-static kvt_matrix in_buffer(const kvt_transfer *side, const float *made)
+static kvt_matrix in_buffer(const kvt_transfer *side, const float *buffer)
 {
-    return (kvt_matrix){ made, KVT_F32, (ptrdiff_t)(side->side->padded_dim * sizeof *made) };
+    return (kvt_matrix){ buffer, KVT_F32, (ptrdiff_t)(side->side->padded_dim * sizeof *buffer) };
 }
 
-/* The side's numbers, which begin at number `from` of the rows, of n tokens from `first` on: where they are, or `made`, of `down`. */
-static kvt_matrix rows_of(const latent_call *c, const kvt_mla_rows *r, size_t first, uint32_t n, uint32_t from, const kvt_transfer *side, float *made)
+/* The side's numbers, which begin at number `from` of the rows, of n tokens from `first` on: where they are, or `buffer`, of `down`. */
+static kvt_matrix rows_of(const latent_call *c, const kvt_mla_rows *r, size_t first, uint32_t n, uint32_t from, const kvt_transfer *side,
+                          float *buffer)
 {
     const kvt_matrix rows = rows_from(&r->rows, first);
     if (!r->down.numbers)
         return (kvt_matrix){ (const uint8_t *)rows.numbers + from * kvt_dtype_bytes(rows.dtype), rows.dtype, rows.row_stride };
     const kvt_matrix down = rows_from(&r->down, from);
-    c->kernels->project(made, side->side->padded_dim, &rows, n, &down, side->side->dim, r->hidden_dim);
-    return in_buffer(side, made);
+    c->kernels->project(buffer, side->side->padded_dim, &rows, n, &down, side->side->dim, r->hidden_dim);
+    return in_buffer(side, buffer);
 }
 
 static const uint8_t *row_at(const kvt_matrix *m, uint32_t i)
@@ -100,47 +101,47 @@ typedef struct write_call {
 } write_call;
 
 /* The latents of n tokens, as they are to be stored. */
-static kvt_matrix latents_of(const void *of, size_t first, uint32_t n, float *made)
+static kvt_matrix latents_of(const void *context, size_t first, uint32_t n, float *buffer)
 {
-    const write_call *w = of;
+    const write_call *w = context;
     const latent_call *c = w->c;
     const kvt_mla_rows *r = w->rows;
     const uint32_t dim = c->latent.side->dim;
-    const kvt_matrix rows = rows_of(c, r, first, n, 0, &c->latent, made);
+    const kvt_matrix rows = rows_of(c, r, first, n, 0, &c->latent, buffer);
     if (!r->norm)
         return rows;
     for (uint32_t i = 0; i < n; i++)
-        c->kernels->normalise(made + (size_t)i * c->latent.side->padded_dim, row_at(&rows, i), rows.dtype, dim, w->weights, r->norm_epsilon);
-    return in_buffer(&c->latent, made);
+        c->kernels->normalise(buffer + (size_t)i * c->latent.side->padded_dim, row_at(&rows, i), rows.dtype, dim, w->weights, r->norm_epsilon);
+    return in_buffer(&c->latent, buffer);
 }
 
 /* And their rotary parts. */
-static kvt_matrix ropes_of(const void *of, size_t first, uint32_t n, float *made)
+static kvt_matrix ropes_of(const void *context, size_t first, uint32_t n, float *buffer)
 {
-    const write_call *w = of;
+    const write_call *w = context;
     const latent_call *c = w->c;
     const kvt_mla_rows *r = w->rows;
     const uint32_t dim = c->rope.side->dim, pairs = dim / 2;
-    const kvt_matrix rows = rows_of(c, r, first, n, c->latent.side->dim, &c->rope, made);
+    const kvt_matrix rows = rows_of(c, r, first, n, c->latent.side->dim, &c->rope, buffer);
     if (!r->rope_pairs)
         return rows;
     for (uint32_t i = 0; i < n; i++) {
-        float *row = made + (size_t)i * c->rope.side->padded_dim;
+        float *row = buffer + (size_t)i * c->rope.side->padded_dim;
         if (!r->down.numbers)
             c->kernels->widen(row, row_at(&rows, i), rows.dtype, dim);
         c->kernels->rotate(row, dim, r->rope_pairs == KVT_ROPE_PAIRS_NEIGHBOURS, r->rope_cos + (first + i) * pairs,
                            r->rope_sin + (first + i) * pairs);
     }
-    return in_buffer(&c->rope, made);
+    return in_buffer(&c->rope, buffer);
 }
 
 kvt_status kvt_mla_write(const kvt_layout *layout, const kvt_pages *pages, size_t first_token, size_t n_tokens, const kvt_mla_rows *rows)
 {
     latent_call c;
     kvt_mla_rows r;
-    kvt_status status = begin(&c, layout, pages);
+    kvt_status status = begin_latents(&c, layout, pages);
     if (!status)
-        status = check_rows(&c, rows, n_tokens, &r);
+        status = check_latent_rows(&c, rows, n_tokens, &r);
     if (status || n_tokens == 0)
         return status;
     status = kvt_check_pages(pages, layout->page_bytes, first_token, n_tokens);
@@ -207,15 +208,15 @@ static void expand_side(const latent_call *c, const kvt_mla_expansion *e, const 
                         ptrdiff_t up_stride, uint32_t dim, uint8_t *to, ptrdiff_t token_stride, ptrdiff_t head_stride)
 {
     const size_t element = kvt_dtype_bytes(e->dtype);
-    float made[KVT_TILE_TOKENS * EXPANDED_AT_ONCE];
+    float buffer[KVT_TILE_TOKENS * EXPANDED_AT_ONCE];
     for (uint32_t h = 0; h < e->heads; h++) {
         const kvt_matrix of_head = { (const uint8_t *)up->numbers + (ptrdiff_t)h * up_stride, up->dtype, up->row_stride };
         for (uint32_t first = 0; first < dim; first += EXPANDED_AT_ONCE) {
             const uint32_t some = dim - first < EXPANDED_AT_ONCE ? dim - first : EXPANDED_AT_ONCE,
                            padded = (some + KVT_GROUP_CHANNELS - 1) / KVT_GROUP_CHANNELS * KVT_GROUP_CHANNELS;
             const kvt_matrix w = rows_from(&of_head, first);
-            c->kernels->project(made, padded, latents, n, &w, some, c->latent.side->dim);
-            c->latent.tier->rows->restore(made, to + (ptrdiff_t)h * head_stride + first * element, token_stride, e->dtype, n, some, 0, NULL);
+            c->kernels->project(buffer, padded, latents, n, &w, some, c->latent.side->dim);
+            c->latent.tier->rows->restore(buffer, to + (ptrdiff_t)h * head_stride + first * element, token_stride, e->dtype, n, some, 0, NULL);
         }
     }
 }
@@ -243,7 +244,7 @@ kvt_status kvt_mla_expand(const kvt_layout *layout, const kvt_pages *pages, size
 {
     latent_call c;
     kvt_mla_expansion e;
-    kvt_status status = begin(&c, layout, pages);
+    kvt_status status = begin_latents(&c, layout, pages);
     if (!status)
         status = check_expansion(&c, expansion, n_tokens, &e);
     if (!status && n_tokens > 0)
@@ -276,7 +277,7 @@ enum { V4_LATENT = 448, V4_ROPE = 64, V4_SCALES = 7, V4_NUMBERS = V4_LATENT + 2 
 static kvt_status check_v4(latent_call *c, const kvt_layout *layout, const kvt_pages *pages, size_t first_token, size_t n_tokens, const void *block,
                            size_t block_tokens, size_t first_in_block)
 {
-    const kvt_status status = begin(c, layout, pages);
+    const kvt_status status = begin_latents(c, layout, pages);
     if (status)
         return status;
     if (c->latent.side->dim != V4_LATENT || c->rope.side->dim != V4_ROPE)
@@ -296,19 +297,19 @@ typedef struct v4_rows {
 } v4_rows;
 
 /* As a row of KVT_ROW_deepseek_v4. */
-static const uint8_t *v4_latent(const void *of, size_t i, uint8_t gathered[KVT_MAX_GATHERED])
+static const uint8_t *v4_latent(const void *context, size_t i, uint8_t gathered[KVT_MAX_GATHERED])
 {
-    const v4_rows *rows = of;
+    const v4_rows *rows = context;
     memcpy(gathered, rows->numbers + i * V4_NUMBERS, V4_LATENT);
     memcpy(gathered + V4_LATENT, rows->scales + i * V4_TAIL, V4_SCALES);
     return gathered;
 }
 
-static kvt_matrix v4_ropes(const void *of, size_t first, uint32_t n, float *made)
+static kvt_matrix v4_ropes(const void *context, size_t first, uint32_t n, float *buffer)
 {
     (void)n;
-    (void)made;
-    const v4_rows *rows = of;
+    (void)buffer;
+    const v4_rows *rows = context;
     return (kvt_matrix){ rows->numbers + first * V4_NUMBERS + V4_LATENT, KVT_BF16, V4_NUMBERS };
 }
 

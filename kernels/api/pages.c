@@ -162,14 +162,14 @@ static void write_piece(const transfer *t, size_t token, uint32_t n, const uint8
 }
 
 /* The centre of n tokens, at most a page and from its first on, that are the call's from `first` on: rotating their mean is rotating each of them. */
-static void store_own_centre(const kvt_transfer *at, size_t token, size_t first, uint32_t n, kvt_make_rows *make, const void *of, float *buffer)
+static void store_own_centre(const kvt_transfer *at, size_t token, size_t first, uint32_t n, kvt_make_rows *make, const void *context, float *buffer)
 {
     const kvt_rows *kernels = at->tier->rows;
     const uint32_t dim = at->side->dim, padded = at->side->padded_dim;
     float mean[KVT_MAX_DIM] = { 0 };
     for (uint32_t i = 0; i < n;) {
         const uint32_t count = kvt_piece_of(at, token + i, n - i);
-        const kvt_matrix rows = make(of, first + i, count, buffer);
+        const kvt_matrix rows = make(context, first + i, count, buffer);
         kernels->prepare(buffer, rows.numbers, rows.row_stride, rows.dtype, count, dim, KVT_ROTATION_NONE, NULL);
         kernels->add(mean, buffer, count, padded);
         i += count;
@@ -181,7 +181,7 @@ static void store_own_centre(const kvt_transfer *at, size_t token, size_t first,
     kernels->store_centre(kvt_page_at(at->pages, token / KVT_PAGE_TOKENS) + at->side->centre_offset, buffer, padded);
 }
 
-void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *of)
+void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *context)
 {
     const bool is_own = at->options->centring == KVT_CENTRING_OWN;
     float buffer[KVT_BUFFER_FLOATS];
@@ -189,21 +189,21 @@ void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens,
     for (size_t done = 0; done < n_tokens;) {
         const size_t token = first_token + done, left = n_tokens - done;
         if (is_own && token % KVT_PAGE_TOKENS == 0)
-            store_own_centre(at, token, done, left < KVT_PAGE_TOKENS ? (uint32_t)left : KVT_PAGE_TOKENS, make, of, buffer);
+            store_own_centre(at, token, done, left < KVT_PAGE_TOKENS ? (uint32_t)left : KVT_PAGE_TOKENS, make, context, buffer);
         const uint32_t n = kvt_piece_of(at, token, left);
         renew_centre_if_due(&t, token, buffer);
-        const kvt_matrix rows = make(of, done, n, buffer);
+        const kvt_matrix rows = make(context, done, n, buffer);
         t = transfer_of(at, rows.dtype);
         write_piece(&t, token, n, rows.numbers, rows.row_stride, buffer);
         done += n;
     }
 }
 
-static kvt_matrix rows_as_they_are(const void *of, size_t first, uint32_t n, float *made)
+static kvt_matrix rows_as_they_are(const void *context, size_t first, uint32_t n, float *buffer)
 {
     (void)n;
-    (void)made;
-    const kvt_matrix *all = of;
+    (void)buffer;
+    const kvt_matrix *all = context;
     return (kvt_matrix){ (const uint8_t *)all->numbers + (ptrdiff_t)first * all->row_stride, all->dtype, all->row_stride };
 }
 
@@ -277,11 +277,13 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
     if (status)
         return status;
     const uint32_t heads = layout->spec.kv_heads;
+    const bool is_centred = t.at.options->centring != KVT_CENTRING_NONE;
     for (uint32_t h = 0; h < heads && !status; h++) {
-        t.at.pages = pages + h;
-        status = kvt_check_pages(t.at.pages, t.at.page_bytes, token, 1);
-        if (!status)
+        status = kvt_check_pages(pages + h, t.at.page_bytes, token, 1);
+        if (is_centred && !status) {
+            t.at.pages = pages + h;
             status = kvt_transfer_check_centre(&t.at, token);
+        }
     }
     if (status)
         return status;

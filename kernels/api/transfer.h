@@ -147,11 +147,11 @@ static inline uint32_t kvt_piece_of(const kvt_transfer *t, size_t token, size_t 
     return n_tokens < n ? (uint32_t)n_tokens : n;
 }
 
-/* Rows of the n tokens, a piece, from the call's `first` on: where they are, or in `made`, a buffer. */
-typedef kvt_matrix kvt_make_rows(const void *of, size_t first, uint32_t n, float *made);
+/* Rows of the n tokens, a piece, from the call's `first` on: where they are, or in `buffer`. */
+typedef kvt_matrix kvt_make_rows(const void *context, size_t first, uint32_t n, float *buffer);
 
 /* kvt_write of rows that are made a piece at a time, and with KVT_CENTRING_OWN twice: for the centre, and to be stored. Its arguments are checked. */
-void kvt_write_made(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *of);
+void kvt_write_made(const kvt_transfer *t, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *context);
 
 /* A piece of n tokens to a buffer, as floats. */
 void kvt_read_piece(const kvt_transfer *t, size_t token, uint32_t n, float *buffer);

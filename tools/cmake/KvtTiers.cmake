@@ -59,7 +59,8 @@ endfunction()
 
 # kvt_add_objects_of_tier(TARGET TIER SOURCE...): an object library with that tier's lanes and flags.
 # No link-time optimisation: it could move wide instructions into code that runs on every CPU. No unwind tables, which would be a twentieth of the
-# library: nothing that kernels call comes back another way.
+# library: nothing that kernels call comes back another way. Functions begin at cache lines, so that how fast a loop is does not hang on the size of
+# what stands before it: up to 39 % of reading kv6 did.
 # Sanitizers instrument every inlined lane; optimising that takes minutes a file, and of the scalar tier, whose lanes are loops, even more.
 function(kvt_add_objects_of_tier target tier)
   set(last_flags "")
@@ -76,7 +77,7 @@ function(kvt_add_objects_of_tier target tier)
   add_library(${target} OBJECT ${ARGN})
   target_link_libraries(${target} PRIVATE kvt_compile)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/arch/${KVT_TIER_${tier}_FOLDER})
-  target_compile_options(${target} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto -fno-asynchronous-unwind-tables -fno-unwind-tables ${unrolling} ${KVT_TIER_${tier}_FLAGS} ${last_flags})
+  target_compile_options(${target} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto -fno-asynchronous-unwind-tables -fno-unwind-tables -falign-functions=64 ${unrolling} ${KVT_TIER_${tier}_FLAGS} ${last_flags})
   target_compile_definitions(${target} PRIVATE KVT_TIER=${tier})
 endfunction()
 
