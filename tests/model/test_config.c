@@ -443,12 +443,9 @@ START_TEST(unknown_fields)
     static const char *const assumed[] = { "kv_\u00fc\n", "ssm", NULL }, *const not_there[] = { "ssn", NULL };
     model_description description = { .assumed = assumed };
     error_text error;
-    check_bad(text, strlen(text),
-              "--assume kv_??"
-              "?=ignored");
+    check_bad(text, strlen(text), "--assume kv_\u00fc\\x0a=ignored");
     ck_assert_int_eq(model_read_config(text, strlen(text), &description, &error), 0);
-    ck_assert_str_eq(description.notes, "kv_??"
-                                        "? is left out, as --assume says; ssm is left out, as --assume says");
+    ck_assert_str_eq(description.notes, "kv_\u00fc\\x0a is left out, as --assume says; ssm is left out, as --assume says");
     description_free(&description);
     description = (model_description){ .assumed = not_there };
     ck_assert_int_eq(model_read_config("{" NEW ", " LAYERS(2) "}", strlen("{" NEW ", " LAYERS(2) "}"), &description, &error), -1);
@@ -1131,7 +1128,7 @@ START_TEST(malformed)
         { "{\"model_type\": null}", "model_type is null" },
         { "{\"model_type\": [\"llama\"]}", "model_type is a list" },
         { "{\"model_type\": \"\"}", "model_type is \"\"" },
-        { "{\"model_type\": \"a\\n\\u001b[31m\\u00fcb\"}", "num_hidden_layers is missing: a??[31m??b needs it" },
+        { "{\"model_type\": \"a\\n\\u001b[31m\\u00fcb\"}", "num_hidden_layers is missing: a\\x0a\\x1b[31m\u00fcb needs it" },
         { "{\"model_type\": \"llama\", \"text_config\": 3}", "text_config is 3, but must be an object" },
         { "{\"model_type\": \"llama\", \"thinker_config\": {\"text_config\": []}}", "text_config is a list, but must be an object" },
 
@@ -1246,7 +1243,7 @@ START_TEST(malformed)
         { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": \"\"}", "hybrid_override_pattern has 0 entries" },
         { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": 5}", "hybrid_override_pattern is 5, but must be a string" },
         { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": \"M*X\"}", "hybrid_override_pattern[2] is \"X\"" },
-        { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": \"M\\u00fc*\"}", "hybrid_override_pattern[1] is \"?\"" },
+        { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": \"M\\u00fc*\"}", "hybrid_override_pattern[1] is \"\\xc3\"" },
         { "{" NEMOTRON_FIELDS ", \"hybrid_override_pattern\": \"M*\", \"num_hidden_layers\": 3}", "must have num_hidden_layers = 3" },
         { "{" NEMOTRON_FIELDS ", \"layers_block_type\": [\"mamba\", \"hybrid\"]}", "layers_block_type[1] is \"hybrid\"" },
 
@@ -1327,7 +1324,7 @@ START_TEST(nested_and_long)
         { "{\"model_type\": 3, \"a\": \"", "a", 1 << 20, "\"}", "model_type is 3" },
         { "{" LLAMA ", \"max_position_embeddings\": \"", "a", 1 << 20, "\"}", "aaaa..., but must be" },
         { "{\"model_type\": \"", "a", 1 << 20, "\"}", "num_hidden_layers is missing: aaaa" },
-        { "{\"model_type\": \"", "\xc3\xbc", 1 << 10, "\"}", "num_hidden_layers is missing: ????" },
+        { "{\"model_type\": \"", "\xc3\xbc", 1 << 10, "\"}", "num_hidden_layers is missing: \u00fc\u00fc" },
         { "{" NEW ", \"layer_types\": [\"full_attention\"", ", \"full_attention\"", 65536, "]}",
           "layer_types has 65537 entries, but must have 1 to 65536" },
         { "{" NEW ", \"hybrid_override_pattern\": \"", "*", 65537, "\"}", "hybrid_override_pattern has 65537 entries" },

@@ -2,6 +2,7 @@
 #include "tools/files/gguf.h"
 
 #include "tools/files/number.h"
+#include "tools/files/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,13 +44,7 @@ static const uint8_t *take_string(cursor *c, uint64_t *length)
 
 const char *gguf_shown(const void *bytes, uint64_t length, char text[64])
 {
-    const size_t n = length < 60 ? (size_t)length : 60;
-    memcpy(text, bytes, n);
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] < ' ' || text[i] > '~')
-            text[i] = '?';
-    }
-    memcpy(text + n, length > n ? "..." : "", length > n ? 4 : 1);
+    text_shown_bytes(text, 64, bytes, length < 64 ? (size_t)length : 64); /* 64 take more room than there is */
     return text;
 }
 

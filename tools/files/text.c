@@ -44,13 +44,13 @@ static size_t show_one(const char *text, size_t size, char shown[16])
     return length > 0 ? length : 1;
 }
 
-size_t text_shown(char *to, size_t room, const char *text)
+size_t text_shown_bytes(char *to, size_t room, const char *bytes, size_t size)
 {
     char one[16];
     size_t length = 0;
     size_t fits = 0; /* with "..." behind it */
-    while (*text != '\0') {
-        text += show_one(text, strnlen(text, 4), one);
+    for (size_t at = 0; at < size;) {
+        at += show_one(bytes + at, size - at, one);
         const size_t n = strlen(one);
         if (length + n >= room) {
             memcpy(to + fits, "...", 4);
@@ -63,6 +63,11 @@ size_t text_shown(char *to, size_t room, const char *text)
     }
     to[length] = '\0';
     return length;
+}
+
+size_t text_shown(char *to, size_t room, const char *text)
+{
+    return text_shown_bytes(to, room, text, strlen(text));
 }
 
 void text_print(FILE *stream, const char *text)

@@ -18,6 +18,9 @@ bool text_is_control(uint32_t character);
  * \u202e, bytes that are not UTF-8 as \xff. What is too long ends in "...". Returns the length. What has been through this stays as it is. */
 size_t text_shown(char *to, size_t room, const char *text);
 
+/* The same for bytes, which may be any, zeros too. */
+size_t text_shown_bytes(char *to, size_t room, const char *bytes, size_t size);
+
 /* The same, of whatever length, to a stream. */
 void text_print(FILE *stream, const char *text);
 

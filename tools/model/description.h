@@ -25,7 +25,7 @@ typedef struct model_description {
     uint32_t layer; /* that description_add adds to, from 0: readers set it. Layers for multi-token prediction belong to the last one */
     uint32_t n_layers;
     char name[128];      /* valid UTF-8 */
-    char type[72];       /* model_type or architecture, which `model` points to: ASCII */
+    char type[72];       /* model_type or architecture, which `model` points to: valid UTF-8 */
     const char *kv_type; /* for model.kv_type: static */
     uint64_t encoder_tokens;
     char notes[400];            /* sentences for people: what was taken for granted; "" when nothing was */

@@ -22,7 +22,7 @@ typedef struct config_class {
 typedef struct config_reader {
     json_t *root;
     json_t *text;              /* the language model of those that also see or hear, else the root */
-    char model_type[64];       /* ASCII, cut when it is longer */
+    char model_type[64];       /* as text_shown shows it, cut when it is longer */
     const config_class *class; /* NULL: not known, sized by its fields alone */
     json_t *seen;              /* a member for each field that was looked up */
     model_description *description;
@@ -37,7 +37,7 @@ __attribute__((format(printf, 2, 3))) bool config_fail(const config_reader *r, c
 /* "<field> is <value>, but must be <right>", or, when it is NULL, "<field> is missing: <model type> needs it, <right>". */
 bool config_fail_field(const config_reader *r, const char *field, const json_t *value, const char *right);
 
-/* Text of the file as a part of a message: in ASCII, so that no cut can break a character, and cut. */
+/* Text of the file as a part of a message, as text_shown shows it: cut between characters. */
 void config_show(const char *text, char *shown, size_t size);
 
 /* ---- fields.c: model types and fields -------------------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
 /* Looking up fields, checking them, and complaining. */
+#include "tools/files/text.h"
 #include "tools/model/config/config.h"
 
 #include <stdarg.h>
@@ -16,15 +17,9 @@ bool config_fail(const config_reader *r, const char *format, ...)
     return false;
 }
 
-/* Text of the file as a part of a message: in ASCII, so that no cut can break a character, and cut. */
 void config_show(const char *text, char *shown, size_t size)
 {
-    if ((size_t)snprintf(shown, size, "%s", text) >= size)
-        memcpy(shown + size - 4, "...", 4);
-    for (char *c = shown; *c; c++) {
-        if (*c < ' ' || *c > '~')
-            *c = '?';
-    }
+    text_shown(shown, size, text);
 }
 
 /* "<field> is <value>, but must be <right>", or "<field> is missing: ..." */

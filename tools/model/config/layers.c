@@ -241,9 +241,10 @@ static bool letter_parts(const config_reader *r, const char *field, const layer_
     const char letter[2] = { letters[i], '\0' };
     if (find_parts(names, letter, parts))
         return true;
-    char right[80];
+    char right[80], shown[16];
     join_names(names, right, sizeof right);
-    return config_fail(r, "%s[%zu] is \"%s\", but must be %s", field, i, letters[i] > ' ' && letters[i] <= '~' ? letter : "?", right);
+    config_show(letter, shown, sizeof shown);
+    return config_fail(r, "%s[%zu] is \"%s\", but must be %s", field, i, shown, right);
 }
 
 /* One letter for each layer: Nemotron-H. */
