@@ -1,5 +1,13 @@
-# What tests of commands share; sourced. $jq is the path of jq where expect_json is used.
+# What tests of commands share; sourced. $jq is the path of jq where expect_json is used. With arguments=demo before, a script's own arguments are
+# JQ DEMO ENGINE KVTILE [EMULATOR...], and the emulator is left in them.
 # shellcheck shell=sh
+
+if [ "${arguments:-}" = demo ]; then
+    jq=$1
+    # shellcheck disable=SC2034 # they are for the script
+    demo=$2 engine=$3 kvtile=$4
+    shift 4
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

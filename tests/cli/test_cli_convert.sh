@@ -2,12 +2,7 @@
 # kvtile convert as people call it.
 # Usage: test_cli_convert.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu
-jq=$1
-demo=$2
-engine=$3
-kvtile=$4
-shift 4
-
+arguments=demo
 # shellcheck source=tests/cli/cli.sh
 . "$(dirname "$0")/cli.sh"
 

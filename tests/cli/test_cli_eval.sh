@@ -204,7 +204,7 @@ grep -q 'KL mean .* same top .* error %' "$work/stdout" || fail "no heading of a
 if tail -n +2 "$work/stdout" | grep -q '.\{101\}'; then fail "the table of attention is wider than 100 columns"; fi
 expect_error 1 "values" "$@" "$kvtile" eval --attention "$work/cap/layer0_keys.qvkt"
 
-# ---- formats of others, pairs, and pages that are kept otherwise
+# ---- other engines' formats, pairs, and pages that are kept otherwise
 run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json --no-speed --schemes q8_0,q4_0,peers
 expect_json 'map(select(.scheme | test("^(ggml_q4_0|turboquant4|kvarn4|kivi4|fp8_tensor|nvfp4)$")) | {(.scheme): .bits_per_element}) | add
     == {ggml_q4_0: 4.5, turboquant4: 4.25, kivi4: 5, fp8_tensor: 8, nvfp4: 4.5}'
@@ -240,7 +240,7 @@ run "$@" "$kvtile" eval --attention "$work"/long/layer0* --json --schemes kvarn4
 expect_json 'map({(.scheme): .bits_all_told}) | add == {kvarn4: ((3 * 32 + 2 * 4.5625) / 5), kvarn4_g64: ((2 * 32 + 3 * 4.75) / 5)}'
 expect_json 'map({(.scheme): .by_position}) | add | all(.kvarn4[] | select(.last < 192); .kl_mean < 1e-9) and all(.kvarn4[] | select(.first >= 192); .kl_mean > 1e-6)
     and all(.kvarn4_g64[] | select(.first >= 128); .kl_mean > 1e-6)'
-# A rotation of 128 is one of 64 for formats of others, which have blocks of one size, unless the width is a multiple of it.
+# A rotation of 128 is one of 64 for other engines' formats, which have blocks of one size, unless the width is a multiple of it.
 run "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --json --no-speed --schemes ggml_q4_0,kivi4 --rotation 64,128
 expect_json 'map([.scheme, .rotation]) == [["kivi4", "64"], ["ggml_q4_0", "64"]]'
 # Left out once, whatever its rotations.

@@ -2,12 +2,7 @@
 # kvtile eval and files as people have them: names, orders, batches, other programs' files; and rows that a scheme loses, which no figure may hide.
 # Usage: test_cli_inputs.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu
-jq=$1
-demo=$2
-engine=$3
-kvtile=$4
-shift 4
-
+arguments=demo
 # shellcheck source=tests/cli/cli.sh
 . "$(dirname "$0")/cli.sh"
 

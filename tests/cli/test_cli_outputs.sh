@@ -2,12 +2,7 @@
 # Where the commands write: devices, pipes, links, modes, full and closed outputs, signals; and what names of files can do to terminals, plots and sheets.
 # Usage: test_cli_outputs.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu
-jq=$1
-demo=$2
-engine=$3
-kvtile=$4
-shift 4
-
+arguments=demo
 # shellcheck source=tests/cli/cli.sh
 . "$(dirname "$0")/cli.sh"
 mkdir "${work:?}/files"

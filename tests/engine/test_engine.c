@@ -1024,10 +1024,14 @@ START_TEST(demonstration_model)
     uint32_t guess;
     ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 256, &guess), 53.491, 0.01);
     ck_assert_uint_eq(guess, 367);
-    if (KVT_TEST_SHARE > 1) {
-        puts("the whole context: skipped, emulated");
-        return;
-    }
+}
+END_TEST
+
+START_TEST(demonstration_model_whole_context)
+{
+    static const char small[] = KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin";
+    uint32_t guess;
+    test_skips_emulated();
     ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
     ck_assert_double_eq_tol(perplexity_of_book(small, &F32_TILES, 1024, &guess), 50.574, 0.01);
@@ -1409,6 +1413,11 @@ int main(void)
     tcase_add_test(all, expressions_refused);
     tcase_add_test(all, linear_time);
     suite_add_tcase(suite, all);
+    TCase *whole = tcase_create("the whole context");
+    tcase_set_timeout(whole, 600);
+    tcase_set_tags(whole, "whole");
+    tcase_add_test(whole, demonstration_model_whole_context);
+    suite_add_tcase(suite, whole);
     TCase *shared = tcase_create("models that are not in the tree");
     tcase_set_timeout(shared, 600);
     tcase_set_tags(shared, TEST_NEEDS_DATA);

@@ -27,7 +27,7 @@ typedef struct result {
     uint64_t all_bytes;     /* of all their pages, the first and the open one as they are */
     uint64_t page_numbers;  /* of a page of all layers and KV heads */
     uint64_t all_numbers;   /* of all their pages */
-    kvt_layout layout;      /* of the layer that is being measured; not of formats of others */
+    kvt_layout layout;      /* of the layer that is being measured; not of other engines' formats */
     kvt_layout first, open; /* of the first and of the open page, where these are kept otherwise */
 } result;
 
@@ -152,13 +152,13 @@ static kvt_status through(const kvt_layout *layout, void *memory, const eval_hea
     return status;
 }
 
-/* Tokens before those that formats of others store in units. */
+/* Tokens before those that other engines' formats store in units. */
 static size_t tokens_before(const measurement *m, size_t tokens)
 {
     return !keeps_first(m) ? 0 : tokens < KVT_PAGE_TOKENS ? tokens : KVT_PAGE_TOKENS;
 }
 
-/* Sides in formats of others; a scheme beside one was stored with the layout. */
+/* Sides in other engines' formats; a scheme beside one was stored with the layout. */
 static int peers_through(const measurement *m, const eval_pair *way, error_text *error)
 {
     const eval_head *one = &m->head;

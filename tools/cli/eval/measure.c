@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Heads pass through memory in blocks of tokens, however many they have: whole pages, and whole units of formats of others. Of the pages those of a
- * block stay, and the one before it, which centres come from. */
+/* Heads pass through memory in blocks of tokens, however many they have: whole pages, and whole units of other engines' formats. Of the pages those
+ * of a block stay, and the one before it, which centres come from. */
 enum { BLOCK_TOKENS = 8192, BLOCK_PAGES = BLOCK_TOKENS / KVT_PAGE_TOKENS, PLACES = BLOCK_PAGES + 1 };
 _Static_assert(BLOCK_TOKENS % PEER_MOST_UNIT == 0 && BLOCK_TOKENS % KVT_PAGE_TOKENS == 0, "whole units");
 

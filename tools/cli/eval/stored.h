@@ -19,7 +19,7 @@ typedef struct eval_stored {
     const eval_pair *way;
     uint32_t first_layer, layers;
     bool sides[2];         /* keys, values */
-    kvt_layout layout;     /* of the sides that are not in formats of others */
+    kvt_layout layout;     /* of the sides that are not in other engines' formats */
     unsigned char *memory; /* [layer][kv head][page] */
     kvt_pages *pages;      /* [layer][kv head] */
     eval_single first, open;

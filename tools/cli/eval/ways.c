@@ -154,7 +154,7 @@ static size_t list_schemes(word names[MOST_WORDS])
     return n;
 }
 
-/* Schemes, and behind them the formats of others. */
+/* Schemes, and behind them other engines' formats. */
 static size_t list_formats(word names[MOST_WORDS], size_t *n_schemes)
 {
     size_t n = *n_schemes = list_schemes(names);
@@ -406,7 +406,7 @@ static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
 {
     kvt_side_options options = way->options;
     if (options.rotation == KVT_ROTATION_128 && (padded_dim < 128 || (way->peer != NULL && padded_dim % 128 != 0)))
-        options.rotation = KVT_ROTATION_64; /* no block of 128 fits, or formats of others have blocks of one size */
+        options.rotation = KVT_ROTATION_64; /* no block of 128 fits, or other engines' formats have blocks of one size */
     if (options.fp8_block >= padded_dim)
         options.fp8_block = 0; /* one block is the row */
     return options;

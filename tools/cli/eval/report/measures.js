@@ -37,10 +37,10 @@ const MEASURES = [
 /* What it takes. */
 const SIZES = [
     { key: "bits_per_element", name: "bits", axis: "bits of a stored number", digits: 3,
-      text: "Stored bits per number of a full page, all told: codes, scales, centres and padding." },
+      text: "Stored bits per number of a full page: codes, scales, centres and padding." },
     { key: "pair_bits_per_element", name: "pair bits", axis: "bits of a stored number, keys and values in a page", digits: 3,
       text: "The same of a page that holds keys and values, both so stored." },
-    { key: "bits_all_told", name: "bits all told", axis: "bits of a stored number, all pages told", digits: 3,
+    { key: "bits_all_told", name: "bits, all pages", axis: "bits of a stored number, all pages counted", digits: 3,
       text: "Bits per number of the whole cache as measured, with the pages that are stored otherwise." },
     { key: "bytes_per_token", name: "bytes/token", axis: "bytes of a token", digits: 0, text: "Bytes of one token in all heads." },
 ];
@@ -136,7 +136,7 @@ function detailOf(row) {
     return isSet(row.fp8_block) ? `${row.fp8_block} ${row.fp8_scale}` : row.effort;
 }
 
-const OTHERS = "formats of others";
+const OTHERS = "other engines' formats";
 
 /* What is done to rows before they become codes: one colour and one shape each. */
 function treatmentOf(row) {
@@ -151,7 +151,7 @@ function treatmentOf(row) {
 }
 
 function nameOf(row) {
-    const words = [schemeOf(row)], treatment = treatmentOf(row).replace(/^formats of others(, )?/, ""), detail = detailOf(row);
+    const words = [schemeOf(row)], treatment = treatmentOf(row).replace(/^other engines' formats(, )?/, ""), detail = detailOf(row);
     if (treatment !== "plain" && treatment !== "")
         words.push(treatment);
     if (isSet(detail) && detail !== "default" && detail !== "row f32")
