@@ -67,7 +67,7 @@ static const struct feature {
     const char *name;
     uint32_t bit;
 } features[] = {
-    { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "sve", CPU_SVE }, { "sve256", CPU_SVE256 }, { "sve512", CPU_SVE512 },
+    { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "i8mm", CPU_I8MM }, { "sve", CPU_SVE }, { "sve256", CPU_SVE256 }, { "sve512", CPU_SVE512 },
 };
 
 static uint32_t look(void)
@@ -76,6 +76,7 @@ static uint32_t look(void)
     uint32_t found = 0;
     found |= hwcap & HWCAP_ASIMD ? CPU_ASIMD : 0;
     found |= hwcap & HWCAP_ASIMDDP ? CPU_DOTPROD : 0;
+    found |= getauxval(AT_HWCAP2) & HWCAP2_I8MM ? CPU_I8MM : 0;
     if (hwcap & HWCAP_SVE) {
         /* The SVE tiers are compiled for one vector length each, so it has to be that length exactly. */
         const int vector_bytes = prctl(PR_SVE_GET_VL) & PR_SVE_VL_LEN_MASK;
@@ -91,15 +92,18 @@ static uint32_t look(void)
 static const struct feature {
     const char *name;
     uint32_t bit;
-} features[] = { { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD } };
+} features[] = { { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "i8mm", CPU_I8MM } };
 
 static uint32_t look(void)
 {
+    uint32_t found = CPU_ASIMD;
 #if defined(__ARM_FEATURE_DOTPROD)
-    return CPU_ASIMD | CPU_DOTPROD;
-#else
-    return CPU_ASIMD;
+    found |= CPU_DOTPROD;
 #endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    found |= CPU_I8MM;
+#endif
+    return found;
 }
 
 #else

@@ -23,6 +23,7 @@ enum {
     CPU_SVE = 1 << 2,
     CPU_SVE256 = 1 << 3, /* the vector length is 256 bits */
     CPU_SVE512 = 1 << 4,
+    CPU_I8MM = 1 << 5,
 #endif
     CPU_KNOWN = 1 << 30 /* always set: tells a result from the zero before the first look */
 };

@@ -47,6 +47,7 @@ count_all() {
     else
         emulated "$1/kvtile-count" cortex-a53 neon
         emulated "$1/kvtile-count" neoverse-n1 neondot
+        emulated "$1/kvtile-count" max,sve=off neoni8mm
         emulated "$1/kvtile-count" max,sve256=on,sve-default-vector-length=32 sve256
         emulated "$1/kvtile-count" max,sve512=on,sve-default-vector-length=64 sve512
     fi

@@ -64,29 +64,103 @@ KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uin
         line[i] = levels_of(bits_of(loop), table, line[i]);
 }
 
+/* Where a product of matrices adds to two sums at once (KVT_DOT_PAIRS of arch/VEC.md), sums 2n and 2n + 1 lie in turns: lanes of the first half of a
+ * line in sum[2n], those of the second half in sum[2n + 1]. As many as do not fit the registers are made for one half of the lanes after the other.
+ */
+#if defined(KVT_DOT_PAIRS)
+KVT_LANES bool is_paired(uint32_t sums)
+{
+    return sums > 1;
+}
+KVT_LANES uint32_t halves_at_once(uint32_t sums)
+{
+    return sums > KVT_DOT_PAIRS ? 1 : 2;
+}
+KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
+{
+    if (halves_at_once(sums) == 1)
+        f32x16_store_half(to, x, half);
+    else
+        f32x16_store(to, x);
+}
+/* Rows of one term share a chunk in twos. */
+KVT_LANES size_t row_at(uint32_t row, uint32_t terms)
+{
+    return terms == 1 ? (row & ~UINT32_C(1)) * (size_t)CHUNK_BYTES + row % 2 * KVT_DOT_LOWER : row * (size_t)CHUNK_BYTES;
+}
+#else
+KVT_LANES size_t row_at(uint32_t row, uint32_t terms)
+{
+    (void)terms;
+    return row * (size_t)CHUNK_BYTES;
+}
+KVT_LANES uint32_t halves_at_once(uint32_t sums)
+{
+    (void)sums;
+    return 2;
+}
+KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
+{
+    (void)sums, (void)half;
+    f32x16_store(to, x);
+}
+#endif
+
 /* `rows` times `terms` sums get the dots with a group's lines. Sum v is row v / terms, term v % terms; rows' quads are a chunk apart. */
 #define ADD_LINE(j)                                                                                                                                  \
     {                                                                                                                                                \
         const dot_line codes_of_line = dot_line_of(line[j]);                                                                                         \
         KVT_FOR_ROWS                                                                                                                                 \
         for (uint32_t v = 0; v < rows * terms; v++)                                                                                                  \
-            sum[v] = dot_add(sum[v], codes_of_line, dot_quads_at(quads + v / terms * CHUNK_BYTES + (size_t)(v % terms) * 64), j);                    \
+            sum[v] = dot_add(sum[v], codes_of_line, dot_quads_at(quads + v / terms * CHUNK_BYTES + v % terms * KVT_DOT_LOWER), j);                   \
     }
-KVT_LANES void add_group(uint32_t rows, uint32_t terms, dot_sum *sum, const u8x64 line[4],
-                         const uint8_t *quads){ ADD_LINE(0) ADD_LINE(1) ADD_LINE(2) ADD_LINE(3) }
+KVT_LANES void add_group(uint32_t rows, uint32_t terms, uint32_t half, dot_sum *sum, const u8x64 line[4], const uint8_t *quads)
+{
+#if defined(KVT_DOT_PAIRS)
+    if (is_paired(rows * terms)) {
+        for (uint32_t h = half; h < half + halves_at_once(rows * terms); h++) {
+            const u8x64 cells[2] = { dot_cells(line[0], line[1], h), dot_cells(line[2], line[3], h) };
+            KVT_FOR_ROWS
+            for (uint32_t v = 0; v < rows * terms; v += 2) {
+                sum[v + h] = dot_add_two(sum[v + h], cells, quads + v / terms * CHUNK_BYTES);
+            }
+        }
+        return;
+    }
+#endif
+    (void)half;
+    ADD_LINE(0) ADD_LINE(1) ADD_LINE(2) ADD_LINE(3)
+}
 
 /* The bias counts once: in the last term, which is added as it is. Without one all start with zero. */
 KVT_LANES void start_sums(bool has_bias, uint32_t rows, uint32_t terms, dot_sum *sum, const uint32_t *start, size_t stride)
 {
+#if defined(KVT_DOT_PAIRS)
+    if (is_paired(rows * terms)) {
+        KVT_FOR_ROWS
+        for (uint32_t v = 0; v < rows * terms; v += 2)
+            sum[v] = sum[v + 1] = dot_start_two(has_bias && terms == 1 ? start[v * stride] : 0, has_bias ? start[(v + 1) / terms * stride] : 0);
+        return;
+    }
+#endif
     KVT_FOR_ROWS
     for (uint32_t v = 0; v < rows * terms; v++)
         sum[v] = dot_start(has_bias && v % terms == terms - 1 ? start[v / terms * stride] : 0);
 }
 
-KVT_LANES f32x16 finish_sum(uint32_t row, uint32_t terms, const dot_sum *sum)
+KVT_LANES i32x16 lanes_of_sum(uint32_t sums, uint32_t v, const dot_sum *sum)
 {
-    const i32x16 last = dot_finish(sum[row * terms + terms - 1]);
-    return f32x16_from_i32(terms == 1 ? last : i32x16_add(i32x16_shl(dot_finish(sum[row * terms]), 8), last));
+#if defined(KVT_DOT_PAIRS)
+    if (is_paired(sums))
+        return dot_finish_two(sum + v / 2 * 2, v % 2);
+#endif
+    (void)sums;
+    return dot_finish(sum[v]);
+}
+KVT_LANES f32x16 finish_sum(uint32_t rows, uint32_t row, uint32_t terms, const dot_sum *sum)
+{
+    const i32x16 last = lanes_of_sum(rows * terms, row * terms + terms - 1, sum);
+    return f32x16_from_i32(terms == 1 ? last : i32x16_add(i32x16_shl(lanes_of_sum(rows * terms, row * terms, sum), 8), last));
 }
 
 /* As much of what is wanted next as group i of a page's tiles has lines. */
@@ -145,7 +219,7 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
                 start[(begin + i) / per_dot] -= bias * sum[i];
             u8x64 half[2];
             words_in_order(number, half);
-            uint8_t *to = q->quads + ((size_t)(begin / CHUNK_GROUPS) * q->n + row) * CHUNK_BYTES;
+            uint8_t *to = q->quads + (size_t)(begin / CHUNK_GROUPS) * q->n * CHUNK_BYTES + row_at(row, terms);
             if (terms == 2)
                 dot_store(to, half[0], half[1], 2);
             else
@@ -167,11 +241,11 @@ typedef struct score_work {
     kvt_ahead ahead;
 } score_work;
 
-KVT_LANES void score_tile(kvt_loop_id loop, uint32_t rows, const score_work *w, const levels *all, const uint8_t *codes, const float *scale,
-                          float *logits, kvt_ahead ahead)
+KVT_LANES void score_tile(kvt_loop_id loop, uint32_t rows, uint32_t half, const score_work *w, const levels *all, const uint8_t *codes,
+                          const float *scale, float *logits, kvt_ahead ahead)
 {
     const uint32_t bits = bits_of(loop), terms = query_terms(bits), groups = w->groups, per_dot = w->per_dot, n = w->q->n;
-    const uint8_t *quads = w->q->quads + (size_t)w->row * CHUNK_BYTES;
+    const uint8_t *quads = w->q->quads + row_at(w->row, terms);
     const uint32_t scale_shift = (uint32_t)__builtin_ctz(w->per_block);
     f32x16 total[KVT_DOT_ROWS];
     KVT_FOR_ROWS
@@ -183,21 +257,22 @@ KVT_LANES void score_tile(kvt_loop_id loop, uint32_t rows, const score_work *w, 
         start_sums(bias_of(loop) != 0, rows, terms, sum, w->q->start + (size_t)w->row * groups + b, groups);
         for (uint32_t g = begin; g < end; g++) {
             u8x64 line[4];
-            if (w->row == 0)
+            if (w->row == 0 && half == 0)
                 prefetch_group(bits, ahead, g);
             load_group_lines(loop, all, codes, groups, g, line);
-            add_group(rows, terms, sum, line, quads + (size_t)(g / CHUNK_GROUPS) * n * CHUNK_BYTES + (size_t)(g % CHUNK_GROUPS) * 16);
+            add_group(rows, terms, half, sum, line, quads + (size_t)(g / CHUNK_GROUPS) * n * CHUNK_BYTES + (size_t)(g % CHUNK_GROUPS) * KVT_DOT_STEP);
         }
         const f32x16 s = f32x16_load(scale + (size_t)(begin >> scale_shift) * KVT_TILE_TOKENS);
         KVT_FOR_ROWS
         for (uint32_t r = 0; r < rows; r++)
-            total[r] = f32x16_fma(finish_sum(r, terms, sum), s, total[r]);
+            total[r] = f32x16_fma(finish_sum(rows, r, terms, sum), s, total[r]);
     }
     /* A byte that was not shifted up by 8 */
     const float unit = takes_bytes(bits) && KVT_DOT_BITS == 8 ? 0x1p8f : 1;
     KVT_FOR_ROWS
     for (uint32_t r = 0; r < rows; r++)
-        f32x16_store(logits + (size_t)(w->row + r) * KVT_SPAN_TOKENS, f32x16_mul(total[r], f32x16_set1(w->q->factor[w->row + r] * unit)));
+        store_lanes(rows * terms, half, logits + (size_t)(w->row + r) * KVT_SPAN_TOKENS,
+                    f32x16_mul(total[r], f32x16_set1(w->q->factor[w->row + r] * unit)));
 }
 
 KVT_LANES void score_rows(kvt_loop_id loop, uint32_t rows, const score_work *w)
@@ -206,7 +281,9 @@ KVT_LANES void score_rows(kvt_loop_id loop, uint32_t rows, const score_work *w)
     const levels all = loop == KVT_LOOP_8 || loop == KVT_LOOP_4 ? (levels){ 0 } : load_levels(bits, w->table, KVT_DOT_BIAS);
     KVT_ROLLED
     for (uint32_t i = 0; i < w->tiles; i++)
-        score_tile(loop, rows, w, &all, w->codes + i * w->code_bytes, w->scale + i * w->scales, w->logits + (size_t)i * KVT_TILE_TOKENS,
+        KVT_FOR_ROWS
+    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * query_terms(bits)))
+        score_tile(loop, rows, half, w, &all, w->codes + i * w->code_bytes, w->scale + i * w->scales, w->logits + (size_t)i * KVT_TILE_TOKENS,
                    (const uint8_t *)((uintptr_t)w->ahead + i * w->code_bytes));
 }
 
@@ -290,7 +367,7 @@ KVT_LANES void make_block_weights(uint32_t bias, uint32_t rows, block_weights *t
             for (uint32_t i = 0; i < (rows < 4 ? rows : 4); i++) {
                 const uint8_t *words = w->words + (size_t)(row + begin + i) * KVT_SPAN_TOKENS * 2 + p * PAGE_BYTES;
                 const u8x64 x = i16x32_mulhrs(u8x64_load(words), s[0]), y = i16x32_mulhrs(u8x64_load(words + 64), s[1]);
-                dot_store(to->quads[p] + (begin + i) * CHUNK_BYTES, x, y, V_TERMS);
+                dot_store(to->quads[p] + row_at(begin + i, V_TERMS), x, y, V_TERMS);
                 if (KVT_DOT_BIAS != 0 || bias != 0)
                     sum[i] = i32x16_dot_s16(i32x16_dot_s16(sum[i], x, ones), y, ones);
             }
@@ -313,15 +390,15 @@ typedef struct value_work {
     const uint8_t *turned; /* lines of all pages, ready for dots: of values that are stored as keys */
 } value_work;
 
-KVT_LANES void add_values(uint32_t rows, const dot_sum *sum, const value_work *v)
+KVT_LANES void add_values(uint32_t rows, uint32_t half, const dot_sum *sum, const value_work *v)
 {
     float *to = v->w->sums + v->row * v->w->sum_stride + 16 * v->g;
     KVT_FOR_ROWS
     for (uint32_t r = 0; r < rows; r++, to += v->w->sum_stride)
-        f32x16_store(to, f32x16_fma(finish_sum(r, V_TERMS, sum), f32x16_set1(v->weights->unit[r]), f32x16_load(to)));
+        store_lanes(rows * V_TERMS, half, to, f32x16_fma(finish_sum(rows, r, V_TERMS, sum), f32x16_set1(v->weights->unit[r]), f32x16_load(to)));
 }
 
-KVT_LANES void value_rows(kvt_loop_id loop, uint32_t rows, const value_work *v)
+KVT_LANES void value_half(kvt_loop_id loop, uint32_t rows, uint32_t half, const value_work *v)
 {
     const uint32_t bits = bits_of(loop), groups = v->groups, g = v->g;
     const kvt_weighted *w = v->w;
@@ -332,29 +409,35 @@ KVT_LANES void value_rows(kvt_loop_id loop, uint32_t rows, const value_work *v)
     KVT_ROLLED
     for (uint32_t p = 0; p < w->pages; p++) {
         const uint8_t *codes = w->codes[p];
-        if (v->row == 0)
+        if (v->row == 0 && half == 0)
             for (uint32_t i = 0; i < PAGE_TILES; i++)
                 prefetch_group(bits, w->ahead[p], g * PAGE_TILES + i);
         KVT_ROLLED
         for (uint32_t i = 0; i < PAGE_TILES; i++) {
             u8x64 line[4];
-            if (v->row == 0) { /* the lines of the next group are not near, and L1 does not foresee them */
+            if (v->row == 0 && half == 0) { /* the lines of the next group are not near, and L1 does not foresee them */
                 KVT_FOR_ROWS
                 for (uint32_t j = 0; j < (bits + 1) / 2; j++)
                     prefetch_near(codes + i * tile_bytes, ((size_t)(g + 1) * ((bits + 1) / 2) + j) * 64);
             }
             load_group_lines(loop, &all, codes + i * tile_bytes, groups, g, line);
-            add_group(rows, V_TERMS, sum, line, v->weights->quads[p] + 16 * i);
+            add_group(rows, V_TERMS, half, sum, line, v->weights->quads[p] + KVT_DOT_STEP * i);
         }
     }
-    add_values(rows, sum, v);
+    add_values(rows, half, sum, v);
+}
+KVT_LANES void value_rows(kvt_loop_id loop, uint32_t rows, const value_work *v)
+{
+    KVT_FOR_ROWS
+    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * V_TERMS))
+        value_half(loop, rows, half, v);
 }
 
 /* ---- keys that are values too: the latent of MLA ---- */
 
 enum { TURNED_ROWS = 32 }; /* for which a group is turned once, and whose weights stay in L1 */
 
-KVT_LANES void turned_rows(uint32_t rows, const value_work *v)
+KVT_LANES void turned_half(uint32_t rows, uint32_t half, const value_work *v)
 {
     dot_sum sum[KVT_DOT_ROWS];
     start_sums(true, rows, V_TERMS, sum, v->weights->start, 1); /* zeros where there is no bias */
@@ -365,9 +448,15 @@ KVT_LANES void turned_rows(uint32_t rows, const value_work *v)
         u8x64 line[4];
         for (uint32_t j = 0; j < 4; j++)
             line[j] = u8x64_load(v->turned + ((size_t)p * PAGE_TILES + i) * LINES_BYTES + (size_t)j * 64);
-        add_group(rows, V_TERMS, sum, line, v->weights->quads[p] + 16 * i);
+        add_group(rows, V_TERMS, half, sum, line, v->weights->quads[p] + KVT_DOT_STEP * i);
     }
-    add_values(rows, sum, v);
+    add_values(rows, half, sum, v);
+}
+KVT_LANES void turned_rows(uint32_t rows, const value_work *v)
+{
+    KVT_FOR_ROWS
+    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * V_TERMS))
+        turned_half(rows, half, v);
 }
 
 /* A group of the K tiles of all pages as the V tiles of the same numbers have it, ready for dots. */

@@ -531,6 +531,8 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 /* ---- dots of codes: of bytes with AVX-VNNI, otherwise of halfwords, as products of bytes would saturate ---- */
 
 #define KVT_DOT_BIAS   128
+#define KVT_DOT_STEP   16
+#define KVT_DOT_LOWER  64
 #define KVT_DOT_ROWS   4
 #define KVT_FLOAT_SUMS 4
 

@@ -512,6 +512,8 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 /* ---- dots of codes: with VNNI of bytes, without it of halfwords ---- */
 
 #define KVT_DOT_BIAS   128
+#define KVT_DOT_STEP   16
+#define KVT_DOT_LOWER  64
 #define KVT_FLOAT_SUMS 16
 
 typedef i32x16 dot_sum;

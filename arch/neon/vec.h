@@ -1,4 +1,4 @@
-/* Lanes on Advanced SIMD: four registers each, so that a register is a quarter. With +dotprod, sdot. Contract: arch/VEC.md. */
+/* Lanes on Advanced SIMD: four registers each, so that a register is a quarter. With +dotprod, sdot; with +i8mm, smmla. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H
 
@@ -544,12 +544,32 @@ KVT_LANES dot_line dot_line_of(u8x64 codes)
 {
     return codes;
 }
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+/* Eight bytes of two terms, or of two rows, in turns, as smmla wants them. */
+#define KVT_DOT_STEP  32
+#define KVT_DOT_LOWER 8
+KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
+{
+    return vreinterpretq_s8_u8(vcombine_u8(vld1_u8(p), vld1_u8(p + 16)));
+}
+KVT_LANES void kvt_store_bytes(uint8_t *p, uint8x16_t a)
+{
+    vst1_u8(p, vget_low_u8(a));
+    vst1_u8(p + 16, vget_high_u8(a));
+}
+#else
+#define KVT_DOT_STEP  16
+#define KVT_DOT_LOWER 64
 KVT_LANES dot_quads dot_quads_at(const uint8_t *p)
 {
     return vreinterpretq_s8_u8(vld1q_u8(p));
 }
+KVT_LANES void kvt_store_bytes(uint8_t *p, uint8x16_t a)
+{
+    vst1q_u8(p, a);
+}
+#endif
 #if defined(__ARM_FEATURE_DOTPROD)
-#define KVT_DOT_ROWS 4
 typedef i32x16 dot_sum;
 KVT_LANES dot_sum dot_start(uint32_t start)
 {
@@ -563,6 +583,46 @@ KVT_LANES i32x16 dot_finish(dot_sum sum)
 #define dot_add(sum, line, quads, j)                                                                                                                 \
     ((dot_sum){ { KVT_DOT_PART((sum).v[0], (line).v[0], quads, j), KVT_DOT_PART((sum).v[1], (line).v[1], quads, j),                                  \
                   KVT_DOT_PART((sum).v[2], (line).v[2], quads, j), KVT_DOT_PART((sum).v[3], (line).v[3], quads, j) } })
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define KVT_DOT_ROWS  8
+#define KVT_DOT_PAIRS 4 /* 16 of the 32 registers, if they are of half a tile's lanes */
+KVT_LANES u8x64 dot_cells(u8x64 a, u8x64 b, uint32_t half)
+{
+    const uint32x4_t a0 = vreinterpretq_u32_u8(a.v[2 * half]), a1 = vreinterpretq_u32_u8(a.v[2 * half + 1]);
+    const uint32x4_t b0 = vreinterpretq_u32_u8(b.v[2 * half]), b1 = vreinterpretq_u32_u8(b.v[2 * half + 1]);
+    return u8x64_from_i32((i32x16){ { vzip1q_u32(a0, b0), vzip2q_u32(a0, b0), vzip1q_u32(a1, b1), vzip2q_u32(a1, b1) } });
+}
+KVT_LANES dot_sum dot_start_two(uint32_t a, uint32_t b)
+{
+    const uint32x4_t s = vreinterpretq_u32_u64(vdupq_n_u64((uint64_t)b << 32 | a));
+    return (dot_sum){ { s, s, s, s } };
+}
+KVT_LANES int32x4_t kvt_dot_two(int32x4_t sum, uint8x16_t first, uint8x16_t second, const uint8_t *p)
+{
+    sum = vmmlaq_s32(sum, vreinterpretq_s8_u8(first), vreinterpretq_s8_u8(vld1q_u8(p)));
+    return vmmlaq_s32(sum, vreinterpretq_s8_u8(second), vreinterpretq_s8_u8(vld1q_u8(p + 16)));
+}
+KVT_LANES dot_sum dot_add_two(dot_sum sum, const u8x64 cells[2], const uint8_t *p)
+{
+    KVT_MAP(dot_sum, vreinterpretq_u32_s32(kvt_dot_two(vreinterpretq_s32_u32(sum.v[i]), cells[0].v[i], cells[1].v[i], p)));
+}
+KVT_LANES i32x16 dot_finish_two(const dot_sum half[2], uint32_t which)
+{
+    i32x16 r;
+    for (int i = 0; i < 4; i++) {
+        const uint32x4_t a = half[i / 2].v[2 * i % 4], b = half[i / 2].v[2 * i % 4 + 1];
+        r.v[i] = which ? vuzp2q_u32(a, b) : vuzp1q_u32(a, b);
+    }
+    return r;
+}
+KVT_LANES void f32x16_store_half(float *p, f32x16 a, uint32_t half)
+{
+    vst1q_f32(p + 8 * half, a.v[2 * half]);
+    vst1q_f32(p + 8 * half + 4, a.v[2 * half + 1]);
+}
+#else
+#define KVT_DOT_ROWS 4
+#endif
 #else
 #define KVT_DOT_ROWS 2
 /* Two sums for each cell, of bytes 0 and 1, and of 2 and 3: products of bytes are added in pairs. */
@@ -598,9 +658,9 @@ KVT_LANES uint8x16_t kvt_bytes_of_words(uint8x16_t a, uint8x16_t b, uint16_t rou
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     for (int i = 0; i < 4; i++)
-        vst1q_u8(p + 16 * i, kvt_bytes_of_words(a.v[i], b.v[i], 128, 1));
+        kvt_store_bytes(p + KVT_DOT_STEP * i, kvt_bytes_of_words(a.v[i], b.v[i], 128, 1));
     for (int i = 0; terms == 2 && i < 4; i++)
-        vst1q_u8(p + 64 + 16 * i, kvt_bytes_of_words(a.v[i], b.v[i], 0, 0));
+        kvt_store_bytes(p + KVT_DOT_LOWER + KVT_DOT_STEP * i, kvt_bytes_of_words(a.v[i], b.v[i], 0, 0));
 }
 KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
 {

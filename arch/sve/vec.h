@@ -674,6 +674,8 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 
 #define KVT_DOT_BITS   8
 #define KVT_DOT_BIAS   0
+#define KVT_DOT_STEP   16
+#define KVT_DOT_LOWER  64
 #define KVT_DOT_ROWS   8
 #define KVT_FLOAT_SUMS 8
 

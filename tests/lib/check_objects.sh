@@ -8,16 +8,19 @@ objdump=$1
 tier=$2
 shift 2
 
-# Patterns of disassembled instructions. x86: EVEX-only registers, 256-bit registers, VEX-coded instructions, dot products; ARM: SVE, dot products.
+# Patterns of disassembled instructions. x86: EVEX-only registers, 256-bit registers, VEX-coded instructions, dot products; ARM: SVE, dot products,
+# products of matrices.
 evex='%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]'
 vex='%ymm|:[[:space:]]+v[a-z]'
 sve='[^a-z0-9_]z[0-9]+\.[bhsdq]|[^a-z0-9_]p[0-9]+/[mz]'
 dot='[[:space:]][su]dot[[:space:]]'
+matrix='[[:space:]](us|[su])mmla[[:space:]]'
 case $tier in
-scalar | baseline) forbidden="$evex|$vex|$sve|$dot" ;;
+scalar | baseline) forbidden="$evex|$vex|$sve|$dot|$matrix" ;;
 avx2) forbidden="$evex|vpdp" ;;
 avx2*) forbidden=$evex ;;
-neon) forbidden="$sve|$dot" ;;
+neon) forbidden="$sve|$dot|$matrix" ;;
+neondot) forbidden="$sve|$matrix" ;;
 neon*) forbidden=$sve ;;
 avx512* | sve*) forbidden= ;;
 *)

@@ -119,12 +119,12 @@ WORD(quad_sum, LOAD_QUAD; uint32_t sum[4]; quad_sum(row, sum); memcpy(out, sum, 
 #if KVT_DOT_BITS == 8
 #define DOT_OF(j)                                                                                                                                    \
     {                                                                                                                                                \
-        const dot_sum high = dot_add(dot_start(0), line, dot_quads_at(stored + 16), j);                                                              \
-        const dot_sum low = dot_add(dot_start(12345), line, dot_quads_at(stored + 80), j);                                                           \
+        const dot_sum high = dot_add(dot_start(0), line, dot_quads_at(stored + KVT_DOT_STEP), j);                                                    \
+        const dot_sum low = dot_add(dot_start(12345), line, dot_quads_at(stored + KVT_DOT_STEP + KVT_DOT_LOWER), j);                                 \
         i32x16_store(out + 64 * (j), i32x16_add(i32x16_shl(dot_finish(high), 8), dot_finish(low)));                                                  \
     }
 #else
-#define DOT_OF(j) i32x16_store(out + 64 * (j), dot_finish(dot_add(dot_start(12345), line, dot_quads_at(stored + 16), j)));
+#define DOT_OF(j) i32x16_store(out + 64 * (j), dot_finish(dot_add(dot_start(12345), line, dot_quads_at(stored + KVT_DOT_STEP), j)));
 #endif
 static void run_dots(const uint8_t in[256], uint8_t out[256])
 {
@@ -136,6 +136,36 @@ static void run_dots(const uint8_t in[256], uint8_t out[256])
     DOT_OF(1)
     DOT_OF(2)
     DOT_OF(3)
+}
+
+/* The sum of a whole group, of four lines: the two terms of its integers are one product of matrices where there are such. */
+static void run_dots_of_two(const uint8_t in[256], uint8_t out[256])
+{
+    const u8x64 half = u8x64_from_i32(i32x16_set1(0x40004000));
+    uint8_t stored[128];
+    dot_store(stored, i16x32_mulhrs(B(1), half), i16x32_mulhrs(B(2), half), 2);
+    u8x64 line[4] = { B(0), u8x64_swap_cells(B(0)), B(0), B(0) };
+    u8x64_swap_quarters(line);
+#if defined(KVT_DOT_PAIRS)
+    dot_sum sum[2];
+    for (uint32_t h = 0; h < 2; h++) {
+        const u8x64 cells[2] = { dot_cells(line[0], line[1], h), dot_cells(line[2], line[3], h) };
+        sum[h] = dot_add_two(dot_start_two(0, 12345), cells, stored + KVT_DOT_STEP);
+    }
+    const i32x16 all = i32x16_add(i32x16_shl(dot_finish_two(sum, 0), 8), dot_finish_two(sum, 1));
+    f32x16_store_half((float *)(void *)out, f32x16_from_bits(all), 0);
+    f32x16_store_half((float *)(void *)out, f32x16_from_bits(all), 1);
+#else
+    dot_sum sum[2] = { dot_start(KVT_DOT_BITS == 8 ? 0 : 12345), dot_start(12345) };
+#define ADD_LINE(j)                                                                                                                                  \
+    for (int t = 0; t < 16 / KVT_DOT_BITS; t++)                                                                                                      \
+        sum[t] = dot_add(sum[t], dot_line_of(line[j]), dot_quads_at(stored + KVT_DOT_STEP + t * KVT_DOT_LOWER), j);
+    ADD_LINE(0)
+    ADD_LINE(1)
+    ADD_LINE(2)
+    ADD_LINE(3)
+    i32x16_store(out, KVT_DOT_BITS == 8 ? i32x16_add(i32x16_shl(dot_finish(sum[0]), 8), dot_finish(sum[1])) : dot_finish(sum[0]));
+#endif
 }
 
 extern const vec_word JOIN(vec_words_, KVT_TIER)[];
@@ -221,5 +251,6 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(quad_max_u, INPUT_BYTES),
     ROW(quad_sum, INPUT_BYTES),
     ROW(dots, INPUT_DOT),
+    ROW(dots_of_two, INPUT_DOT),
     { NULL, 0, NULL },
 };
