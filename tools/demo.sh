@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 kvt_install_packages $KVT_PACKAGES_BUILD
 
 cmake --preset release >&2
-cmake --build --preset release >&2
+cmake --build --preset release --target kvtile_command kvtile_engine >&2
 
 bin=build/release/bin
 out=build/demo

@@ -1031,7 +1031,7 @@ START_TEST(demonstration_model_whole_context)
 {
     static const char small[] = KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin";
     uint32_t guess;
-    test_skips_emulated();
+    test_needs_time();
     ck_assert_double_eq_tol(perplexity_of_book(small, &REFERENCE, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
     ck_assert_double_eq_tol(perplexity_of_book(small, &F32_TILES, 1024, &guess), 50.574, 0.01);
@@ -1043,7 +1043,7 @@ START_TEST(demonstration_model_in_f32)
 {
     static const char full[] = KVT_SHARED_DIR "/data/gutenberg-3.5M/model.bin";
     uint32_t guess;
-    test_skips_emulated();
+    test_needs_time();
     test_needs(full);
     ck_assert_double_eq_tol(perplexity_of_book(full, &REFERENCE, 1024, &guess), 50.574, 0.01);
     ck_assert_uint_eq(guess, 371);
@@ -1365,7 +1365,7 @@ static double perplexity_of_known(const char *model_path, const char *tokenizer_
  * predicted too, without which it is 3.548, and with untrimmed stories 3.8; the second has no tokens for typographic quotes. */
 START_TEST(known_perplexities)
 {
-    test_skips_emulated(); /* the engine is plain C, and a minute of emulation tells no more than a book */
+    test_needs_time(); /* the engine is plain C, and a minute of emulation tells no more than a book */
     test_needs(KVT_SHARED_DIR "/data/stories260K");
     ck_assert_double_eq_tol(
         perplexity_of_known(KVT_SHARED_DIR "/data/stories260K/stories260K.bin", KVT_SHARED_DIR "/data/stories260K/tok512.bin", true, false), 3.54,

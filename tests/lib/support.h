@@ -85,12 +85,12 @@ void test_flush_subnormals(bool flushes);
 /* The tag of test cases that need them. ctest runs these by themselves, as NAME_data, without forks (tests/CMakeLists.txt). */
 #define TEST_NEEDS_DATA "data"
 
-/* Ends the program as one that was skipped, and says why: where the file or folder is not there, or under emulation. */
+/* Ends the program as one that was skipped, and says why: where the file or folder is not there, or where only a share of the tests is run. */
 void test_needs(const char *path);
-#define test_skips_emulated()                                                                                                                        \
+#define test_needs_time()                                                                                                                            \
     do {                                                                                                                                             \
         if (KVT_TEST_SHARE > 1)                                                                                                                      \
-            test_skip("too slow under emulation");                                                                                                   \
+            test_skip("takes too long where KVT_TEST_SHARE is more than 1");                                                                         \
     } while (0)
 _Noreturn void test_skip(const char *why);
 
