@@ -758,6 +758,7 @@ int main(int argc, char **argv)
         return save(argv[2], make_tiny_file());
     Suite *suite = suite_create("engine_gguf");
     TCase *cases = tcase_create("engine_gguf");
+    tcase_set_timeout(cases, 300); /* for emulators, and machines that do much else */
     tcase_add_test(cases, every_number_format);
     tcase_add_test(cases, rope);
     tcase_add_test(cases, sentencepiece);

@@ -34,6 +34,10 @@ bool text_is_control(uint32_t c)
 static size_t show_one(const char *text, size_t size, char shown[16])
 {
     uint32_t character = 0;
+    if (*text >= ' ' && *text <= '~') { /* most are */
+        memcpy(shown, (const char[]){ *text, '\0' }, 2);
+        return 1;
+    }
     const size_t length = text_character(text, size, &character);
     if (length == 0)
         snprintf(shown, 16, "\\x%02x", (unsigned)(uint8_t)*text);
