@@ -101,7 +101,7 @@ KVT_API bool kvt_engine_knows(kvt_engine engine, const kvt_model *model);
 KVT_API const char *kvt_engine_type_at(kvt_engine engine, size_t index);
 
 typedef struct kvt_size_request {
-    size_t size; /* sizeof(kvt_size_request) */
+    size_t size; /* sizeof(kvt_size_request); an older program's is smaller, and options that it lacks count as 0 */
     kvt_engine engine;
     const char *k_type; /* a name of kvt_engine_type_at; NULL: f16 */
     const char *v_type;

@@ -65,6 +65,10 @@ END
     expect_sizes "$work/project$1/build/sizes"
 }
 
+if [ -x "$work/moved/bin/kvtile" ]; then
+    "$work/moved/bin/kvtile" size "$root/tests/fuzz/corpus/config/qwen3-8b.json" --scheme kv5/kv4 | grep -q '43,776 bytes' ||
+        { echo "the installed kvtile does not run, or sizes otherwise" >&2; exit 1; }
+fi
 by_pkg_config
 by_cmake ""
 by_cmake _static

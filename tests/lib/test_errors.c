@@ -39,6 +39,13 @@ static size_t wrong_size(uint64_t *state, size_t right)
     const size_t sizes[] = { 0, 4, 8, right - 8, right - 1, right + 1, right + 8, SIZE_MAX };
     return sizes[test_below(state, sizeof sizes / sizeof *sizes)];
 }
+/* Smaller ones are right as long as there are the sequences. */
+static size_t wrong_request_size(uint64_t *state)
+{
+    const size_t all = sizeof(kvt_size_request), least = offsetof(kvt_size_request, sequences) + 8;
+    const size_t sizes[] = { 0, 4, 8, least - 8, least - 1, least + 4, all - 1, all + 1, all + 8, SIZE_MAX };
+    return sizes[test_below(state, sizeof sizes / sizeof *sizes)];
+}
 static float wrong_float(uint64_t *state)
 {
     const float numbers[] = { (float)NAN, (float)INFINITY, -(float)INFINITY, 0x1p-21f, 0x1.000002p20f, 1e38f };
@@ -172,7 +179,7 @@ static ptrdiff_t short_stride(uint64_t *state, ptrdiff_t row)
     FAULT(model_kind, SIZES, a->group.kind = (kvt_layer_kind)99)                                                                                     \
     FAULT(model_heads, SIZES, a->group.kv_heads = 0)                                                                                                 \
     FAULT(request, SIZES, a->request = NULL)                                                                                                         \
-    FAULT(request_size, SIZES, a->request_value.size = wrong_size(state, sizeof a->request_value))                                                   \
+    FAULT(request_size, SIZES, a->request_value.size = wrong_request_size(state))                                                                    \
     FAULT(request_engine, SIZES, a->request_value.engine = (kvt_engine)wrong_id(state))                                                              \
     FAULT(request_type, SIZES, a->request_value.k_type = "no such type")                                                                             \
     FAULT(sequences, OF(TEST_SIZE) | OF(TEST_LONGEST_CONTEXT), a->request_value.sequences = 0)                                                       \

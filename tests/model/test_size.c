@@ -286,6 +286,30 @@ static kvt_status failing(const kvt_model *model, const kvt_size_request *reques
     return status;
 }
 
+/* A program that was built when there were fewer options asks for what they are by default, whatever lies behind its struct. */
+START_TEST(older_requests)
+{
+    const kvt_size_request today = request_of(KVT_ENGINE_llama_cpp, "f16", 1000);
+    kvt_size_report right, report;
+    uint64_t budget, context, sequences;
+    ck_assert_int_eq(kvt_size(&mixed, &today, &right, NULL), KVT_OK);
+    for (size_t size = offsetof(kvt_size_request, sequences) + 8; size < sizeof today; size += 8) {
+        kvt_size_request older;
+        memset(&older, 0xff, sizeof older);
+        memcpy(&older, &today, size);
+        older.size = size;
+        ck_assert_int_eq(kvt_size(&mixed, &older, &report, NULL), KVT_OK);
+        ck_assert_mem_eq(&report, &right, sizeof right);
+        ck_assert_ptr_null(kvt_size_problem(&mixed, &older));
+        budget = right.total_bytes;
+        ck_assert_int_eq(kvt_size_longest_context(&mixed, &older, budget, &context), KVT_OK);
+        ck_assert_uint_ge(context, 1000);
+        ck_assert_int_eq(kvt_size_most_sequences(&mixed, &older, budget, &sequences), KVT_OK);
+        ck_assert_uint_ge(sequences, 1);
+    }
+}
+END_TEST
+
 START_TEST(bad_requests)
 {
     const kvt_size_request good = request_of(KVT_ENGINE_kvtile, "f16", 100);
@@ -1019,6 +1043,7 @@ int main(void)
     tcase_add_test(cases, agrees_with_layout);
     tcase_add_test(cases, latents_agree_with_layout);
     tcase_add_test(cases, bad_requests);
+    tcase_add_test(cases, older_requests);
     tcase_add_test(cases, overflows);
     tcase_add_test(cases, large_states);
     tcase_add_test(cases, bad_models);

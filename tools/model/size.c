@@ -180,13 +180,19 @@ static kvt_status find_types(const struct kvt_engine_rules *rules, struct kvt_si
     return KVT_OK;
 }
 
+/* What comes after the number of sequences are options, which an older caller may lack. */
+static kvt_status take_request(kvt_size_request *to, const kvt_size_request *from)
+{
+    return KVT_TAKE_STRUCT(kvt_size_request, sequences, to, from);
+}
+
 /* Everything that is wrong before a group is looked at on its own. */
 static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const kvt_size_request *given)
 {
     *sizing = (struct kvt_sizing){ .model = model };
     if (!model || !given)
         return KVT_ERR_NULL;
-    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &sizing->taken, given) != KVT_OK)
+    if (take_request(&sizing->taken, given) != KVT_OK)
         return KVT_ERR_STRUCT_SIZE;
     const kvt_size_request *request = sizing->request = &sizing->taken;
     const struct kvt_engine_rules *rules = rules_of(request->engine);
@@ -461,7 +467,7 @@ kvt_status kvt_size_longest_context(const kvt_model *model, const kvt_size_reque
     if (!request || !context)
         return KVT_ERR_NULL;
     kvt_size_request changed;
-    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &changed, request) != KVT_OK)
+    if (take_request(&changed, request) != KVT_OK)
         return KVT_ERR_STRUCT_SIZE;
     const kvt_status status = largest_within(model, &changed, &changed.context, 0, budget);
     if (status == KVT_OK)
@@ -474,7 +480,7 @@ kvt_status kvt_size_most_sequences(const kvt_model *model, const kvt_size_reques
     if (!request || !sequences)
         return KVT_ERR_NULL;
     kvt_size_request changed;
-    if (KVT_TAKE_STRUCT(kvt_size_request, static_cache, &changed, request) != KVT_OK)
+    if (take_request(&changed, request) != KVT_OK)
         return KVT_ERR_STRUCT_SIZE;
     if (changed.separate_streams)
         return KVT_ERR_RANGE;

@@ -546,8 +546,10 @@ int size_print_table(const size_question *question)
     char within[64];
     snprintf(within, sizeof within, "in %s", number_binary(budget).text);
     printf(" %18s", within);
-    if (counts_users(question))
-        printf(" %7s%7s", "of", number_grouped(question->contexts[question->n_contexts - 1]).text);
+    if (counts_users(question)) {
+        snprintf(within, sizeof within, "of %s", number_grouped(question->contexts[question->n_contexts - 1]).text);
+        printf(" %14s", within);
+    }
     printf("\n");
 
     for (size_t i = 0; i < question->n_models * question->n_types && code == 0; i++) {
