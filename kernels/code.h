@@ -368,12 +368,10 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
 #define KVT_CODER_EXPORT(name, scales, steps, scale_steps, bytes, per_block)                                                                         \
     static void write_tokens_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n, kvt_pack_token_fn *scatter)     \
     {                                                                                                                                                \
-        const bool is_constant = __builtin_constant_p(per_block);                                                                                    \
-        if (dtype == KVT_F32 && is_constant)                                                                                                         \
+        if (dtype == KVT_F32)                                                                                                                        \
             write_tokens(steps, scale_steps, choose_##scales, rest_##name, NULL, bytes, per_block, spec, KVT_F32, places, n, scatter);               \
         else                                                                                                                                         \
-            write_tokens(steps, scale_steps, choose_##scales, rest_##name, is_constant ? encode_##name : NULL, bytes, per_block, spec, dtype,        \
-                         places, n, scatter);                                                                                                        \
+            write_tokens(steps, scale_steps, choose_##scales, rest_##name, encode_##name, bytes, per_block, spec, dtype, places, n, scatter);        \
     }                                                                                                                                                \
     extern const kvt_coder KVT_EXPORT(coder_##name);                                                                                                 \
     const kvt_coder KVT_EXPORT(coder_##name) = { choose_##scales, write_tokens_##name, encode_##name, decode_##name, load_scales_##scales };

@@ -581,19 +581,21 @@ KVT_LANES void finish_candidates(candidates *c, const block_trial *trial)
     c->order = i32x16_select(i32x16_gt(i32x16_set1(0), gain), i32x16_xor(gain, i32x16_set1(UINT32_MAX)), i32x16_or(gain, i32x16_set1(0x80000000)));
 }
 
-/* Of each of four; `are_pairs`: of the first two together, and of the others. */
-KVT_LANES void best_of_candidates(const candidates all[4], bool are_pairs, uint32_t choice[4])
+/* Of each of `count`, at most four; `are_pairs`: of the first two together, and of the others. */
+KVT_LANES void best_of_candidates(const candidates *all, uint32_t count, bool are_pairs, uint32_t choice[4])
 {
+    const i32x16 zero = i32x16_set1(0);
     uint32_t greatest[4];
-    i32x16 x[4];
-    for (uint32_t i = 0; i < 4; i++)
+    i32x16 x[4] = { zero, zero, zero, zero };
+    for (uint32_t i = 0; i < count; i++)
         x[i] = all[i].order;
     quad_max_u(x, greatest);
-    for (uint32_t i = 0; i < 4; i++) {
+    KVT_ROLLED
+    for (uint32_t i = 0; i < count; i++) {
         const uint32_t other = greatest[are_pairs ? i ^ 1 : i];
         const i32x16 behind = i32x16_sub(i32x16_set1(greatest[i] > other ? greatest[i] : other), all[i].order);
-        const mask16 is_behind = i32x16_gt(i32x16_or(i32x16_shr(behind, 1), i32x16_and(behind, i32x16_set1(1))), i32x16_set1(0));
-        x[i] = i32x16_select(is_behind, i32x16_set1(0), i32x16_sub(i32x16_set1(UINT32_MAX), all[i].choice));
+        const mask16 is_behind = i32x16_gt(i32x16_or(i32x16_shr(behind, 1), i32x16_and(behind, i32x16_set1(1))), zero);
+        x[i] = i32x16_select(is_behind, zero, i32x16_sub(i32x16_set1(UINT32_MAX), all[i].choice));
     }
     quad_max_u(x, greatest);
     for (uint32_t i = 0; i < 4; i++) {
@@ -610,8 +612,6 @@ KVT_ONCE uint32_t search_of_row(const finder *f, bool is_first, bool is_best, ro
     block_trial trials[4];
     candidates all[4];
     uint32_t choice[4];
-    for (uint32_t i = 0; i < 4; i++)
-        all[i].order = all[i].choice = i32x16_set1(0);
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t block = b + (i >> are_pairs);
         const block_grid grid = grid_of_both(is_first, row, state, block, block);
@@ -622,7 +622,7 @@ KVT_ONCE uint32_t search_of_row(const finder *f, bool is_first, bool is_best, ro
     f->width->sums(f, trials, count);
     for (uint32_t i = 0; i < count; i++)
         finish_candidates(&all[i], &trials[i]);
-    best_of_candidates(all, are_pairs, choice);
+    best_of_candidates(all, count, are_pairs, choice);
     for (uint32_t i = 0; i < n; i++)
         row->choice[b + i] = choice[i << are_pairs];
     return n;
