@@ -225,7 +225,8 @@ KVT_LANES void encode_four(const code_steps *steps, const kvt_table *table, kvt_
     u8x64_store(codes, steps->pack(code, table));
 }
 
-/* Blocks that cannot be represented, and what four groups at a time leave over: in place of groups that are missing stands the first of the four. */
+/* Blocks that cannot be represented, and what four groups at a time leave over of rows that have no four or are no floats: in place of groups that
+ * are missing stands the first of the four. */
 KVT_LANES void encode_rest(const code_steps *steps, const kvt_table *table, kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end,
                            uint32_t per_block, const float *r, uint32_t r_stride, uint8_t *codes)
 {
@@ -250,7 +251,8 @@ KVT_LANES void encode_rows(const code_steps *steps, encode_rest_fn *rest, uint32
                            const uint8_t *const *rows, uint32_t n, ptrdiff_t ahead, uint32_t begin, uint32_t end, const float *r, uint32_t r_stride,
                            bool has_nan, uint8_t *codes, size_t stride)
 {
-    const uint32_t whole = has_nan ? begin : end - (end - begin) % 4, shift = (uint32_t)__builtin_ctz(per_block);
+    const uint32_t left = (end - begin) % 4, whole = has_nan ? begin : end - left, shift = (uint32_t)__builtin_ctz(per_block);
+    const uint32_t last = dtype == KVT_F32 && whole > begin && left > 0 ? end - 4 : end; /* once more what was encoded, to have four */
     const size_t step[4] = { 0, (size_t)(1u >> shift) * r_stride, (size_t)(2u >> shift) * r_stride, (size_t)(3u >> shift) * r_stride };
     const kvt_table *table = spec->scheme->table;
     KVT_ROLLED
@@ -259,8 +261,15 @@ KVT_LANES void encode_rows(const code_steps *steps, encode_rest_fn *rest, uint32
         uint8_t *to = codes + t * stride;
         for (uint32_t g = begin; g < whole; g += 4, to += 64, from += (size_t)64 * number_bytes(dtype))
             encode_four(steps, table, dtype, from, ahead, r + t + (size_t)(g >> shift) * r_stride, step, to);
-        if (whole < end)
+        if (last < end) {
+            size_t last_step[4];
+            for (uint32_t k = 0; k < 4; k++)
+                last_step[k] = (size_t)(((last + k) >> shift) - (last >> shift)) * r_stride;
+            encode_four(steps, table, dtype, group_of(rows[t], last, dtype), 0, r + t + (size_t)(last >> shift) * r_stride, last_step,
+                        codes + t * stride + (size_t)(last - begin) * 16);
+        } else if (whole < end) {
             rest(spec, dtype, rows[t], whole, end, r + t, r_stride, to);
+        }
     }
 }
 
@@ -338,10 +347,7 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
     KVT_ONCE void rest_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *row, uint32_t begin, uint32_t end, const float *r,          \
                               uint32_t r_stride, uint8_t *codes)                                                                                     \
     {                                                                                                                                                \
-        if (dtype == KVT_F32)                                                                                                                        \
-            encode_rest(steps, spec->scheme->table, KVT_F32, row, begin, end, per_block, r, r_stride, codes);                                        \
-        else                                                                                                                                         \
-            encode_rest(steps, spec->scheme->table, dtype, row, begin, end, per_block, r, r_stride, codes);                                          \
+        encode_rest(steps, spec->scheme->table, dtype, row, begin, end, per_block, r, r_stride, codes);                                              \
     }                                                                                                                                                \
     KVT_ONCE void encode_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *const *rows, uint32_t n, ptrdiff_t ahead, uint32_t begin, \
                                 uint32_t end, const float *r, uint32_t r_stride, bool has_nan, uint8_t *codes, size_t stride)                        \

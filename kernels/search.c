@@ -385,7 +385,8 @@ KVT_LANES i32x16 words_of(const uint8_t *row, uint32_t g, float p)
     return i32x16_from_f32_rne(f32x16_mul(f32x16_load(row + (size_t)g * 64), f32x16_set1(p)));
 }
 
-KVT_LANES void words_of_tile(block_words *x, const kvt_tile_rows *rows, uint32_t begin, uint32_t end, f32x16 p)
+/* (Not inline: gcc 12 for SVE knows no instruction for what it would make of the stores.) */
+KVT_ONCE void words_of_tile(block_words *x, const kvt_tile_rows *rows, uint32_t begin, uint32_t end, f32x16 p)
 {
     float factor[KVT_TILE_TOKENS];
     f32x16_store(factor, p);
@@ -415,7 +416,8 @@ KVT_ONCE void choose_block_scales(const finder *f, bool is_first, uint8_t *scale
                                   const kvt_tile_rows *rows, row_state *state, i32x16 largest, float r[KVT_TILE_TOKENS])
 {
     const block_grid grid = grid_of(is_first, state, largest);
-    block_trial trial = { .quads = 4 * (end - begin) };
+    block_trial trial;
+    trial.quads = 4 * (end - begin);
     words_of_tile(&trial.x, rows, begin, end, grid.p);
     const i32x16 chosen =
         effort == KVT_EFFORT_FAST ? fit(f, is_first, &trial, &grid) : f->width->search(f, is_first, effort, &trial.x, trial.quads, &grid);

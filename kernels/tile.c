@@ -44,9 +44,19 @@ static bool choose_side_by_side(const kvt_tier_kernels *tier, const kvt_tile_spe
     return of_scheme && of_scheme(spec, dtype, scales, rows, quads, factors);
 }
 
+/* Numbers that are stored as they are: rows are rows of codes. (A caller's, which are not padded: only whole registers of them may be packed.) */
+static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
+{
+    return dtype == KVT_F32 ? scheme->coder == KVT_CODER_f32 : dtype == KVT_F16 ? scheme->coder == KVT_CODER_f16 : scheme->coder == KVT_CODER_bf16;
+}
+
 void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, uint8_t *codes, uint8_t *scales, const uint8_t *rows,
                     ptrdiff_t row_stride, kvt_dtype dtype)
 {
+    if (is_stored_as(spec->scheme, dtype) && row_stride > 0) {
+        tier->pack[spec->scheme->bits].tile[order](codes, spec->dim / 16, 0, spec->dim / 16, rows, (size_t)row_stride);
+        return;
+    }
     kvt_tile_rows from;
     for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
         from.row[t] = rows + (ptrdiff_t)t * row_stride;
@@ -64,12 +74,6 @@ void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile
 }
 
 /* ---- a few tokens ---- */
-
-/* Numbers that are stored as they are: no row of codes is needed. */
-static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
-{
-    return dtype == KVT_F32 ? scheme->coder == KVT_CODER_f32 : dtype == KVT_F16 ? scheme->coder == KVT_CODER_f16 : scheme->coder == KVT_CODER_bf16;
-}
 
 /* Scales that are searched for: from how many rows on it pays to do so side by side, though 4, 8 or 16 are paid for. */
 enum { ROWS_SIDE_BY_SIDE = 3 };
@@ -149,6 +153,12 @@ void kvt_tile_read(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_
     const kvt_coder *coder = tier->coders[scheme->coder];
     const slices s = slices_of(scheme, spec->dim);
     const uint32_t first_quad = first / 4, end_quad = (first + count + 3) / 4;
+    /* Four tokens, and of K four columns at a time. */
+    const bool is_whole = first % 4 == 0 && count % 4 == 0 && (order == KVT_V || s.groups * s.code_bytes % 4 == 0);
+    if (is_whole && is_stored_as(scheme, dtype) && row_stride > 0) {
+        tier->pack[scheme->bits].unpack[order](codes, s.groups, 0, s.groups, first_quad, end_quad, NULL, rows, (size_t)row_stride);
+        return;
+    }
     float scale[KVT_MAX_GROUPS * KVT_TILE_TOKENS];
     if (coder->load_scales)
         coder->load_scales(scales, 0, (s.groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups), spec, scale, KVT_TILE_TOKENS);
