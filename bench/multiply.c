@@ -69,7 +69,11 @@ enum { DOTS_PER_LINE = 512 / __ARM_FEATURE_SVE_BITS, FMAS_PER_LINE = DOTS_PER_LI
 #elif defined(__aarch64__)
 typedef int32x4_t dot_register;
 typedef float32x4_t float_register;
-#if defined(__ARM_FEATURE_DOTPROD)
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+/* of two rows or terms at once; a row alone that has one term takes sdot */
+#define DOT(sum, x) __asm__ volatile("smmla %0.4s, %1.16b, %1.16b" : "+w"(sum) : "w"(x))
+enum { DOTS_PER_LINE = 2 };
+#elif defined(__ARM_FEATURE_DOTPROD)
 #define DOT(sum, x) __asm__ volatile("sdot %0.4s, %1.16b, %1.16b" : "+w"(sum) : "w"(x))
 enum { DOTS_PER_LINE = 4 };
 #else
