@@ -136,8 +136,9 @@ KVT_LANES float cap_logits(float *logits, const span *s, float soft_cap)
         if (is_edge(s, i))
             x = lanes_between(x, 16 * i, s->first, s->end, f32x16_set1(-FLT_MAX));
         largest_bits = i32x16_max_u(largest_bits, magnitude_bits(x));
-        if (soft_cap != 0)
-            x = capped(x, soft_cap);
+        if (soft_cap != 0) /* what is hidden stays so */
+            x = f32x16_from_bits(
+                i32x16_select(f32x16_gt(x, f32x16_set1(-FLT_MAX)), i32x16_from_f32_bits(capped(x, soft_cap)), i32x16_from_f32_bits(x)));
         largest = f32x16_max_num(x, largest);
         if (is_edge(s, i) || soft_cap != 0)
             f32x16_store(logits + 16 * i, x);

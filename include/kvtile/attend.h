@@ -62,10 +62,18 @@ typedef struct kvt_attention {
     ptrdiff_t query_token_stride, query_head_stride; /* 0 only where there is one token, one head */
     void *out;
     ptrdiff_t out_token_stride, out_head_stride;
-    const float *sinks; /* `group` more logits, one for each query head, that have no value; NULL: none */
-    float scale;        /* of logits; finite, magnitude 2^-20 .. 2^20 */
-    float soft_cap;     /* logits become cap * tanh(logit / cap) after scaling; 2^-20 .. 2^20, or 0: none */
+    const float *sinks;           /* `group` more logits, one for each query head, that have no value; NULL: none */
+    float scale;                  /* of logits; finite, magnitude 2^-20 .. 2^20 */
+    float soft_cap;               /* logits become cap * tanh(logit / cap) after scaling; 2^-20 .. 2^20, or 0: none */
+    const uint64_t *bits;         /* which tokens are seen of those that would be; NULL: all. See below */
+    size_t bit_first, bit_words;  /* a multiple of 64; words for each query token */
+    const float *slopes;          /* `group` of ALiBi: slope * (token - (position + i)) is added to logits; not with soft_cap; NULL: none */
+    const kvt_pages *value_pages; /* [n_segments], of layouts whose values are apart (kvt_layout_apart); NULL: they are not */
 } kvt_attention;
+
+/* Holes: bit b of bits[i * bit_words + w] says whether query token i sees token bit_first + 64 w + b; tokens before bit_first and behind all words
+ * are seen. Pages that no query token of a call sees anything of are not read (their place in a table may not be NULL, though), and others cost no
+ * more than if they were seen. In pages of which some tokens are seen, hidden values have to be finite: their weight is 0. */
 
 typedef struct kvt_attend_sizes {
     size_t workspace_bytes; /* a call needs */

@@ -3,6 +3,7 @@
 
 #include <kvtile/attend.h>
 
+#include <float.h>
 #include <math.h>
 
 _Static_assert(KVT_CHUNK_TOKENS % KVT_SPAN_TOKENS == 0 && KVT_SPAN_TOKENS % KVT_PAGE_TOKENS == 0, "chunks are spans, and spans are pages");
@@ -70,6 +71,50 @@ static range seen_by(const kvt_attention *a, uint32_t query_token)
     return (range){ larger(a->begin, first), smaller(a->end, last + 1) };
 }
 
+/* A page's word of the bits that hide tokens from a query token; `token` is the page's first. */
+static uint64_t bits_at(const kvt_attention *a, uint32_t query_token, size_t token)
+{
+    if (!a->bits || token < a->bit_first || (token - a->bit_first) / KVT_PAGE_TOKENS >= a->bit_words)
+        return UINT64_MAX;
+    return a->bits[query_token * a->bit_words + (token - a->bit_first) / KVT_PAGE_TOKENS];
+}
+
+/* The first token of r that query token i sees and the one behind the last; there may be holes in between. */
+static range seen_in(const kvt_attention *a, uint32_t i, range r)
+{
+    r = common(seen_by(a, i), r);
+    while (a->bits && !is_empty(r)) {
+        const size_t skipped = r.first % KVT_PAGE_TOKENS;
+        const uint64_t word = bits_at(a, i, r.first - skipped) >> skipped;
+        if (word) {
+            r.first += (size_t)__builtin_ctzll(word);
+            break;
+        }
+        r.first += KVT_PAGE_TOKENS - skipped;
+    }
+    while (a->bits && !is_empty(r)) {
+        const size_t used = (r.end - 1) % KVT_PAGE_TOKENS + 1;
+        const uint64_t word = bits_at(a, i, r.end - used) << (KVT_PAGE_TOKENS - used);
+        if (word) {
+            r.end -= (size_t)__builtin_clzll(word);
+            break;
+        }
+        r.end -= used;
+    }
+    return r;
+}
+
+/* Whether some query token may see some of a page: the others need not be read. */
+static bool is_seen(const kvt_attention *a, size_t token)
+{
+    if (!a->bits)
+        return true;
+    uint64_t word = 0;
+    for (uint32_t i = 0; i < a->query_tokens && !word; i++)
+        word = bits_at(a, i, token);
+    return word != 0;
+}
+
 static size_t segment_end(const kvt_attention *a, size_t i)
 {
     return i + 1 < a->n_segments ? a->segments[i + 1].first_token : SIZE_MAX;
@@ -109,8 +154,10 @@ static kvt_status check_pages(const kvt_attention *a, range all)
         const range of_it = common(all, (range){ segment->first_token, segment_end(a, i) });
         if (is_empty(of_it))
             continue;
-        const kvt_status status =
-            kvt_check_pages(&segment->pages, segment->layout->page_bytes, of_it.first - segment->first_token, of_it.end - of_it.first);
+        const size_t first = of_it.first - segment->first_token, n = of_it.end - of_it.first;
+        kvt_status status = kvt_check_pages(&segment->pages, segment->layout->page_bytes, first, n);
+        if (!status && a->value_pages)
+            status = kvt_check_pages(&a->value_pages[i], segment->layout->page_bytes, first, n);
         if (status)
             return status;
     }
@@ -142,8 +189,10 @@ static kvt_status check(const kvt_attention *given, call *c)
     if (!is_number(a->scale) || (a->soft_cap != 0 && (!is_number(a->soft_cap) || a->soft_cap < 0)))
         return KVT_ERR_NUMBER;
     size_t last;
-    if (a->position == KVT_NO_MASK && a->window != 0)
+    if ((a->position == KVT_NO_MASK && (a->window != 0 || a->slopes)) || (a->slopes && a->soft_cap != 0))
         return KVT_ERR_OPTIONS;
+    if (a->bits && a->bit_first % KVT_PAGE_TOKENS)
+        return KVT_ERR_RANGE;
     if (a->end == 0 || a->begin > a->end || (a->position == 0 && a->end > a->query_tokens))
         return KVT_ERR_RANGE;
     if (a->position != KVT_NO_MASK && __builtin_add_overflow(a->position, a->query_tokens, &last))
@@ -253,7 +302,7 @@ typedef struct part {
     size_t token; /* the first */
     uint32_t at;  /* where that is in the span */
     uint32_t n;
-    const uint8_t *pages[KVT_SPAN_PAGES];
+    const uint8_t *pages[KVT_SPAN_PAGES], *value_pages[KVT_SPAN_PAGES];
     kvt_ahead ahead[KVT_SPAN_PAGES]; /* the keys that are wanted after each page's values */
 } part;
 
@@ -284,6 +333,8 @@ static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
         /* While values are added up the keys of the next span are fetched; after the last one nothing is. */
         const size_t later = token + KVT_SPAN_TOKENS;
         made.pages[made.n] = page_at(segment, token);
+        made.value_pages[made.n] =
+            a->value_pages ? kvt_page_at(&a->value_pages[i], (token - segment->first_token) / KVT_PAGE_TOKENS) : made.pages[made.n];
         made.ahead[made.n] = made.pages[made.n];
         if (later < c->all.end) {
             const kvt_segment *next = &a->segments[segment_of(a, later)];
@@ -322,10 +373,12 @@ static void score_part(call *c, const part *of, uint32_t last)
     c->prepared_for = of->segment;
     const size_t next = layout->v.dim ? layout->v.codes_offset : layout->rope.codes_offset;
     for (uint32_t i = 0; i < of->n; i++) {
+        if (!is_seen(&c->a, of->token + (size_t)i * KVT_PAGE_TOKENS))
+            continue;
         const uint8_t *page = of->pages[i];
         float *logits = c->logits + of->at + i * KVT_PAGE_TOKENS;
         const uint32_t tokens = i + 1 < of->n ? KVT_PAGE_TOKENS : last, tiles = (tokens + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS;
-        score_page(c, &c->k, of->tier, page, &layout->k, &tile, tiles, logits, page + next);
+        score_page(c, &c->k, of->tier, page, &layout->k, &tile, tiles, logits, (layout->v.dim ? of->value_pages[i] : page) + next);
         if (!rope)
             continue;
         float *rope_logits = c->rope_logits + of->at + i * KVT_PAGE_TOKENS;
@@ -353,14 +406,14 @@ static void weigh_rows(const call *c, const part *of, uint32_t row, uint32_t n, 
         .sum_stride = stride,
     };
     for (uint32_t i = 0; i < of->n; i++) {
-        w.codes[i] = of->pages[i] + side->codes_offset;
-        w.scales[i] = of->pages[i] + side->scales_offset;
+        w.codes[i] = of->value_pages[i] + side->codes_offset;
+        w.scales[i] = of->value_pages[i] + side->scales_offset;
         w.ahead[i] = of->ahead[i];
     }
     of->tier->loops[tile.scheme->loop]->value[order](kvt_scales_of(of->tier, &tile), &tile, &w);
     for (uint32_t i = 0; side->centre_bytes && i < of->n; i++) {
         float mu[KVT_MAX_DIM];
-        c->tier->rows->load_centre(mu, of->pages[i] + side->centre_offset, c->v_dim);
+        c->tier->rows->load_centre(mu, of->value_pages[i] + side->centre_offset, c->v_dim);
         for (uint32_t r = 0; r < n; r++)
             c->tier->softmax->add_centre(w.sums + r * stride, w.weights + (size_t)r * KVT_SPAN_TOKENS + i * KVT_PAGE_TOKENS, w.factors[r], mu,
                                          c->v_dim);
@@ -376,9 +429,21 @@ static part some_of(const part *of, uint32_t before, uint32_t end)
     made.n = end - before;
     for (uint32_t i = 0; i < made.n; i++) {
         made.pages[i] = of->pages[before + i];
+        made.value_pages[i] = of->value_pages[before + i];
         made.ahead[i] = of->ahead[before + i];
     }
     return made;
+}
+
+/* Whether query token i + 1 has the same bits as i for all of the part. */
+static bool is_alike(const kvt_attention *a, uint32_t i, const part *of)
+{
+    bool is = true;
+    for (uint32_t page = 0; a->bits && page < of->n; page++) {
+        const size_t token = of->token + (size_t)page * KVT_PAGE_TOKENS;
+        is &= bits_at(a, i, token) == bits_at(a, i + 1, token);
+    }
+    return is;
 }
 
 /* Rows that see the same of the part at once, and no page that they see nothing of: that has no weights. */
@@ -387,17 +452,40 @@ static void weigh_part(const call *c, const part *of)
     const range whole = { of->token, of->token + (size_t)of->n * KVT_PAGE_TOKENS };
     const uint32_t group = c->a.group;
     for (uint32_t i = 0, n; i < c->a.query_tokens; i += n) {
-        const range of_it = common(seen_by(&c->a, i), whole);
-        for (n = 1; i + n < c->a.query_tokens; n++) {
-            const range next = common(seen_by(&c->a, i + n), whole);
-            if (next.first != of_it.first || next.end != of_it.end)
+        const range all = seen_in(&c->a, i, whole);
+        for (n = 1; i + n < c->a.query_tokens && is_alike(&c->a, i + n - 1, of); n++) {
+            const range next = seen_in(&c->a, i + n, whole);
+            if (next.first != all.first || next.end != all.end)
                 break;
         }
-        if (is_empty(of_it))
-            continue;
-        const part seen =
-            some_of(of, (uint32_t)((of_it.first - of->token) / KVT_PAGE_TOKENS), (uint32_t)((of_it.end - 1 - of->token) / KVT_PAGE_TOKENS) + 1);
-        weigh_rows(c, &seen, i * group, n * group, (uint32_t)(of_it.first - seen.token), (uint32_t)(of_it.end - seen.token));
+        /* Pages that follow each other and have something that is seen. */
+        for (range left = all, of_it; !is_empty(left); left = seen_in(&c->a, i, (range){ of_it.end, all.end })) {
+            of_it = left;
+            if (c->a.bits) {
+                size_t end = left.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS + KVT_PAGE_TOKENS;
+                while (end < left.end && bits_at(&c->a, i, end))
+                    end += KVT_PAGE_TOKENS;
+                of_it.end = smaller(end, left.end);
+            }
+            const part seen =
+                some_of(of, (uint32_t)((of_it.first - of->token) / KVT_PAGE_TOKENS), (uint32_t)((of_it.end - 1 - of->token) / KVT_PAGE_TOKENS) + 1);
+            weigh_rows(c, &seen, i * group, n * group, (uint32_t)(of_it.first - seen.token), (uint32_t)(of_it.end - seen.token));
+        }
+    }
+}
+
+/* What is hidden within the range that a query token sees gets the smallest logit, which has no weight; slopes count as they come. */
+static void bias_logits(const call *c, uint32_t i, range seen, size_t begin)
+{
+    const kvt_attention *a = &c->a;
+    for (uint32_t h = 0; h < a->group; h++) {
+        float *logits = c->logits + ((size_t)i * a->group + h) * KVT_SPAN_TOKENS;
+        const float slope = a->slopes ? a->slopes[h] : 0;
+        for (size_t token = seen.first; a->slopes && token < seen.end; token++)
+            logits[token - begin] += slope * ((float)(ptrdiff_t)(token - (a->position + i)));
+        for (size_t token = seen.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; a->bits && token < seen.end; token += KVT_PAGE_TOKENS)
+            for (uint64_t hidden = ~bits_at(a, i, token); hidden; hidden &= hidden - 1)
+                logits[token - begin + (size_t)__builtin_ctzll(hidden)] = -FLT_MAX;
     }
 }
 
@@ -407,12 +495,15 @@ static void soften_rows(const call *c, range span, size_t begin, bool wants_word
     const uint32_t group = c->a.group;
     const size_t stride = KVT_SUMS(c->v_dim);
     for (uint32_t i = 0; i < c->a.query_tokens; i++) {
-        const range of_it = common(seen_by(&c->a, i), span);
+        const range of_it = seen_in(&c->a, i, span);
         const size_t row = (size_t)i * group;
-        if (!is_empty(of_it))
-            c->tier->softmax->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
-                                     c->a.soft_cap, c->sums + row * stride, stride, c->v_dim,
-                                     wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL, c->factors + row);
+        if (is_empty(of_it))
+            continue;
+        if (c->a.bits || c->a.slopes)
+            bias_logits(c, i, of_it, begin);
+        c->tier->softmax->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
+                                 c->a.soft_cap, c->sums + row * stride, stride, c->v_dim, wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL,
+                                 c->factors + row);
     }
 }
 

@@ -33,8 +33,9 @@ const char *kvt_status_text(kvt_status status)
         return "a stride is too small: rows or pages would overlap";
     case KVT_ERR_RANGE:
         return "a number is out of range: tokens beyond the pages, or not from a page's first on though pages have centres of their own, an "
-               "attention's end or position that is 0 and may not be, a head beyond the layout, a chunk or worker beyond the last, an unknown "
-               "engine, or no sequences";
+               "attention's end or position that is 0 and may not be, a head beyond the layout, a chunk or worker beyond the last, a block beyond "
+               "its "
+               "pool, a workspace that is too small or not aligned, an unknown engine, or no sequences";
     case KVT_ERR_OVERFLOW:
         return "the number of bytes does not fit the type that would hold it";
     case KVT_ERR_MODEL:

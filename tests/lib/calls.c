@@ -19,6 +19,13 @@ const char *const test_call_names[TEST_CALLS] = {
     [TEST_ATTEND_CHUNKS] = "kvt_attend_chunks",
     [TEST_MERGE] = "kvt_merge",
     [TEST_ATTEND_PLAN] = "kvt_attend_plan",
+    [TEST_LAYOUT_APART] = "kvt_layout_apart",
+    [TEST_STEP_WORKSPACE] = "kvt_step_workspace",
+    [TEST_STEP_APPEND] = "kvt_step_append",
+    [TEST_STEP_ATTEND] = "kvt_step_attend",
+    [TEST_STEP_MERGE] = "kvt_step_merge",
+    [TEST_VIEW_WRITE] = "kvt_view_write",
+    [TEST_VIEW_READ] = "kvt_view_read",
     [TEST_MLA_WRITE] = "kvt_mla_write",
     [TEST_MLA_EXPAND] = "kvt_mla_expand",
     [TEST_V4_IN] = "kvt_deepseek_v4_in",
@@ -41,6 +48,8 @@ bool test_call_applies(const test_calls *calls, test_call call)
         return layout->k.dim == 448 && layout->rope.dim == 64;
     if (call == TEST_MLA_WRITE || call == TEST_MLA_EXPAND)
         return is_latent(calls);
+    if (call == TEST_LAYOUT_APART)
+        return layout->v.dim > 0;
     return true;
 }
 
@@ -115,6 +124,68 @@ static void make_attention(test_calls *calls, uint64_t *state)
     a->n_chunks = sizes.chunks;
 }
 
+/* A step of two sequences, the first of which fills a page that it began before, and one more, and begins another. */
+static void make_step(test_calls *calls, kvt_dtype dtype, uint64_t *state)
+{
+    test_arguments *a = &calls->right;
+    const kvt_layout *layout = &a->layout_value;
+    enum { LAYERS = 2, OPENS = 2 * TEST_SEQUENCES, STORED = 60, FRESH = 70, FEW = 3, ALL = FRESH + FEW, BLOCKS = TEST_SEQUENCES * TEST_PAGES };
+    const size_t heads = layout->spec.kv_heads;
+    const uint32_t query_dim = layout->k.dim + layout->rope.dim, second = layout->v.dim + layout->rope.dim;
+    size_t open;
+    TEST_REQUIRE(kvt_view_open_bytes(layout, KVT_F16, &open) == KVT_OK, "kvt_view_open_bytes");
+    a->view_value = (kvt_view){ .size = sizeof(kvt_view), .open_dtype = KVT_F16, .layers = LAYERS };
+    const size_t page = layout->page_bytes;
+    a->view_value.pages = (kvt_pool){ NULL, BLOCKS, page * heads * BLOCKS, page, page * BLOCKS };
+    a->view_value.pages.base = buffer(calls, TEST_STEP_PAGES, LAYERS * a->view_value.pages.layer_stride, state);
+    a->view_value.open_pages = (kvt_pool){ NULL, OPENS, open * heads * OPENS, open * heads, open };
+    a->view_value.open_pages.base = buffer(calls, TEST_STEP_OPEN, LAYERS * a->view_value.open_pages.layer_stride, state);
+    for (uint32_t i = 0; i < TEST_SEQUENCES; i++) {
+        for (uint32_t p = 0; p < TEST_PAGES; p++)
+            a->blocks[i][p] = (TEST_PAGES - 1 - p) * TEST_SEQUENCES + i;
+        a->sequences[i] = (kvt_sequence){ .n_blocks = TEST_PAGES, .open = { 2 * i, 2 * i + 1 }, .stored = i ? 0 : STORED, .fresh = i ? FEW : FRESH };
+    }
+    a->run = (kvt_run){ 3, 100 };
+    a->mask = (kvt_mask){ .n_runs = 1 };
+    const size_t number = kvt_dtype_bytes(dtype), group = 2, q = ALL * heads * group * query_dim * number, k = ALL * heads * layout->k.dim * number;
+    unsigned char *rows = buffer(calls, TEST_STEP_ROWS, q + k + ALL * heads * second * number, state);
+    const uint32_t out_dim = layout->v.dim ? layout->v.dim : layout->k.dim;
+    const size_t results = ALL * heads * group * out_dim * sizeof(float), row = (layout->k.dim > second ? layout->k.dim : second) * sizeof(float),
+                 read = 2 * LAYERS * STORED * heads * row;
+    a->step_value = (kvt_step){
+        .size = sizeof(kvt_step),
+        .layer = 1,
+        .n_sequences = TEST_SEQUENCES,
+        .heads = (uint32_t)(heads * group),
+        .dtype = dtype,
+        .q = rows,
+        .k = rows + q,
+        .v = second ? rows + q + k : NULL,
+        .out = buffer(calls, TEST_STEP_OUT, results > read ? results : read, state),
+        .out_dtype = KVT_F32,
+        .scale = 0.125f,
+    };
+    a->limits_value =
+        (kvt_step_limits){ .sequences = TEST_SEQUENCES, .tokens = STORED + FRESH, .fresh = ALL, .heads = a->step_value.heads, .workers = 3 };
+    kvt_view view = a->view_value;
+    view.layout = layout;
+    TEST_REQUIRE(kvt_step_workspace(&view, &a->limits_value, &a->step_value.workspace_bytes) == KVT_OK, "kvt_step_workspace");
+    a->step_value.workspace_bytes = (a->step_value.workspace_bytes + 63) / 64 * 64;
+    a->step_value.workspace = buffer(calls, TEST_STEP_WORK, a->step_value.workspace_bytes, state);
+    a->step_worker = 1;
+    a->view_rows_value = (kvt_view_rows){
+        .size = sizeof(kvt_view_rows),
+        .n_tokens = STORED,
+        .layers = LAYERS,
+        .rows = a->step_value.out,
+        .dtype = KVT_F32,
+        .side_stride = (ptrdiff_t)(LAYERS * STORED * heads * row),
+        .layer_stride = (ptrdiff_t)(STORED * heads * row),
+        .token_stride = (ptrdiff_t)(heads * row),
+        .head_stride = (ptrdiff_t)row,
+    };
+}
+
 static void make_mla(test_calls *calls, uint64_t *state)
 {
     test_arguments *a = &calls->right;
@@ -187,6 +258,7 @@ void test_calls_make(test_calls *calls, const kvt_spec *spec, kvt_row_format for
         calls->numbers[i] = (float)test_uniform(&state) - 0.5f;
     make_attention(calls, &state);
     make_mla(calls, &state);
+    make_step(calls, dtype, &state);
 
     a->heads = 8;
     a->chunks = 5;
@@ -219,6 +291,18 @@ void test_calls_copy(const test_calls *calls, test_arguments *to)
         to->segments[i].layout = &to->layout_value;
     to->attention_value.segments = to->segments;
     to->attention = &to->attention_value;
+    to->view_value.layout = &to->layout_value;
+    for (size_t i = 0; i < TEST_SEQUENCES; i++)
+        to->sequences[i].blocks = to->blocks[i];
+    to->mask.runs = &to->run;
+    to->sequences[1].masks = NULL;
+    to->step_value.view = &to->view_value;
+    to->step_value.sequences = to->sequences;
+    to->step = &to->step_value;
+    to->limits = &to->limits_value;
+    to->view_rows_value.view = &to->view_value;
+    to->view_rows_value.sequence = to->sequences;
+    to->view_rows = &to->view_rows_value;
     to->mla_rows = &to->mla_rows_value;
     to->expansion = &to->expansion_value;
     to->model_value.groups = &to->group;
@@ -260,6 +344,20 @@ kvt_status test_call_run(test_call call, const test_arguments *a)
         return kvt_merge(a->attention, a->partials, a->workspace);
     case TEST_ATTEND_PLAN:
         return kvt_attend_plan(a->heads, a->chunks, a->workers, a->worker, r ? &r->first : NULL, r ? &r->count : NULL);
+    case TEST_LAYOUT_APART:
+        return kvt_layout_apart(a->layout, r ? &r->layout : NULL);
+    case TEST_STEP_WORKSPACE:
+        return kvt_step_workspace(a->step_value.view, a->limits, r ? &r->bytes : NULL);
+    case TEST_STEP_APPEND:
+        return kvt_step_append(a->step, a->step_worker, a->limits_value.workers);
+    case TEST_STEP_ATTEND:
+        return kvt_step_attend(a->step, a->step_worker, a->limits_value.workers);
+    case TEST_STEP_MERGE:
+        return kvt_step_merge(a->step, a->step_worker, a->limits_value.workers);
+    case TEST_VIEW_WRITE:
+        return kvt_view_write(a->view_rows, a->step_worker, a->limits_value.workers);
+    case TEST_VIEW_READ:
+        return kvt_view_read(a->view_rows, a->step_worker, a->limits_value.workers);
     case TEST_MLA_WRITE:
         return kvt_mla_write(a->layout, a->pages, a->first, a->n, a->mla_rows);
     case TEST_MLA_EXPAND:

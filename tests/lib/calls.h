@@ -9,8 +9,9 @@
 #include <kvtile/convert.h>
 #include <kvtile/mla.h>
 #include <kvtile/model.h>
+#include <kvtile/step.h>
 
-enum { TEST_HEADS = 2, TEST_PAGES = 3, TEST_TOKENS = 20, TEST_GROUP = 3, TEST_QUERIES = 2, TEST_HIDDEN = 24, TEST_SEGMENTS = 2 };
+enum { TEST_HEADS = 2, TEST_PAGES = 3, TEST_TOKENS = 20, TEST_GROUP = 3, TEST_QUERIES = 2, TEST_HIDDEN = 24, TEST_SEGMENTS = 2, TEST_SEQUENCES = 2 };
 
 /* One after the other is a number of a call. */
 typedef enum test_call {
@@ -29,6 +30,13 @@ typedef enum test_call {
     TEST_ATTEND_CHUNKS,
     TEST_MERGE,
     TEST_ATTEND_PLAN,
+    TEST_LAYOUT_APART,
+    TEST_STEP_WORKSPACE, /* and what follows: with a view */
+    TEST_STEP_APPEND,
+    TEST_STEP_ATTEND,
+    TEST_STEP_MERGE,
+    TEST_VIEW_WRITE,
+    TEST_VIEW_READ,
     TEST_MLA_WRITE, /* and what follows: of a latent layout */
     TEST_MLA_EXPAND,
     TEST_V4_IN, /* of k_dim 448 and rope_dim 64 */
@@ -51,6 +59,11 @@ typedef enum test_buffer {
     TEST_WORKSPACE,
     TEST_PARTIALS,
     TEST_BLOCK, /* of DeepSeek-V4 */
+    TEST_STEP_PAGES,
+    TEST_STEP_OPEN,
+    TEST_STEP_ROWS,
+    TEST_STEP_OUT,
+    TEST_STEP_WORK,
     TEST_BUFFERS
 } test_buffer;
 
@@ -94,6 +107,18 @@ typedef struct test_arguments {
     void *partials, *workspace;
     size_t heads, chunks;
     uint32_t workers, worker;
+    kvt_view view_value;
+    uint32_t blocks[TEST_SEQUENCES][TEST_PAGES];
+    kvt_run run;
+    kvt_mask mask;
+    kvt_sequence sequences[TEST_SEQUENCES];
+    kvt_step step_value;
+    const kvt_step *step;
+    kvt_step_limits limits_value;
+    const kvt_step_limits *limits;
+    kvt_view_rows view_rows_value;
+    const kvt_view_rows *view_rows;
+    uint32_t step_worker;
     kvt_mla_rows mla_rows_value;
     const kvt_mla_rows *mla_rows;
     kvt_mla_expansion expansion_value;

@@ -73,7 +73,7 @@ static void refuse(const test_calls *calls, const snapshot *before, const kvt_la
         for (size_t segment = 0; segment < TEST_SEGMENTS; segment++) {
             test_arguments arguments;
             test_calls_copy(calls, &arguments);
-            arguments.layout = changed;
+            arguments.layout = arguments.view_value.layout = changed;
             arguments.segments[segment].layout = changed;
             const kvt_status status = test_call_run((test_call)call, &arguments);
             TEST_REQUIRE(status == KVT_ERR_LAYOUT, "%s, %s: %s", test_call_names[call], what, kvt_status_text(status));

@@ -1,0 +1,10 @@
+#!/bin/sh
+# A piece of code of a page of docs: the block behind <!-- NAME -->.
+#   snippet.sh PAGE NAME FILE
+set -eu
+
+awk -v name="<!-- $2 -->" '$0 == name { found = 1; next } found && /^```c$/ { inside = 1; next } /^```$/ { if (inside) exit } inside' "$1" >"$3"
+if ! [ -s "$3" ]; then
+    echo "$1 has no piece $2" >&2
+    exit 1
+fi
