@@ -53,7 +53,7 @@ static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
 void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, uint8_t *codes, uint8_t *scales, const uint8_t *rows,
                     ptrdiff_t row_stride, kvt_dtype dtype)
 {
-    if (is_stored_as(spec->scheme, dtype) && row_stride > 0) {
+    if (order == KVT_V && is_stored_as(spec->scheme, dtype) && row_stride > 0) { /* K's lines go through all rows in turn: slow from memory */
         tier->pack[spec->scheme->bits].tile[order](codes, spec->dim / 16, 0, spec->dim / 16, rows, (size_t)row_stride);
         return;
     }
@@ -153,9 +153,7 @@ void kvt_tile_read(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_
     const kvt_coder *coder = tier->coders[scheme->coder];
     const slices s = slices_of(scheme, spec->dim);
     const uint32_t first_quad = first / 4, end_quad = (first + count + 3) / 4;
-    /* Four tokens, and of K four columns at a time. */
-    const bool is_whole = first % 4 == 0 && count % 4 == 0 && (order == KVT_V || s.groups * s.code_bytes % 4 == 0);
-    if (is_whole && is_stored_as(scheme, dtype) && row_stride > 0) {
+    if (order == KVT_V && first % 4 == 0 && count % 4 == 0 && is_stored_as(scheme, dtype) && row_stride > 0) {
         tier->pack[scheme->bits].unpack[order](codes, s.groups, 0, s.groups, first_quad, end_quad, NULL, rows, (size_t)row_stride);
         return;
     }
