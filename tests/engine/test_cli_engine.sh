@@ -93,6 +93,14 @@ expect_close "$(awk '$1 == "perplexity" { print $2 }' "$work/stdout")" "$referen
 # shellcheck disable=SC2086
 call perplexity $book --tokens $tokens --k kv4 --v kv3 --rotation 64 --centring page --threads 2
 expect 'K kv4, V kv3: 3.938 bits per element' # (272 + 208) / 128 bytes of 8 bits, and 192 of centres in a page of 64 tokens
+# A preset is what its options are.
+# shellcheck disable=SC2086
+call perplexity $book --tokens $tokens --preset balanced
+expect 'K kv5, V kv4: 4.938 bits per element'
+preset=$(awk '$1 == "perplexity" { print $2 }' "$work/stdout")
+# shellcheck disable=SC2086
+call perplexity $book --tokens $tokens --k kv5 --v kv4 --rotation 64 --centring own --first kv8 --threads 3
+[ "$(awk '$1 == "perplexity" { print $2 }' "$work/stdout")" = "$preset" ] || fail "preset: $preset, its options: $(cat "$work/stdout")"
 # A table: f32 comes first, unasked and once.
 # shellcheck disable=SC2086
 call perplexity $book --tokens $tokens --schemes q8_0,f32,kv2 --rotation 64
@@ -144,6 +152,7 @@ usage '--k: "": a scheme that kvtile info lists' generate --prompt x --k ""
 usage '--v: "zzz": a scheme that kvtile info lists' generate --prompt x --v zzz
 usage '--schemes: "q9": ' perplexity --text x --schemes kv4,q9
 usage '--rotation: "65": did you mean 64? none (or 0), 64 or 128 would be right' generate --prompt x --rotation 65
+usage '--scheme: "kv4": --preset is given too' generate --prompt x --preset tight --scheme kv4
 usage '--centring: "seq": did you mean sequence?' generate --prompt x --centring seq
 usage '--scheme: "kv4": the reference stores plain f32' generate --prompt x --reference --scheme kv4
 usage '--rotation: "64": the reference stores plain f32' generate --prompt x --reference --rotation 64

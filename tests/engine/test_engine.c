@@ -1199,15 +1199,26 @@ START_TEST(captures_what_attention_sees)
     /* Layer 0 has not been through attention: its queries are the same bits. */
     const size_t layer_queries = (size_t)it.model.dim * TOKENS;
     ck_assert_int_eq(memcmp(plain.captured[CAPTURED_QUERIES], tiles.captured[CAPTURED_QUERIES], layer_queries * sizeof(float)), 0);
-    float back[TOKENS][64];
     ck_assert_uint_eq(it.model.head_dim, 64);
-    for (size_t head = 0; head < (size_t)it.model.layers * it.model.kv_heads; head++) {
-        for (int side = 0; side < 2; side++) {
-            ck_assert_int_eq(
-                kvt_read(&tiles.cache.layout, side == 0 ? KVT_K : KVT_V, &tiles.cache.pages[head], 0, TOKENS, back, KVT_F32, sizeof back[0]), 0);
-            ck_assert_int_eq(memcmp(back, tiles.captured[side] + head * TOKENS * 64, sizeof back), 0);
-        }
-    }
+    const size_t side = (size_t)it.model.layers * it.model.kv_dim * TOKENS;
+    float *back = malloc(2 * side * sizeof *back);
+    ck_assert_ptr_nonnull(back);
+    const kvt_sequence stored = { .blocks = tiles.cache.blocks, .n_blocks = tiles.cache.n_blocks, .stored = TOKENS };
+    const kvt_view_rows rows = { .size = sizeof rows,
+                                 .view = &tiles.cache.view,
+                                 .sequence = &stored,
+                                 .n_tokens = TOKENS,
+                                 .layers = it.model.layers,
+                                 .rows = back,
+                                 .dtype = KVT_F32,
+                                 .side_stride = (ptrdiff_t)(side * sizeof *back),
+                                 .layer_stride = (ptrdiff_t)(it.model.kv_dim * TOKENS * sizeof *back),
+                                 .token_stride = 64 * sizeof *back,
+                                 .head_stride = TOKENS * 64 * sizeof *back };
+    ck_assert_int_eq(kvt_view_read(&rows, 0, 1), KVT_OK);
+    for (int which = 0; which < 2; which++)
+        ck_assert_int_eq(memcmp(back + (size_t)which * side, tiles.captured[which], side * sizeof *back), 0);
+    free(back);
     forward_close(&plain);
     forward_close(&tiles);
     pool_close(threads);

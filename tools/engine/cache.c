@@ -11,141 +11,150 @@
 
 enum { LINE = 64 };
 
-/* All arguments were checked when the cache was opened: anything but KVT_OK is a bug. */
-static void must(kvt_status status)
-{
-    if (status != KVT_OK) {
-        fprintf(stderr, "kvtile-engine: %s\n", kvt_status_text(status));
-        abort();
-    }
-}
-
 /* ---- kvtile ---- */
 
-/* What is asked of one KV head. `segment` must live as long as the result. */
-static kvt_attention ask(const kv_cache *cache, kvt_segment *segment, size_t layer, size_t head, size_t position, const float *queries, float *out)
-{
-    const checkpoint *model = cache->model;
-    const uint32_t group = model->heads / model->kv_heads;
-    const size_t row_bytes = model->head_dim * sizeof(float);
-    *segment = (kvt_segment){ .layout = &cache->layout, .pages = cache->pages[layer * model->kv_heads + head] };
-    return (kvt_attention){
-        .size = sizeof(kvt_attention),
-        .segments = segment,
-        .n_segments = 1,
-        .end = position + 1,
-        .position = position,
-        .group = group,
-        .query_tokens = 1,
-        .queries = queries != NULL ? queries + head * group * model->head_dim : NULL,
-        .query_dtype = KVT_F32,
-        .query_head_stride = (ptrdiff_t)row_bytes,
-        .out = out != NULL ? out + head * group * model->head_dim : NULL,
-        .out_dtype = KVT_F32,
-        .out_head_stride = (ptrdiff_t)row_bytes,
-        .scale = 1 / sqrtf((float)model->head_dim),
-    };
-}
-
+/* One token's step of a layer. */
 typedef struct attend_job {
     const kv_cache *cache;
     size_t layer, position;
     const float *queries;
     float *out;
-    size_t chunks;
+    kvt_sequence sequence;
+    kvt_step step;
 } attend_job;
 
-static unsigned char *workspace_of(const kv_cache *cache, unsigned worker)
+/* All arguments were checked when the cache was opened: anything but KVT_OK is a bug. */
+static void must(const kvt_step *step, kvt_status status)
 {
-    return cache->workspaces + worker * cache->workspace_stride;
-}
-static unsigned char *partials_of(const kv_cache *cache, size_t head)
-{
-    return cache->partials + head * cache->sizes.chunks * cache->sizes.partial_bytes;
-}
-
-static void attend_heads(void *data, unsigned worker, unsigned workers)
-{
-    const attend_job *job = data;
-    const kv_cache *cache = job->cache;
-    const size_t heads = cache->model->kv_heads;
-    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
-        kvt_segment segment;
-        const kvt_attention asked = ask(cache, &segment, job->layer, head, job->position, job->queries, job->out);
-        must(kvt_attend(&asked, workspace_of(cache, worker)));
+    if (status != KVT_OK) {
+        char why[200] = "";
+        (void)kvt_step_problem(step, why, sizeof why);
+        fprintf(stderr, "kvtile-engine: %s (%s)\n", why, kvt_status_text(status));
+        abort();
     }
 }
 
-static void attend_chunks(void *data, unsigned worker, unsigned workers)
+/* What the token at `position` is to a layer; the job has to stay where it is. */
+static void make_step(attend_job *job, const float *keys, const float *values)
 {
-    const attend_job *job = data;
     const kv_cache *cache = job->cache;
-    size_t first, n;
-    must(kvt_attend_plan(cache->model->kv_heads, job->chunks, workers, worker, &first, &n));
-    for (size_t unit = first; unit < first + n; unit++) {
-        const size_t head = unit / job->chunks;
-        kvt_segment segment;
-        const kvt_attention asked = ask(cache, &segment, job->layer, head, job->position, job->queries, job->out);
-        must(kvt_attend_chunks(&asked, unit % job->chunks, 1, partials_of(cache, head), workspace_of(cache, worker)));
-    }
+    const checkpoint *model = cache->model;
+    job->sequence = (kvt_sequence){ .blocks = cache->blocks, .n_blocks = cache->n_blocks, .open = { 0, 1 }, .stored = job->position, .fresh = 1 };
+    job->step = (kvt_step){ .size = sizeof(kvt_step),
+                            .view = &cache->view,
+                            .layer = (uint32_t)job->layer,
+                            .sequences = &job->sequence,
+                            .n_sequences = 1,
+                            .heads = model->heads,
+                            .dtype = KVT_F32,
+                            .out_dtype = KVT_F32,
+                            .q = job->queries,
+                            .k = keys,
+                            .v = values,
+                            .out = job->out,
+                            .scale = 1 / sqrtf((float)model->head_dim),
+                            .workspace = cache->workspace,
+                            .workspace_bytes = cache->workspace_bytes };
 }
 
-static void merge_heads(void *data, unsigned worker, unsigned workers)
+static void append_share(void *data, unsigned worker, unsigned workers)
 {
     const attend_job *job = data;
-    const kv_cache *cache = job->cache;
-    const size_t heads = cache->model->kv_heads;
-    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
-        kvt_segment segment;
-        const kvt_attention asked = ask(cache, &segment, job->layer, head, job->position, job->queries, job->out);
-        must(kvt_merge(&asked, partials_of(cache, head), workspace_of(cache, worker)));
-    }
+    must(&job->step, kvt_step_append(&job->step, worker, workers));
+}
+static void attend_share(void *data, unsigned worker, unsigned workers)
+{
+    const attend_job *job = data;
+    must(&job->step, kvt_step_attend(&job->step, worker, workers));
+}
+static void merge_share(void *data, unsigned worker, unsigned workers)
+{
+    const attend_job *job = data;
+    must(&job->step, kvt_step_merge(&job->step, worker, workers));
+}
+
+/* Blocks of all layers, [layer][block][kv head], at `*at` of the cache's memory, or only counted while there is none. */
+static kvt_pool place_blocks(const kv_cache *cache, size_t page_bytes, size_t blocks, size_t *at)
+{
+    const checkpoint *model = cache->model;
+    const size_t block = page_bytes * model->kv_heads;
+    unsigned char *base = cache->memory != NULL ? (unsigned char *)cache->memory + *at : NULL;
+    *at += block * blocks * model->layers;
+    return (kvt_pool){ .base = base, .blocks = blocks, .layer_stride = block * blocks, .block_stride = block, .head_stride = page_bytes };
+}
+
+static void place_pools(kv_cache *cache)
+{
+    kvt_view *view = &cache->view;
+    size_t at = 0;
+    view->pages = place_blocks(cache, cache->layout.page_bytes, cache->n_blocks, &at);
+    if (view->first_layout != NULL)
+        view->first_pages = place_blocks(cache, cache->first.page_bytes, 1, &at);
+    if (view->open_dtype)
+        view->open_pages = place_blocks(cache, cache->open_bytes, 2, &at);
+    cache->bytes = at;
+}
+
+static kvt_status choose_view(kv_cache *cache, const cache_way *way)
+{
+    const checkpoint *model = cache->model;
+    const kvt_side_options options = { .rotation = way->rotation, .centring = way->centring };
+    kvt_spec spec = { .size = sizeof spec,
+                      .k_scheme = way->k_scheme,
+                      .v_scheme = way->v_scheme,
+                      .k_dim = model->head_dim,
+                      .v_dim = model->head_dim,
+                      .kv_heads = model->kv_heads,
+                      .k_options = options,
+                      .v_options = options };
+    size_t layer_bytes;
+    kvt_status status = kvt_layout_init(&cache->layout, &spec);
+    spec.k_scheme = spec.v_scheme = way->first;
+    if (status == KVT_OK && way->first)
+        status = kvt_layout_init(&cache->first, &spec);
+    if (status == KVT_OK && way->open)
+        status = kvt_view_open_bytes(&cache->layout, way->open, &cache->open_bytes);
+    if (status == KVT_OK)
+        status = kvt_layout_bytes(&cache->layout, cache->room, &layer_bytes);
+    if (status == KVT_OK && layer_bytes > SIZE_MAX / 64 / model->layers)
+        status = KVT_ERR_OVERFLOW;
+    if (status != KVT_OK)
+        return status;
+    cache->n_blocks = (cache->room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;
+    cache->view = (kvt_view){ .size = sizeof(kvt_view),
+                              .layout = &cache->layout,
+                              .first_layout = way->first ? &cache->first : NULL,
+                              .open_dtype = way->open,
+                              .layers = model->layers };
+    place_pools(cache);
+    return KVT_OK;
 }
 
 static int open_pages(kv_cache *cache, const cache_way *way, error_text *error)
 {
     const checkpoint *model = cache->model;
-    const size_t n = (size_t)model->layers * model->kv_heads; /* below 2^40 */
-    const kvt_side_options options = { .rotation = way->rotation, .centring = way->centring };
-    const kvt_spec spec = { .size = sizeof spec,
-                            .k_scheme = way->k_scheme,
-                            .v_scheme = way->v_scheme,
-                            .k_dim = model->head_dim,
-                            .v_dim = model->head_dim,
-                            .kv_heads = model->kv_heads,
-                            .k_options = options,
-                            .v_options = options };
-    size_t layer_bytes;
-    kvt_status status = kvt_layout_init(&cache->layout, &spec);
-    if (status == KVT_OK)
-        status = kvt_layout_bytes(&cache->layout, cache->room, &layer_bytes);
-    if (status == KVT_OK && __builtin_mul_overflow(layer_bytes, model->layers, &cache->bytes))
-        status = KVT_ERR_OVERFLOW;
+    kvt_status status = choose_view(cache, way);
     if (status != KVT_OK)
         return error_set(error, "head_dim is %" PRIu32 " with %" PRIu32 " kv heads: %s", model->head_dim, model->kv_heads, kvt_status_text(status));
-    cache->token_bytes = cache->layout.page_bytes / KVT_PAGE_TOKENS * n;
+    cache->token_bytes = cache->layout.page_bytes / KVT_PAGE_TOKENS * model->layers * model->kv_heads;
     cache->bits = 8.0 * (double)cache->layout.page_bytes / (2.0 * KVT_PAGE_TOKENS * model->head_dim);
-    cache->pages = calloc(n, sizeof *cache->pages);
-    cache->memory = aligned_alloc(LINE, cache->bytes); /* whole lines: page_bytes is */
-    if (cache->pages == NULL || cache->memory == NULL)
+    cache->memory = aligned_alloc(LINE, (cache->bytes + LINE - 1) / LINE * LINE);
+    cache->blocks = malloc(cache->n_blocks * sizeof *cache->blocks);
+    cache->rows = malloc(2 * (size_t)KVT_PAGE_TOKENS * model->kv_dim * sizeof *cache->rows);
+    if (cache->memory == NULL || cache->blocks == NULL || cache->rows == NULL)
         return error_set(error, "KV cache of %zu tokens takes %zu bytes: more than there is", cache->room, cache->bytes);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char *layer = (unsigned char *)cache->memory + i / model->kv_heads * layer_bytes;
-        must(kvt_head_pages(&cache->layout, layer, cache->room, (uint32_t)(i % model->kv_heads), &cache->pages[i]));
-    }
+    place_pools(cache);
+    for (size_t i = 0; i < cache->n_blocks; i++)
+        cache->blocks[i] = (uint32_t)(way->first && i > 0 ? i - 1 : i); /* the first page has a pool of its own */
 
-    kvt_segment segment;
-    const kvt_attention asked = ask(cache, &segment, 0, 0, cache->room - 1, NULL, NULL);
-    status = kvt_attend_plan_sizes(&asked, &cache->sizes);
+    const kvt_step_limits limits = {
+        .sequences = 1, .tokens = cache->room, .fresh = 1, .heads = model->heads, .workers = pool_workers(cache->threads)
+    };
+    status = kvt_step_workspace(&cache->view, &limits, &cache->workspace_bytes);
     if (status != KVT_OK)
         return error_set(error, "heads is %" PRIu32 " with %" PRIu32 " kv heads: %s", model->heads, model->kv_heads, kvt_status_text(status));
-    cache->workspace_stride = (cache->sizes.workspace_bytes + LINE - 1) / LINE * LINE; /* workers write to lines of their own */
-    cache->workspaces = aligned_alloc(LINE, pool_workers(cache->threads) * cache->workspace_stride);
-    cache->partials = malloc(model->kv_heads * cache->sizes.chunks * cache->sizes.partial_bytes); /* below 2^50: no overflow */
-    cache->row = malloc(model->head_dim * sizeof *cache->row);
-    return cache->workspaces != NULL && cache->partials != NULL && cache->row != NULL
-               ? 0
-               : error_set(error, "attention over %zu tokens: out of memory", cache->room);
+    cache->workspace = aligned_alloc(LINE, (cache->workspace_bytes + LINE - 1) / LINE * LINE);
+    return cache->workspace != NULL ? 0 : error_set(error, "attention over %zu tokens: out of memory", cache->room);
 }
 
 /* ---- the reference ---- */
@@ -219,29 +228,47 @@ int cache_open(kv_cache *cache, const checkpoint *model, const cache_way *way, s
 
 void cache_close(kv_cache *cache)
 {
-    free(cache->pages);
     free(cache->memory);
-    free(cache->workspaces);
-    free(cache->partials);
-    free(cache->row);
+    free(cache->blocks);
+    free(cache->workspace);
+    free(cache->rows);
     free(cache->keys);
     free(cache->values);
     free(cache->scores);
     *cache = (kv_cache){ 0 };
 }
 
-/* Whether a token's rows of one side, which are stored, are finite where `rows` are. Infinite keys can have weights of 0, so what comes of them need
- * not show it. */
-static bool are_kept(const kv_cache *cache, kvt_side side, const kvt_pages *pages, size_t position, const float *rows)
+static bool are_finite(const float *rows, size_t n)
 {
-    const uint32_t dim = cache->model->head_dim;
-    for (size_t head = 0; head < cache->model->kv_heads; head++) {
-        must(kvt_read(&cache->layout, side, &pages[head], position, 1, cache->row, KVT_F32, (ptrdiff_t)(dim * sizeof(float))));
-        for (uint32_t c = 0; c < dim; c++)
-            if (!isfinite(cache->row[c]) && isfinite(rows[head * dim + c]))
-                return false;
-    }
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(rows[i]))
+            return false;
     return true;
+}
+
+/* Whether what is stored of a layer's token, and of its whole page where it is the last, is finite. Infinite keys can have weights of 0, so what
+ * comes of them need not show it. */
+static bool are_kept(const kv_cache *cache, const kvt_sequence *sequence, size_t layer)
+{
+    const checkpoint *model = cache->model;
+    kvt_sequence stored = *sequence;
+    stored.stored++;
+    const size_t n = cache->view.open_dtype && stored.stored % KVT_PAGE_TOKENS == 0 ? KVT_PAGE_TOKENS : 1, row = model->head_dim * sizeof(float);
+    const kvt_view_rows rows = { .size = sizeof rows,
+                                 .view = &cache->view,
+                                 .sequence = &stored,
+                                 .first_token = stored.stored - n,
+                                 .n_tokens = n,
+                                 .first_layer = (uint32_t)layer,
+                                 .layers = 1,
+                                 .rows = cache->rows,
+                                 .dtype = KVT_F32,
+                                 .side_stride = (ptrdiff_t)(n * model->kv_heads * row),
+                                 .token_stride = (ptrdiff_t)(model->kv_heads * row),
+                                 .head_stride = (ptrdiff_t)row };
+    if (kvt_view_read(&rows, 0, 1) != KVT_OK)
+        abort();
+    return are_finite(cache->rows, 2 * n * model->kv_dim);
 }
 
 void cache_append(kv_cache *cache, size_t layer, size_t position, const float *keys, const float *values)
@@ -249,10 +276,11 @@ void cache_append(kv_cache *cache, size_t layer, size_t position, const float *k
     const checkpoint *model = cache->model;
     const size_t row_bytes = model->head_dim * sizeof(float);
     if (!cache->reference) {
-        const kvt_pages *pages = cache->pages + layer * model->kv_heads;
-        must(kvt_append(&cache->layout, KVT_K, pages, position, keys, KVT_F32, (ptrdiff_t)row_bytes));
-        must(kvt_append(&cache->layout, KVT_V, pages, position, values, KVT_F32, (ptrdiff_t)row_bytes));
-        cache->lost = cache->lost || !are_kept(cache, KVT_K, pages, position, keys) || !are_kept(cache, KVT_V, pages, position, values);
+        attend_job job = { .cache = cache, .layer = layer, .position = position };
+        make_step(&job, keys, values);
+        pool_run(cache->threads, append_share, &job);
+        cache->strange = cache->strange || !are_finite(keys, model->kv_dim) || !are_finite(values, model->kv_dim);
+        cache->lost = cache->lost || (!cache->strange && !are_kept(cache, &job.sequence, layer));
         return;
     }
     for (size_t head = 0; head < model->kv_heads; head++) {
@@ -266,13 +294,12 @@ void cache_append(kv_cache *cache, size_t layer, size_t position, const float *k
 
 void cache_attend(const kv_cache *cache, size_t layer, size_t position, const float *queries, float *out)
 {
-    attend_job job = { cache, layer, position, queries, out, position / KVT_CHUNK_TOKENS + 1 };
+    attend_job job = { .cache = cache, .layer = layer, .position = position, .queries = queries, .out = out };
     if (cache->reference) {
         pool_run(cache->threads, attend_reference, &job);
-    } else if (job.chunks == 1 || cache->model->kv_heads % pool_workers(cache->threads) == 0) {
-        pool_run(cache->threads, attend_heads, &job);
-    } else { /* heads alone would leave some workers with less */
-        pool_run(cache->threads, attend_chunks, &job);
-        pool_run(cache->threads, merge_heads, &job);
+        return;
     }
+    make_step(&job, NULL, NULL);
+    pool_run(cache->threads, attend_share, &job);
+    pool_run(cache->threads, merge_share, &job);
 }

@@ -5,7 +5,7 @@
 #include "tools/engine/checkpoint.h"
 #include "tools/pool/pool.h"
 
-#include <kvtile/attend.h>
+#include <kvtile/step.h>
 
 /* How rows are stored; all zero is not a way. */
 typedef struct cache_way {
@@ -13,6 +13,8 @@ typedef struct cache_way {
     kvt_scheme k_scheme, v_scheme;
     kvt_rotation rotation; /* of both */
     kvt_centring centring;
+    kvt_dtype open;   /* of rows of unfinished pages, which own centres need; 0: rows go to their pages at once */
+    kvt_scheme first; /* of both sides of the first page; KVT_SCHEME_NONE: that of the others */
 } cache_way;
 
 typedef struct kv_cache {
@@ -22,17 +24,18 @@ typedef struct kv_cache {
     size_t room;        /* tokens */
     size_t bytes;       /* allocated for `room` tokens */
     size_t token_bytes; /* that a further token takes, in all layers and heads */
-    double bits;        /* stored per element, with scales, centres and padding */
+    double bits;        /* stored per element, all told */
 
-    kvt_layout layout;         /* of every layer */
-    kvt_pages *pages;          /* [layer][kv head] */
-    void *memory;              /* [layer][kv head][page] */
-    kvt_attend_sizes sizes;    /* with all tokens there */
-    unsigned char *workspaces; /* [worker][workspace_stride] */
-    size_t workspace_stride;
-    unsigned char *partials; /* [kv head][chunk][sizes.partial_bytes] */
-    float *row;              /* [head_dim], of a row that is read back */
-    bool lost;               /* some number that was finite is stored as none */
+    kvt_layout layout, first; /* of every layer */
+    kvt_view view;
+    void *memory;                /* of the view's pools */
+    uint32_t *blocks;            /* [n_blocks], of all layers */
+    size_t n_blocks, open_bytes; /* of a head's open page */
+    void *workspace;
+    size_t workspace_bytes;
+    float *rows;  /* [2][64][kv_dim], that are read back */
+    bool strange; /* some number that came is not finite */
+    bool lost;    /* some number is not, though all that came are */
 
     float *keys, *values; /* of the reference: [layer][kv head][room][head_dim] */
     float *scores;        /* [worker][room] */

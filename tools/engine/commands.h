@@ -10,7 +10,7 @@ enum { MOST_SCHEMES = 64 };
 /* The texts of the options, NULL where not given. */
 typedef struct option_texts {
     char *model, *tokenizer, *text, *prompt, *out, *tokens, *threads, *seed, *temperature;
-    char *scheme, *k, *v, *schemes, *rotation, *centring;
+    char *scheme, *k, *v, *schemes, *rotation, *centring, *first, *preset;
 } option_texts;
 
 typedef struct options {

@@ -56,7 +56,9 @@ static const char HELP[] =
     "  --k S, --v S     keys, or values\n"
     "  --schemes LIST   perplexity: a table of schemes, separated by commas, or \"all\"\n"
     "  --rotation R     none (or 0), 64 or 128 (default none)\n"
-    "  --centring C     none, sequence or page (default none)\n"
+    "  --centring C     none, sequence, page or own (default none); with own, rows of unfinished pages are kept in f16\n"
+    "  --first S        the first page, keys and values, in scheme S\n"
+    "  --preset P       balanced, quality, compact or tight: schemes, rotation 64, own centres, the first page in kv8\n"
     "  --reference      plain f32 rows, and attention in plain C instead of kvtile's\n"
     "\n"
     "generate:\n"
@@ -127,6 +129,8 @@ static void list_options(arguments *given, text_option list[N_TEXTS])
         { "--schemes", &texts->schemes, PERPLEXITY, 0 },
         { "--rotation", &texts->rotation, RUNS, 0 },
         { "--centring", &texts->centring, RUNS, 0 },
+        { "--first", &texts->first, RUNS, 0 },
+        { "--preset", &texts->preset, RUNS, 0 },
         { "--temperature", &texts->temperature, GENERATE, 0 },
         { "--seed", &texts->seed, GENERATE, 0 },
     };
@@ -163,7 +167,7 @@ static int run_command(const char *name, arguments *given)
         if (strcmp(name, command->name) != 0)
             continue;
         const option_texts *texts = &given->texts;
-        const bool has_way = texts->scheme || texts->k || texts->v || texts->rotation || texts->centring;
+        const bool has_way = texts->scheme || texts->k || texts->v || texts->rotation || texts->centring || texts->first || texts->preset;
         options chosen = { .source.bos = given->bos != 0 };
         chosen.way.reference = given->reference != 0 || (command->bit == CAPTURE && !has_way);
         const char *argument = NULL;

@@ -16,7 +16,12 @@ typedef struct word {
 } word;
 
 static const word ROTATIONS[] = { { "none", KVT_ROTATION_NONE }, { "0", KVT_ROTATION_NONE }, { "64", KVT_ROTATION_64 }, { "128", KVT_ROTATION_128 } };
-static const word CENTRINGS[] = { { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE } };
+static const word CENTRINGS[] = {
+    { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { "own", KVT_CENTRING_OWN }
+};
+static const word PRESETS[] = {
+    { "balanced", KVT_PRESET_BALANCED }, { "quality", KVT_PRESET_QUALITY }, { "compact", KVT_PRESET_COMPACT }, { "tight", KVT_PRESET_TIGHT }
+};
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -86,6 +91,24 @@ static int read_temperature(double *value, const char *typed, error_text *error)
     return 0;
 }
 
+static int read_preset(options *chosen, const char *typed, error_text *error)
+{
+    uint32_t value = 0;
+    if (read_word(&value, PRESETS, COUNT(PRESETS), typed, "balanced, quality, compact or tight would be right", error) != 0)
+        return -1;
+    kvt_spec spec = { .size = sizeof spec }, first;
+    if (kvt_preset_spec((kvt_preset)value, &spec, &first) != KVT_OK)
+        abort(); /* all of them are there */
+    cache_way *way = &chosen->way;
+    way->k_scheme = spec.k_scheme;
+    way->v_scheme = spec.v_scheme;
+    way->rotation = spec.k_options.rotation;
+    way->centring = spec.k_options.centring;
+    way->first = first.k_scheme;
+    chosen->shows_way = true;
+    return 0;
+}
+
 /* How the cache stores rows. */
 static int read_way(options *chosen, const option_texts *texts, const char **argument, error_text *error)
 {
@@ -96,7 +119,9 @@ static int read_way(options *chosen, const option_texts *texts, const char **arg
                  { "--v", texts->v },
                  { "--schemes", texts->schemes },
                  { "--rotation", texts->rotation },
-                 { "--centring", texts->centring } };
+                 { "--centring", texts->centring },
+                 { "--first", texts->first },
+                 { "--preset", texts->preset } };
     cache_way *way = &chosen->way;
     for (size_t i = 0; i < COUNT(ways); i++) {
         *argument = ways[i].option;
@@ -104,8 +129,10 @@ static int read_way(options *chosen, const option_texts *texts, const char **arg
             continue;
         if (way->reference)
             return error_set(error, "\"%.60s\": the reference stores plain f32; one of the two options would be right", ways[i].text);
-        if (texts->schemes != NULL && i < 3)
+        if (texts->schemes != NULL && (i < 3 || ways[i].text == texts->preset))
             return error_set(error, "\"%.60s\": --schemes is given too; one of the two options would be right", ways[i].text);
+        if (texts->preset != NULL && ways[i].text != texts->preset)
+            return error_set(error, "\"%.60s\": --preset is given too; one of the two options would be right", ways[i].text);
     }
     way->k_scheme = way->v_scheme = KVT_SCHEME_f32;
     chosen->shows_way = texts->scheme != NULL || texts->k != NULL || texts->v != NULL;
@@ -130,10 +157,20 @@ static int read_way(options *chosen, const option_texts *texts, const char **arg
     }
     *argument = "--centring";
     if (texts->centring != NULL) {
-        if (read_word(&value, CENTRINGS, COUNT(CENTRINGS), texts->centring, "none, sequence or page would be right", error) != 0)
+        if (read_word(&value, CENTRINGS, COUNT(CENTRINGS), texts->centring, "none, sequence, page or own would be right", error) != 0)
             return -1;
         way->centring = (kvt_centring)value;
     }
+    *argument = "--first";
+    if (texts->first != NULL && read_scheme(&way->first, texts->first, error) != 0)
+        return -1;
+    if (way->first && (way->centring == KVT_CENTRING_SEQUENCE || way->centring == KVT_CENTRING_PAGE))
+        return error_set(error, "\"%.60s\": with centring %s all pages have one scheme; none or own would be right", texts->first, texts->centring);
+    *argument = "--preset";
+    if (texts->preset != NULL && read_preset(chosen, texts->preset, error) != 0)
+        return -1;
+    if (way->centring == KVT_CENTRING_OWN)
+        way->open = KVT_F16;
     return 0;
 }
 
