@@ -82,7 +82,7 @@ typedef struct kvt_tile_spec {
 /* ---- pack: between rows of codes and the lines of a tile ---- */
 
 /* A row of codes has its channels in order, in bits / 8 bytes each, or in one where bits are less than 8. Rows are padded to whole lines of 64
- * bytes; what the padding holds does not matter. `codes` are those of a tile of `groups` groups, of which begin .. end-1 are meant (begin is a
+ * bytes; what the padding holds does not matter. `codes` are those of a tile of `groups` groups; groups begin .. end-1 are meant (begin is a
  * multiple of 8), and `rows` begins with group `begin`.
  *
  *   tile    16 rows, `stride` apart, to lines
@@ -123,7 +123,7 @@ typedef struct kvt_factors {
 
 /* Scales are a tile's: block b's of token t at index 16 b + t.
  *
- *   choose      the scales of a tile's rows, of which only the first `quads` times four matter, and their factors; returns whether there is a NaN
+ *   choose      the scales of a tile's rows (only the first `quads` times four matter) and their factors; returns whether there is a NaN
  *   choose_row  of one row, as token `token`; its factors to r[0], one per block (whole registers are written: 12 floats more)
  *   write_tokens  chooses the scales of n rows, at most 16, encodes them, and has each packed before the next is encoded, as what is scattered over
  *               one row's lines waits for memory meanwhile
@@ -248,7 +248,7 @@ typedef struct kvt_rows {
  *   add_offset     logits of a page += x . mu
  *   add_logits     logits of n rows and a page's first tiles += others
  *   soften         logits of a span to weights, those of tokens first .. end-1 (first < end <= KVT_SPAN_TOKENS), and zeros for the others of
- *                  their pages; for `rows`, of which each is KVT_SPAN_TOKENS logits. Tells the rows of sums of them and says what their weighted
+ *                  their pages; for `rows`, each of KVT_SPAN_TOKENS logits. Tells the rows of sums of them and says what their weighted
  *                  values are to be multiplied with (factors[rows]); `words`: the same weights as kvt_weighted has them, or NULL
  *   add_centre     sums += mu times factor times the sum of a page's weights
  *   close_partial  no more tokens come: NaNs to the one NaN

@@ -67,7 +67,7 @@ KVT_LANES void store_number(uint8_t *p, kvt_dtype dtype, f32x16 x)
         i32x16_store_u16(p, narrow_bf16(i32x16_from_f32_bits(x)));
 }
 
-/* 16 numbers, of which n exist. */
+/* 16 numbers; n of them exist. */
 KVT_LANES f32x16 load_some(const uint8_t *p, kvt_dtype dtype, uint32_t n)
 {
     uint8_t some[64] = { 0 };

@@ -41,7 +41,7 @@ KVT_LANES f32x16 sums_of_lanes(const f32x16 sum[16])
     return f32x16_add(f32x16_add(p[0], p[2]), f32x16_add(p[1], p[3]));
 }
 
-/* Rows of a matrix, of which the first few are meant; a missing one is the last once more. */
+/* The first few rows of a matrix; a missing one is the last once more. */
 typedef struct few_rows {
     const uint8_t *row[16];
 } few_rows;
@@ -147,7 +147,7 @@ static void widen(float *to, const uint8_t *row, kvt_dtype dtype, uint32_t dim)
     }
 }
 
-/* A product of which small ones count for nothing, and NaNs are all the same. */
+/* A product; small ones count for nothing, and NaNs are all the same. */
 KVT_LANES f32x16 settled(f32x16 x)
 {
     const i32x16 bits = i32x16_from_f32_bits(x), magnitude = magnitude_bits(x), zero = i32x16_set1(0);
@@ -155,7 +155,7 @@ KVT_LANES f32x16 settled(f32x16 x)
     return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), zero, number));
 }
 
-/* 16 numbers, of which n exist; small ones count for nothing. */
+/* 16 numbers; n of them exist, and small ones count for nothing. */
 KVT_LANES f32x16 load_group(const uint8_t *p, kvt_dtype dtype, uint32_t n)
 {
     const f32x16 x = load_some(p, dtype, n);

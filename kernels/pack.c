@@ -104,7 +104,7 @@ KVT_LANES u8x64 quarters_at(kvt_side side, uint32_t bits, const uint8_t *codes, 
     return u8x64_load_quarters(p, p + next[0] * 256, p + next[1] * 256, p + next[2] * 256);
 }
 
-/* Four columns at a time. In place of those behind the last, of which nothing may be read, stands the first of the four. */
+/* Four columns at a time. Those behind the last may not be read: the first of the four stands in their place. */
 KVT_LANES void unpack_columns(kvt_side side, uint32_t bits, const levels *table, const uint8_t *codes, uint32_t groups, uint32_t begin, uint32_t end,
                               uint32_t q, uint8_t *rows, size_t stride)
 {

@@ -31,7 +31,7 @@ typedef struct kvt_row_codec {
     kvt_row_join_fn *join;
 } kvt_row_codec;
 
-/* The files kernels/rows_<family>.c, each of which exports its table: kvt_row_codecs_<family>_<tier>. */
+/* The files kernels/rows_<family>.c; each exports its table: kvt_row_codecs_<family>_<tier>. */
 #define KVT_EACH_ROW_FAMILY(X, tier) X(ggml, tier) X(ik, tier) X(ocp, tier) X(vllm, tier) X(openvino, tier) X(deepseek, tier)
 
 #endif

@@ -137,7 +137,7 @@ BLOCKS_OF(plain, 1, false)
 typedef void prepare_fn(float *x, const uint8_t *from, kvt_dtype dtype, uint32_t g, uint32_t count, const float *mu);
 typedef void restore_fn(const float *x, uint8_t *to, kvt_dtype dtype, uint32_t g, uint32_t count, const float *mu);
 
-/* Of a rotation in blocks of n groups, of which there may be less at the end; 0: none. */
+/* A rotation in blocks of n groups; the last block may have fewer; 0: none. */
 static prepare_fn *prepare_of(uint32_t n)
 {
     return n == 8 ? prepare_8 : n == 4 ? prepare_4 : n == 2 ? prepare_2 : n == 1 ? prepare_1 : prepare_plain;

@@ -250,7 +250,7 @@ KVT_ROWS block_f16 ggml_scale(float d, uint32_t largest)
     return (block_f16){ .d = d, .r = largest < ROWS_2_POW_M100 ? 0 : 1.0f / d };
 }
 
-/* q4_0, q5_0, q6_0: codes biased by `bias`, of which the largest magnitude gets 0. */
+/* q4_0, q5_0, q6_0: codes biased by `bias`; the largest magnitude gets 0. */
 KVT_ROWS block_f16 biased_scale(const float *x, int bias, kvt_rounding rounding)
 {
     if (rounding == KVT_ROUNDING_CANONICAL)

@@ -68,7 +68,7 @@ static void join_q8_0(uint8_t *row, const uint8_t *codes, const uint8_t *scales,
 
 /* ---- fifth bits: bit j of a word is element j's ---- */
 
-/* Eight at a time: a product brings bit 4 of byte i to bit 56 + i, or the bits of a byte to all bytes, of which byte i keeps bit i. */
+/* Eight at a time: a product brings bit 4 of byte i to bit 56 + i, or the bits of a byte to all bytes, and byte i keeps bit i. */
 KVT_ROWS void store_fifth_bits(uint8_t *to, const uint8_t *code)
 {
     for (uint32_t i = 0; i < ROWS_BLOCK; i += 8)

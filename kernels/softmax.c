@@ -162,7 +162,7 @@ KVT_LANES void clear(float *logits, const span *s)
         f32x16_store(logits + 16 * i, f32x16_set1(0));
 }
 
-/* In passes over all rows, each of which keeps few registers over the calls to the exponential function, and nobody waits for a row's largest. */
+/* In passes over all rows: each pass keeps few registers over the calls to the exponential function, and nobody waits for a row's largest. */
 static void soften(float *logits, uint32_t rows, uint32_t first, uint32_t end, float soft_cap, float *sums, size_t sum_stride, uint32_t dim,
                    uint8_t *words, float *factors)
 {

@@ -73,7 +73,7 @@ typedef struct kvt_attention {
 
 /* Holes: bit b of bits[i * bit_words + w] says whether query token i sees token bit_first + 64 w + b; tokens before bit_first and behind all words
  * are seen. Pages that no query token of a call sees anything of are not read (their place in a table may not be NULL, though), and others cost no
- * more than if they were seen. In pages of which some tokens are seen, hidden values have to be finite: their weight is 0. */
+ * more than if they were seen. Where a page has both seen and hidden tokens, the hidden values have to be finite: their weight is 0. */
 
 typedef struct kvt_attend_sizes {
     size_t workspace_bytes; /* a call needs */

@@ -90,7 +90,7 @@ KVT_API kvt_engine kvt_engine_at(size_t index);
 /* "kvtile", "llama.cpp" ...: the last column of engines.def; NULL when there is no such engine. */
 KVT_API const char *kvt_engine_name(kvt_engine engine);
 
-/* What the engine's figures are and of which version, in one line; NULL when there is no such engine. */
+/* The engine, its version and its rule, in one line; NULL when there is no such engine. */
 KVT_API const char *kvt_engine_title(kvt_engine engine);
 
 /* Whether it is known what the engine does with models of this model's type. False: it is sized as if the engine did what the model declares. */

@@ -17,7 +17,7 @@
  * p mod 2), so that taking back up to 64 tokens (kvt_sequence.stored made smaller, as after a draft) is exact.
  *
  * Threads: calls of different steps may run at the same time as long as no two append to the same sequence and nobody attends to a sequence while it
- * is appended to. Blocks may be shared by sequences of which none appends to them.
+ * is appended to. Sequences may share blocks that none of them appends to.
  */
 #ifndef KVTILE_STEP_H
 #define KVTILE_STEP_H

@@ -9,7 +9,7 @@
 
 enum {
     CHUNK_PAGES = KVT_CHUNK_TOKENS / KVT_PAGE_TOKENS,
-    MOST_ROWS = KVT_MAX_GROUP, /* of queries, that a unit of work has, and of which a chunk's partial is kept where it is split from others */
+    MOST_ROWS = KVT_MAX_GROUP, /* of queries in a unit of work; each has a partial of the chunk where that is split from others */
     SPLIT_ROWS = 32,
     LINE = 64
 };

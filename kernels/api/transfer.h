@@ -61,7 +61,7 @@ static inline bool kvt_grid_is_apart(size_t tokens, size_t heads, size_t row_byt
     return !__builtin_mul_overflow(token, tokens - 1, &span) && head - row_bytes >= span;
 }
 
-/* Checks the tokens, of which there is at least one, and the pages that they are in. Errors: RANGE, NULL, STRIDE. */
+/* Checks the tokens (at least one) and the pages that they are in. Errors: RANGE, NULL, STRIDE. */
 static inline kvt_status kvt_check_pages(const kvt_pages *pages, size_t page_bytes, size_t first_token, size_t n_tokens)
 {
     size_t last;

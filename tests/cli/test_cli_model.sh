@@ -161,7 +161,7 @@ rows 2052 1536 | (cd "$work/rows" && split -b 512 -a 4 -d - r)
     (cd "$work/rows" && cat $(awk 'BEGIN { for (h = 0; h < 24; h++) for (c = 0; c < 64; c++) printf "r%04d\n", 64 * h + c % 32 * 2 + int(c / 32) }'))
     dd if="$work/weights" bs=512 skip=3588 2>/dev/null
 } >"$work/permuted"
-# offsets: header of tensors, from names, shapes and numbers of elements, each of which is two bytes.
+# offsets: header of tensors, from names, shapes and numbers of elements of two bytes.
 awk 'function tensor(name, shape, elements) {
         printf "%s\"%s\": {\"dtype\": \"F16\", \"shape\": [%s], \"data_offsets\": [%d, %d]}", at ? ", " : "{", name, shape, at, at + 2 * elements
         at += 2 * elements

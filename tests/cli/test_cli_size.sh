@@ -325,7 +325,7 @@ refuses 2 'give --budget too' "$@" size "$work/weights" --with-weights
     fail "--explain"
 
 # Tensor parallelism, a shared prefix.
-numbers 24576 805306368 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads, of which each rank has one
+numbers 24576 805306368 "$@" size Qwen3-30B-A3B --tp 8 --ctx 32k --engine logical --json --scheme f16 # 4 heads: each rank has one
 numbers 49152 - "$@" size Qwen3-30B-A3B --tp 2 --json
 numbers 54144 - "$@" size GLM-4.7-Flash --tp 4 --json
 refuses 1 'cannot be divided' "$@" size gemma-4-31B --tp 3

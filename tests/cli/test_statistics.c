@@ -36,7 +36,7 @@ START_TEST(mean_by_hand)
 }
 END_TEST
 
-/* Numbers of which each is 0.9 of the one before and something new: 95 % of the intervals should hold the mean, 0, and with blocks that are long
+/* Each number is 0.9 of the one before and something new: 95 % of the intervals should hold the mean, 0, and with blocks that are long
  * enough they nearly do; as if all were independent it is less than half of them. */
 START_TEST(neighbours_resemble_each_other)
 {

@@ -9,7 +9,7 @@ TOKENS is the build's bin/tokens. FOLDER keeps what is fetched: a virtual enviro
 Compared for each vocabulary: every line of tokenizer_texts.txt, all of them as one text, every character of the planes
 that have any (one in a hundred of the others) before, between and behind letters, digits and spaces, and N random strings
 (20000). Prints a line for each vocabulary, with examples of differences, and fails if there is any. Left out, and counted,
-are characters of which the sweep shows a difference, and which are newer than the Unicode of Python, or than that of the
+are characters that the sweep shows a difference in, and that are newer than the Unicode of Python, or than that of the
 other side's normaliser (Python's gives another form), and the random strings that hold them.
 """
 import argparse, json, os, pathlib, random, struct, subprocess, sys, tempfile, unicodedata

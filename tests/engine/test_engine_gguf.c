@@ -609,7 +609,7 @@ START_TEST(hostile)
 }
 END_TEST
 
-/* A tokenizer of these keys, one of which is wrong; score 3 is NaN. */
+/* A tokenizer with one wrong key; score 3 is NaN. */
 static void refuse_tokenizer(const char *model, const char *pre, size_t n_scores, const char *pair, uint32_t size, const char *part)
 {
     tokenizer words;

@@ -1,4 +1,4 @@
-/* Files of rows: QVKT, .npy, .npz, .safetensors, and numbers without a header. Any bytes give rows, all of which can be read, or an error. The first
+/* Files of rows: QVKT, .npy, .npz, .safetensors, and numbers without a header. Any bytes give rows that can all be read, or an error. The first
  * byte says what the file is called, and in which order its arrays are. */
 #include <stdlib.h>
 #include <string.h>

@@ -124,7 +124,7 @@ static void make_attention(test_calls *calls, uint64_t *state)
     a->n_chunks = sizes.chunks;
 }
 
-/* A step of two sequences, the first of which fills a page that it began before, and one more, and begins another. */
+/* A step of two sequences: the first fills a page that it began before, and one more, and begins another. */
 static void make_step(test_calls *calls, kvt_dtype dtype, uint64_t *state)
 {
     test_arguments *a = &calls->right;

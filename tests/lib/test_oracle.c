@@ -700,7 +700,7 @@ static double gaussian(uint64_t *state)
     }
 }
 
-/* Gaussian rows as the oracle stores them in `pages` pages, of which those from `from_page` on count: signal (without the offsets) to noise, in dB.
+/* Gaussian rows as the oracle stores them in `pages` pages; those from `from_page` on count: signal (without the offsets) to noise, in dB.
  * Channels 3i + 1 and 3i + 2 have an offset, once and twice. */
 static double measure(const kvt_spec *spec, size_t pages, size_t from_page, double offset)
 {

@@ -796,7 +796,7 @@ START_TEST(rows_of_views)
     unsigned char *pages = pages_of(&st, &s, &bytes);
     forget_padding(&s, &st, pages);
     ck_assert_uint_eq(test_difference(pages, appended.pages, bytes), bytes);
-    /* Read in two parts, the first of which ends within a page: full pages as kvt_read gives them, the open one as it came. */
+    /* Read in two parts; the first ends within a page: full pages as kvt_read gives them, the open one as it came. */
     st.sequences[0].stored = tokens;
     all.rows = back;
     all.n_tokens = 70;

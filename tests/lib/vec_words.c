@@ -114,7 +114,7 @@ WORD(quad32_transpose, LOAD_QUAD; quad32_transpose(row); store_quad(out, row))
 WORD(quad_max_u, LOAD_QUAD; uint32_t max[4]; quad_max_u(row, max); memcpy(out, max, sizeof max))
 WORD(quad_sum, LOAD_QUAD; uint32_t sum[4]; quad_sum(row, sum); memcpy(out, sum, sizeof sum))
 
-/* Codes times integers of 16 bits, of which both kinds of dots, of bytes and of halfwords, can make their terms: line j of `out` is the sum with the
+/* Codes times integers of 16 bits that both kinds of dots, of bytes and of halfwords, can make their terms of: line j of `out` is the sum with the
  * group's j-th quad. The second group of four is taken. */
 #if KVT_DOT_BITS == 8
 #define DOT_OF(j)                                                                                                                                    \

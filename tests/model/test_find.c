@@ -120,7 +120,7 @@ static void put_number(FILE *file, const char *key, uint32_t value)
     put_u32(file, value);
 }
 
-/* A long vocabulary before the keys that matter, and one tensor of `numbers` f32 numbers, of which the file may have less. */
+/* A long vocabulary before the keys that matter, and one tensor of `numbers` f32 numbers; the file may have fewer. */
 static void store_gguf(const char *name, uint64_t words, uint64_t numbers, uint64_t stored)
 {
     FILE *file = fopen(in_folder(name), "wb");
@@ -177,7 +177,7 @@ START_TEST(long_metadata)
     kvt_model_file *model;
     ck_assert_int_eq(kvt_model_open(in_folder("long.gguf"), NULL, &model, problem, sizeof problem), KVT_ERR_FILE);
     ck_assert_msg(strstr(problem, "the file ends inside its metadata") != NULL, "%s", problem);
-    /* A terabyte, of which nobody needs to read more than what its metadata claim to take: too much. */
+    /* A terabyte. Nobody needs to read more than its metadata claim to take, and that is too much. */
     ck_assert_int_eq(truncate(in_folder("long.gguf"), (off_t)1 << 40), 0);
     ck_assert_int_eq(kvt_model_open(in_folder("long.gguf"), NULL, &model, problem, sizeof problem), KVT_ERR_FILE);
 }

@@ -192,7 +192,7 @@ static void check_budget(const kvt_model *model, const kvt_size_request *r, uint
     }
 }
 
-/* Seeds with faults that were mended: a page of vLLM whose tokens are no multiple of a row's, of which sequences share some. */
+/* Seeds with faults that were mended: sequences share pages of vLLM whose tokens are no multiple of a row's. */
 static const uint64_t found[] = { 920014705 };
 
 static void check_model(void)

@@ -24,7 +24,7 @@ typedef struct kv_cache {
     size_t room;        /* tokens */
     size_t bytes;       /* allocated for `room` tokens */
     size_t token_bytes; /* that a further token takes, in all layers and heads */
-    double bits;        /* stored per element, all told */
+    double bits;        /* stored per element, scales and centres included */
 
     kvt_layout layout, first; /* of every layer */
     kvt_view view;

@@ -183,7 +183,7 @@ static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
     return weights_use(to, &one, error);
 }
 
-/* The files of a model: one, or several parts, the first of which has the metadata. */
+/* The files of a model: one, or several parts; the first part has the metadata. */
 typedef struct model_files {
     gguf *files;
     file_map *maps; /* of the parts but the first; NULL: the model is whole */

@@ -168,7 +168,7 @@ static int check_tensor(const weights *to, const weights_tensor *tensor, const s
                          tensor->number_name);
     const uint64_t bytes = rows * bytes_of_row(tensor->number, columns); /* at most 2^42 */
     if (bytes > tensor->bytes)
-        return error_set(error, "tensor %.120s: takes %" PRIu64 " bytes, of which the file has %" PRIu64, tensor->name, bytes, tensor->bytes);
+        return error_set(error, "tensor %.120s: takes %" PRIu64 " bytes, and the file has %" PRIu64, tensor->name, bytes, tensor->bytes);
     return 0;
 }
 

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-/* A zip archive's first member: 30 bytes, of which bytes 26 and 27 are the length of the name behind them. */
+/* A zip archive's first member: 30 bytes; bytes 26 and 27 are the length of the name behind them. */
 enum { ZIP_HEADER = 30, ZIP_NAME_LENGTH = 26 };
 
 bool pickle_is_member(const char *name)
@@ -25,7 +25,7 @@ bool pickle_is(const file_map *map)
         name[length] = '\0';
         return pickle_is_member(name);
     }
-    /* PROTO, the protocol, and an instruction, none of which is below '('. A checkpoint of 640 channels begins with the same two bytes, then zeros.
+    /* PROTO, the protocol, and an instruction; no instruction is below '('. A checkpoint of 640 channels begins with the same two bytes, then zeros.
      */
     return map->size > 3 && map->data[0] == 0x80 && map->data[1] >= 2 && map->data[1] <= 5 && map->data[2] >= '(';
 }

@@ -87,7 +87,7 @@ void text_print(FILE *stream, const char *text)
 static bool is_begun(const char *bytes, size_t size)
 {
     uint32_t character;
-    static const char *const rests[] = { "\x80\x80\x80", "\xbf\xbf\xbf" }; /* the least and the greatest, one of which is right after E0 or ED */
+    static const char *const rests[] = { "\x80\x80\x80", "\xbf\xbf\xbf" }; /* the least and the greatest: one of them is right after E0 or ED */
     char whole[8];
     bool begun = false;
     for (size_t i = 0; i < 2 && size < 4; i++) {

@@ -9,7 +9,7 @@ enum { POOL_MOST_WORKERS = 256 };
 typedef struct pool pool;
 typedef void pool_work(void *data, unsigned worker, unsigned workers);
 
-/* 1 .. POOL_MOST_WORKERS workers, of which the caller is one. NULL, with errno, when memory is out or the system starts no more threads. */
+/* 1 .. POOL_MOST_WORKERS workers; the caller is one of them. NULL, with errno, when memory is out or the system starts no more threads. */
 pool *pool_open(unsigned workers);
 void pool_close(pool *threads);
 unsigned pool_workers(const pool *threads);

@@ -1,5 +1,5 @@
 /* Rows of keys or values in a file: QVKT, .npy, .npz or .safetensors, told apart by their first bytes and, for safetensors, by the name's ending; or
- * nothing but numbers, of which somebody says what they are. */
+ * nothing but numbers, and somebody says what they are. */
 #ifndef KVT_TOOLS_ROWS_H
 #define KVT_TOOLS_ROWS_H
 

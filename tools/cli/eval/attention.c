@@ -315,7 +315,7 @@ static int load_head(measurement *m, uint32_t h, error_text *error)
     rows_head_to_f32(layer->v, h, one->v);
     eval_head_load_queries(one, layer->q, h * one->group, m->options->from);
     if (!eval_head_is_finite(one))
-        return error_set(error, "has a NaN or an infinity in head %u, of which attention makes nothing that could be compared", h);
+        return error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
     eval_head_find_truth(one);
     return 0;
 }

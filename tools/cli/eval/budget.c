@@ -128,7 +128,7 @@ static int measure_layer(search *work, size_t index, way_sums *sums, error_text 
         rows_head_to_f32(layer->v, h, one.v);
         eval_head_load_queries(&one, layer->q, h * one.group, options->from);
         if (!eval_head_is_finite(&one)) {
-            status = error_set(error, "has a NaN or an infinity in head %u, of which attention makes nothing that could be compared", h);
+            status = error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
             break;
         }
         eval_head_find_truth(&one);

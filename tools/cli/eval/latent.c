@@ -401,7 +401,7 @@ static int load_heads(const layer_work *work, const eval_layer *layer, error_tex
                 memcpy(one->v + t * one->v_dim, one->k + t * one->k_dim, one->v_dim * sizeof(float));
         eval_head_load_queries(one, layer->q, h * one->group, work->options->from);
         if (!eval_head_is_finite(one))
-            return error_set(error, "has a NaN or an infinity in head %u, of which attention makes nothing that could be compared", h);
+            return error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
         eval_head_find_truth(one);
     }
     return 0;

@@ -112,7 +112,7 @@ static void find_truth(job *of)
         exact->probabilities[i] = exp((double)exact->logits[i] - exact->log_sum);
 }
 
-/* The text in windows, each of which begins anew. What is predicted are all tokens but the first, or all where windows begin with BOS: token i of the
+/* The text in windows; each begins anew. What is predicted are all tokens but the first, or all where windows begin with BOS: token i of the
  * `predicted` ones at position i % size of window i / size. */
 typedef struct windows {
     const uint32_t *tokens;

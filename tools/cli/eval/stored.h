@@ -32,7 +32,7 @@ typedef struct eval_stored {
 /* How a model's rows are stored in a way. */
 int eval_stored_layout(kvt_layout *layout, const eval_pair *way, const checkpoint *model, error_text *error);
 
-/* From now on rows that are appended to `cache` are stored: those of the layers and sides that `to`, all else of which is zero, says. `first` and
+/* From now on rows that are appended to `cache` are stored: those of the layers and sides that `to` says; all else in it is zero. `first` and
  * `open`: schemes of the first page and the open one, or KVT_SCHEME_NONE: as the others, and no open page. Cache and way must outlive the cache's
  * use. 0, or -1 with the error; eval_stored_close is due in any case. */
 int eval_stored_open(eval_stored *to, kv_cache *cache, const eval_pair *way, kvt_scheme first, kvt_scheme open, error_text *error);

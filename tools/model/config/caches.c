@@ -200,7 +200,7 @@ static bool read_caches(const config_reader *r, const config_layers *l, caches *
            (!(parts & PART_CONVOLUTION) || config_read_short_convolution(r, &c->convolution)) && (!(parts & PART_CROSS) || read_cross(r, &c->cross));
 }
 
-/* A layer that stores nothing, and of which cache it reads instead. */
+/* A layer that stores nothing, and the layer whose cache it reads instead. */
 static bool add_shared(const config_reader *r, kvt_layer_group group)
 {
     group.count = group.draft_count = 0;

@@ -1,4 +1,4 @@
-/* Which layer is of which kind: all the ways in which files say so. */
+/* The kinds of layers: all the ways in which files say them. */
 #include "tools/model/config/config.h"
 
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 #include <kvtile/model.h>
 
-/* A way to store numbers: `block` channels take `bytes`, of which `scales` are scales; then row_scales for each row of each head. */
+/* A way to store numbers: `block` channels take `bytes`, with `scales` bytes of scales among them; then row_scales for each row of each head. */
 struct kvt_store_type {
     const char *name;
     uint16_t block;
@@ -20,7 +20,7 @@ enum {
     KVT_KNOWS_SHARING = 4,  /* layers that read another layer's cache; else they have their own */
     KVT_KNOWS_INDEXERS = 8, /* keys of indexers; else there are none */
     KVT_KNOWS_ALL = 15,
-    KVT_KNOWS_MORE = 16 /* the first bit of which each engine makes its own */
+    KVT_KNOWS_MORE = 16 /* the first of the bits that each engine gives its own meaning */
 };
 
 struct kvt_type_rule {
