@@ -60,7 +60,8 @@ typedef enum kvt_status {
     KVT_ERR_DTYPE = 7,       /* no such number format of rows */
     KVT_ERR_SIDE = 8,        /* none of kvt_side, or one that the layout lacks: KVT_V without values, KVT_ROPE without a rotary part */
     KVT_ERR_STRIDE = 9,      /* rows or pages would overlap: |row_stride| is less than a row, or kvt_pages.stride less than a page */
-    KVT_ERR_RANGE = 10,      /* tokens beyond the pages; end or position 0; a head, chunk or worker beyond the last; no such engine; no sequences */
+    KVT_ERR_RANGE = 10,      /* tokens beyond the pages; end or position 0; a head, chunk, worker or block beyond the last; a workspace of too few
+                              * bytes; no such engine; no sequences */
     KVT_ERR_OVERFLOW = 11,   /* the number of bytes does not fit the type that would hold it */
     KVT_ERR_MODEL = 12,      /* a model description that contradicts itself */
     KVT_ERR_OPTIONS = 13,    /* a rotation, centring, effort, FP8 scale, rounding or global scale that the scheme or format lacks */
