@@ -192,7 +192,7 @@ static ptrdiff_t short_stride(uint64_t *state, ptrdiff_t row)
     FAULT(step_out_dtype, RESULTS_OF_STEPS, a->step_value.out_dtype = (kvt_dtype)wrong_enum(state))                                                  \
     FAULT(step_workspace, STEPS, a->step_value.workspace = NULL)                                                                                     \
     FAULT(step_workspace_bytes, STEPS, a->step_value.workspace_bytes = test_below(state, 10000))                                                     \
-    FAULT(step_workspace_at, STEPS, a->step_value.workspace = (unsigned char *)a->step_value.workspace + 32)                                         \
+    FAULT(step_workspace_at, STEPS, a->step_value.workspace = (void *)((uintptr_t)a->step_value.workspace + 32))                                     \
     FAULT(sequence_blocks, STEPS, a->sequences[0].blocks = NULL)                                                                                     \
     FAULT(sequence_few_blocks, STEPS, a->sequences[0].n_blocks = test_below(state, 2))                                                               \
     FAULT(sequence_block, STEPS, a->blocks[0][test_below(state, 2)] = test_below(state, 2) ? KVT_NO_BLOCK : 6)                                       \
