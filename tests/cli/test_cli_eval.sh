@@ -405,7 +405,7 @@ expect_error 1 "cannot be opened" "$@" "$kvtile" eval "$work/cap/layer0_keys.qvk
 expect_error 2 "no input" "$@" "$kvtile" eval
 expect_error 2 '"q9" is no scheme' "$@" "$kvtile" eval --schemes q8_0,q9 "$work/nan.npy"
 expect_error 2 '"" is no scheme' "$@" "$kvtile" eval --schemes "" "$work/nan.npy"
-expect_error 2 'did you mean kv4?' "$@" "$kvtile" eval --schemes kv4x "$work/nan.npy"
+expect_error 2 'did you mean kv4?' "$@" "$kvtile" eval --scheme kv4x "$work/nan.npy"
 expect_error 2 'did you mean e4m3?' "$@" "$kvtile" eval --schemes fp8 "$work/nan.npy"
 expect_error 2 '"65" is no rotation: did you mean 64? none, 64, 128 or all would be right' "$@" "$kvtile" eval --rotation none,65 "$work/nan.npy"
 expect_error 2 'did you mean sequence?' "$@" "$kvtile" eval --centring seq "$work/nan.npy"

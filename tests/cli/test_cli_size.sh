@@ -225,6 +225,7 @@ refuses 2 'did you mean gemma-4-E2B?' "$@" size gemma-4-E2
 refuses 2 'did you mean e4m3?' "$@" size gemma-4-E2B --scheme fp8
 refuses 2 'did you mean kv4?' "$@" size gemma-4-E2B --v kv44
 refuses 2 'did you mean q8_0?' "$@" size gemma-4-E2B --k q8_1
+refuses 2 'tight: is a preset: "--scheme kv4/kv3 --centring own"' "$@" size gemma-4-E2B --schemes f16,tight
 refuses 2 'did you mean logical?' "$@" size gemma-4-E2B --engine logic
 for count in '' -5 +5 x 12x 1.5k 1kk ' 5' 0x10 18446744073709551616 99999999999999m; do
     refuses 2 '--ctx: ' "$@" size gemma-4-E2B --ctx "$count"

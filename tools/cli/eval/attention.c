@@ -288,8 +288,9 @@ int eval_check_layer(const eval_layer *layer, size_t from, error_text *error)
         return error_set(error, "has %u heads x %zu tokens, but its keys %u x %zu: the same would be right", v->heads, v->tokens, k->heads,
                          k->tokens);
     if (q && (q->tokens != k->tokens || q->dim != k->dim || q->heads % k->heads != 0 || q->heads / k->heads > KVT_MAX_GROUP))
-        return error_set(error, "queries of %u heads x %zu tokens x %u channels: a multiple of %u heads, up to %d times, x %zu x %u would be right",
-                         q->heads, q->tokens, q->dim, k->heads, KVT_MAX_GROUP, k->tokens, k->dim);
+        return error_set(
+            error, "queries beside it have %u heads x %zu tokens x %u channels: a multiple of %u heads, up to %d times, x %zu x %u would be right",
+            q->heads, q->tokens, q->dim, k->heads, KVT_MAX_GROUP, k->tokens, k->dim);
     if (from >= k->tokens)
         return error_set(error, "has %zu tokens: --from %zu leaves none", k->tokens, from);
     return 0;

@@ -102,6 +102,7 @@ int kvt_cmd_eval(int argc, const char **argv)
     } flags = { 0 };
     char *texts[EVAL_TEXTS] = { NULL };
     const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
+                                        { "scheme", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
                                         { "rotation", 0, POPT_ARG_STRING, NULL, 1 + EVAL_ROTATION, NULL, NULL },
                                         { "centring", 0, POPT_ARG_STRING, NULL, 1 + EVAL_CENTRING, NULL, NULL },
                                         { "effort", 0, POPT_ARG_STRING, NULL, 1 + EVAL_EFFORT, NULL, NULL },
