@@ -576,7 +576,9 @@ enum { SCENES = 11 };
 
 START_TEST(results_are_right)
 {
-    const scene s = scene_at(_i);
+    scene s = scene_at(_i);
+    if (KVT_TEST_SHARE > 1 && _i != 0 && _i != 6) /* these have several chunks */
+        s.tokens[1] = 300;
     const data d = data_of(&s, 77);
     const run all = run_scene(&s, &d, &(way){ .workers = 1, .seed = 5 });
     compare_with_reference(&s, &d, &all, KVT_TEST_SHARE > 1 ? 401 : 97);
