@@ -102,7 +102,6 @@ int kvt_cmd_eval(int argc, const char **argv)
     } flags = { 0 };
     char *texts[EVAL_TEXTS] = { NULL };
     const struct poptOption table[] = { { "schemes", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
-                                        { "scheme", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
                                         { "rotation", 0, POPT_ARG_STRING, NULL, 1 + EVAL_ROTATION, NULL, NULL },
                                         { "centring", 0, POPT_ARG_STRING, NULL, 1 + EVAL_CENTRING, NULL, NULL },
                                         { "effort", 0, POPT_ARG_STRING, NULL, 1 + EVAL_EFFORT, NULL, NULL },
@@ -141,6 +140,7 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "csv", 0, POPT_ARG_NONE, &flags.csv, 0, NULL, NULL },
                                         { "help-all", 0, POPT_ARG_NONE, &flags.help_all, 0, NULL, NULL },
                                         { "help", 'h', POPT_ARG_NONE, &flags.help, 0, NULL, NULL },
+                                        { "scheme", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
                                         POPT_TABLEEND };
     poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
     if (context == NULL) {
