@@ -10,11 +10,6 @@ static uint32_t bytes_of_code(const kvt_scheme_code *scheme)
     return scheme->bits <= 8 ? 1 : scheme->bits / 8;
 }
 
-static size_t whole_lines(size_t bytes)
-{
-    return (bytes + 63) / 64 * 64;
-}
-
 typedef struct slices {
     uint32_t code_bytes;
     uint32_t groups, step; /* of the tile, of a slice */
@@ -33,7 +28,7 @@ static uint32_t end_of_slice(const slices *s, uint32_t begin)
 
 static size_t stride_of(const slices *s, uint32_t begin, uint32_t end)
 {
-    return whole_lines((size_t)(end - begin) * 16 * s->code_bytes);
+    return kvt_whole_lines((size_t)(end - begin) * 16 * s->code_bytes);
 }
 
 /* The scales of rows side by side. */
@@ -118,7 +113,7 @@ static __attribute__((noinline)) void write_unscaled(const kvt_tier_kernels *tie
     }
     uint8_t row_codes[ROOM];
     const uint8_t *rows[KVT_TILE_TOKENS];
-    const uint32_t stride = (uint32_t)whole_lines((size_t)spec->dim * bytes_of_code(spec->scheme));
+    const uint32_t stride = (uint32_t)kvt_whole_lines((size_t)spec->dim * bytes_of_code(spec->scheme));
     const uint32_t at_once = order == KVT_K || n == 1 ? 1 : ROOM / stride; /* K: stores to many lines go on while the next row is encoded */
     for (uint32_t t = 0; t < n; t++)
         rows[t] = places[t].row;

@@ -4,6 +4,12 @@
 
 #include "kernels/kernels.h"
 
+/* Rounded up to lines of 64 bytes. */
+static inline size_t kvt_whole_lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
 /* `codes` and `scales` are a tile's (docs/formats.md). `order` is that of its lines: KVT_V's, or KVT_K's. No alignment is required. Rows have whole
  * groups of channels; those of schemes that are searched are f32.
  *

@@ -35,6 +35,21 @@ static inline const kvt_tier *kvt_serving_tier(uint32_t tiers)
     return tier;
 }
 
+static inline size_t kvt_smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+static inline size_t kvt_larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Pages that so many tokens begin. */
+static inline size_t kvt_pages_of(size_t tokens)
+{
+    return tokens / KVT_PAGE_TOKENS + (tokens % KVT_PAGE_TOKENS != 0);
+}
+
 /* A side that may not be there; its options. */
 static inline const kvt_side_layout *kvt_layout_side(const kvt_layout *layout, kvt_side side)
 {
@@ -76,6 +91,11 @@ static inline uint64_t kvt_layout_seal(const kvt_layout *layout)
     b = kvt_seal_step(b, at + 16);
     c = kvt_seal_step(c, at + 32);
     return a ^ b ^ c ^ d;
+}
+
+static inline bool kvt_is_sealed(const kvt_layout *layout)
+{
+    return layout->seal == kvt_layout_seal(layout);
 }
 
 /* What kernels have to know of a side that kvt_layout_init has accepted. */

@@ -13,21 +13,13 @@ typedef struct range {
     size_t first, end;
 } range;
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 static bool is_empty(range r)
 {
     return r.first >= r.end;
 }
 static range common(range a, range b)
 {
-    return (range){ larger(a.first, b.first), smaller(a.end, b.end) };
+    return (range){ kvt_larger(a.first, b.first), kvt_smaller(a.end, b.end) };
 }
 
 /* The side whose rows are the values: keys, where there are no others. */
@@ -68,7 +60,7 @@ static range seen_by(const kvt_attention *a, uint32_t query_token)
         return (range){ a->begin, a->end };
     const size_t last = a->position + query_token; /* checked: no overflow */
     const size_t first = a->window && last >= a->window ? last - a->window + 1 : 0;
-    return (range){ larger(a->begin, first), smaller(a->end, last + 1) };
+    return (range){ kvt_larger(a->begin, first), kvt_smaller(a->end, last + 1) };
 }
 
 /* A page's word of the bits that hide tokens from a query token; `token` is the page's first. */
@@ -131,7 +123,7 @@ static kvt_status check_segments(const kvt_attention *a)
         const kvt_segment *segment = &a->segments[i];
         if (!segment->layout)
             return KVT_ERR_NULL;
-        if (segment->layout->seal != kvt_layout_seal(segment->layout))
+        if (!kvt_is_sealed(segment->layout))
             return KVT_ERR_LAYOUT;
         const kvt_layout *one = segment->layout, *first = a->segments[0].layout;
         bool is_alike = true;
@@ -323,7 +315,7 @@ static const uint8_t *page_at(const kvt_segment *segment, size_t token)
 static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
 {
     const kvt_attention *a = &c->a;
-    const size_t i = segment_of(a, token), end = smaller(span_end, segment_end(a, i));
+    const size_t i = segment_of(a, token), end = kvt_smaller(span_end, segment_end(a, i));
     const kvt_segment *segment = &a->segments[i];
     const kvt_layout *layout = segment->layout;
     const kvt_tier_kernels *tier = kvt_serving_tier(layout->spec.tiers)->kernels;
@@ -465,7 +457,7 @@ static void weigh_part(const call *c, const part *of)
                 size_t end = left.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS + KVT_PAGE_TOKENS;
                 while (end < left.end && bits_at(&c->a, i, end))
                     end += KVT_PAGE_TOKENS;
-                of_it.end = smaller(end, left.end);
+                of_it.end = kvt_smaller(end, left.end);
             }
             const part seen =
                 some_of(of, (uint32_t)((of_it.first - of->token) / KVT_PAGE_TOKENS), (uint32_t)((of_it.end - 1 - of->token) / KVT_PAGE_TOKENS) + 1);

@@ -114,19 +114,14 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *given)
     return KVT_OK;
 }
 
-static size_t pages_for(size_t tokens)
-{
-    return tokens / KVT_PAGE_TOKENS + (tokens % KVT_PAGE_TOKENS != 0);
-}
-
 kvt_status kvt_layout_bytes(const kvt_layout *layout, size_t tokens, size_t *bytes)
 {
     if (!layout || !bytes)
         return KVT_ERR_NULL;
-    if (layout->seal != kvt_layout_seal(layout))
+    if (!kvt_is_sealed(layout))
         return KVT_ERR_LAYOUT;
     size_t result;
-    if (__builtin_mul_overflow(pages_for(tokens), layout->page_bytes, &result) || __builtin_mul_overflow(result, layout->spec.kv_heads, &result))
+    if (__builtin_mul_overflow(kvt_pages_of(tokens), layout->page_bytes, &result) || __builtin_mul_overflow(result, layout->spec.kv_heads, &result))
         return KVT_ERR_OVERFLOW;
     *bytes = result;
     return KVT_OK;
@@ -142,7 +137,7 @@ kvt_status kvt_head_pages(const kvt_layout *layout, void *base, size_t tokens, u
         return status;
     if (head >= layout->spec.kv_heads)
         return KVT_ERR_RANGE;
-    const size_t count = pages_for(tokens);
+    const size_t count = kvt_pages_of(tokens);
     *pages = (kvt_pages){ .base = (uint8_t *)base + head * count * layout->page_bytes, .stride = layout->page_bytes, .count = count };
     return KVT_OK;
 }

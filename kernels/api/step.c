@@ -14,19 +14,6 @@ enum {
     LINE = 64
 };
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-static size_t pages_of(size_t tokens)
-{
-    return tokens / KVT_PAGE_TOKENS + (tokens % KVT_PAGE_TOKENS != 0);
-}
-
 /* ---- what is wrong ---- */
 
 typedef struct problem {
@@ -55,6 +42,7 @@ const char *kvt_preset_name(kvt_preset preset)
 
 kvt_status kvt_preset_spec(kvt_preset preset, kvt_spec *spec, kvt_spec *first)
 {
+    /* Keys get a bit more than values, which cost a third of what keys do (docs/accuracy.md). */
     static const uint8_t keys[] = { KVT_SCHEME_kv5, KVT_SCHEME_kv6, KVT_SCHEME_kv4, KVT_SCHEME_kv4 };
     static const uint8_t values[] = { KVT_SCHEME_kv4, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
     if (!spec || !first)
@@ -93,22 +81,17 @@ static bool is_apart(const kvt_layout *layout)
     return layout->v.dim && layout->v.codes_offset == 0;
 }
 
-static size_t whole_lines(size_t bytes)
-{
-    return (bytes + LINE - 1) / LINE * LINE;
-}
-
 static size_t part_bytes(const kvt_layout *layout, kvt_side side)
 {
     const kvt_side_layout *of = kvt_layout_side(layout, side);
-    return is_apart(layout) ? whole_lines((size_t)KVT_PAGE_TOKENS * of->row_bytes + of->centre_bytes) : layout->page_bytes;
+    return is_apart(layout) ? kvt_whole_lines((size_t)KVT_PAGE_TOKENS * of->row_bytes + of->centre_bytes) : layout->page_bytes;
 }
 
 kvt_status kvt_layout_apart(const kvt_layout *layout, kvt_layout *apart)
 {
     if (!layout || !apart)
         return KVT_ERR_NULL;
-    if (layout->seal != kvt_layout_seal(layout))
+    if (!kvt_is_sealed(layout))
         return KVT_ERR_LAYOUT;
     if (!layout->v.dim)
         return KVT_ERR_SIDE;
@@ -119,7 +102,7 @@ kvt_status kvt_layout_apart(const kvt_layout *layout, kvt_layout *apart)
         made.v.codes_offset = 0;
         made.k.centre_offset = made.k.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.k.row_bytes : 0;
         made.v.centre_offset = made.v.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.v.row_bytes : 0;
-        made.page_bytes = larger(part_bytes(&made, KVT_K), part_bytes(&made, KVT_V));
+        made.page_bytes = kvt_larger(part_bytes(&made, KVT_K), part_bytes(&made, KVT_V));
         made.seal = kvt_layout_seal(&made);
     }
     memcpy(apart, &made, sizeof made);
@@ -130,7 +113,7 @@ kvt_status kvt_layout_part_bytes(const kvt_layout *layout, kvt_side side, size_t
 {
     if (!layout || !bytes)
         return KVT_ERR_NULL;
-    if (layout->seal != kvt_layout_seal(layout))
+    if (!kvt_is_sealed(layout))
         return KVT_ERR_LAYOUT;
     if ((unsigned)side > KVT_ROPE || !kvt_layout_side(layout, side)->dim)
         return KVT_ERR_SIDE;
@@ -178,7 +161,7 @@ static kvt_status check_layouts(const problem *why, view *v)
     const kvt_layout *layouts[] = { v->v.layout, v->v.first_layout };
     for (int n = 0; n < 2 && layouts[n]; n++) {
         const kvt_layout *one = layouts[n], *all = layouts[0];
-        if (one->seal != kvt_layout_seal(one))
+        if (!kvt_is_sealed(one))
             return fail(why, KVT_ERR_LAYOUT, "view.%s was not made by kvt_layout_init, or was changed", n ? "first_layout" : "layout");
         for (kvt_side side = KVT_K; side <= KVT_ROPE; side++) {
             if (kvt_layout_side(one, side)->dim != kvt_layout_side(all, side)->dim ||
@@ -196,6 +179,12 @@ static kvt_status check_layouts(const problem *why, view *v)
         return fail(why, KVT_ERR_OPTIONS,
                     "view.first_layout is there, but centring is of the sequence or of the page before: it has to be own or none");
     return KVT_OK;
+}
+
+/* Rows of a head's open page, of both sides. */
+static size_t open_bytes_of(const kvt_layout *layout, kvt_dtype dtype)
+{
+    return ((size_t)layout->k.dim + layout->v.dim + layout->rope.dim) * kvt_dtype_bytes(dtype) * KVT_PAGE_TOKENS;
 }
 
 static kvt_status check_view(const problem *why, const kvt_view *given, view *v)
@@ -224,12 +213,11 @@ static kvt_status check_view(const problem *why, const kvt_view *given, view *v)
     for (int i = 0; i < 4 && !status; i++)
         if (pools[i].layout)
             status = check_pool(why, v, pools[i].name, pools[i].pool, part_bytes(pools[i].layout, pools[i].side));
-    for (uint32_t i = 0; i < v->n_sides; i++) {
-        v->row_bytes[i] = kvt_layout_side(v->v.layout, v->sides[i])->dim * kvt_dtype_bytes(v->v.open_dtype);
-        v->open_bytes += v->row_bytes[i] * KVT_PAGE_TOKENS;
-    }
     if (status || !v->v.open_dtype)
         return status;
+    for (uint32_t i = 0; i < v->n_sides; i++)
+        v->row_bytes[i] = kvt_layout_side(v->v.layout, v->sides[i])->dim * kvt_dtype_bytes(v->v.open_dtype);
+    v->open_bytes = open_bytes_of(v->v.layout, v->v.open_dtype);
     status = layout_of_rows(v->v.layout, v->v.open_dtype, &v->open);
     return status ? status : check_pool(why, v, "view.open_pages", &v->v.open_pages, v->open_bytes);
 }
@@ -238,11 +226,11 @@ kvt_status kvt_view_open_bytes(const kvt_layout *layout, kvt_dtype open_dtype, s
 {
     if (!layout || !bytes)
         return KVT_ERR_NULL;
-    if (layout->seal != kvt_layout_seal(layout))
+    if (!kvt_is_sealed(layout))
         return KVT_ERR_LAYOUT;
     if (!kvt_dtype_bytes(open_dtype))
         return KVT_ERR_DTYPE;
-    *bytes = ((size_t)layout->k.dim + layout->v.dim + layout->rope.dim) * kvt_dtype_bytes(open_dtype) * KVT_PAGE_TOKENS;
+    *bytes = open_bytes_of(layout, open_dtype);
     return KVT_OK;
 }
 
@@ -310,7 +298,7 @@ static size_t first_page_seen(const view *v, const kvt_sequence *s, size_t windo
 {
     const size_t first = window && s->stored >= window ? (s->stored - window + 1) / KVT_PAGE_TOKENS : 0, own = s->stored / KVT_PAGE_TOKENS;
     const size_t needed = has_order(v->v.layout, v) && own > 0 ? own - 1 : own;
-    return smaller(first, needed);
+    return kvt_smaller(first, needed);
 }
 
 static kvt_status check_sequence(const problem *why, const view *v, const kvt_sequence *s, size_t index, size_t window, bool has_rows)
@@ -320,7 +308,7 @@ static kvt_status check_sequence(const problem *why, const view *v, const kvt_se
         return KVT_OK;
     if (__builtin_add_overflow(s->stored, s->fresh, &total) || total > PTRDIFF_MAX)
         return fail(why, KVT_ERR_RANGE, "sequence %zu: %zu tokens are stored, and %u more are too many", index, s->stored, s->fresh);
-    const size_t full = v->v.open_dtype ? total / KVT_PAGE_TOKENS : pages_of(total);
+    const size_t full = v->v.open_dtype ? total / KVT_PAGE_TOKENS : kvt_pages_of(total);
     if (s->n_blocks < full)
         return fail(why, KVT_ERR_RANGE, "sequence %zu has %zu tokens with those of this step: its table has %zu blocks, not %zu", index, total,
                     s->n_blocks, full);
@@ -329,7 +317,7 @@ static kvt_status check_sequence(const problem *why, const view *v, const kvt_se
         if (s->open[i] >= v->v.open_pages.blocks)
             status =
                 fail(why, KVT_ERR_RANGE, "sequence %zu: open[%u] is block %u, but the pool has %zu", index, i, s->open[i], v->v.open_pages.blocks);
-    if (!status && v->v.open_dtype && !has_rows && s->stored / KVT_PAGE_TOKENS + 2 < pages_of(total))
+    if (!status && v->v.open_dtype && !has_rows && s->stored / KVT_PAGE_TOKENS + 2 < kvt_pages_of(total))
         status = fail(why, KVT_ERR_NULL, "k and v are NULL, but sequence %zu has more new tokens than are kept as rows: its newest two pages", index);
     for (uint32_t i = 0; s->masks && i < s->fresh && !status; i++)
         status = check_mask(why, s, index, i);
@@ -362,7 +350,7 @@ typedef struct plan {
 /* A step that overwrites the older of two open pages while queries still need it keeps it in the workspace: of so many sequences at most. */
 static bool is_saved(const view *v, const kvt_sequence *s)
 {
-    return v->v.open_dtype && s->fresh && s->stored % KVT_PAGE_TOKENS && s->stored / KVT_PAGE_TOKENS + 2 < pages_of(s->stored + s->fresh);
+    return v->v.open_dtype && s->fresh && s->stored % KVT_PAGE_TOKENS && s->stored / KVT_PAGE_TOKENS + 2 < kvt_pages_of(s->stored + s->fresh);
 }
 
 static uint32_t tile_tokens(const plan *p, uint32_t rows)
@@ -404,8 +392,8 @@ static kvt_status measure(plan *p)
         return status;
     const uint32_t rows = tile_tokens(p, MOST_ROWS) * p->group;
     p->row_bytes = p->sizes.partial_bytes / rows;
-    p->part_bytes = p->v.open.page_bytes + whole_lines(p->v.open_bytes) + KVT_PAGE_TOKENS * CHUNK_PAGES * sizeof(uint64_t) +
-                    2 * whole_lines(p->sizes.partial_bytes) + whole_lines(p->sizes.workspace_bytes);
+    p->part_bytes = p->v.open.page_bytes + kvt_whole_lines(p->v.open_bytes) + KVT_PAGE_TOKENS * CHUNK_PAGES * sizeof(uint64_t) +
+                    2 * kvt_whole_lines(p->sizes.partial_bytes) + kvt_whole_lines(p->sizes.workspace_bytes);
     return KVT_OK;
 }
 
@@ -416,7 +404,7 @@ static kvt_status place(plan *p, size_t saved, size_t tokens, size_t *bytes)
     const size_t units = tokens / KVT_CHUNK_TOKENS + 2;
     if (__builtin_mul_overflow(units, tile_tokens(p, SPLIT_ROWS) * p->group * p->row_bytes, &p->split_bytes) ||
         __builtin_mul_overflow(p->split_bytes, p->workers - 1, &splits) || __builtin_mul_overflow(p->part_bytes, p->workers, &parts) ||
-        __builtin_mul_overflow(whole_lines(p->v.open_bytes) * p->v.kv_heads, saved, &saves) || __builtin_add_overflow(splits, parts, bytes) ||
+        __builtin_mul_overflow(kvt_whole_lines(p->v.open_bytes) * p->v.kv_heads, saved, &saves) || __builtin_add_overflow(splits, parts, bytes) ||
         __builtin_add_overflow(*bytes, saves, bytes) || __builtin_add_overflow(*bytes, LINE, bytes))
         return KVT_ERR_OVERFLOW;
     uint8_t *at = p->s.workspace;
@@ -441,7 +429,7 @@ kvt_status kvt_step_workspace(const kvt_view *given, const kvt_step_limits *limi
         return KVT_ERR_GROUP;
     status = measure(&p);
     if (!status)
-        status = place(&p, p.v.v.open_dtype ? smaller(limits->sequences, limits->fresh / (KVT_PAGE_TOKENS + 1)) : 0, limits->tokens, bytes);
+        status = place(&p, p.v.v.open_dtype ? kvt_smaller(limits->sequences, limits->fresh / (KVT_PAGE_TOKENS + 1)) : 0, limits->tokens, bytes);
     return status;
 }
 
@@ -539,7 +527,7 @@ static kvt_status check(const problem *why, const kvt_step *given, uint32_t work
         status = check_sequence(why, &p->v, &s->sequences[i], i, s->window, s->k && (s->v || p->v.n_sides == 1));
         p->fresh += s->sequences[i].fresh;
         saved += is_saved(&p->v, &s->sequences[i]);
-        longest = larger(longest, s->sequences[i].stored + s->sequences[i].fresh);
+        longest = kvt_larger(longest, s->sequences[i].stored + s->sequences[i].fresh);
     }
     if (!status)
         status = check_rows(why, p, what);
@@ -580,20 +568,27 @@ kvt_status kvt_step_problem(const kvt_step *step, char *text, size_t bytes)
 
 /* ---- append ---- */
 
-/* n rows of side i, to the format of open rows, one after the other. */
+/* n rows of side i of one number format to another. Strides are bytes. */
+static void convert_rows(const plan *p, uint32_t i, uint32_t n, const uint8_t *from, ptrdiff_t from_stride, kvt_dtype from_dtype, uint8_t *to,
+                         ptrdiff_t to_stride, kvt_dtype to_dtype)
+{
+    const uint32_t dim = kvt_layout_side(p->v.v.layout, p->v.sides[i])->dim;
+    for (uint32_t t = 0; t < n; t++, from += from_stride, to += to_stride) {
+        float row[KVT_MAX_DIM];
+        p->tier->rows->prepare(row, from, 0, from_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
+        p->tier->rows->restore(row, to, 0, to_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
+    }
+}
+
+/* n rows of the step, of side i, to the format of open rows, one after the other. */
 static void take_rows(const plan *p, uint32_t i, const uint8_t *from, ptrdiff_t stride, uint32_t n, uint8_t *to)
 {
-    const view *v = &p->v;
-    const uint32_t dim = kvt_layout_side(v->v.layout, v->sides[i])->dim;
-    for (uint32_t t = 0; t < n; t++, from += stride, to += v->row_bytes[i]) {
-        float row[KVT_MAX_DIM];
-        if (p->s.dtype == v->v.open_dtype) {
-            memcpy(to, from, v->row_bytes[i]);
-            continue;
-        }
-        p->tier->rows->prepare(row, from, 0, p->s.dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-        p->tier->rows->restore(row, to, 0, v->v.open_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-    }
+    const size_t bytes = p->v.row_bytes[i];
+    if (p->s.dtype == p->v.v.open_dtype)
+        for (uint32_t t = 0; t < n; t++, from += stride, to += bytes)
+            memcpy(to, from, bytes);
+    else
+        convert_rows(p, i, n, from, stride, p->s.dtype, to, (ptrdiff_t)bytes, p->v.v.open_dtype);
 }
 
 /* Where new token `token` (of the step) of side i is, and the distance to the next. */
@@ -608,10 +603,10 @@ static const uint8_t *new_row(const plan *p, uint32_t i, size_t token, uint32_t 
 static kvt_status write_page(const view *v, const kvt_sequence *s, uint32_t layer, size_t page, uint32_t head, uint32_t i, size_t first, size_t n,
                              const uint8_t *rows, kvt_dtype dtype, ptrdiff_t stride)
 {
-    const size_t before = has_order(v->v.layout, v) ? smaller(page, 2) : 0;
+    const size_t before = has_order(v->v.layout, v) ? kvt_smaller(page, 2) : 0;
     void *table[3];
     for (size_t k = 0; k <= before; k++)
-        table[k] = page_at(v, s, layer, page - smaller(before - k, 1), head, v->sides[i]);
+        table[k] = page_at(v, s, layer, page - kvt_smaller(before - k, 1), head, v->sides[i]);
     const kvt_pages pages = { .table = table, .count = before + 1 };
     return kvt_write(layout_at(v, page), v->sides[i], &pages, before * KVT_PAGE_TOKENS + first, n, rows, dtype, stride);
 }
@@ -619,7 +614,7 @@ static kvt_status write_page(const view *v, const kvt_sequence *s, uint32_t laye
 /* What is kept of the page of a sequence's first new token, where its open page is used anew in the same step. */
 static uint8_t *saved_page(const plan *p, size_t saved, uint32_t head, uint32_t i)
 {
-    return p->saved + (saved * p->v.kv_heads + head) * whole_lines(p->v.open_bytes) + (i ? p->v.row_bytes[0] * KVT_PAGE_TOKENS : 0);
+    return p->saved + (saved * p->v.kv_heads + head) * kvt_whole_lines(p->v.open_bytes) + (i ? p->v.row_bytes[0] * KVT_PAGE_TOKENS : 0);
 }
 
 /* `token`: of the step, the sequence's first; `saved`: its number among those whose page is. */
@@ -629,7 +624,7 @@ static kvt_status append_side(const plan *p, const kvt_sequence *s, size_t token
     const size_t total = s->stored + s->fresh, last = (total - 1) / KVT_PAGE_TOKENS;
     kvt_status status = KVT_OK;
     for (size_t page = s->stored / KVT_PAGE_TOKENS; page <= last && !status; page++) {
-        const size_t begin = page * KVT_PAGE_TOKENS, first = larger(begin, s->stored), end = smaller(begin + KVT_PAGE_TOKENS, total);
+        const size_t begin = page * KVT_PAGE_TOKENS, first = kvt_larger(begin, s->stored), end = kvt_smaller(begin + KVT_PAGE_TOKENS, total);
         ptrdiff_t stride;
         const uint8_t *rows = new_row(p, i, token + (first - s->stored), head, &stride);
         if (!v->v.open_dtype) {
@@ -755,13 +750,8 @@ static kvt_status read_page(const plan *p, const kvt_view_rows *rows, uint32_t h
         void *at = page_at(v, s, p->s.layer, page, head, v->sides[i]);
         return kvt_read(layout_at(v, page), v->sides[i], &(kvt_pages){ .table = &at, .count = 1 }, skipped, n, to, rows->dtype, rows->token_stride);
     }
-    const uint32_t dim = kvt_layout_side(v->v.layout, v->sides[i])->dim;
-    const uint8_t *from = open_at(v, s, p->s.layer, page, head, i) + skipped * v->row_bytes[i];
-    for (size_t t = 0; t < n; t++, from += v->row_bytes[i], to += rows->token_stride) {
-        float row[KVT_MAX_DIM];
-        p->tier->rows->prepare(row, from, 0, v->v.open_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-        p->tier->rows->restore(row, to, 0, rows->dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-    }
+    convert_rows(p, i, (uint32_t)n, open_at(v, s, p->s.layer, page, head, i) + skipped * v->row_bytes[i], (ptrdiff_t)v->row_bytes[i], v->v.open_dtype,
+                 to, rows->token_stride, rows->dtype);
     return KVT_OK;
 }
 
@@ -781,7 +771,7 @@ kvt_status kvt_view_read(const kvt_view_rows *given, uint32_t worker, uint32_t w
         uint8_t *to = rows_of_layer(&rows, i, layer) + (ptrdiff_t)head * rows.head_stride;
         for (size_t done = 0, n; done < rows.n_tokens && !status && unit * workers / all == worker; done += n) {
             const size_t token = rows.first_token + done;
-            n = smaller(rows.n_tokens - done, KVT_PAGE_TOKENS - token % KVT_PAGE_TOKENS);
+            n = kvt_smaller(rows.n_tokens - done, KVT_PAGE_TOKENS - token % KVT_PAGE_TOKENS);
             status = read_page(&p, &rows, head, i, token, n, to + (ptrdiff_t)done * rows.token_stride);
         }
     }
@@ -807,11 +797,11 @@ enum { UNIT_COST = 64 }; /* what any unit costs, in tokens */
 static tile tile_at(const plan *p, const kvt_sequence *s, size_t token, size_t saved, uint32_t first)
 {
     const size_t position = s->stored + first, page = position / KVT_PAGE_TOKENS;
-    const size_t room = smaller((page + 1) * KVT_PAGE_TOKENS - position, tile_tokens(p, p->tile_rows));
-    tile t = { .s = s, .token = token, .saved = saved, .first = first, .end = first + (uint32_t)smaller(room, s->fresh - first) };
+    const size_t room = kvt_smaller((page + 1) * KVT_PAGE_TOKENS - position, tile_tokens(p, p->tile_rows));
+    tile t = { .s = s, .token = token, .saved = saved, .first = first, .end = first + (uint32_t)kvt_smaller(room, s->fresh - first) };
     t.begin = p->s.window && position >= p->s.window ? (position - p->s.window + 1) / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS : 0;
     t.sealed = p->v.v.open_dtype ? page * KVT_PAGE_TOKENS : s->stored + t.end;
-    t.begin = smaller(t.begin, t.sealed);
+    t.begin = kvt_smaller(t.begin, t.sealed);
     t.first_chunk = t.begin / KVT_CHUNK_TOKENS;
     t.units = (t.begin < t.sealed ? (t.sealed - 1) / KVT_CHUNK_TOKENS + 1 - t.first_chunk : 0) + (p->v.v.open_dtype ? 1 : 0);
     t.cost = t.sealed - t.begin + t.units * UNIT_COST;
@@ -821,21 +811,22 @@ static tile tile_at(const plan *p, const kvt_sequence *s, size_t token, size_t s
 /* What comes before a unit of a tile. */
 static size_t cost_before(const tile *t, size_t unit)
 {
-    return unit * UNIT_COST + (unit ? smaller((t->first_chunk + unit) * KVT_CHUNK_TOKENS, t->sealed) - t->begin : 0);
+    return unit * UNIT_COST + (unit ? kvt_smaller((t->first_chunk + unit) * KVT_CHUNK_TOKENS, t->sealed) - t->begin : 0);
 }
 
-/* Calls of all tiles, in order. */
+/* Calls of all tiles, in order; counts them, and what they cost. */
 typedef kvt_status tile_fn(plan *p, const tile *t, size_t cost_so_far);
 
 static kvt_status each_tile(plan *p, tile_fn *call)
 {
-    size_t token = 0, saved = 0, cost = 0;
+    size_t token = 0, saved = 0, cost = 0, tiles = 0;
     kvt_status status = KVT_OK;
     for (uint32_t n = 0; n < p->s.n_sequences; n++) {
         const kvt_sequence *s = &p->s.sequences[n];
         for (uint32_t first = 0; first < s->fresh && !status;) {
             const tile t = tile_at(p, s, token, saved, first);
-            status = call(p, &t, cost);
+            status = call ? call(p, &t, cost) : KVT_OK;
+            tiles++;
             cost += t.cost * p->v.kv_heads;
             first = t.end;
         }
@@ -843,14 +834,8 @@ static kvt_status each_tile(plan *p, tile_fn *call)
         saved += is_saved(&p->v, s);
     }
     p->cost = cost;
+    p->tiles = tiles;
     return status;
-}
-
-static kvt_status count_tile(plan *p, const tile *t, size_t cost)
-{
-    (void)t, (void)cost;
-    p->tiles++;
-    return KVT_OK;
 }
 
 /* Large units are the faster ones, and small ones can be divided among more workers. Neither changes a bit. */
@@ -858,13 +843,13 @@ static void choose_tiles(plan *p)
 {
     size_t most = 0;
     for (uint32_t n = 0; n < p->s.n_sequences; n++)
-        most = larger(most, p->s.sequences[n].fresh);
+        most = kvt_larger(most, p->s.sequences[n].fresh);
     p->tile_rows = MOST_ROWS;
-    (void)each_tile(p, count_tile);
+    (void)each_tile(p, NULL);
     p->may_split = p->workers > 1 && (most * p->group <= SPLIT_ROWS || p->tiles * p->v.kv_heads < 4 * (size_t)p->workers);
     if (p->may_split) {
         p->tile_rows = SPLIT_ROWS;
-        (void)each_tile(p, count_tile);
+        (void)each_tile(p, NULL);
     }
 }
 
@@ -891,7 +876,7 @@ static uint64_t word_of(const kvt_sequence *s, uint32_t i, size_t page)
     uint64_t word = m->runs ? 0 : UINT64_MAX;
     for (size_t r = 0; m->runs && r < m->n_runs && m->runs[r].first < end; r++)
         if (m->runs[r].end > begin) {
-            const size_t first = larger(m->runs[r].first, begin), n = smaller(m->runs[r].end, end) - first;
+            const size_t first = kvt_larger(m->runs[r].first, begin), n = kvt_smaller(m->runs[r].end, end) - first;
             word |= UINT64_MAX >> (KVT_PAGE_TOKENS - n) << (first - begin);
         }
     if (m->pages && page != (s->stored + i) / KVT_PAGE_TOKENS) {
@@ -914,7 +899,7 @@ static uint64_t word_of(const kvt_sequence *s, uint32_t i, size_t page)
 
 static uint64_t *bits_of(const plan *p)
 {
-    return (uint64_t *)(void *)(p->part + p->v.open.page_bytes + whole_lines(p->v.open_bytes));
+    return (uint64_t *)(void *)(p->part + p->v.open.page_bytes + kvt_whole_lines(p->v.open_bytes));
 }
 static float *partial_of(const plan *p)
 {
@@ -922,11 +907,11 @@ static float *partial_of(const plan *p)
 }
 static float *merged_of(const plan *p)
 {
-    return (float *)(void *)((uint8_t *)partial_of(p) + whole_lines(p->sizes.partial_bytes));
+    return (float *)(void *)((uint8_t *)partial_of(p) + kvt_whole_lines(p->sizes.partial_bytes));
 }
 static uint8_t *scratch_of(const plan *p)
 {
-    return (uint8_t *)merged_of(p) + whole_lines(p->sizes.partial_bytes);
+    return (uint8_t *)merged_of(p) + kvt_whole_lines(p->sizes.partial_bytes);
 }
 
 /* Asks of pages first_page and on, and gives the partial. */
@@ -958,9 +943,9 @@ static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_
 static kvt_status attend_chunk(const plan *p, const tile *t, uint32_t head, size_t unit, float *partial)
 {
     const view *v = &p->v;
-    const size_t chunk = (t->first_chunk + unit) * KVT_CHUNK_TOKENS, begin = larger(chunk, t->begin),
-                 end = smaller(chunk + KVT_CHUNK_TOKENS, t->sealed);
-    const size_t first = begin / KVT_PAGE_TOKENS, n = pages_of(end) - first;
+    const size_t chunk = (t->first_chunk + unit) * KVT_CHUNK_TOKENS, begin = kvt_larger(chunk, t->begin),
+                 end = kvt_smaller(chunk + KVT_CHUNK_TOKENS, t->sealed);
+    const size_t first = begin / KVT_PAGE_TOKENS, n = kvt_pages_of(end) - first;
     void *keys[CHUNK_PAGES], *values[CHUNK_PAGES];
     for (size_t i = 0; i < n; i++) {
         keys[i] = page_at(v, t->s, p->s.layer, first + i, head, KVT_K);

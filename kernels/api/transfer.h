@@ -22,7 +22,7 @@ static inline kvt_status kvt_transfer_begin(kvt_transfer *t, const kvt_layout *l
 {
     if (!layout || !pages)
         return KVT_ERR_NULL;
-    if (layout->seal != kvt_layout_seal(layout))
+    if (!kvt_is_sealed(layout))
         return KVT_ERR_LAYOUT;
     if ((unsigned)side > KVT_ROPE || (side == KVT_V && layout->spec.v_dim == 0) || (side == KVT_ROPE && layout->spec.rope_dim == 0))
         return KVT_ERR_SIDE;
