@@ -111,3 +111,9 @@ size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_las
     }
     return at;
 }
+
+bool text_ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}

@@ -28,4 +28,6 @@ void text_print(FILE *stream, const char *text);
  * were printed: all but those that may be the beginning of a character, and with `is_last` all. */
 size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_last);
 
+bool text_ends_with(const char *text, const char *end);
+
 #endif

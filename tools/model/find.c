@@ -41,11 +41,6 @@ static kvt_status fail(kvt_status status, char *problem, size_t room, const char
 
 /* ---- finding --------------------------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
-}
-
 static kvt_status read_model(const char *path, model_description *description, const kvt_model **model, char *problem, size_t room)
 {
     error_text error;
@@ -62,7 +57,7 @@ static kvt_status read_folder(const char *folder, model_description *description
     char *path = malloc(size);
     if (!path)
         return fail(KVT_ERR_MEMORY, problem, room, folder, "no memory");
-    snprintf(path, size, "%s%sconfig.json", folder, ends_with(folder, "/") ? "" : "/");
+    snprintf(path, size, "%s%sconfig.json", folder, text_ends_with(folder, "/") ? "" : "/");
     const kvt_status status = access(path, F_OK) == 0 ? read_model(path, description, model, problem, room) : KVT_OK;
     free(path);
     return status;
@@ -91,7 +86,7 @@ kvt_status model_find(const char *name, model_description *description, const kv
     struct stat file;
     const bool there = stat(name, &file) == 0, is_folder = there && S_ISDIR(file.st_mode);
     *model = NULL;
-    if (ends_with(name, ".json") || ends_with(name, ".gguf") || (there && !is_folder))
+    if (text_ends_with(name, ".json") || text_ends_with(name, ".gguf") || (there && !is_folder))
         return read_model(name, description, model, problem, room);
     const kvt_status status = is_folder ? read_folder(name, description, model, problem, room) : KVT_OK;
     if (status != KVT_OK || *model)

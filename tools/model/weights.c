@@ -10,16 +10,12 @@
 #include <sys/stat.h>
 
 #include "tools/files/gguf.h"
+#include "tools/files/text.h"
 #include "tools/model/beginning.h"
 
 static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
 {
     return __builtin_add_overflow(*total, bytes, total) ? error_set(error, "the tensors have more bytes than 64 bits count") : 0;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    return strlen(text) >= strlen(end) && strcmp(text + strlen(text) - strlen(end), end) == 0;
 }
 
 /* ---- GGUF ------------------------------------------------------------------------------------------------------------------------ */
@@ -77,7 +73,7 @@ static int measure_gguf(const char *path, uint64_t *bytes, error_text *error)
     const size_t length = strlen(path), tail = sizeof form - 1;
     char end[40];
     snprintf(end, sizeof end, "-of-%05" PRIu32 ".gguf", parts);
-    if (length <= tail || path[length - tail] != '-' || strspn(path + length - tail + 1, "0123456789") != 5 || !ends_with(path, end))
+    if (length <= tail || path[length - tail] != '-' || strspn(path + length - tail + 1, "0123456789") != 5 || !text_ends_with(path, end))
         return error_set(error, "is a part of %" PRIu32 ", but its name does not end with -00001-of-%05" PRIu32 ".gguf", parts, parts);
     char *part = strdup(path);
     if (!part)
@@ -138,7 +134,7 @@ enum { WHOLE, PART, OTHER, NO_WEIGHTS };
 
 static int rank_of(const char *name)
 {
-    if (!ends_with(name, ".safetensors"))
+    if (!text_ends_with(name, ".safetensors"))
         return NO_WEIGHTS;
     return strcmp(name, "model.safetensors") == 0 ? WHOLE : strncmp(name, "model-", 6) == 0 ? PART : OTHER;
 }
@@ -175,7 +171,7 @@ int model_weights(const char *path, uint64_t *bytes, error_text *error)
         return error_set(error, "has no weights: only files and folders have");
     if (S_ISDIR(file.st_mode))
         return measure_folder(path, bytes, error);
-    if (!ends_with(path, ".json"))
+    if (!text_ends_with(path, ".json"))
         return measure_gguf(path, bytes, error);
     char folder[4096];
     const char *slash = strrchr(path, '/');

@@ -1,6 +1,7 @@
 /* A file of rows: which format it is in. The formats' readers know nothing of each other, and nothing of this file. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/files/pickle.h"
+#include "tools/files/text.h"
 #include "tools/rows/formats.h"
 
 #include <inttypes.h>
@@ -12,24 +13,17 @@ static bool begins_with(const file_map *map, const char *magic)
     return map->size >= length && memcmp(map->data, magic, length) == 0;
 }
 
-static bool ends_with(const char *path, const char *ending)
-{
-    const size_t path_length = strlen(path);
-    const size_t length = strlen(ending);
-    return path_length >= length && strcmp(path + path_length - length, ending) == 0;
-}
-
 static int read_any(rows_file *file, const char *path, error_text *error)
 {
     if (pickle_is(&file->map))
         return pickle_refuse(error);
-    if (begins_with(&file->map, "QVKT") || ends_with(path, ".qvkt"))
+    if (begins_with(&file->map, "QVKT") || text_ends_with(path, ".qvkt"))
         return qvkt_read(file, error);
-    if (begins_with(&file->map, "\x93NUMPY") || ends_with(path, ".npy"))
+    if (begins_with(&file->map, "\x93NUMPY") || text_ends_with(path, ".npy"))
         return npy_read(file, error);
-    if (begins_with(&file->map, "PK\x03\x04") || ends_with(path, ".npz"))
+    if (begins_with(&file->map, "PK\x03\x04") || text_ends_with(path, ".npz"))
         return npz_read(file, error);
-    if (ends_with(path, ".safetensors"))
+    if (text_ends_with(path, ".safetensors"))
         return safetensors_read(file, error);
     return error_set(error, "begins neither with QVKT nor as .npy or .npz do, nor is it named .safetensors: one of these would be right");
 }
