@@ -19,10 +19,6 @@ static const word ROTATIONS[] = { { "none", KVT_ROTATION_NONE }, { "0", KVT_ROTA
 static const word CENTRINGS[] = {
     { "none", KVT_CENTRING_NONE }, { "sequence", KVT_CENTRING_SEQUENCE }, { "page", KVT_CENTRING_PAGE }, { "own", KVT_CENTRING_OWN }
 };
-static const word PRESETS[] = {
-    { "balanced", KVT_PRESET_BALANCED }, { "quality", KVT_PRESET_QUALITY }, { "compact", KVT_PRESET_COMPACT }, { "tight", KVT_PRESET_TIGHT }
-};
-
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
 static int read_word(uint32_t *value, const word *words, size_t n, const char *typed, const char *right, error_text *error)
@@ -93,8 +89,12 @@ static int read_temperature(double *value, const char *typed, error_text *error)
 
 static int read_preset(options *chosen, const char *typed, error_text *error)
 {
+    word names[KVT_PRESET_TIGHT + 1];
+    size_t n = 0;
+    for (const char *name; n < COUNT(names) && (name = kvt_preset_name((kvt_preset)n)) != NULL; n++)
+        names[n] = (word){ name, (uint32_t)n };
     uint32_t value = 0;
-    if (read_word(&value, PRESETS, COUNT(PRESETS), typed, "balanced, quality, compact or tight would be right", error) != 0)
+    if (read_word(&value, names, n, typed, "balanced, quality, compact or tight would be right", error) != 0)
         return -1;
     kvt_spec spec = { .size = sizeof spec }, first;
     if (kvt_preset_spec((kvt_preset)value, &spec, &first) != KVT_OK)

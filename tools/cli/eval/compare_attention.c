@@ -1,11 +1,6 @@
 /* kvtile eval --attention: what attention makes of stored layers. */
 #include "tools/cli/eval/job.h"
 
-static int choose(eval_job *job, const eval_words *words)
-{
-    return eval_choose_pairs(&job->pairs, words, EVAL_WHO);
-}
-
 static int compare(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about, error_text *error)
 {
     const eval_attention_options how = { .tiers = job->tiers,
@@ -20,5 +15,5 @@ static int compare(const eval_job *job, const eval_layer *layers, size_t n, prog
 }
 
 const eval_comparison eval_of_attention = {
-    .option = "--attention", .page = "attention", .choose = choose, .run = eval_layers_run, .of_layers = compare
+    .option = "--attention", .page = "attention", .choose = eval_choose_job_pairs, .run = eval_layers_run, .of_layers = compare
 };

@@ -80,9 +80,4 @@ static int run(const eval_job *job, const char **paths)
     return report(&job->pairs, &options, job->output, job->table, job->page, EVAL_WHO);
 }
 
-static int choose(eval_job *job, const eval_words *words)
-{
-    return eval_choose_pairs(&job->pairs, words, EVAL_WHO);
-}
-
-const eval_comparison eval_of_models = { .option = "--model", .page = "model", .choose = choose, .run = run };
+const eval_comparison eval_of_models = { .option = "--model", .page = "model", .choose = eval_choose_job_pairs, .run = run };

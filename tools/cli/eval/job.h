@@ -86,6 +86,8 @@ int eval_job_choose(eval_job *job, const eval_words *words);
 /* At most `room` whole numbers from 1 to `most`, separated by commas. How many, or 0. */
 size_t eval_take_numbers(uint64_t *numbers, size_t room, uint64_t most, const char *list);
 
+int eval_choose_job_pairs(eval_job *job, const eval_words *words);
+
 /* Ways of kvtile's own schemes alone. */
 int eval_choose_own_ways(eval_job *job, const eval_words *words);
 

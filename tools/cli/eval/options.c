@@ -158,6 +158,11 @@ static int refuse_others(const eval_job *job)
     return 0;
 }
 
+int eval_choose_job_pairs(eval_job *job, const eval_words *words)
+{
+    return eval_choose_pairs(&job->pairs, words, EVAL_WHO);
+}
+
 int eval_choose_own_ways(eval_job *job, const eval_words *words)
 {
     if (eval_choose_ways(&job->ways, words, EVAL_WHO) != 0)

@@ -1,6 +1,7 @@
 /* kvtile eval: which ways of storing are compared. */
 #include "tools/cli/eval/eval.h"
 
+#include "tools/cli/presets.h"
 #include "tools/files/nearest.h"
 #include "tools/program/program.h"
 
@@ -287,19 +288,16 @@ static int add_pairs(eval_pairs *pairs, const eval_ways *k, const eval_ways *v, 
     return 0;
 }
 
-/* Keys get a bit more than values, which cost a third of what keys do (docs/accuracy.md). */
-static const struct preset {
-    const char *name, *schemes;
-} PRESETS[] = { { "quality", "kv6/kv5" }, { "balanced", "kv5/kv4" }, { "compact", "kv4" }, { "tight", "kv4/kv3" } };
-
 /* A word of the list: a preset, "kv5/kv4", or one that eval_choose_ways knows. */
 static int add_word(eval_pairs *pairs, const char *typed, size_t length, const eval_words *words, const char *who)
 {
     char both[64];
     snprintf(both, sizeof both, "%.*s", length < sizeof both ? (int)length : (int)sizeof both, typed);
-    for (size_t i = 0; i < COUNT(PRESETS); i++)
-        if (strcmp(both, PRESETS[i].name) == 0)
-            snprintf(both, sizeof both, "%s", PRESETS[i].schemes);
+    preset_schemes preset;
+    if (preset_find(&preset, both)) {
+        const bool is_one = strcmp(preset.k, preset.v) == 0;
+        snprintf(both, sizeof both, "%s%s%s", preset.k, is_one ? "" : "/", is_one ? "" : preset.v);
+    }
     char *slash = strchr(both, '/');
     if (slash != NULL)
         *slash = '\0';

@@ -4,7 +4,6 @@
 
 #include <ctype.h>
 #include <inttypes.h>
-#include <kvtile/step.h>
 #include <popt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "tools/cli/presets.h"
 #include "tools/cli/size/size.h"
 #include "tools/files/error.h"
 #include "tools/files/nearest.h"
@@ -166,22 +166,6 @@ static bool is_own(kvt_engine engine)
     return engine == KVT_ENGINE_kvtile || engine == KVT_ENGINE_logical;
 }
 
-/* Says which schemes a preset is made of; false where the text is none. */
-static bool is_preset(const char *text)
-{
-    const char *name;
-    for (int preset = 0; (name = kvt_preset_name((kvt_preset)preset)) != NULL; preset++) {
-        kvt_spec spec = { .size = sizeof spec, .k_dim = 16, .v_dim = 16, .kv_heads = 1 }, first;
-        if (strcmp(text, name) != 0 || kvt_preset_spec((kvt_preset)preset, &spec, &first) != KVT_OK)
-            continue;
-        const char *k = kvt_scheme_get(spec.k_scheme)->name, *v = kvt_scheme_get(spec.v_scheme)->name;
-        size_say(text, "is a preset: \"--scheme %s/%s --centring own\" is the size of its pages; a sequence's first page is in %s", k, v,
-                 kvt_scheme_get(first.k_scheme)->name);
-        return true;
-    }
-    return false;
-}
-
 /* The engine's own copy of the name, which lives for ever. */
 static int parse_type(kvt_engine engine, const char *text, const char **type)
 {
@@ -194,8 +178,12 @@ static int parse_type(kvt_engine engine, const char *text, const char **type)
         }
         nearest_consider(&best, name);
     }
-    if (is_own(engine) && is_preset(text))
+    preset_schemes preset;
+    if (is_own(engine) && preset_find(&preset, text)) {
+        size_say(text, "is a preset: \"--scheme %s/%s --centring own\" is the size of its pages; a sequence's first page is in %s", preset.k,
+                 preset.v, preset.first);
         return EXIT_ARGUMENTS;
+    }
     if (strcmp(text, "fp8") == 0 && is_own(engine))
         best.name = "e4m3";
     char what[60];
