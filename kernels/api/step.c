@@ -1,11 +1,7 @@
 /* A layer's step: checks the views and sequences, splits the work among the workers, and hands pages to kvt_write and kvt_attend. */
-#include "kernels/api/transfer.h"
-
-#include <kvtile/step.h>
+#include "kernels/api/view.h"
 
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 enum {
     CHUNK_PAGES = KVT_CHUNK_TOKENS / KVT_PAGE_TOKENS,
@@ -14,311 +10,64 @@ enum {
     LINE = 64
 };
 
-/* ---- what is wrong ---- */
-
-typedef struct problem {
-    char *text; /* NULL: nobody wants to know */
-    size_t bytes;
-} problem;
-
-__attribute__((format(printf, 3, 4))) static kvt_status fail(const problem *to, kvt_status status, const char *format, ...)
-{
-    if (!to->text || !to->bytes)
-        return status;
-    va_list values;
-    va_start(values, format);
-    vsnprintf(to->text, to->bytes, format, values);
-    va_end(values);
-    return status;
-}
-
-/* ---- presets ---- */
-
-const char *kvt_preset_name(kvt_preset preset)
-{
-    static const char *const names[] = { "balanced", "quality", "compact", "tight" };
-    return (unsigned)preset <= KVT_PRESET_TIGHT ? names[preset] : NULL;
-}
-
-kvt_status kvt_preset_spec(kvt_preset preset, kvt_spec *spec, kvt_spec *first)
-{
-    /* Keys get a bit more than values, which cost a third of what keys do (docs/accuracy.md). */
-    static const uint8_t keys[] = { KVT_SCHEME_kv5, KVT_SCHEME_kv6, KVT_SCHEME_kv4, KVT_SCHEME_kv4 };
-    static const uint8_t values[] = { KVT_SCHEME_kv4, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
-    if (!spec || !first)
-        return KVT_ERR_NULL;
-    kvt_spec made;
-    const kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &made, spec);
-    if (status)
-        return status;
-    if ((unsigned)preset > KVT_PRESET_TIGHT)
-        return KVT_ERR_OPTIONS;
-    made.k_options = made.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
-    made.rope_options = (kvt_side_options){ .rotation = KVT_ROTATION_NONE };
-    made.k_scheme = made.v_scheme = KVT_SCHEME_kv8;
-    made.rope_scheme = KVT_SCHEME_bf16;
-    *first = made;
-    made.k_scheme = (kvt_scheme)keys[preset];
-    made.v_scheme = (kvt_scheme)values[preset];
-    *spec = made;
-    return KVT_OK;
-}
-
-/* ---- a checked view ---- */
-
-typedef struct view {
-    kvt_view v; /* as this version has it */
-    kvt_layout open;
-    uint32_t kv_heads;
-    kvt_side sides[2]; /* KVT_K, and the other, of n_sides */
-    uint32_t n_sides;
-    size_t row_bytes[2]; /* of open rows */
-    size_t open_bytes;
-} view;
-
-static bool is_apart(const kvt_layout *layout)
-{
-    return layout->v.dim && layout->v.codes_offset == 0;
-}
-
-static size_t part_bytes(const kvt_layout *layout, kvt_side side)
-{
-    const kvt_side_layout *of = kvt_layout_side(layout, side);
-    return is_apart(layout) ? kvt_whole_lines((size_t)KVT_PAGE_TOKENS * of->row_bytes + of->centre_bytes) : layout->page_bytes;
-}
-
-kvt_status kvt_layout_apart(const kvt_layout *layout, kvt_layout *apart)
-{
-    if (!layout || !apart)
-        return KVT_ERR_NULL;
-    if (!kvt_is_sealed(layout))
-        return KVT_ERR_LAYOUT;
-    if (!layout->v.dim)
-        return KVT_ERR_SIDE;
-    kvt_layout made;
-    memcpy(&made, layout, sizeof made);
-    if (!is_apart(&made)) {
-        made.v.scales_offset -= made.v.codes_offset;
-        made.v.codes_offset = 0;
-        made.k.centre_offset = made.k.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.k.row_bytes : 0;
-        made.v.centre_offset = made.v.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.v.row_bytes : 0;
-        made.page_bytes = kvt_larger(part_bytes(&made, KVT_K), part_bytes(&made, KVT_V));
-        made.seal = kvt_layout_seal(&made);
-    }
-    memcpy(apart, &made, sizeof made);
-    return KVT_OK;
-}
-
-kvt_status kvt_layout_part_bytes(const kvt_layout *layout, kvt_side side, size_t *bytes)
-{
-    if (!layout || !bytes)
-        return KVT_ERR_NULL;
-    if (!kvt_is_sealed(layout))
-        return KVT_ERR_LAYOUT;
-    if ((unsigned)side > KVT_ROPE || !kvt_layout_side(layout, side)->dim)
-        return KVT_ERR_SIDE;
-    *bytes = part_bytes(layout, side);
-    return KVT_OK;
-}
-
-/* The layout of pages that are made of rows to be attended to. */
-static kvt_status layout_of_rows(const kvt_layout *layout, kvt_dtype dtype, kvt_layout *made)
-{
-    const kvt_scheme scheme = dtype == KVT_F32 ? KVT_SCHEME_f32 : dtype == KVT_F16 ? KVT_SCHEME_f16 : KVT_SCHEME_bf16;
-    kvt_spec spec = layout->spec;
-    spec.k_scheme = spec.v_scheme = spec.rope_scheme = scheme;
-    spec.k_options = spec.v_options = spec.rope_options = (kvt_side_options){ .rotation = KVT_ROTATION_NONE };
-    return kvt_layout_init(made, &spec);
-}
-
-static kvt_status check_pool(const problem *why, const view *v, const char *name, const kvt_pool *pool, size_t bytes)
-{
-    if (pool->blocks && !pool->base)
-        return fail(why, KVT_ERR_NULL, "%s.base is NULL, with %zu blocks", name, pool->blocks);
-    if (pool->blocks > KVT_NO_BLOCK)
-        return fail(why, KVT_ERR_RANGE, "%s.blocks is %zu: at most %u are possible", name, pool->blocks, KVT_NO_BLOCK);
-    const bool is_far = pool->block_stride > PTRDIFF_MAX || pool->head_stride > PTRDIFF_MAX;
-    if (is_far || !kvt_grid_is_apart(pool->blocks, v->kv_heads, bytes, (ptrdiff_t)pool->block_stride, (ptrdiff_t)pool->head_stride) ||
-        (v->v.layers > 1 && pool->layer_stride < bytes))
-        return fail(why, KVT_ERR_STRIDE,
-                    "%s has a layer_stride of %zu, a block_stride of %zu and a head_stride of %zu: pages of %zu bytes would overlap", name,
-                    pool->layer_stride, pool->block_stride, pool->head_stride, bytes);
-    return KVT_OK;
-}
-
-static bool has_order(const kvt_layout *layout, const view *v)
-{
-    bool has = false;
-    for (uint32_t i = 0; i < v->n_sides; i++) {
-        const kvt_centring centring = kvt_options_of(layout, v->sides[i])->centring;
-        has |= centring == KVT_CENTRING_PAGE || centring == KVT_CENTRING_SEQUENCE;
-    }
-    return has;
-}
-
-static kvt_status check_layouts(const problem *why, view *v)
-{
-    const kvt_layout *layouts[] = { v->v.layout, v->v.first_layout };
-    for (int n = 0; n < 2 && layouts[n]; n++) {
-        const kvt_layout *one = layouts[n], *all = layouts[0];
-        if (!kvt_is_sealed(one))
-            return fail(why, KVT_ERR_LAYOUT, "view.%s was not made by kvt_layout_init, or was changed", n ? "first_layout" : "layout");
-        for (kvt_side side = KVT_K; side <= KVT_ROPE; side++) {
-            if (kvt_layout_side(one, side)->dim != kvt_layout_side(all, side)->dim ||
-                kvt_options_of(one, side)->rotation != kvt_options_of(all, side)->rotation || one->spec.kv_heads != all->spec.kv_heads ||
-                is_apart(one) != is_apart(all))
-                return fail(why, KVT_ERR_SEGMENTS, "view.first_layout differs from view.layout in more than schemes and centres: side %d", (int)side);
-            if (!v->v.open_dtype && kvt_layout_side(one, side)->dim && kvt_options_of(one, side)->centring == KVT_CENTRING_OWN)
-                return fail(why, KVT_ERR_OPTIONS, "view.open_dtype is 0, but side %d has centres of its own: they need open pages", (int)side);
-        }
-    }
-    v->kv_heads = layouts[0]->spec.kv_heads;
-    v->n_sides = layouts[0]->v.dim || layouts[0]->rope.dim ? 2 : 1;
-    v->sides[1] = layouts[0]->v.dim ? KVT_V : KVT_ROPE;
-    if (layouts[1] && (has_order(layouts[0], v) || has_order(layouts[1], v)))
-        return fail(why, KVT_ERR_OPTIONS,
-                    "view.first_layout is there, but centring is of the sequence or of the page before: it has to be own or none");
-    return KVT_OK;
-}
-
-/* Rows of a head's open page, of both sides. */
-static size_t open_bytes_of(const kvt_layout *layout, kvt_dtype dtype)
-{
-    return ((size_t)layout->k.dim + layout->v.dim + layout->rope.dim) * kvt_dtype_bytes(dtype) * KVT_PAGE_TOKENS;
-}
-
-static kvt_status check_view(const problem *why, const kvt_view *given, view *v)
-{
-    if (!given)
-        return fail(why, KVT_ERR_NULL, "view is NULL");
-    *v = (view){ .sides = { KVT_K } };
-    if (KVT_TAKE_STRUCT(kvt_view, layers, &v->v, given))
-        return fail(why, KVT_ERR_STRUCT_SIZE, "view.size is %zu, not %zu", given->size, sizeof *given);
-    if (!v->v.layout)
-        return fail(why, KVT_ERR_NULL, "view.layout is NULL");
-    if (v->v.open_dtype && !kvt_dtype_bytes(v->v.open_dtype))
-        return fail(why, KVT_ERR_DTYPE, "view.open_dtype is %d, which is no number format of rows", (int)v->v.open_dtype);
-    kvt_status status = check_layouts(why, v);
-    const struct {
-        const char *name;
-        const kvt_pool *pool;
-        const kvt_layout *layout;
-        kvt_side side;
-    } pools[] = {
-        { "view.pages", &v->v.pages, v->v.layout, KVT_K },
-        { "view.value_pages", &v->v.value_pages, is_apart(v->v.layout) ? v->v.layout : NULL, KVT_V },
-        { "view.first_pages", &v->v.first_pages, v->v.first_layout, KVT_K },
-        { "view.first_value_pages", &v->v.first_value_pages, is_apart(v->v.layout) ? v->v.first_layout : NULL, KVT_V },
-    };
-    for (int i = 0; i < 4 && !status; i++)
-        if (pools[i].layout)
-            status = check_pool(why, v, pools[i].name, pools[i].pool, part_bytes(pools[i].layout, pools[i].side));
-    if (status || !v->v.open_dtype)
-        return status;
-    for (uint32_t i = 0; i < v->n_sides; i++)
-        v->row_bytes[i] = kvt_layout_side(v->v.layout, v->sides[i])->dim * kvt_dtype_bytes(v->v.open_dtype);
-    v->open_bytes = open_bytes_of(v->v.layout, v->v.open_dtype);
-    status = layout_of_rows(v->v.layout, v->v.open_dtype, &v->open);
-    return status ? status : check_pool(why, v, "view.open_pages", &v->v.open_pages, v->open_bytes);
-}
-
-kvt_status kvt_view_open_bytes(const kvt_layout *layout, kvt_dtype open_dtype, size_t *bytes)
-{
-    if (!layout || !bytes)
-        return KVT_ERR_NULL;
-    if (!kvt_is_sealed(layout))
-        return KVT_ERR_LAYOUT;
-    if (!kvt_dtype_bytes(open_dtype))
-        return KVT_ERR_DTYPE;
-    *bytes = open_bytes_of(layout, open_dtype);
-    return KVT_OK;
-}
-
-/* Page p's layout, and where a head's page of a side is. */
-static const kvt_layout *layout_at(const view *v, size_t p)
-{
-    return p == 0 && v->v.first_layout ? v->v.first_layout : v->v.layout;
-}
-
-static const kvt_pool *pool_at(const view *v, size_t p, kvt_side side)
-{
-    const bool is_value = side == KVT_V && is_apart(v->v.layout);
-    if (p == 0 && v->v.first_layout)
-        return is_value ? &v->v.first_value_pages : &v->v.first_pages;
-    return is_value ? &v->v.value_pages : &v->v.pages;
-}
-
-static uint8_t *in_pool(const kvt_pool *pool, uint32_t layer, uint32_t block, uint32_t head)
-{
-    return (uint8_t *)pool->base + layer * pool->layer_stride + block * pool->block_stride + head * pool->head_stride;
-}
-
-static uint8_t *page_at(const view *v, const kvt_sequence *s, uint32_t layer, size_t p, uint32_t head, kvt_side side)
-{
-    return in_pool(pool_at(v, p, side), layer, s->blocks[p], head);
-}
-
-/* Rows of side i of page p, while they are kept. */
-static uint8_t *open_at(const view *v, const kvt_sequence *s, uint32_t layer, size_t p, uint32_t head, uint32_t i)
-{
-    return in_pool(&v->v.open_pages, layer, s->open[p % 2], head) + (i ? v->row_bytes[0] * KVT_PAGE_TOKENS : 0);
-}
-
 /* ---- sequences ---- */
 
 /* Errors: NULL, RANGE. Pages first .. end-1, of tokens that are seen or written. */
-static kvt_status check_blocks(const problem *why, const view *v, const kvt_sequence *s, size_t index, size_t first, size_t end)
+static kvt_status check_blocks(const kvt_problem *why, const kvt_checked_view *v, const kvt_sequence *s, size_t index, size_t first, size_t end)
 {
     if (end > first && !s->blocks)
-        return fail(why, KVT_ERR_NULL, "sequence %zu: blocks is NULL", index);
+        return kvt_fail(why, KVT_ERR_NULL, "sequence %zu: blocks is NULL", index);
     for (size_t p = first; p < end; p++)
         for (uint32_t i = 0; i < v->n_sides; i++) {
-            const kvt_pool *pool = pool_at(v, p, v->sides[i]);
+            const kvt_pool *pool = kvt_pool_at(v, p, v->sides[i]);
             if (s->blocks[p] >= pool->blocks)
-                return fail(why, KVT_ERR_RANGE, "sequence %zu: page %zu is in block %u, but the pool has %zu", index, p, s->blocks[p], pool->blocks);
+                return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: page %zu is in block %u, but the pool has %zu", index, p, s->blocks[p],
+                                pool->blocks);
         }
     return KVT_OK;
 }
 
-static kvt_status check_mask(const problem *why, const kvt_sequence *s, size_t index, uint32_t token)
+static kvt_status check_mask(const kvt_problem *why, const kvt_sequence *s, size_t index, uint32_t token)
 {
     const kvt_mask *m = &s->masks[token];
     for (size_t i = 0; m->runs && i < m->n_runs; i++)
         if (m->runs[i].first >= m->runs[i].end || (i > 0 && m->runs[i].first < m->runs[i - 1].end))
-            return fail(why, KVT_ERR_RANGE, "sequence %zu, new token %u: run %zu, %zu to %zu, is empty or not behind the one before", index, token, i,
-                        m->runs[i].first, m->runs[i].end);
+            return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu, new token %u: run %zu, %zu to %zu, is empty or not behind the one before", index,
+                            token, i, m->runs[i].first, m->runs[i].end);
     for (size_t i = 1; m->pages && i < m->n_pages; i++)
         if (m->pages[i] <= m->pages[i - 1])
-            return fail(why, KVT_ERR_RANGE, "sequence %zu, new token %u: page %u is not behind page %u", index, token, m->pages[i], m->pages[i - 1]);
+            return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu, new token %u: page %u is not behind page %u", index, token, m->pages[i],
+                            m->pages[i - 1]);
     return KVT_OK;
 }
 
 /* The first page that a new token sees, or that writing needs. */
-static size_t first_page_seen(const view *v, const kvt_sequence *s, size_t window)
+static size_t first_page_seen(const kvt_checked_view *v, const kvt_sequence *s, size_t window)
 {
     const size_t first = window && s->stored >= window ? (s->stored - window + 1) / KVT_PAGE_TOKENS : 0, own = s->stored / KVT_PAGE_TOKENS;
-    const size_t needed = has_order(v->v.layout, v) && own > 0 ? own - 1 : own;
+    const size_t needed = kvt_has_order(v->v.layout, v) && own > 0 ? own - 1 : own;
     return kvt_smaller(first, needed);
 }
 
-static kvt_status check_sequence(const problem *why, const view *v, const kvt_sequence *s, size_t index, size_t window, bool has_rows)
+static kvt_status check_sequence(const kvt_problem *why, const kvt_checked_view *v, const kvt_sequence *s, size_t index, size_t window, bool has_rows)
 {
     size_t total;
     if (s->fresh == 0)
         return KVT_OK;
     if (__builtin_add_overflow(s->stored, s->fresh, &total) || total > PTRDIFF_MAX)
-        return fail(why, KVT_ERR_RANGE, "sequence %zu: %zu tokens are stored, and %u more are too many", index, s->stored, s->fresh);
+        return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: %zu tokens are stored, and %u more are too many", index, s->stored, s->fresh);
     const size_t full = v->v.open_dtype ? total / KVT_PAGE_TOKENS : kvt_pages_of(total);
     if (s->n_blocks < full)
-        return fail(why, KVT_ERR_RANGE, "sequence %zu has %zu tokens with those of this step: its table has %zu blocks, not %zu", index, total,
-                    s->n_blocks, full);
+        return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu has %zu tokens with those of this step: its table has %zu blocks, not %zu", index, total,
+                        s->n_blocks, full);
     kvt_status status = check_blocks(why, v, s, index, first_page_seen(v, s, window), full);
     for (uint32_t i = 0; v->v.open_dtype && !status && i < (total > KVT_PAGE_TOKENS ? 2 : 1); i++)
         if (s->open[i] >= v->v.open_pages.blocks)
-            status =
-                fail(why, KVT_ERR_RANGE, "sequence %zu: open[%u] is block %u, but the pool has %zu", index, i, s->open[i], v->v.open_pages.blocks);
+            status = kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: open[%u] is block %u, but the pool has %zu", index, i, s->open[i],
+                              v->v.open_pages.blocks);
     if (!status && v->v.open_dtype && !has_rows && s->stored / KVT_PAGE_TOKENS + 2 < kvt_pages_of(total))
-        status = fail(why, KVT_ERR_NULL, "k and v are NULL, but sequence %zu has more new tokens than are kept as rows: its newest two pages", index);
+        status =
+            kvt_fail(why, KVT_ERR_NULL, "k and v are NULL, but sequence %zu has more new tokens than are kept as rows: its newest two pages", index);
     for (uint32_t i = 0; s->masks && i < s->fresh && !status; i++)
         status = check_mask(why, s, index, i);
     return status;
@@ -328,7 +77,7 @@ static kvt_status check_sequence(const problem *why, const view *v, const kvt_se
 
 typedef struct plan {
     kvt_step s; /* as this version has it */
-    view v;
+    kvt_checked_view v;
     uint32_t group, worker, workers;
     uint32_t v_dim; /* padded */
     kvt_side values;
@@ -348,7 +97,7 @@ typedef struct plan {
 } plan;
 
 /* A step that overwrites the older of two open pages while queries still need it keeps it in the workspace: of so many sequences at most. */
-static bool is_saved(const view *v, const kvt_sequence *s)
+static bool is_saved(const kvt_checked_view *v, const kvt_sequence *s)
 {
     return v->v.open_dtype && s->fresh && s->stored % KVT_PAGE_TOKENS && s->stored / KVT_PAGE_TOKENS + 2 < kvt_pages_of(s->stored + s->fresh);
 }
@@ -419,7 +168,7 @@ kvt_status kvt_step_workspace(const kvt_view *given, const kvt_step_limits *limi
     if (!limits || !bytes)
         return KVT_ERR_NULL;
     plan p = { .s = { .heads = limits->heads, .dtype = KVT_F32, .scale = 1, .q_token_stride = 1, .q_head_stride = 1 }, .workers = limits->workers };
-    kvt_status status = check_view(&(problem){ NULL, 0 }, given, &p.v);
+    kvt_status status = kvt_check_view(&(kvt_problem){ NULL, 0 }, given, &p.v);
     if (status)
         return status;
     if (limits->workers < 1)
@@ -435,27 +184,27 @@ kvt_status kvt_step_workspace(const kvt_view *given, const kvt_step_limits *limi
 
 enum { APPENDS = 1, ATTENDS = 2 };
 
-static kvt_status check_numbers(const problem *why, const plan *p)
+static kvt_status check_numbers(const kvt_problem *why, const plan *p)
 {
     const kvt_step *s = &p->s;
     if (!kvt_dtype_bytes(s->dtype))
-        return fail(why, KVT_ERR_DTYPE, "dtype is %d, which is no number format of rows", (int)s->dtype);
+        return kvt_fail(why, KVT_ERR_DTYPE, "dtype is %d, which is no number format of rows", (int)s->dtype);
     if (s->layer >= p->v.v.layers)
-        return fail(why, KVT_ERR_RANGE, "layer is %u, but the view has %u", s->layer, p->v.v.layers);
+        return kvt_fail(why, KVT_ERR_RANGE, "layer is %u, but the view has %u", s->layer, p->v.v.layers);
     if (s->heads % p->v.kv_heads || p->group < 1 || p->group > KVT_MAX_GROUP)
-        return fail(why, KVT_ERR_GROUP, "heads is %u, which is not 1 to %d for each of %u KV heads", s->heads, KVT_MAX_GROUP, p->v.kv_heads);
+        return kvt_fail(why, KVT_ERR_GROUP, "heads is %u, which is not 1 to %d for each of %u KV heads", s->heads, KVT_MAX_GROUP, p->v.kv_heads);
     if (!is_number(s->scale))
-        return fail(why, KVT_ERR_NUMBER, "scale is %g: its magnitude has to be 2^-20 to 2^20", (double)s->scale);
+        return kvt_fail(why, KVT_ERR_NUMBER, "scale is %g: its magnitude has to be 2^-20 to 2^20", (double)s->scale);
     if (s->soft_cap != 0 && (!is_number(s->soft_cap) || s->soft_cap < 0))
-        return fail(why, KVT_ERR_NUMBER, "soft_cap is %g: it has to be 0 or 2^-20 to 2^20", (double)s->soft_cap);
+        return kvt_fail(why, KVT_ERR_NUMBER, "soft_cap is %g: it has to be 0 or 2^-20 to 2^20", (double)s->soft_cap);
     if (s->slopes && s->soft_cap != 0)
-        return fail(why, KVT_ERR_OPTIONS, "slopes are there, and a soft_cap of %g: they do not go together", (double)s->soft_cap);
+        return kvt_fail(why, KVT_ERR_OPTIONS, "slopes are there, and a soft_cap of %g: they do not go together", (double)s->soft_cap);
     if (s->n_sequences && !s->sequences)
-        return fail(why, KVT_ERR_NULL, "sequences is NULL");
+        return kvt_fail(why, KVT_ERR_NULL, "sequences is NULL");
     return KVT_OK;
 }
 
-static kvt_status check_rows(const problem *why, const plan *p, unsigned what)
+static kvt_status check_rows(const kvt_problem *why, const plan *p, unsigned what)
 {
     const kvt_step *s = &p->s;
     const void *const rows[] = { s->k, s->v };
@@ -463,22 +212,22 @@ static kvt_status check_rows(const problem *why, const plan *p, unsigned what)
     for (uint32_t i = 0; what & APPENDS && i < p->v.n_sides; i++) {
         const size_t bytes = kvt_layout_side(p->v.v.layout, p->v.sides[i])->dim * kvt_dtype_bytes(s->dtype);
         if (!rows[i])
-            return fail(why, KVT_ERR_NULL, "%s is NULL", i ? "v" : "k");
+            return kvt_fail(why, KVT_ERR_NULL, "%s is NULL", i ? "v" : "k");
         if (!kvt_rows_are_apart(p->fresh, bytes, strides[i]))
-            return fail(why, KVT_ERR_STRIDE, "%s_token_stride is %td, and a row %zu bytes", i ? "v" : "k", strides[i], bytes);
+            return kvt_fail(why, KVT_ERR_STRIDE, "%s_token_stride is %td, and a row %zu bytes", i ? "v" : "k", strides[i], bytes);
     }
     if (!(what & ATTENDS))
         return KVT_OK;
     if (!s->q || !s->out)
-        return fail(why, KVT_ERR_NULL, "%s is NULL", s->q ? "out" : "q");
+        return kvt_fail(why, KVT_ERR_NULL, "%s is NULL", s->q ? "out" : "q");
     if (!kvt_dtype_bytes(s->out_dtype))
-        return fail(why, KVT_ERR_DTYPE, "out_dtype is %d, which is no number format of rows", (int)s->out_dtype);
+        return kvt_fail(why, KVT_ERR_DTYPE, "out_dtype is %d, which is no number format of rows", (int)s->out_dtype);
     if ((p->fresh > 1 && s->q_token_stride == 0) || (p->group > 1 && s->q_head_stride == 0))
-        return fail(why, KVT_ERR_STRIDE, "q_token_stride is %td and q_head_stride %td: not 0", s->q_token_stride, s->q_head_stride);
+        return kvt_fail(why, KVT_ERR_STRIDE, "q_token_stride is %td and q_head_stride %td: not 0", s->q_token_stride, s->q_head_stride);
     const size_t bytes = kvt_layout_side(p->v.v.layout, p->values)->dim * kvt_dtype_bytes(s->out_dtype);
     if (!kvt_grid_is_apart(p->fresh, s->heads, bytes, s->out_token_stride, s->out_head_stride))
-        return fail(why, KVT_ERR_STRIDE, "out_token_stride is %td and out_head_stride %td: results of %zu bytes would overlap", s->out_token_stride,
-                    s->out_head_stride, bytes);
+        return kvt_fail(why, KVT_ERR_STRIDE, "out_token_stride is %td and out_head_stride %td: results of %zu bytes would overlap",
+                        s->out_token_stride, s->out_head_stride, bytes);
     return KVT_OK;
 }
 
@@ -503,18 +252,18 @@ static void complete_strides(plan *p)
 }
 
 /* All workers find the same. */
-static kvt_status check(const problem *why, const kvt_step *given, uint32_t worker, uint32_t workers, unsigned what, plan *p)
+static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t worker, uint32_t workers, unsigned what, plan *p)
 {
     if (!given)
-        return fail(why, KVT_ERR_NULL, "step is NULL");
+        return kvt_fail(why, KVT_ERR_NULL, "step is NULL");
     *p = (plan){ .worker = worker, .workers = workers };
     if (KVT_TAKE_STRUCT(kvt_step, workspace_bytes, &p->s, given))
-        return fail(why, KVT_ERR_STRUCT_SIZE, "step.size is %zu, not %zu", given->size, sizeof *given);
-    kvt_status status = check_view(why, p->s.view, &p->v);
+        return kvt_fail(why, KVT_ERR_STRUCT_SIZE, "step.size is %zu, not %zu", given->size, sizeof *given);
+    kvt_status status = kvt_check_view(why, p->s.view, &p->v);
     if (status)
         return status;
     if (worker >= workers)
-        return fail(why, KVT_ERR_RANGE, "worker is %u of %u", worker, workers);
+        return kvt_fail(why, KVT_ERR_RANGE, "worker is %u of %u", worker, workers);
     const kvt_step *s = &p->s;
     p->group = s->heads / p->v.kv_heads;
     p->values = p->v.v.layout->v.dim ? KVT_V : KVT_K;
@@ -539,46 +288,25 @@ static kvt_status check(const problem *why, const kvt_step *given, uint32_t work
     if (status)
         return status;
     if (!s->workspace || s->workspace_bytes < bytes || (uintptr_t)s->workspace % LINE)
-        return fail(why, s->workspace ? KVT_ERR_RANGE : KVT_ERR_NULL, "workspace is %zu bytes at %p: %zu are needed, aligned to %d",
-                    s->workspace_bytes, s->workspace, bytes, LINE);
+        return kvt_fail(why, s->workspace ? KVT_ERR_RANGE : KVT_ERR_NULL, "workspace is %zu bytes at %p: %zu are needed, aligned to %d",
+                        s->workspace_bytes, s->workspace, bytes, LINE);
     return KVT_OK;
 }
 
-static const problem nobody = { NULL, 0 };
-
-kvt_status kvt_view_problem(const kvt_view *given, char *text, size_t bytes)
-{
-    view v;
-    const kvt_status status = check_view(&(problem){ text, bytes }, given, &v);
-    if (text && bytes && !status)
-        *text = '\0';
-    return status;
-}
+static const kvt_problem nobody = { NULL, 0 };
 
 kvt_status kvt_step_problem(const kvt_step *step, char *text, size_t bytes)
 {
     plan p;
     const unsigned what = !step ? 0 : (step->k || step->v ? APPENDS : 0) | (step->q || step->out ? ATTENDS : 0);
-    const problem why = { text, bytes };
+    const kvt_problem why = { text, bytes };
     const kvt_status status = check(&why, step, 0, 1, what, &p);
     if (text && bytes && !status)
         *text = '\0';
-    return status == KVT_ERR_OVERFLOW ? fail(&why, status, "%s", kvt_status_text(status)) : status;
+    return status == KVT_ERR_OVERFLOW ? kvt_fail(&why, status, "%s", kvt_status_text(status)) : status;
 }
 
 /* ---- append ---- */
-
-/* n rows of side i of one number format to another. Strides are bytes. */
-static void convert_rows(const plan *p, uint32_t i, uint32_t n, const uint8_t *from, ptrdiff_t from_stride, kvt_dtype from_dtype, uint8_t *to,
-                         ptrdiff_t to_stride, kvt_dtype to_dtype)
-{
-    const uint32_t dim = kvt_layout_side(p->v.v.layout, p->v.sides[i])->dim;
-    for (uint32_t t = 0; t < n; t++, from += from_stride, to += to_stride) {
-        float row[KVT_MAX_DIM];
-        p->tier->rows->prepare(row, from, 0, from_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-        p->tier->rows->restore(row, to, 0, to_dtype, 1, dim, KVT_ROTATION_NONE, NULL);
-    }
-}
 
 /* n rows of the step, of side i, to the format of open rows, one after the other. */
 static void take_rows(const plan *p, uint32_t i, const uint8_t *from, ptrdiff_t stride, uint32_t n, uint8_t *to)
@@ -588,7 +316,7 @@ static void take_rows(const plan *p, uint32_t i, const uint8_t *from, ptrdiff_t 
         for (uint32_t t = 0; t < n; t++, from += stride, to += bytes)
             memcpy(to, from, bytes);
     else
-        convert_rows(p, i, n, from, stride, p->s.dtype, to, (ptrdiff_t)bytes, p->v.v.open_dtype);
+        kvt_convert_rows(&p->v, i, n, from, stride, p->s.dtype, to, (ptrdiff_t)bytes, p->v.v.open_dtype);
 }
 
 /* Where new token `token` (of the step) of side i is, and the distance to the next. */
@@ -597,18 +325,6 @@ static const uint8_t *new_row(const plan *p, uint32_t i, size_t token, uint32_t 
     const kvt_step *s = &p->s;
     *stride = i ? s->v_token_stride : s->k_token_stride;
     return (const uint8_t *)(i ? s->v : s->k) + (ptrdiff_t)token * *stride + (ptrdiff_t)head * (i ? s->v_head_stride : s->k_head_stride);
-}
-
-/* Tokens of page `page`, from `first` of it on. Centres may need the page before, and know by the number of theirs what they are. */
-static kvt_status write_page(const view *v, const kvt_sequence *s, uint32_t layer, size_t page, uint32_t head, uint32_t i, size_t first, size_t n,
-                             const uint8_t *rows, kvt_dtype dtype, ptrdiff_t stride)
-{
-    const size_t before = has_order(v->v.layout, v) ? kvt_smaller(page, 2) : 0;
-    void *table[3];
-    for (size_t k = 0; k <= before; k++)
-        table[k] = page_at(v, s, layer, page - kvt_smaller(before - k, 1), head, v->sides[i]);
-    const kvt_pages pages = { .table = table, .count = before + 1 };
-    return kvt_write(layout_at(v, page), v->sides[i], &pages, before * KVT_PAGE_TOKENS + first, n, rows, dtype, stride);
 }
 
 /* What is kept of the page of a sequence's first new token, where its open page is used anew in the same step. */
@@ -620,7 +336,7 @@ static uint8_t *saved_page(const plan *p, size_t saved, uint32_t head, uint32_t 
 /* `token`: of the step, the sequence's first; `saved`: its number among those whose page is. */
 static kvt_status append_side(const plan *p, const kvt_sequence *s, size_t token, size_t saved, uint32_t head, uint32_t i)
 {
-    const view *v = &p->v;
+    const kvt_checked_view *v = &p->v;
     const size_t total = s->stored + s->fresh, last = (total - 1) / KVT_PAGE_TOKENS;
     kvt_status status = KVT_OK;
     for (size_t page = s->stored / KVT_PAGE_TOKENS; page <= last && !status; page++) {
@@ -628,15 +344,15 @@ static kvt_status append_side(const plan *p, const kvt_sequence *s, size_t token
         ptrdiff_t stride;
         const uint8_t *rows = new_row(p, i, token + (first - s->stored), head, &stride);
         if (!v->v.open_dtype) {
-            status = write_page(v, s, p->s.layer, page, head, i, first - begin, end - first, rows, p->s.dtype, stride);
+            status = kvt_write_page(v, s, p->s.layer, page, head, i, first - begin, end - first, rows, p->s.dtype, stride);
             continue;
         }
         uint8_t *kept = NULL;
         if (page + 1 >= last) {
-            kept = open_at(v, s, p->s.layer, page, head, i);
+            kept = kvt_view_open(v, s, p->s.layer, page, head, i);
         } else if (first > begin) {
             kept = saved_page(p, saved, head, i);
-            memcpy(kept, open_at(v, s, p->s.layer, page, head, i), (first - begin) * v->row_bytes[i]);
+            memcpy(kept, kvt_view_open(v, s, p->s.layer, page, head, i), (first - begin) * v->row_bytes[i]);
         } else if (p->s.dtype != v->v.open_dtype && p->part) {
             kept = p->part;
         }
@@ -648,7 +364,7 @@ static kvt_status append_side(const plan *p, const kvt_sequence *s, size_t token
             dtype = v->v.open_dtype;
         }
         if (end == begin + KVT_PAGE_TOKENS)
-            status = write_page(v, s, p->s.layer, page, head, i, 0, KVT_PAGE_TOKENS, rows, dtype, stride);
+            status = kvt_write_page(v, s, p->s.layer, page, head, i, 0, KVT_PAGE_TOKENS, rows, dtype, stride);
     }
     return status;
 }
@@ -686,7 +402,7 @@ static kvt_status check_view_rows(const kvt_view_rows *given, uint32_t worker, u
     *p = (plan){ .worker = worker, .workers = workers };
     kvt_status status = KVT_TAKE_STRUCT(kvt_view_rows, head_stride, rows, given);
     if (!status)
-        status = check_view(&nobody, rows->view, &p->v);
+        status = kvt_check_view(&nobody, rows->view, &p->v);
     if (status)
         return status;
     if (!rows->sequence || !rows->rows)
@@ -743,15 +459,16 @@ kvt_status kvt_view_write(const kvt_view_rows *given, uint32_t worker, uint32_t 
 /* Tokens of one page, of one head and side. */
 static kvt_status read_page(const plan *p, const kvt_view_rows *rows, uint32_t head, uint32_t i, size_t first, size_t n, uint8_t *to)
 {
-    const view *v = &p->v;
+    const kvt_checked_view *v = &p->v;
     const kvt_sequence *s = rows->sequence;
     const size_t page = first / KVT_PAGE_TOKENS, skipped = first % KVT_PAGE_TOKENS;
     if (!v->v.open_dtype || page < s->stored / KVT_PAGE_TOKENS) {
-        void *at = page_at(v, s, p->s.layer, page, head, v->sides[i]);
-        return kvt_read(layout_at(v, page), v->sides[i], &(kvt_pages){ .table = &at, .count = 1 }, skipped, n, to, rows->dtype, rows->token_stride);
+        void *at = kvt_view_page(v, s, p->s.layer, page, head, v->sides[i]);
+        return kvt_read(kvt_layout_at(v, page), v->sides[i], &(kvt_pages){ .table = &at, .count = 1 }, skipped, n, to, rows->dtype,
+                        rows->token_stride);
     }
-    convert_rows(p, i, (uint32_t)n, open_at(v, s, p->s.layer, page, head, i) + skipped * v->row_bytes[i], (ptrdiff_t)v->row_bytes[i], v->v.open_dtype,
-                 to, rows->token_stride, rows->dtype);
+    kvt_convert_rows(&p->v, i, (uint32_t)n, kvt_view_open(v, s, p->s.layer, page, head, i) + skipped * v->row_bytes[i], (ptrdiff_t)v->row_bytes[i],
+                     v->v.open_dtype, to, rows->token_stride, rows->dtype);
     return KVT_OK;
 }
 
@@ -942,21 +659,21 @@ static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_
 
 static kvt_status attend_chunk(const plan *p, const tile *t, uint32_t head, size_t unit, float *partial)
 {
-    const view *v = &p->v;
+    const kvt_checked_view *v = &p->v;
     const size_t chunk = (t->first_chunk + unit) * KVT_CHUNK_TOKENS, begin = kvt_larger(chunk, t->begin),
                  end = kvt_smaller(chunk + KVT_CHUNK_TOKENS, t->sealed);
     const size_t first = begin / KVT_PAGE_TOKENS, n = kvt_pages_of(end) - first;
     void *keys[CHUNK_PAGES], *values[CHUNK_PAGES];
     for (size_t i = 0; i < n; i++) {
-        keys[i] = page_at(v, t->s, p->s.layer, first + i, head, KVT_K);
-        values[i] = is_apart(v->v.layout) ? page_at(v, t->s, p->s.layer, first + i, head, KVT_V) : keys[i];
+        keys[i] = kvt_view_page(v, t->s, p->s.layer, first + i, head, KVT_K);
+        values[i] = kvt_is_apart(v->v.layout) ? kvt_view_page(v, t->s, p->s.layer, first + i, head, KVT_V) : keys[i];
     }
     kvt_segment segments[2];
     kvt_pages value_pages[2];
     size_t n_segments = 0;
     for (size_t i = 0; i < n;) {
         const size_t of_it = n_segments == 0 && first == 0 && v->v.first_layout ? 1 : n - i;
-        segments[n_segments] = (kvt_segment){ layout_at(v, first + i), { .table = keys + i, .count = of_it }, (first + i) * KVT_PAGE_TOKENS };
+        segments[n_segments] = (kvt_segment){ kvt_layout_at(v, first + i), { .table = keys + i, .count = of_it }, (first + i) * KVT_PAGE_TOKENS };
         value_pages[n_segments++] = (kvt_pages){ .table = values + i, .count = of_it };
         i += of_it;
     }
@@ -964,14 +681,14 @@ static kvt_status attend_chunk(const plan *p, const tile *t, uint32_t head, size
     asked.n_segments = n_segments;
     asked.begin = begin;
     asked.end = end;
-    asked.value_pages = is_apart(v->v.layout) ? value_pages : NULL;
+    asked.value_pages = kvt_is_apart(v->v.layout) ? value_pages : NULL;
     return attend_pages(p, t, head, &asked, first, n, partial);
 }
 
 /* The tile's own page, of rows: those that are kept, or those of the step. They have no rotation, so sums of values get it. */
 static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float *partial)
 {
-    const view *v = &p->v;
+    const kvt_checked_view *v = &p->v;
     const kvt_sequence *s = t->s;
     const size_t page = (s->stored + t->first) / KVT_PAGE_TOKENS, begin = page * KVT_PAGE_TOKENS, end = s->stored + t->end;
     const size_t last = (s->stored + s->fresh - 1) / KVT_PAGE_TOKENS;
@@ -982,7 +699,7 @@ static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float 
         ptrdiff_t stride = (ptrdiff_t)v->row_bytes[i];
         const uint8_t *rows;
         if (page + 1 >= last) {
-            rows = open_at(v, s, p->s.layer, page, head, i);
+            rows = kvt_view_open(v, s, p->s.layer, page, head, i);
         } else if (begin < s->stored) {
             rows = saved_page(p, t->saved, head, i);
         } else {
