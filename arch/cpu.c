@@ -32,7 +32,7 @@ static uint64_t read_xcr0(void)
     return (uint64_t)high << 32 | low;
 }
 
-static uint32_t look(void)
+static uint32_t find_features(void)
 {
     uint32_t eax, ebx, ecx, edx, found = 0;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE))
@@ -70,7 +70,7 @@ static const struct feature {
     { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "i8mm", CPU_I8MM }, { "sve", CPU_SVE }, { "sve256", CPU_SVE256 }, { "sve512", CPU_SVE512 },
 };
 
-static uint32_t look(void)
+static uint32_t find_features(void)
 {
     const unsigned long hwcap = getauxval(AT_HWCAP);
     uint32_t found = 0;
@@ -94,7 +94,7 @@ static const struct feature {
     uint32_t bit;
 } features[] = { { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "i8mm", CPU_I8MM } };
 
-static uint32_t look(void)
+static uint32_t find_features(void)
 {
     uint32_t found = CPU_ASIMD;
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -112,7 +112,7 @@ static const struct feature {
     uint32_t bit;
 } features[] = { { "none", 0 } };
 
-static uint32_t look(void)
+static uint32_t find_features(void)
 {
     return 0;
 }
@@ -123,7 +123,7 @@ uint32_t kvt_cpu_detect(void)
     static _Atomic uint32_t cached;
     uint32_t found = atomic_load_explicit(&cached, memory_order_relaxed);
     if (!found) {
-        found = look() | CPU_KNOWN;
+        found = find_features() | CPU_KNOWN;
         atomic_store_explicit(&cached, found, memory_order_relaxed);
     }
     return found;

@@ -68,7 +68,7 @@ static void (*library_symbol(const char *const names[2], const char **found))(vo
 
 static ggml_format formats[N_KNOWN];
 
-static void look(void)
+static void find_formats(void)
 {
     if (library.looked)
         return;
@@ -95,7 +95,7 @@ static void look(void)
 const ggml_format *ggml_format_find(const bench_case *one)
 {
     static const kvt_side_options plain;
-    look();
+    find_formats();
     if (one->op == BENCH_IMPORT || one->op == BENCH_EXPORT || one->dtype != KVT_F32 || one->options.rotation != plain.rotation ||
         one->options.centring != plain.centring || one->options.fp8_block != plain.fp8_block)
         return NULL;
@@ -110,7 +110,7 @@ const ggml_format *ggml_format_find(const bench_case *one)
 
 const char *ggml_report(void)
 {
-    look();
+    find_formats();
     return library.report[0] != '\0' ? library.report : "none of the known symbols found";
 }
 

@@ -18,11 +18,11 @@ static const char *refused_side(const kvt_spec *spec, const kvt_side_options **o
                   { "rope_options", spec->rope_scheme, spec->rope_dim, &spec->rope_options } };
     for (int i = 0; i < 3; i++) {
         kvt_layout layout;
-        const kvt_spec one = {
-            .size = sizeof one, .k_scheme = sides[i].scheme, .k_dim = sides[i].dim, .kv_heads = 1, .k_options = *sides[i].options
+        const kvt_spec alone = {
+            .size = sizeof alone, .k_scheme = sides[i].scheme, .k_dim = sides[i].dim, .kv_heads = 1, .k_options = *sides[i].options
         };
         *options = sides[i].options;
-        if (sides[i].dim && kvt_layout_init(&layout, &one) == KVT_ERR_OPTIONS)
+        if (sides[i].dim && kvt_layout_init(&layout, &alone) == KVT_ERR_OPTIONS)
             return sides[i].name;
     }
     return "options";

@@ -692,8 +692,8 @@ static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float 
     const kvt_sequence *s = t->s;
     const size_t page = (s->stored + t->first) / KVT_PAGE_TOKENS, begin = page * KVT_PAGE_TOKENS, end = s->stored + t->end;
     const size_t last = (s->stored + s->fresh - 1) / KVT_PAGE_TOKENS;
-    void *made = p->part;
-    const kvt_pages pages = { .table = &made, .count = 1 };
+    void *part = p->part;
+    const kvt_pages pages = { .table = &part, .count = 1 };
     kvt_status status = KVT_OK;
     for (uint32_t i = 0; i < v->n_sides && !status; i++) {
         ptrdiff_t stride = (ptrdiff_t)v->row_bytes[i];

@@ -30,20 +30,20 @@ kvt_status kvt_preset_spec(kvt_preset preset, kvt_spec *spec, kvt_spec *first)
     static const uint8_t values[] = { KVT_SCHEME_kv4, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
     if (!spec || !first)
         return KVT_ERR_NULL;
-    kvt_spec made;
-    const kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &made, spec);
+    kvt_spec whole;
+    const kvt_status status = KVT_TAKE_STRUCT(kvt_spec, rope_options, &whole, spec);
     if (status)
         return status;
     if ((unsigned)preset > KVT_PRESET_TIGHT)
         return KVT_ERR_OPTIONS;
-    made.k_options = made.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
-    made.rope_options = (kvt_side_options){ .rotation = KVT_ROTATION_NONE };
-    made.k_scheme = made.v_scheme = KVT_SCHEME_kv8;
-    made.rope_scheme = KVT_SCHEME_bf16;
-    *first = made;
-    made.k_scheme = (kvt_scheme)keys[preset];
-    made.v_scheme = (kvt_scheme)values[preset];
-    *spec = made;
+    whole.k_options = whole.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
+    whole.rope_options = (kvt_side_options){ .rotation = KVT_ROTATION_NONE };
+    whole.k_scheme = whole.v_scheme = KVT_SCHEME_kv8;
+    whole.rope_scheme = KVT_SCHEME_bf16;
+    *first = whole;
+    whole.k_scheme = (kvt_scheme)keys[preset];
+    whole.v_scheme = (kvt_scheme)values[preset];
+    *spec = whole;
     return KVT_OK;
 }
 
@@ -56,8 +56,8 @@ bool kvt_is_apart(const kvt_layout *layout)
 
 static size_t part_bytes(const kvt_layout *layout, kvt_side side)
 {
-    const kvt_side_layout *of = kvt_layout_side(layout, side);
-    return kvt_is_apart(layout) ? kvt_whole_lines((size_t)KVT_PAGE_TOKENS * of->row_bytes + of->centre_bytes) : layout->page_bytes;
+    const kvt_side_layout *s = kvt_layout_side(layout, side);
+    return kvt_is_apart(layout) ? kvt_whole_lines((size_t)KVT_PAGE_TOKENS * s->row_bytes + s->centre_bytes) : layout->page_bytes;
 }
 
 kvt_status kvt_layout_apart(const kvt_layout *layout, kvt_layout *apart)
@@ -68,17 +68,17 @@ kvt_status kvt_layout_apart(const kvt_layout *layout, kvt_layout *apart)
         return KVT_ERR_LAYOUT;
     if (!layout->v.dim)
         return KVT_ERR_SIDE;
-    kvt_layout made;
-    memcpy(&made, layout, sizeof made);
-    if (!kvt_is_apart(&made)) {
-        made.v.scales_offset -= made.v.codes_offset;
-        made.v.codes_offset = 0;
-        made.k.centre_offset = made.k.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.k.row_bytes : 0;
-        made.v.centre_offset = made.v.centre_bytes ? (size_t)KVT_PAGE_TOKENS * made.v.row_bytes : 0;
-        made.page_bytes = kvt_larger(part_bytes(&made, KVT_K), part_bytes(&made, KVT_V));
-        made.seal = kvt_layout_seal(&made);
+    kvt_layout parts;
+    memcpy(&parts, layout, sizeof parts);
+    if (!kvt_is_apart(&parts)) {
+        parts.v.scales_offset -= parts.v.codes_offset;
+        parts.v.codes_offset = 0;
+        parts.k.centre_offset = parts.k.centre_bytes ? (size_t)KVT_PAGE_TOKENS * parts.k.row_bytes : 0;
+        parts.v.centre_offset = parts.v.centre_bytes ? (size_t)KVT_PAGE_TOKENS * parts.v.row_bytes : 0;
+        parts.page_bytes = kvt_larger(part_bytes(&parts, KVT_K), part_bytes(&parts, KVT_V));
+        parts.seal = kvt_layout_seal(&parts);
     }
-    memcpy(apart, &made, sizeof made);
+    memcpy(apart, &parts, sizeof parts);
     return KVT_OK;
 }
 
@@ -95,13 +95,13 @@ kvt_status kvt_layout_part_bytes(const kvt_layout *layout, kvt_side side, size_t
 }
 
 /* The layout of pages that are made of rows to be attended to. */
-static kvt_status layout_of_rows(const kvt_layout *layout, kvt_dtype dtype, kvt_layout *made)
+static kvt_status layout_of_rows(const kvt_layout *layout, kvt_dtype dtype, kvt_layout *of_rows)
 {
     const kvt_scheme scheme = dtype == KVT_F32 ? KVT_SCHEME_f32 : dtype == KVT_F16 ? KVT_SCHEME_f16 : KVT_SCHEME_bf16;
     kvt_spec spec = layout->spec;
     spec.k_scheme = spec.v_scheme = spec.rope_scheme = scheme;
     spec.k_options = spec.v_options = spec.rope_options = (kvt_side_options){ .rotation = KVT_ROTATION_NONE };
-    return kvt_layout_init(made, &spec);
+    return kvt_layout_init(of_rows, &spec);
 }
 
 static kvt_status check_pool(const kvt_problem *why, const kvt_checked_view *v, const char *name, const kvt_pool *pool, size_t bytes)
@@ -133,16 +133,16 @@ static kvt_status check_layouts(const kvt_problem *why, kvt_checked_view *v)
 {
     const kvt_layout *layouts[] = { v->v.layout, v->v.first_layout };
     for (int n = 0; n < 2 && layouts[n]; n++) {
-        const kvt_layout *one = layouts[n], *all = layouts[0];
-        if (!kvt_is_sealed(one))
+        const kvt_layout *layout = layouts[n], *all = layouts[0];
+        if (!kvt_is_sealed(layout))
             return kvt_fail(why, KVT_ERR_LAYOUT, "view.%s was not made by kvt_layout_init, or was changed", n ? "first_layout" : "layout");
         for (kvt_side side = KVT_K; side <= KVT_ROPE; side++) {
-            if (kvt_layout_side(one, side)->dim != kvt_layout_side(all, side)->dim ||
-                kvt_options_of(one, side)->rotation != kvt_options_of(all, side)->rotation || one->spec.kv_heads != all->spec.kv_heads ||
-                kvt_is_apart(one) != kvt_is_apart(all))
+            if (kvt_layout_side(layout, side)->dim != kvt_layout_side(all, side)->dim ||
+                kvt_options_of(layout, side)->rotation != kvt_options_of(all, side)->rotation || layout->spec.kv_heads != all->spec.kv_heads ||
+                kvt_is_apart(layout) != kvt_is_apart(all))
                 return kvt_fail(why, KVT_ERR_SEGMENTS, "view.first_layout differs from view.layout in more than schemes and centres: side %d",
                                 (int)side);
-            if (!v->v.open_dtype && kvt_layout_side(one, side)->dim && kvt_options_of(one, side)->centring == KVT_CENTRING_OWN)
+            if (!v->v.open_dtype && kvt_layout_side(layout, side)->dim && kvt_options_of(layout, side)->centring == KVT_CENTRING_OWN)
                 return kvt_fail(why, KVT_ERR_OPTIONS, "view.open_dtype is 0, but side %d has centres of its own: they need open pages", (int)side);
         }
     }
