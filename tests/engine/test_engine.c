@@ -337,7 +337,8 @@ START_TEST(folder_hostile)
         { "\"vocab_size\": 5, ", "", "vocab_size is missing" },
         { "\"vocab_size\": 5", "\"vocab_size\": 6", "model.embed_tokens.weight: shape is not [6, 8]" },
         { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.safetensors: tensor model.layers.2.input_layernorm.weight is missing" },
-        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "tensor model.layers.1.input_layernorm.weight: a Llama model of 1 layers has no" },
+        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
+          "tensor model.layers.1.input_layernorm.weight: a model of this architecture and 1 layers has no" },
         { "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 3", "num_key_value_heads is 3: a divisor" },
         { "\"num_key_value_heads\": 1", "\"num_key_value_heads\": null", "self_attn.k_proj.weight: shape is not [8, 8]" },
         { "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "tensor lm_head.weight is missing, and tie_word_embeddings" },
@@ -384,7 +385,7 @@ START_TEST(folder_hostile)
     tensors odd = { .bytes = 0 };
     add_tensor(&odd, "model.layers.0.self_attn.q_proj.bias", "F32", tiny.rms_final, 0, 8, 0);
     save_tensors(&odd, "model.safetensors");
-    refuse_folder("tensor model.layers.0.self_attn.q_proj.bias: a Llama model of 2 layers has no such tensor");
+    refuse_folder("tensor model.layers.0.self_attn.q_proj.bias: a model of this architecture and 2 layers has no such tensor");
 
     /* Indices */
     remove(in_folder("model.safetensors"));

@@ -4,10 +4,12 @@
 #include "tests/lib/support.h"
 
 #include "tools/engine/checkpoint.h"
+#include "tools/engine/numbers.h"
 #include "tools/engine/tokenizer_read.h"
 #include "tools/files/gguf.h"
 #include "tools/files/number.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,18 +179,33 @@ static void add_weights(writer *to, const checkpoint *m, uint32_t type)
     add_tensor(to, "output_norm.weight", F32, m->rms_final, 0, dim);
 }
 
-static void add_sizes(writer *to, const checkpoint *m)
+/* Keys of an architecture. */
+static void add_u32_as(writer *to, const char *architecture, const char *name, uint32_t value)
 {
-    add_string(to, "general.architecture", "llama");
-    add_u32(to, "llama.embedding_length", m->dim);
-    add_u32(to, "llama.feed_forward_length", m->ffn);
-    add_u32(to, "llama.block_count", m->layers);
-    add_u32(to, "llama.attention.head_count", m->heads);
-    add_u32(to, "llama.attention.head_count_kv", m->kv_heads);
-    add_u32(to, "llama.context_length", m->context);
-    add_f32(to, "llama.attention.layer_norm_rms_epsilon", m->rms_epsilon);
+    char key[64];
+    snprintf(key, sizeof key, "%s.%s", architecture, name);
+    add_u32(to, key, value);
+}
+
+static void add_sizes_as(writer *to, const checkpoint *m, const char *architecture)
+{
+    char key[64];
+    add_string(to, "general.architecture", architecture);
+    add_u32_as(to, architecture, "embedding_length", m->dim);
+    add_u32_as(to, architecture, "feed_forward_length", m->ffn);
+    add_u32_as(to, architecture, "block_count", m->layers);
+    add_u32_as(to, architecture, "attention.head_count", m->heads);
+    add_u32_as(to, architecture, "attention.head_count_kv", m->kv_heads);
+    add_u32_as(to, architecture, "context_length", m->context);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", architecture);
+    add_f32(to, key, m->rms_epsilon);
     add_u32(to, "tokenizer.ggml.bos_token_id", m->bos);
     add_u32(to, "tokenizer.ggml.eos_token_id", m->eos);
+}
+
+static void add_sizes(writer *to, const checkpoint *m)
+{
+    add_sizes_as(to, m, "llama");
 }
 
 /* llama2.c's tokens as sentencepiece has them: 0 is unknown, 1 and 2 are control tokens, 3 .. 258 single bytes, spaces U+2581. */
@@ -333,6 +350,149 @@ START_TEST(every_number_format)
         free(file.data);
         checkpoint_close(&model);
         checkpoint_close(&tiny);
+    }
+}
+END_TEST
+
+/* Blocks of random bytes, and what PyPI's gguf makes of them. */
+START_TEST(golden_numbers)
+{
+    static const struct {
+        uint32_t type;
+        const char *block;
+        size_t size;
+        uint64_t hash;
+    } rows[] = {
+#define NUMBERS_GOLDEN(type, block, hash) { type, block, sizeof(block) - 1, hash },
+#include "tests/engine/golden_numbers.def"
+#undef NUMBERS_GOLDEN
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const numbers_format *format = numbers_find(rows[i].type);
+        uint8_t *exactly = test_malloc(rows[i].size);
+        float numbers[256];
+        ck_assert_ptr_nonnull(format);
+        ck_assert_uint_eq(format->bytes, rows[i].size);
+        memcpy(exactly, rows[i].block, rows[i].size);
+        format->decode(exactly, 1, numbers);
+        uint64_t hash = 0xcbf29ce484222325;
+        for (size_t j = 0; j < format->block * sizeof *numbers; j++)
+            hash = (hash ^ ((const uint8_t *)numbers)[j]) * 0x100000001b3;
+        ck_assert_msg(hash == rows[i].hash, "%s: numbers of hash %016" PRIx64 ", not %016" PRIx64, format->name, hash, rows[i].hash);
+        free(exactly);
+    }
+}
+END_TEST
+
+/* Tensors of other architectures come to the same places: biases and norms, rows of pairs half a head apart, several matrices in one tensor. What is
+ * computed from them is compared with llama.cpp by compare_gguf.py. */
+static void use_architecture(checkpoint *m, const char *name, bool has_biases, bool has_norms)
+{
+    error_text error = { "" };
+    make_tiny(m, true);
+    checkpoint sizes = *m;
+    checkpoint_close(m);
+    sizes.q_bias = has_biases ? sizes.q_dim : 0;
+    sizes.kv_bias = has_biases ? sizes.kv_dim : 0;
+    sizes.head_norm = has_norms ? sizes.head_dim : 0;
+    sizes.after_norm = strcmp(name, "gemma3") == 0 ? sizes.dim : 0;
+    *m = sizes;
+    TEST_REQUIRE(checkpoint_make(m, &error) == 0, "%s", error.text);
+    for (size_t i = 0; i < m->n_weights; i++)
+        m->weights[i] = (float)(i % 1021) / 16;
+}
+
+/* Row (or channel) `row` of a file whose pairs are half a head apart, of the model's. */
+static size_t apart(const checkpoint *m, size_t row)
+{
+    const size_t half = m->head_dim / 2, channel = row % m->head_dim;
+    return row - channel + channel % half * 2 + channel / half;
+}
+
+static void put_apart(float *to, const checkpoint *m, const float *from, size_t rows, size_t width)
+{
+    for (size_t row = 0; row < rows; row++)
+        memcpy(to + row * width, from + apart(m, row) * width, width * sizeof *to);
+}
+
+static void add_architecture(writer *to, const checkpoint *m, bool joined)
+{
+    const size_t dim = m->dim, q = m->q_dim, kv = m->kv_dim, ffn = m->ffn;
+    float rows[(32 + 16 + 16) * 32], both[2 * 64 * 32];
+    char name[64];
+    add_tensor(to, "token_embd.weight", F32, m->embedding, m->vocabulary, dim);
+    add_tensor(to, "output.weight", F32, m->classifier, m->vocabulary, dim);
+    add_tensor(to, "output_norm.weight", F32, m->rms_final, 0, dim);
+#define ADD(what, from, rows, columns) (snprintf(name, sizeof name, "blk.%zu." what, layer), add_tensor(to, name, F32, from, rows, columns))
+    for (size_t layer = 0; layer < m->layers; layer++) {
+        ADD("attn_norm.weight", m->rms_att + layer * dim, 0, dim);
+        ADD("ffn_norm.weight", m->rms_ffn + layer * dim, 0, dim);
+        ADD("attn_output.weight", m->wo + layer * dim * q, dim, q);
+        ADD("ffn_down.weight", m->w2 + layer * ffn * dim, dim, ffn);
+        put_apart(rows, m, m->wq + layer * q * dim, q, dim);
+        put_apart(rows + q * dim, m, m->wk + layer * kv * dim, kv, dim);
+        memcpy(rows + (q + kv) * dim, m->wv + layer * kv * dim, kv * dim * sizeof *rows);
+        memcpy(both, m->w1 + layer * ffn * dim, ffn * dim * sizeof *both);
+        memcpy(both + ffn * dim, m->w3 + layer * ffn * dim, ffn * dim * sizeof *both);
+        if (joined) {
+            ADD("attn_qkv.weight", rows, q + 2 * kv, dim);
+            ADD("ffn_up.weight", both, 2 * ffn, dim);
+        } else {
+            ADD("attn_q.weight", rows, q, dim);
+            ADD("attn_k.weight", rows + q * dim, kv, dim);
+            ADD("attn_v.weight", rows + (q + kv) * dim, kv, dim);
+            ADD("ffn_gate.weight", both, ffn, dim);
+            ADD("ffn_up.weight", both + ffn * dim, ffn, dim);
+        }
+        if (m->q_bias > 0) {
+            put_apart(rows, m, m->bq + layer * q, q, 1);
+            ADD("attn_q.bias", rows, 0, q);
+            put_apart(rows, m, m->bk + layer * kv, kv, 1);
+            ADD("attn_k.bias", rows, 0, kv);
+            ADD("attn_v.bias", m->bv + layer * kv, 0, kv);
+        }
+        if (m->head_norm > 0) {
+            put_apart(rows, m, m->rms_q + layer * m->head_dim, m->head_dim, 1);
+            ADD("attn_q_norm.weight", rows, 0, m->head_dim);
+            put_apart(rows, m, m->rms_k + layer * m->head_dim, m->head_dim, 1);
+            ADD("attn_k_norm.weight", rows, 0, m->head_dim);
+        }
+        if (m->after_norm > 0) {
+            ADD("post_attention_norm.weight", m->rms_wo + layer * dim, 0, dim);
+            ADD("post_ffw_norm.weight", m->rms_w2 + layer * dim, 0, dim);
+        }
+    }
+#undef ADD
+}
+
+START_TEST(architectures)
+{
+    static const struct {
+        const char *name;
+        bool biases, norms, joined;
+    } all[] = { { "qwen2", true, false, false }, { "qwen3", false, true, false }, { "gemma3", false, true, false }, { "phi3", false, false, true } };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        checkpoint expected, model;
+        error_text error;
+        writer to = { .n_keys = 0 };
+        const bool gemma = strcmp(all[i].name, "gemma3") == 0;
+        use_architecture(&expected, all[i].name, all[i].biases, all[i].norms);
+        add_sizes_as(&to, &expected, all[i].name);
+        add_u32_as(&to, all[i].name, "vocab_size", 9);
+        add_u32_as(&to, all[i].name, "attention.sliding_window", 5);
+        add_u32_as(&to, all[i].name, "attention.sliding_window_pattern", gemma ? 2 : 1);
+        add_architecture(&to, &expected, all[i].joined);
+        bytes file = finish(&to);
+        ck_assert_msg(read_model(file.data, file.size, &model, &error) == 0, "%s: %s", all[i].name, error.text);
+        ck_assert_uint_eq(model.n_weights, expected.n_weights);
+        for (size_t j = 0; j < model.n_weights; j++)
+            ck_assert_msg(model.weights[j] == expected.weights[j], "%s: weight %zu", all[i].name, j);
+        ck_assert(model.gelu == gemma && (model.embedding_scale != 0) == gemma);
+        ck_assert(model.kinds[0].window == 5 && model.kinds[1].window == (gemma ? 0 : 5));
+        ck_assert(model.kinds[0].rope == (gemma ? ROPE_LOCAL : ROPE_WHOLE) && model.kinds[1].rope == ROPE_WHOLE);
+        free(file.data);
+        checkpoint_close(&model);
+        checkpoint_close(&expected);
     }
 }
 END_TEST
@@ -575,13 +735,13 @@ START_TEST(hostile)
         { has_other_base, F32, "llama.rope.freq_base is -1, but must be a positive number" },
         { has_other_vocabulary, F32, "tensor token_embd.weight: shape is not [10, 32], which would be right for the metadata" },
         { has_large_vocabulary, F32, "weights, as its metadata says, take more" },
-        { has_bias, F32, "tensor blk.0.attn_q.bias: a Llama model of 2 layers has no such tensor" },
-        { has_third_layer, F32, "tensor blk.2.attn_norm.weight: a Llama model of 2 layers has no such tensor" },
+        { has_bias, F32, "tensor blk.0.attn_q.bias: a model of this architecture and 2 layers has no such tensor" },
+        { has_third_layer, F32, "tensor blk.2.attn_norm.weight: a model of this architecture and 2 layers has no such tensor" },
         { has_few_divisors, F32, "tensor rope_freqs.weight: 4 numbers of type F32 would be right" },
         { has_zero_divisor, F32, "tensor rope_freqs.weight: number 1 is 0" },
         { has_alignment_zero, F32, "general.alignment is 0, but must be a whole number from 1" },
-        { has_vocabulary, Q4_K, "tensor token_embd.weight: dtype is Q4_K: F32, F16, BF16, Q8_0 or Q4_0 would be right" },
-        { has_vocabulary, 77, "tensor token_embd.weight: dtype is type 77 of ggml" },
+        { has_vocabulary, Q4_K, "tensor token_embd.weight: rows are 32 numbers: blocks of 256 would be right for Q4_K" },
+        { has_vocabulary, 77, "tensor token_embd.weight: dtype is type 77 of ggml: F32, F16, BF16, Q8_0, Q5_1," },
     };
     checkpoint tiny;
     make_tiny(&tiny, false);
@@ -600,10 +760,10 @@ START_TEST(hostile)
     ck_assert_int_eq(read_model(file.data, file.size, &model, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "tensor blk.1.attn_norm.weight is missing"));
     free(file.data);
-    add_string(&to, "general.architecture", "gemma3");
+    add_string(&to, "general.architecture", "mamba");
     file = finish(&to);
     ck_assert_int_eq(read_model(file.data, file.size, &model, &error), -1);
-    ck_assert_ptr_nonnull(strstr(error.text, "general.architecture is \"gemma3\", but must be \"llama\""));
+    ck_assert_ptr_nonnull(strstr(error.text, "general.architecture is \"mamba\", but must be llama, qwen2,"));
     free(file.data);
     checkpoint_close(&tiny);
 }
@@ -760,6 +920,8 @@ int main(int argc, char **argv)
     TCase *cases = tcase_create("engine_gguf");
     tcase_set_timeout(cases, 300); /* for emulators, and machines that do much else */
     tcase_add_test(cases, every_number_format);
+    tcase_add_test(cases, golden_numbers);
+    tcase_add_test(cases, architectures);
     tcase_add_test(cases, rope);
     tcase_add_test(cases, sentencepiece);
     tcase_add_test(cases, byte_level);

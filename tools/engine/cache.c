@@ -1,6 +1,7 @@
 #include "tools/engine/cache.h"
 
-#include "tools/engine/dot.h"
+#include "tools/engine/arithmetic.h"
+#include "tools/engine/layer.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -52,7 +53,8 @@ static void make_step(attend_job *job, const float *keys, const float *values)
                             .k = keys,
                             .v = values,
                             .out = job->out,
-                            .scale = 1 / sqrtf((float)model->head_dim),
+                            .scale = layer_attention_scale(model),
+                            .window = model->kinds[job->layer].window,
                             .workspace = cache->workspace,
                             .workspace_bytes = cache->workspace_bytes };
 }
@@ -159,45 +161,37 @@ static int open_pages(kv_cache *cache, const cache_way *way, error_text *error)
 
 /* ---- the reference ---- */
 
-static void softmax(float *scores, size_t n)
+/* The heads that share a KV head, as many at a time as there are lanes. */
+static void attend_group(const attend_job *job, size_t kv_head, float *scratch)
 {
-    float largest = scores[0];
-    for (size_t i = 1; i < n; i++)
-        largest = fmaxf(largest, scores[i]);
-    float sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        scores[i] = expf(scores[i] - largest);
-        sum += scores[i];
-    }
-    for (size_t i = 0; i < n; i++)
-        scores[i] /= sum;
-}
-
-/* One query head over the n_tokens cached rows of its KV head. */
-static void attend_plainly(float *out, float *scores, const float *query, const float *keys, const float *values, size_t n_tokens, size_t head_dim)
-{
-    const float scale = 1 / sqrtf((float)head_dim);
-    for (size_t t = 0; t < n_tokens; t++)
-        scores[t] = dot(query, keys + t * head_dim, head_dim) * scale;
-    softmax(scores, n_tokens);
-    memset(out, 0, head_dim * sizeof *out);
-    for (size_t t = 0; t < n_tokens; t++) {
-        for (size_t i = 0; i < head_dim; i++)
-            out[i] += scores[t] * values[t * head_dim + i];
+    const kv_cache *cache = job->cache;
+    const checkpoint *model = cache->model;
+    const size_t group = model->heads / model->kv_heads, dim = model->head_dim, first = kv_head * group;
+    const size_t rows = (job->layer * model->kv_heads + kv_head) * cache->room * dim;
+    for (size_t g = 0; g < group; g += ARITHMETIC_LANES) {
+        arithmetic_attention of = { .n = group - g < ARITHMETIC_LANES ? group - g : ARITHMETIC_LANES,
+                                    .head_dim = dim,
+                                    .scale = layer_attention_scale(model),
+                                    .kept = { cache->keys + rows, cache->values + rows },
+                                    .open = { cache->keys + rows, cache->values + rows },
+                                    .scratch = scratch };
+        for (size_t i = 0; i < of.n; i++) {
+            of.queries[i] = job->queries + (first + g + i) * dim;
+            of.out[i] = job->out + (first + g + i) * dim;
+            of.begin[i] = layer_begin(model, job->layer, job->position);
+            of.end[i] = of.kept_end[0][i] = of.kept_end[1][i] = job->position + 1;
+        }
+        arithmetic_attend(&of);
     }
 }
 
 static void attend_reference(void *data, unsigned worker, unsigned workers)
 {
     const attend_job *job = data;
-    const kv_cache *cache = job->cache;
-    const checkpoint *model = cache->model;
-    const size_t group = model->heads / model->kv_heads;
-    for (size_t h = pool_first(model->heads, worker, workers); h < pool_first(model->heads, worker + 1, workers); h++) {
-        const size_t rows = (job->layer * model->kv_heads + h / group) * cache->room * model->head_dim;
-        attend_plainly(job->out + h * model->head_dim, cache->scores + worker * cache->room, job->queries + h * model->head_dim, cache->keys + rows,
-                       cache->values + rows, job->position + 1, model->head_dim);
-    }
+    const checkpoint *model = job->cache->model;
+    float *scratch = job->cache->scratch + worker * arithmetic_attention_scratch(job->cache->room, model->head_dim);
+    for (size_t h = pool_first(model->kv_heads, worker, workers); h < pool_first(model->kv_heads, worker + 1, workers); h++)
+        attend_group(job, h, scratch);
 }
 
 static int open_reference(kv_cache *cache, error_text *error)
@@ -209,8 +203,8 @@ static int open_reference(kv_cache *cache, error_text *error)
         cache->keys = malloc(cache->bytes / 2);
         cache->values = malloc(cache->bytes / 2);
     }
-    cache->scores = malloc(pool_workers(cache->threads) * cache->room * sizeof(float));
-    if (cache->keys == NULL || cache->values == NULL || cache->scores == NULL)
+    cache->scratch = aligned_alloc(LINE, pool_workers(cache->threads) * arithmetic_attention_scratch(cache->room, model->head_dim) * sizeof(float));
+    if (cache->keys == NULL || cache->values == NULL || cache->scratch == NULL)
         return error_set(error, "KV cache of %zu tokens: more than memory holds", cache->room);
     return 0;
 }
@@ -234,7 +228,7 @@ void cache_close(kv_cache *cache)
     free(cache->rows);
     free(cache->keys);
     free(cache->values);
-    free(cache->scores);
+    free(cache->scratch);
     *cache = (kv_cache){ 0 };
 }
 

@@ -38,7 +38,7 @@ typedef struct kv_cache {
     bool lost;    /* some number is not, though all that came are */
 
     float *keys, *values; /* of the reference: [layer][kv head][room][head_dim] */
-    float *scores;        /* [worker][room] */
+    float *scratch;       /* [worker], of attention */
 
     /* Of the reference: called when a token's rows are in, before they are attended to, and may change what is there. NULL: nothing */
     void (*appended)(void *owner, size_t layer, size_t position);

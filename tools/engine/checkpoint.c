@@ -13,7 +13,7 @@
 static const float RMS_EPSILON = 1e-5f;
 static const double ROPE_BASE = 10000;
 
-enum { N_FIELDS = 7, HEADER_BYTES = 4 * N_FIELDS, MAX_FIELD = 1 << 20, N_TENSORS = 12 };
+enum { N_FIELDS = 7, HEADER_BYTES = 4 * N_FIELDS, MAX_FIELD = 1 << 20, N_TENSORS = 19 };
 
 static int parse_header(checkpoint *model, const file_map *map, error_text *error)
 {
@@ -65,11 +65,18 @@ static void list_tensors(checkpoint *model, tensor tensors[N_TENSORS])
         { &model->wq, per_query },
         { &model->wk, per_kv },
         { &model->wv, per_kv },
+        { &model->bq, layers * model->q_bias },
+        { &model->bk, layers * model->kv_bias },
+        { &model->bv, layers * model->kv_bias },
+        { &model->rms_q, layers * model->head_norm },
+        { &model->rms_k, layers * model->head_norm },
         { &model->wo, per_query },
+        { &model->rms_wo, layers * model->after_norm },
         { &model->rms_ffn, layers * dim },
         { &model->w1, per_ffn },
         { &model->w2, per_ffn },
         { &model->w3, per_ffn },
+        { &model->rms_w2, layers * model->after_norm },
         { &model->rms_final, dim },
         { &model->classifier, model->own_classifier ? embedding : 0 },
     };
@@ -99,8 +106,9 @@ int checkpoint_make(checkpoint *model, error_text *error)
     const uint64_t elements = count(tensors);
     model->n_weights = (size_t)elements;
     model->weights = elements <= SIZE_MAX / sizeof *model->weights ? malloc(model->n_weights * sizeof *model->weights) : NULL;
-    model->frequencies = malloc(model->head_dim / 2 * sizeof *model->frequencies);
-    if (model->weights == NULL || model->frequencies == NULL)
+    model->frequencies = malloc(2 * (size_t)(model->head_dim / 2) * sizeof *model->frequencies);
+    model->kinds = calloc(model->layers, sizeof *model->kinds);
+    if (model->weights == NULL || model->frequencies == NULL || model->kinds == NULL)
         return error_set(error, "needs memory for %" PRIu64 " weights: more than there is", elements);
     float *next = model->weights;
     for (size_t i = 0; i < N_TENSORS; i++) {
@@ -117,10 +125,17 @@ static double frequency(double base, uint32_t i, uint32_t head_dim)
     return pow(base, -2.0 * i / head_dim);
 }
 
+void checkpoint_set_local_frequencies(checkpoint *model, double base)
+{
+    for (uint32_t i = 0; i < model->head_dim / 2; i++)
+        model->frequencies[model->head_dim / 2 + i] = frequency(base, i, model->head_dim);
+}
+
 void checkpoint_set_frequencies(checkpoint *model, double base)
 {
     for (uint32_t i = 0; i < model->head_dim / 2; i++)
         model->frequencies[i] = frequency(base, i, model->head_dim);
+    checkpoint_set_local_frequencies(model, base);
 }
 
 int checkpoint_read_llama2(checkpoint *model, const file_map *map, error_text *error)
@@ -160,12 +175,19 @@ void checkpoint_close(checkpoint *model)
 {
     free(model->weights);
     free(model->frequencies);
+    free(model->kinds);
     *model = (checkpoint){ 0 };
 }
 
 /* What the format does not say must be what it means. */
 static int check_exportable(const checkpoint *model, error_text *error)
 {
+    bool plain = !model->gelu && model->embedding_scale == 0 && model->attention_scale == 0 && model->rope_scale == 0 && model->q_bias == 0 &&
+                 model->head_norm == 0 && model->after_norm == 0;
+    for (uint32_t i = 0; i < model->layers; i++)
+        plain = plain && model->kinds[i].window == 0 && model->kinds[i].rope == ROPE_WHOLE;
+    if (!plain)
+        return error_set(error, "is not of the Llama architecture, which is what the f16 form has");
     if (model->q_dim != model->dim)
         return error_set(error, "head_dim is %" PRIu32 ": dim / heads, %" PRIu32 ", is what the f16 form has", model->head_dim,
                          model->dim / model->heads);

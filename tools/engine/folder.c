@@ -240,11 +240,11 @@ static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *
         .n_sizes = tensor->n_sizes,
         .rows = vector ? 1 : tensor->sizes[0],
         .columns = tensor->sizes[vector ? 0 : 1],
-        .number = tensor->number == KVT_F32    ? WEIGHTS_F32
-                  : tensor->number == KVT_F16  ? WEIGHTS_F16
-                  : tensor->number == KVT_BF16 ? WEIGHTS_BF16
-                                               : WEIGHTS_OTHER,
-        .number_name = tensor->dtype,
+        .format = tensor->number == KVT_F32    ? numbers_find(NUMBERS_F32)
+                  : tensor->number == KVT_F16  ? numbers_find(NUMBERS_F16)
+                  : tensor->number == KVT_BF16 ? numbers_find(NUMBERS_BF16)
+                                               : NULL,
+        .format_name = tensor->dtype,
         .data = tensor->data,
         .bytes = tensor->end - tensor->begin,
     };
@@ -288,7 +288,7 @@ static int load_tensors(checkpoint *model, const char *folder, error_text *error
 {
     static const char one[] = "model.safetensors", index[] = "model.safetensors.index.json";
     weights to;
-    if (weights_open(&to, model, WEIGHTS_HUGGING_FACE, error) != 0)
+    if (weights_open(&to, model, WEIGHTS_HUGGING_FACE, true, error) != 0)
         return -1;
     const bool sharded = access(path_of(folder, one).text, F_OK) != 0 && access(path_of(folder, index).text, F_OK) == 0;
     int result = sharded ? load_shards(&to, folder, index, error) : load_file(&to, folder, one, error);

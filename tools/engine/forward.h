@@ -1,8 +1,9 @@
-/* One token through the model: RMSNorm, rotary attention over the KV cache, SwiGLU. Results do not depend on the number of threads. */
+/* One token through the model, with attention over the KV cache. Results do not depend on the number of threads. */
 #ifndef KVT_ENGINE_FORWARD_H
 #define KVT_ENGINE_FORWARD_H
 
 #include "tools/engine/cache.h"
+#include "tools/engine/layer.h"
 
 enum { CAPTURED_KEYS, CAPTURED_VALUES, CAPTURED_QUERIES, N_CAPTURED };
 
@@ -10,14 +11,9 @@ typedef struct forward_state {
     const checkpoint *model;
     pool *threads;
     kv_cache cache;
-    float *captured[N_CAPTURED];   /* NULL, or [layer][head][room][head_dim] */
-    float *memory;                 /* all that follow */
-    float *x, *normed, *projected; /* [dim] */
-    float *query, *attended;       /* [q_dim] */
-    float *key, *value;            /* [kv_dim] */
-    float *gate, *up;              /* [ffn] */
-    float *cosines, *sines;        /* [head_dim / 2]: of the position */
-    float *logits;                 /* [vocabulary] */
+    float *captured[N_CAPTURED]; /* NULL, or [layer][head][room][head_dim] */
+    layer_rows rows;
+    float *logits; /* [vocabulary] */
 } forward_state;
 
 /* Room for `tokens` tokens, at most the model's context. The model and the threads must outlive the state. 0, or -1 with the error. */

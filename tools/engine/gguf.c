@@ -1,5 +1,5 @@
-/* GGUF files of llama-type models, as llama.cpp's converter writes them: rows of queries and keys have the pairs of RoPE next to each other, and
- * what stretches frequencies channel by channel is a tensor of divisors. */
+/* GGUF files as llama.cpp's converter writes them: what stretches frequencies channel by channel is a tensor of divisors, and one is added to the
+ * norms' weights where a model means that. */
 #include "tools/engine/checkpoint.h"
 
 #include "tools/engine/tokenizer.h"
@@ -15,6 +15,39 @@
 #include <string.h>
 
 enum { MOST = 1 << 20 };
+
+/* ---- architectures ---- */
+
+/* What of them this engine knows, beside Llama. */
+static const struct architecture {
+    const char *name;
+    bool halves;       /* rows of queries and keys have the pairs of RoPE half a head apart */
+    bool biases;       /* of queries, keys and values */
+    bool head_norm;    /* of queries and keys */
+    bool after_norm;   /* of what attention and the feed-forward part give */
+    bool gelu;         /* instead of SiLU; and embeddings are scaled by the root of their width */
+    uint32_t period;   /* every so many layers one sees all tokens, and the others a window, with RoPE of their own; 1: all layers are alike */
+    uint32_t unturned; /* every so many layers one has no RoPE; 0: none */
+    uint32_t largest;  /* the number of layers of the largest model, whose logits are scaled by its width / heads; 0: as the others */
+} ARCHITECTURES[] = {
+    { .name = "llama", .period = 1 },
+    { .name = "qwen2", .halves = true, .biases = true, .period = 1 },
+    { .name = "qwen3", .halves = true, .head_norm = true, .period = 1 },
+    { .name = "gemma3", .halves = true, .head_norm = true, .after_norm = true, .gelu = true, .period = 6, .largest = 62 },
+    { .name = "phi3", .halves = true, .period = 1 },
+    { .name = "smollm3", .period = 1, .unturned = 4 },
+};
+enum { N_ARCHITECTURES = sizeof ARCHITECTURES / sizeof *ARCHITECTURES };
+
+static const struct architecture *find_architecture(const gguf *file)
+{
+    for (size_t i = 0; i < N_ARCHITECTURES; i++)
+        if (strcmp(file->architecture, ARCHITECTURES[i].name) == 0)
+            return &ARCHITECTURES[i];
+    error_set(file->error, "general.architecture is \"%s\", but must be llama, qwen2, qwen3, gemma3, phi3 or smollm3: others are not supported",
+              file->architecture);
+    return NULL;
+}
 
 /* ---- metadata ---- */
 
@@ -88,14 +121,18 @@ static uint32_t token_at(const gguf *file, const char *key, uint32_t vocabulary)
 
 static bool get_sizes(const gguf *file, checkpoint *model)
 {
+    static const char soft_cap[] = "final_logit_softcapping";
+    const struct architecture *known = find_architecture(file);
     uint32_t experts;
     double epsilon;
-    if (strcmp(file->architecture, "llama") != 0)
-        return error_set(file->error, "general.architecture is \"%s\", but must be \"llama\": others are not supported", file->architecture) == 0;
+    if (known == NULL)
+        return false;
+    if (gguf_find(file, soft_cap) != NULL)
+        return gguf_fail(file, soft_cap, gguf_find(file, soft_cap), "missing: soft caps are not supported");
     if (!gguf_get(file, "expert_count", 0, MOST, 0, &experts))
         return false;
     if (experts != 0)
-        return error_set(file->error, "llama.expert_count is %" PRIu32 ", but must be 0: experts are not supported", experts) == 0;
+        return error_set(file->error, "%s.expert_count is %" PRIu32 ", but must be 0: experts are not supported", file->architecture, experts) == 0;
     if (!gguf_get(file, "embedding_length", 1, MOST, GGUF_NEEDED, &model->dim) ||
         !gguf_get(file, "feed_forward_length", 1, MOST, GGUF_NEEDED, &model->ffn) ||
         !gguf_get(file, "block_count", 1, MOST, GGUF_NEEDED, &model->layers) ||
@@ -106,8 +143,47 @@ static bool get_sizes(const gguf *file, checkpoint *model)
     model->q_dim = model->heads * model->head_dim;
     model->kv_dim = model->kv_heads * model->head_dim;
     model->rms_epsilon = (float)epsilon;
+    model->q_bias = known->biases ? model->q_dim : 0;
+    model->kv_bias = known->biases ? model->kv_dim : 0;
+    model->head_norm = known->head_norm ? model->head_dim : 0;
+    model->after_norm = known->after_norm ? model->dim : 0;
+    model->gelu = known->gelu;
+    model->embedding_scale = known->gelu ? sqrtf((float)model->dim) : 0;
+    model->attention_scale = known->largest == model->layers ? 1 / sqrtf((float)(model->dim / model->heads)) : 0;
     model->bos = token_at(file, "tokenizer.ggml.bos_token_id", model->vocabulary);
     model->eos = token_at(file, "tokenizer.ggml.eos_token_id", model->vocabulary);
+    return true;
+}
+
+/* Phi-3's divisors are for contexts up to the one of its training, or for longer ones: the first are used, and the context is that. */
+static bool set_short_context(const gguf *file, checkpoint *model)
+{
+    uint32_t context;
+    double scale;
+    if (!gguf_get(file, "rope.scaling.original_context_length", 1, MOST, model->context, &context) ||
+        !get_real(file, "rope.scaling.attn_factor", 1, &scale))
+        return false;
+    model->context = context < model->context ? context : model->context;
+    model->rope_scale = scale != 1 ? (float)scale : 0;
+    return true;
+}
+
+/* Which layers see a window, and which have which RoPE. */
+static bool set_layers(const gguf *file, checkpoint *model)
+{
+    const struct architecture *known = find_architecture(file);
+    uint32_t window, period;
+    double base;
+    if (!gguf_get(file, "attention.sliding_window", 0, UINT32_MAX - 1, 0, &window) ||
+        !gguf_get(file, "attention.sliding_window_pattern", 1, MOST, known->period, &period) || !get_real(file, "rope.freq_base_swa", 10000, &base))
+        return false;
+    if (known->period > 1)
+        checkpoint_set_local_frequencies(model, base);
+    for (uint32_t i = 0; i < model->layers; i++) {
+        const bool local = window > 0 && period > 1 && (i + 1) % period != 0;
+        model->kinds[i].window = local || period == 1 ? window : 0;
+        model->kinds[i].rope = local ? ROPE_LOCAL : known->unturned > 0 && (i + 1) % known->unturned == 0 ? ROPE_NONE : ROPE_WHOLE;
+    }
     return true;
 }
 
@@ -115,16 +191,16 @@ static bool set_rope(const gguf *file, checkpoint *model)
 {
     static const char name[] = "rope.scaling.type";
     const gguf_entry *type = gguf_find(file, name);
-    const bool none = gguf_is_text(type, "none");
+    const bool none = gguf_is_text(type, "none"), phi = strcmp(file->architecture, "phi3") == 0;
     double base, factor;
-    if (type != NULL && !none && !gguf_is_text(type, "linear"))
+    if (type != NULL && !none && !gguf_is_text(type, "linear") && !(phi && gguf_is_text(type, "longrope")))
         return gguf_fail(file, name, type, "\"none\" or \"linear\": others are not supported");
     if (!get_real(file, "rope.freq_base", 10000, &base) || !get_real(file, "rope.scaling.factor", 1, &factor))
         return false;
     checkpoint_set_frequencies(model, base);
     for (uint32_t i = 0; !none && i < model->head_dim / 2; i++)
         model->frequencies[i] /= factor;
-    return true;
+    return (!phi || set_short_context(file, model)) && set_layers(file, model);
 }
 
 /* ---- tensors ---- */
@@ -154,20 +230,12 @@ static int stretch(checkpoint *model, const gguf_tensor *tensor, error_text *err
 
 static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
 {
-    /* ggml's numbers of types. */
-    static const struct {
-        const char *name;
-        weights_number number;
-    } types[] = {
-        [0] = { "F32", WEIGHTS_F32 },     [1] = { "F16", WEIGHTS_F16 },     [2] = { "Q4_0", WEIGHTS_Q4_0 },   [3] = { "Q4_1", WEIGHTS_OTHER },
-        [6] = { "Q5_0", WEIGHTS_OTHER },  [7] = { "Q5_1", WEIGHTS_OTHER },  [8] = { "Q8_0", WEIGHTS_Q8_0 },   [10] = { "Q2_K", WEIGHTS_OTHER },
-        [11] = { "Q3_K", WEIGHTS_OTHER }, [12] = { "Q4_K", WEIGHTS_OTHER }, [13] = { "Q5_K", WEIGHTS_OTHER }, [14] = { "Q6_K", WEIGHTS_OTHER },
-        [30] = { "BF16", WEIGHTS_BF16 },
-    };
     weights *to = owner;
-    if (strcmp(tensor->name, "rope_freqs.weight") == 0)
+    if (strcmp(tensor->name, "rope_freqs.weight") == 0 || strcmp(tensor->name, "rope_factors_short.weight") == 0)
         return stretch(to->model, tensor, error);
-    const bool known = tensor->type < sizeof types / sizeof *types && types[tensor->type].name != NULL;
+    if (strcmp(tensor->name, "rope_factors_long.weight") == 0)
+        return 0;
+    const numbers_format *format = numbers_find(tensor->type);
     char number[24];
     snprintf(number, sizeof number, "type %" PRIu32 " of ggml", tensor->type);
     const weights_tensor one = {
@@ -175,8 +243,8 @@ static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
         .n_sizes = tensor->n_sizes,
         .rows = tensor->sizes[1],
         .columns = tensor->sizes[0],
-        .number = known ? types[tensor->type].number : WEIGHTS_OTHER,
-        .number_name = known ? types[tensor->type].name : number,
+        .format = format,
+        .format_name = format != NULL ? format->name : number,
         .data = tensor->data,
         .bytes = tensor->left,
     };
@@ -201,7 +269,7 @@ static int walk_all(const model_files *all, gguf_visit *visit, void *owner)
 static int load_tensors(const model_files *all, checkpoint *model, error_text *error)
 {
     weights to;
-    if (weights_open(&to, model, WEIGHTS_GGUF, error) != 0)
+    if (weights_open(&to, model, WEIGHTS_GGUF, find_architecture(all->files)->halves, error) != 0)
         return -1;
     int result = walk_all(all, use_tensor, &to);
     if (result == 0)
@@ -210,14 +278,14 @@ static int load_tensors(const model_files *all, checkpoint *model, error_text *e
     return result;
 }
 
-/* Sizes that no file of these bytes can have are found out before memory is taken for them: a weight has 4.5 bits at least. */
+/* Sizes that no file of these bytes can have are found out before memory is taken for them: a weight has 2.6 bits at least. */
 static bool check_bytes(const model_files *all, const checkpoint *model, error_text *error)
 {
     const uint64_t n = checkpoint_count(model);
     uint64_t bytes = 0;
     for (size_t i = 0; i < all->n; i++)
         bytes += all->files[i].size;
-    return n / 2 <= bytes || error_set(error, "the model has %" PRIu64 " bytes: %" PRIu64 " weights, as its metadata says, take more", bytes, n) == 0;
+    return n / 4 <= bytes || error_set(error, "the model has %" PRIu64 " bytes: %" PRIu64 " weights, as its metadata says, take more", bytes, n) == 0;
 }
 
 static int read_files(checkpoint *model, const model_files *all, error_text *error)

@@ -7,15 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 32 }; /* channels, of q8_0 and q4_0 */
-
 /* ---- what a tensor is called, and where it goes ---- */
 
 typedef struct slot {
     const char *names[2]; /* by weights_naming; in a layer: behind its number */
     bool in_layer;
     size_t place;         /* in the struct, the pointer to its numbers in layer 0 */
-    size_t rows, columns; /* in the struct, their number; or VECTOR */
+    size_t rows, columns; /* in the struct, their number; or VECTOR; no columns: the model has no such tensor */
     bool turned;          /* by RoPE */
 } slot;
 
@@ -31,11 +29,18 @@ static const slot SLOTS[] = {
     { { "self_attn.q_proj.weight", "attn_q.weight" }, true, AT(wq), AT(q_dim), AT(dim), true },
     { { "self_attn.k_proj.weight", "attn_k.weight" }, true, AT(wk), AT(kv_dim), AT(dim), true },
     { { "self_attn.v_proj.weight", "attn_v.weight" }, true, AT(wv), AT(kv_dim), AT(dim), false },
+    { { "self_attn.q_proj.bias", "attn_q.bias" }, true, AT(bq), VECTOR, AT(q_bias), true },
+    { { "self_attn.k_proj.bias", "attn_k.bias" }, true, AT(bk), VECTOR, AT(kv_bias), true },
+    { { "self_attn.v_proj.bias", "attn_v.bias" }, true, AT(bv), VECTOR, AT(kv_bias), false },
+    { { "self_attn.q_norm.weight", "attn_q_norm.weight" }, true, AT(rms_q), VECTOR, AT(head_norm), true },
+    { { "self_attn.k_norm.weight", "attn_k_norm.weight" }, true, AT(rms_k), VECTOR, AT(head_norm), true },
     { { "self_attn.o_proj.weight", "attn_output.weight" }, true, AT(wo), AT(dim), AT(q_dim), false },
+    { { NULL, "post_attention_norm.weight" }, true, AT(rms_wo), VECTOR, AT(after_norm), false },
     { { "post_attention_layernorm.weight", "ffn_norm.weight" }, true, AT(rms_ffn), VECTOR, AT(dim), false },
     { { "mlp.gate_proj.weight", "ffn_gate.weight" }, true, AT(w1), AT(ffn), AT(dim), false },
     { { "mlp.down_proj.weight", "ffn_down.weight" }, true, AT(w2), AT(dim), AT(ffn), false },
     { { "mlp.up_proj.weight", "ffn_up.weight" }, true, AT(w3), AT(ffn), AT(dim), false },
+    { { NULL, "post_ffw_norm.weight" }, true, AT(rms_w2), VECTOR, AT(after_norm), false },
 };
 enum { N_SLOTS = sizeof SLOTS / sizeof *SLOTS };
 
@@ -62,86 +67,42 @@ static float *numbers_of(const checkpoint *model, const slot *one)
     return model->weights + (numbers - model->weights);
 }
 
-/* The slot of a name, and its layer (0 where it has none); N_SLOTS when there is none. */
-static size_t find_slot(const weights *of, const char *name, size_t *layer)
-{
-    const char *prefix = NAMINGS[of->naming].layers, *rest = name;
-    const bool in_layer = strncmp(name, prefix, strlen(prefix)) == 0;
-    *layer = 0;
-    if (in_layer) {
-        char *end;
-        *layer = strtoul(name + strlen(prefix), &end, 10);
-        if (*end != '.' || *layer >= of->model->layers)
-            return N_SLOTS;
-        rest = end + 1;
-    }
-    for (size_t i = 0; i < N_SLOTS; i++)
-        if (SLOTS[i].in_layer == in_layer && strcmp(SLOTS[i].names[of->naming], rest) == 0)
-            return i;
-    return N_SLOTS;
-}
-
 /* ---- numbers ---- */
 
-static uint64_t bytes_of_row(weights_number number, uint64_t columns)
+static uint64_t bytes_of_row(const numbers_format *format, uint64_t columns)
 {
-    switch (number) {
-    case WEIGHTS_F32:
-        return 4 * columns;
-    case WEIGHTS_F16:
-    case WEIGHTS_BF16:
-        return 2 * columns;
-    case WEIGHTS_Q8_0:
-        return columns / BLOCK * (2 + BLOCK);
-    case WEIGHTS_Q4_0:
-        return columns / BLOCK * (2 + BLOCK / 2);
-    case WEIGHTS_OTHER:
-        break;
-    }
-    return 0;
+    return columns / format->block * format->bytes;
 }
 
-/* Blocks of ggml: an f16 scale, then codes; of q4_0 channels i and i + 16 share byte i, the first one its low nibble, and 8 stands for 0. */
-static void decode_block(weights_number number, const uint8_t *block, float *out)
+/* Pairs of RoPE are needed next to each other. Where the file has them half a head apart: the place there of row (of a vector: channel) `row`. */
+static size_t place_in_file(const weights *to, const slot *one, size_t row)
 {
-    const float scale = f16_to_f32(load_u16(block));
-    const uint8_t *codes = block + 2;
-    for (size_t i = 0; i < BLOCK; i++) {
-        const int nibble = i < BLOCK / 2 ? codes[i % (BLOCK / 2)] & 15 : codes[i % (BLOCK / 2)] >> 4;
-        const int code = number == WEIGHTS_Q4_0 ? nibble - 8 : (int8_t)codes[i];
-        out[i] = (float)code * scale;
-    }
-}
-
-static void decode_row(weights_number number, const uint8_t *row, size_t columns, float *out)
-{
-    if (number == WEIGHTS_Q8_0 || number == WEIGHTS_Q4_0) {
-        for (size_t c = 0; c < columns; c += BLOCK)
-            decode_block(number, row + bytes_of_row(number, c), out + c);
-        return;
-    }
-    for (size_t c = 0; c < columns; c++) {
-        if (number == WEIGHTS_F32)
-            out[c] = load_f32(row + 4 * c);
-        else
-            out[c] = number == WEIGHTS_F16 ? f16_to_f32(load_u16(row + 2 * c)) : bf16_to_f32(load_u16(row + 2 * c));
-    }
-}
-
-/* Hugging Face has the pairs of RoPE half a head apart, in rows of queries and keys; they are needed next to each other, as llama.cpp has them. */
-static size_t row_in_file(weights_naming naming, uint32_t head_dim, const slot *of, size_t row)
-{
-    if (!of->turned || naming != WEIGHTS_HUGGING_FACE)
+    if (!one->turned || !to->halves)
         return row;
+    const uint32_t head_dim = to->model->head_dim;
     const size_t channel = row % head_dim;
     return row - channel + channel / 2 + channel % 2 * (head_dim / 2);
 }
 
+static void load_matrix(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t rows, uint32_t columns, float *out)
+{
+    const size_t bytes = (size_t)bytes_of_row(tensor->format, columns);
+    for (size_t row = 0; row < rows; row++)
+        tensor->format->decode(tensor->data + place_in_file(to, one, row) * bytes, columns / tensor->format->block, out + row * columns);
+}
+
+/* Of plain numbers, which are blocks of one. */
+static void load_vector(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t columns, float *out)
+{
+    for (size_t i = 0; i < columns; i++)
+        tensor->format->decode(tensor->data + place_in_file(to, one, i) * tensor->format->bytes, 1, out + i);
+}
+
 /* ---- tensors ---- */
 
-int weights_open(weights *to, checkpoint *model, weights_naming naming, error_text *error)
+int weights_open(weights *to, checkpoint *model, weights_naming naming, bool halves, error_text *error)
 {
-    *to = (weights){ .model = model, .naming = naming, .seen = calloc((size_t)model->layers * N_SLOTS, sizeof(bool)) };
+    *to = (weights){ .model = model, .naming = naming, .halves = halves, .seen = calloc((size_t)model->layers * N_SLOTS, sizeof(bool)) };
     return to->seen != NULL ? 0 : error_set(error, "needs memory for %" PRIu32 " layers: more than there is", model->layers);
 }
 
@@ -151,9 +112,21 @@ void weights_close(weights *to)
     to->seen = NULL;
 }
 
+/* The model's sizes allow some formats, and those of vectors are plain. */
+static int check_format(const weights *to, const weights_tensor *tensor, bool has_rows, uint32_t columns, error_text *error)
+{
+    const numbers_format *format = tensor->format;
+    if (format == NULL || (!has_rows && format->block != 1))
+        return error_set(error, "tensor %.120s: dtype is %.40s: %s would be right", tensor->name, tensor->format_name,
+                         to->naming == WEIGHTS_HUGGING_FACE || !has_rows ? "F32, F16 or BF16" : numbers_names());
+    if (columns % format->block != 0)
+        return error_set(error, "tensor %.120s: rows are %" PRIu32 " numbers: blocks of %" PRIu32 " would be right for %.40s", tensor->name, columns,
+                         format->block, tensor->format_name);
+    return 0;
+}
+
 static int check_tensor(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t rows, uint32_t columns, error_text *error)
 {
-    static const char *const right[] = { "F32, F16 or BF16", "F32, F16, BF16, Q8_0 or Q4_0" };
     const char *from = NAMINGS[to->naming].sizes_are;
     const bool has_rows = one->rows != VECTOR;
     if (has_rows && (tensor->n_sizes != 2 || tensor->rows != rows || tensor->columns != columns))
@@ -161,36 +134,112 @@ static int check_tensor(const weights *to, const weights_tensor *tensor, const s
                          from);
     if (!has_rows && (tensor->n_sizes != 1 || tensor->columns != columns))
         return error_set(error, "tensor %.120s: shape is not [%" PRIu32 "], which would be right for %s", tensor->name, columns, from);
-    if (tensor->number == WEIGHTS_OTHER)
-        return error_set(error, "tensor %.120s: dtype is %.40s: %s would be right", tensor->name, tensor->number_name, right[to->naming]);
-    if ((tensor->number == WEIGHTS_Q8_0 || tensor->number == WEIGHTS_Q4_0) && columns % BLOCK != 0)
-        return error_set(error, "tensor %.120s: rows are %" PRIu32 " numbers: blocks of %d would be right for %.40s", tensor->name, columns, BLOCK,
-                         tensor->number_name);
-    const uint64_t bytes = rows * bytes_of_row(tensor->number, columns); /* at most 2^42 */
+    if (check_format(to, tensor, has_rows, columns, error) != 0)
+        return -1;
+    const uint64_t bytes = rows * bytes_of_row(tensor->format, columns); /* at most 2^42 */
     if (bytes > tensor->bytes)
         return error_set(error, "tensor %.120s: takes %" PRIu64 " bytes, and the file has %" PRIu64, tensor->name, bytes, tensor->bytes);
     return 0;
 }
 
-int weights_use(weights *to, const weights_tensor *tensor, error_text *error)
+static uint32_t rows_of(const checkpoint *model, const slot *one)
 {
-    checkpoint *model = to->model;
-    size_t layer;
-    const size_t index = find_slot(to, tensor->name, &layer);
-    if (index == N_SLOTS)
-        return error_set(error, "tensor %.120s: a Llama model of %" PRIu32 " layers has no such tensor", tensor->name, model->layers);
+    return one->rows != VECTOR ? number_in(model, one->rows) : 1;
+}
+
+static int use_slot(weights *to, const weights_tensor *tensor, size_t index, size_t layer, error_text *error)
+{
+    const checkpoint *model = to->model;
     const slot *one = &SLOTS[index];
-    const uint32_t rows = one->rows != VECTOR ? number_in(model, one->rows) : 1, columns = number_in(model, one->columns);
+    const uint32_t rows = rows_of(model, one), columns = number_in(model, one->columns);
     if (check_tensor(to, tensor, one, rows, columns, error) != 0)
         return -1;
     if (index == CLASSIFIER && !model->own_classifier && to->seen[EMBEDDING])
         return 0; /* tied: the same numbers again */
     float *out = numbers_of(model, one) + layer * rows * columns;
-    const size_t bytes = (size_t)bytes_of_row(tensor->number, columns);
-    for (size_t row = 0; row < rows; row++)
-        decode_row(tensor->number, tensor->data + row_in_file(to->naming, model->head_dim, one, row) * bytes, columns, out + row * columns);
+    if (one->rows != VECTOR)
+        load_matrix(to, tensor, one, rows, columns, out);
+    else
+        load_vector(to, tensor, one, columns, out);
     to->seen[layer * N_SLOTS + index] = true;
     return 0;
+}
+
+/* ---- several matrices in one tensor, whose rows follow each other ---- */
+
+static const struct joined {
+    const char *whole;    /* in GGUF */
+    const char *parts[3]; /* in their order, as slots call them */
+} JOINED[] = {
+    { "attn_qkv.weight", { "attn_q.weight", "attn_k.weight", "attn_v.weight" } },
+    { "ffn_up.weight", { "ffn_gate.weight", "ffn_up.weight" } }, /* where it has twice the rows */
+};
+
+/* What the parts of tensor `rest` of a layer are called; NULL: it is one matrix. */
+static const struct joined *find_joined(const weights *to, const weights_tensor *tensor, const char *rest)
+{
+    for (size_t i = 0; to->naming == WEIGHTS_GGUF && i < sizeof JOINED / sizeof *JOINED; i++)
+        if (strcmp(rest, JOINED[i].whole) == 0 && (i == 0 || tensor->rows == 2 * (uint64_t)to->model->ffn))
+            return &JOINED[i];
+    return NULL;
+}
+
+static size_t slot_of(weights_naming naming, bool in_layer, const char *rest)
+{
+    for (size_t i = 0; i < N_SLOTS; i++)
+        if (SLOTS[i].in_layer == in_layer && SLOTS[i].names[naming] != NULL && strcmp(SLOTS[i].names[naming], rest) == 0)
+            return i;
+    return N_SLOTS;
+}
+
+static int use_joined(weights *to, const weights_tensor *tensor, const struct joined *parts, size_t layer, error_text *error)
+{
+    uint64_t rows = 0, before = 0;
+    for (size_t i = 0; i < 3 && parts->parts[i] != NULL; i++)
+        rows += rows_of(to->model, &SLOTS[slot_of(to->naming, true, parts->parts[i])]);
+    if (tensor->n_sizes != 2 || tensor->rows != rows || tensor->columns != to->model->dim)
+        return error_set(error, "tensor %.120s: shape is not [%" PRIu64 ", %" PRIu32 "], which would be right for %s", tensor->name, rows,
+                         to->model->dim, NAMINGS[to->naming].sizes_are);
+    if (check_format(to, tensor, true, to->model->dim, error) != 0)
+        return -1;
+    const uint64_t bytes = bytes_of_row(tensor->format, tensor->columns);
+    for (size_t i = 0; i < 3 && parts->parts[i] != NULL; i++) {
+        const size_t index = slot_of(to->naming, true, parts->parts[i]);
+        weights_tensor part = *tensor;
+        part.rows = rows_of(to->model, &SLOTS[index]);
+        if (before * bytes > tensor->bytes)
+            return error_set(error, "tensor %.120s: takes %" PRIu64 " bytes, and the file has %" PRIu64, tensor->name, rows * bytes, tensor->bytes);
+        part.data += before * bytes;
+        part.bytes -= before * bytes;
+        if (use_slot(to, &part, index, layer, error) != 0)
+            return -1;
+        before += part.rows;
+    }
+    return 0;
+}
+
+/* ---- all ---- */
+
+int weights_use(weights *to, const weights_tensor *tensor, error_text *error)
+{
+    const checkpoint *model = to->model;
+    const char *prefix = NAMINGS[to->naming].layers, *rest = tensor->name;
+    const bool in_layer = strncmp(rest, prefix, strlen(prefix)) == 0;
+    size_t layer = 0;
+    bool is_there = true;
+    if (in_layer) {
+        char *end;
+        layer = strtoul(rest + strlen(prefix), &end, 10);
+        is_there = *end == '.' && layer < model->layers;
+        rest = *end == '.' ? end + 1 : end;
+    }
+    const struct joined *parts = in_layer && is_there ? find_joined(to, tensor, rest) : NULL;
+    if (parts != NULL)
+        return use_joined(to, tensor, parts, layer, error);
+    const size_t index = is_there ? slot_of(to->naming, in_layer, rest) : N_SLOTS;
+    if (index == N_SLOTS || number_in(model, SLOTS[index].columns) == 0)
+        return error_set(error, "tensor %.120s: a model of this architecture and %" PRIu32 " layers has no such tensor", tensor->name, model->layers);
+    return use_slot(to, tensor, index, layer, error);
 }
 
 int weights_check(const weights *of, error_text *error)
@@ -200,7 +249,7 @@ int weights_check(const weights *of, error_text *error)
         const slot *one = &SLOTS[i % N_SLOTS];
         const char *name = one->names[of->naming];
         const bool either = tied && i < 2 && (of->seen[EMBEDDING] || of->seen[CLASSIFIER]);
-        if (of->seen[i] || (!one->in_layer && i >= N_SLOTS) || either)
+        if (of->seen[i] || (!one->in_layer && i >= N_SLOTS) || either || number_in(of->model, one->columns) == 0)
             continue;
         if (one->in_layer)
             return error_set(error, "tensor %s%zu.%s is missing", NAMINGS[of->naming].layers, i / N_SLOTS, name);

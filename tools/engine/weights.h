@@ -3,18 +3,17 @@
 #define KVT_ENGINE_WEIGHTS_H
 
 #include "tools/engine/checkpoint.h"
+#include "tools/engine/numbers.h"
 
 /* How a file calls its tensors. */
 typedef enum weights_naming { WEIGHTS_HUGGING_FACE, WEIGHTS_GGUF } weights_naming;
 
-typedef enum weights_number { WEIGHTS_OTHER, WEIGHTS_F32, WEIGHTS_F16, WEIGHTS_BF16, WEIGHTS_Q8_0, WEIGHTS_Q4_0 } weights_number;
-
 typedef struct weights_tensor {
     const char *name;
-    size_t n_sizes;          /* 1: a vector of `columns` */
-    uint64_t rows, columns;  /* numbers of a row are neighbours */
-    weights_number number;   /* q8_0 and q4_0: of ggml, 32 channels of a row to a block */
-    const char *number_name; /* as the file says it */
+    size_t n_sizes;               /* 1: a vector of `columns` */
+    uint64_t rows, columns;       /* numbers of a row are neighbours */
+    const numbers_format *format; /* NULL: another */
+    const char *format_name;      /* as the file says it */
     const uint8_t *data;
     uint64_t bytes; /* that are there */
 } weights_tensor;
@@ -22,11 +21,12 @@ typedef struct weights_tensor {
 typedef struct weights {
     checkpoint *model;
     weights_naming naming;
-    bool *seen; /* [layer][tensor of a layer] */
+    bool halves; /* rows of queries and keys have the pairs of RoPE half a head apart, not next to each other */
+    bool *seen;  /* [layer][tensor of a layer] */
 } weights;
 
 /* For a model that checkpoint_make has made. 0, or -1 with the error, like the others; weights_close is due in any case. */
-int weights_open(weights *to, checkpoint *model, weights_naming naming, error_text *error);
+int weights_open(weights *to, checkpoint *model, weights_naming naming, bool halves, error_text *error);
 void weights_close(weights *to);
 
 /* Copies the numbers of a tensor to where they belong. */
