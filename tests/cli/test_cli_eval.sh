@@ -220,6 +220,7 @@ expect_json 'map({(.scheme): .}) | add | .["kv5/kv4"] | .k_scheme == "kv5" and .
 expect_json 'map({(.scheme): .}) | add | .["kv5/kv4"].kl_mean == .kv5.kl_mean and .kv4.output_error > .["kv5/kv4"].output_error and .["kv5/kv4"].output_error > .kv5.output_error'
 expect_json 'map({(.scheme): .}) | add | .["kv4/turboquant4"] | .bits_per_element == 4.25 and .kl_mean > 0'
 expect_json 'all(.[]; .kl_mean <= .kl_p99 and .kl_p99 <= .kl_max and (.by_head | length) == 4 and .bits_all_told == .bits_per_element and .first == null)'
+# Numbers are printed with nine digits.
 expect_json 'all(.[]; (.kl_mean - ([.by_head[].kl_mean] | add / length) | fabs) < 1e-8 * .kl_mean + 1e-12)'
 expect_json 'all(.[]; (.by_position | length) == 32 and .by_position[0].first == 0 and .by_position[31].last == 99)'
 "$jq" 'map({(.scheme): .}) | add' "$work/stdout" >"$work/flat"
