@@ -72,6 +72,10 @@ typedef enum kvt_status {
     KVT_ERR_GROUP = 18,      /* a group outside 1..KVT_MAX_GROUP, or no query tokens */
     KVT_ERR_SEGMENTS = 19,   /* no segments, or such as do not follow each other at multiples of 64 tokens, or differ in widths or rotation */
     KVT_ERR_NUMBER = 20,     /* a scale or soft_cap that is not finite or outside its range */
+    KVT_ERR_FULL = 21,       /* kvtile/cache.h: no free block, or no free sequence; nothing was taken */
+    KVT_ERR_SEQUENCE = 22,   /* kvtile/cache.h: no such sequence, or rows of it wait for kvt_cache_work */
+    KVT_ERR_DATA = 23,       /* kvtile/saved.h: bytes that are no saved sequence, or are damaged, or are another model's or layout's */
+    KVT_ERR_IO = 24,         /* kvtile/saved.h: the caller's function could not read or write */
     KVT_ERR_FILE = 32,       /* kvtile/model.h: a file that cannot be read or is not in order */
     KVT_ERR_NAME = 33,       /* kvtile/model.h: no file, folder or built-in model of that name */
     KVT_ERR_MEMORY = 34      /* kvtile/model.h: no memory */

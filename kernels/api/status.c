@@ -57,6 +57,14 @@ const char *kvt_status_text(kvt_status status)
         return "there are no segments, or they do not follow each other at multiples of 64 tokens, or their widths or rotations differ";
     case KVT_ERR_NUMBER:
         return "scale or soft_cap is not a finite number of magnitude 2^-20 to 2^20 (soft_cap may be 0: none)";
+    case KVT_ERR_FULL:
+        return "there is no free block, or no free sequence, in the cache";
+    case KVT_ERR_SEQUENCE:
+        return "the cache has no such sequence, or rows of it wait for kvt_cache_work";
+    case KVT_ERR_DATA:
+        return "bytes are no saved sequence, or were damaged, or belong to another model or layout";
+    case KVT_ERR_IO:
+        return "the caller's function could not read or write";
     case KVT_ERR_FILE:
         return "a file cannot be read or is not in order; the function's message says what would be right";
     case KVT_ERR_NAME:
