@@ -278,15 +278,15 @@ KVT_LANES void encode_rows(const code_steps *steps, encode_rest_fn *rest, uint32
 /* From how many rows on it pays to choose their scales as a tile's, side by side, though four at a time are paid for. */
 enum { ROWS_SIDE_BY_SIDE = 3 };
 
-/* `encode`: rows' own loops, where they are not to be repeated here; or NULL. */
-KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_steps, kvt_choose_fn *choose, encode_rest_fn *rest,
-                            kvt_encode_fn *encode, uint32_t bytes, uint32_t per_block, const kvt_tile_spec *spec, kvt_dtype dtype,
-                            const kvt_place *places, uint32_t n, kvt_pack_token_fn *scatter)
+/* Numbers of any dtype, which is asked for row by row. */
+KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_steps, kvt_choose_fn *choose, encode_rest_fn *rest, uint32_t bytes,
+                            uint32_t per_block, const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n,
+                            kvt_pack_token_fn *scatter)
 {
     kvt_factors factors;
     uint8_t scales[sizeof factors]; /* no scale is wider than a float */
     uint8_t codes[KVT_MAX_DIM];
-    const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, per_block);
+    const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, per_block), r_stride = KVT_TILE_TOKENS;
     const bool are_many = n >= ROWS_SIDE_BY_SIDE;
     bool has_nan = false;
     if (are_many) {
@@ -298,17 +298,22 @@ KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_ste
     KVT_ROLLED
     for (uint32_t t = 0; t < n; t++) {
         const kvt_place *at = &places[t];
-        const float *r = factors.r[0] + (are_many ? t : 0); /* of a row alone: one after the other */
-        if (are_many)
+        if (are_many) {
             for (uint32_t b = 0; b < blocks; b++)
                 copy_scale(at->scales + ((size_t)b * KVT_TILE_TOKENS + at->token) * bytes, scales + ((size_t)b * KVT_TILE_TOKENS + t) * bytes, bytes);
+        } else {
+            float r[KVT_MAX_GROUPS + 12]; /* whole registers are stored, for four blocks or one */
+            has_nan = choose_row_scales(scale_steps, bytes, per_block, spec, dtype, at->scales, at->row, at->token, r);
+            for (uint32_t b = 0; b < blocks; b++)
+                factors.r[b][t] = r[b];
+        }
+        const float *r = factors.r[0] + t;
+        if (dtype == KVT_F32)
+            encode_rows(steps, rest, per_block, spec, KVT_F32, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
+        else if (dtype == KVT_F16)
+            encode_rows(steps, rest, per_block, spec, KVT_F16, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
         else
-            has_nan = choose_row_scales(scale_steps, bytes, per_block, spec, dtype, at->scales, at->row, at->token, factors.r[0]);
-        const uint32_t r_stride = are_many ? KVT_TILE_TOKENS : 1;
-        if (encode)
-            encode(spec, dtype, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
-        else
-            encode_rows(steps, rest, per_block, spec, dtype, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
+            encode_rows(steps, rest, per_block, spec, KVT_BF16, &at->row, 1, 0, 0, groups, r, r_stride, has_nan, codes, 0);
         scatter(at->codes, groups, codes, at->token);
     }
 }
@@ -374,10 +379,7 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
 #define KVT_CODER_EXPORT(name, scales, steps, scale_steps, bytes, per_block)                                                                         \
     static void write_tokens_##name(const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n, kvt_pack_token_fn *scatter)     \
     {                                                                                                                                                \
-        if (dtype == KVT_F32)                                                                                                                        \
-            write_tokens(steps, scale_steps, choose_##scales, rest_##name, NULL, bytes, per_block, spec, KVT_F32, places, n, scatter);               \
-        else                                                                                                                                         \
-            write_tokens(steps, scale_steps, choose_##scales, rest_##name, encode_##name, bytes, per_block, spec, dtype, places, n, scatter);        \
+        write_tokens(steps, scale_steps, choose_##scales, rest_##name, bytes, per_block, spec, dtype, places, n, scatter);                           \
     }                                                                                                                                                \
     extern const kvt_coder KVT_EXPORT(coder_##name);                                                                                                 \
     const kvt_coder KVT_EXPORT(coder_##name) = { choose_##scales, write_tokens_##name, encode_##name, decode_##name, load_scales_##scales };

@@ -154,11 +154,48 @@ KVT_LANES uint32_t cell_of(const uint8_t *row, uint32_t n, uint32_t from, uint32
     return cell;
 }
 
+/* Of neighbours in each quarter's four lanes, the second `by` (1, 2, 4) bits above the first: lanes 4q and 4q + 1 of the result. */
+static const uint32_t kvt_even_lanes[16] = { ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0 };
+KVT_LANES i32x16 joined_neighbours(i32x16 x, uint32_t by)
+{
+    const u8x64 even = u8x64_load(kvt_even_lanes), moved = u8x64_from_i32(by == 1 ? i32x16_shl(x, 1) : by == 2 ? i32x16_shl(x, 2) : i32x16_shl(x, 4));
+    const i32x16 both = i32x16_from_u8(u8x64_or(u8x64_and(u8x64_from_i32(x), even), u8x64_andnot(moved, even)));
+    return i32x16_add_pairs(both, both);
+}
+
+/* The lines of four groups: as many cells at once as a register has, which are then joined. Returns how many lines that were. */
+KVT_LANES uint32_t plane_store_four(uint32_t from, uint32_t plane, uint8_t *codes, const uint8_t *row, uint32_t token)
+{
+    const i32x16 line = i32x16_load(row), bits = i32x16_set1(0x01010101u * ((1u << plane) - 1));
+    const i32x16 x = i32x16_and(from == 0 ? line : from == 4 ? i32x16_shr(line, 4) : i32x16_shr(line, 2), bits);
+    uint32_t cells[16], n = 0;
+    i32x16 joined = joined_neighbours(x, plane);
+    if (plane <= 2)
+        joined = joined_neighbours(joined, 2 * plane);
+    i32x16_store(cells, joined);
+    for (uint32_t q = 0; q < 4; q++) {
+        if (plane == 4) {
+            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q]);
+            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q + 1]);
+        } else if (plane == 2) {
+            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q]);
+        } else if (q % 2 == 0) {
+            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q] | cells[4 * q + 4] << 4);
+        }
+    }
+    return n;
+}
+
 /* Of the plane that has bits from .. from + plane - 1, both of them constants. K: the token's cell of 8-bit line L is the row's L-th four codes. */
 KVT_LANES void plane_store_row(uint32_t from, uint32_t plane, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
     const uint32_t per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line;
-    for (uint32_t l = 0; l < lines; l++) {
+    uint32_t l = 0;
+    KVT_ROLLED
+    for (uint32_t g = 0; g + 4 <= groups; g += 4)
+        l += plane_store_four(from, plane, codes + (size_t)l * 64, row + (size_t)g * 16, token);
+    KVT_ROLLED
+    for (; l < lines; l++) {
         /* the last line of a 1-bit plane may be a half one */
         const uint32_t n = plane > 1 || l + 1 < lines ? per_line : 4 * groups - l * per_line;
         const uint32_t cell = n == per_line ? cell_of(row + (size_t)l * per_line * 4, per_line, from, plane)
