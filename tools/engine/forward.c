@@ -67,8 +67,9 @@ static void capture(const forward_state *state, size_t layer, size_t position)
 const float *forward_token(forward_state *state, uint32_t token, size_t position)
 {
     layer_rows *rows = &state->rows;
-    rows->position = position;
-    layer_embed(rows, &token, 1);
+    rows->n = 1;
+    layer_set_angles(state->model, position, 1, rows->cosines, rows->sines);
+    layer_embed(rows, &token);
     for (size_t layer = 0; layer < state->model->layers; layer++) {
         layer_project(rows, layer);
         capture(state, layer, position);

@@ -128,15 +128,14 @@ static void norm(float *out, const float *in, const float *weight, size_t width,
 }
 
 /* The angles of RoPE depend on the position and the pair of channels. In double: what libraries differ in is lost in rounding. */
-static void set_angles(layer_rows *rows)
+void layer_set_angles(const checkpoint *model, size_t first, size_t n, float *cosines, float *sines)
 {
-    const checkpoint *model = rows->model;
     const size_t both = 2 * (model->head_dim / 2);
     const double scale = model->rope_scale != 0 ? (double)model->rope_scale : 1;
-    for (size_t i = 0; i < rows->n * both; i++) {
-        const double angle = (double)(rows->position + i / both) * model->frequencies[i % both];
-        rows->cosines[i] = (float)(cos(angle) * scale);
-        rows->sines[i] = (float)(sin(angle) * scale);
+    for (size_t i = 0; i < n * both; i++) {
+        const double angle = (double)(first + i / both) * model->frequencies[i % both];
+        cosines[i] = (float)(cos(angle) * scale);
+        sines[i] = (float)(sin(angle) * scale);
     }
 }
 
@@ -158,12 +157,10 @@ static void rotate(const layer_rows *rows, size_t layer, float *to, size_t heads
 
 /* ---- the layer ---- */
 
-void layer_embed(layer_rows *rows, const uint32_t *tokens, size_t n)
+void layer_embed(layer_rows *rows, const uint32_t *tokens)
 {
     const checkpoint *model = rows->model;
-    const size_t dim = model->dim;
-    rows->n = n;
-    set_angles(rows);
+    const size_t dim = model->dim, n = rows->n;
     for (size_t i = 0; i < n; i++)
         memcpy(rows->x + i * dim, model->embedding + tokens[i] * dim, dim * sizeof *rows->x);
     for (size_t i = 0; model->embedding_scale != 0 && i < n * dim; i++)

@@ -9,7 +9,7 @@
 typedef struct layer_rows {
     const checkpoint *model;
     pool *threads;                 /* that share the products of one token; NULL: one thread does all */
-    size_t room, n, position;      /* tokens there is memory for, tokens, and the position of the first */
+    size_t room, n;                /* tokens there is memory for, and tokens */
     float *memory;                 /* all that follow */
     float *x, *normed, *projected; /* [n][dim]; x goes from layer to layer */
     float *query, *attended;       /* [n][q_dim] */
@@ -23,8 +23,11 @@ typedef struct layer_rows {
 int layer_open(layer_rows *rows, const checkpoint *model, size_t room, pool *threads);
 void layer_close(layer_rows *rows);
 
-/* Tokens into x; their position has been set. */
-void layer_embed(layer_rows *rows, const uint32_t *tokens, size_t n);
+/* Cosines and sines of n positions, [n][2][head_dim / 2]. */
+void layer_set_angles(const checkpoint *model, size_t first, size_t n, float *cosines, float *sines);
+
+/* Tokens into x; how many they are, and their angles, have been set. */
+void layer_embed(layer_rows *rows, const uint32_t *tokens);
 
 /* x into queries, keys and values, after RoPE. */
 void layer_project(layer_rows *rows, size_t layer);

@@ -32,11 +32,20 @@ static void scale(float *x, size_t n, size_t stride, float by)
         x[i * stride] *= by;
 }
 
+static float *writable(const checkpoint *model, const float *weights)
+{
+    return model->weights + (weights - model->weights);
+}
+
 /* A channel's row of a matrix of keys or values, of KV head `head`, and what it meets in the heads of the queries. */
 static void scale_key(const checkpoint *model, size_t layer, size_t head, size_t channel)
 {
     const size_t dim = model->dim, group = model->heads / model->kv_heads;
-    float *wk = model->weights + (model->wk - model->weights), *wq = model->weights + (model->wq - model->weights);
+    float *wk = writable(model, model->wk), *wq = writable(model, model->wq);
+    if (model->kv_bias > 0)
+        writable(model, model->bk)[layer * model->kv_dim + head * model->head_dim + channel] *= STRESS;
+    for (size_t g = 0; g < group && model->q_bias > 0; g++)
+        writable(model, model->bq)[layer * model->q_dim + (head * group + g) * model->head_dim + channel] /= STRESS;
     scale(wk + (layer * model->kv_dim + head * model->head_dim + channel) * dim, dim, 1, STRESS);
     for (size_t g = 0; g < group; g++)
         scale(wq + (layer * model->q_dim + (head * group + g) * model->head_dim + channel) * dim, dim, 1, 1 / STRESS);
@@ -45,27 +54,33 @@ static void scale_key(const checkpoint *model, size_t layer, size_t head, size_t
 static void scale_value(const checkpoint *model, size_t layer, size_t head, size_t channel)
 {
     const size_t dim = model->dim, group = model->heads / model->kv_heads;
-    float *wv = model->weights + (model->wv - model->weights), *wo = model->weights + (model->wo - model->weights);
+    float *wv = writable(model, model->wv), *wo = writable(model, model->wo);
+    if (model->kv_bias > 0)
+        writable(model, model->bv)[layer * model->kv_dim + head * model->head_dim + channel] *= STRESS;
     scale(wv + (layer * model->kv_dim + head * model->head_dim + channel) * dim, dim, 1, STRESS);
     for (size_t g = 0; g < group; g++)
         scale(wo + layer * dim * model->q_dim + (head * group + g) * model->head_dim + channel, dim, model->q_dim, 1 / STRESS);
 }
 
-int stress_outliers(checkpoint *model, const kv_cache *cache, size_t tokens, error_text *error)
+int stress_outliers(checkpoint *model, size_t layer, const float *keys, const float *values, size_t room, size_t tokens, error_text *error)
 {
+    if (model->head_norm > 0)
+        return error_set(error,
+                         "norms the rows of its queries and keys, so that no weight makes some of their channels larger: a model that does not "
+                         "would be right for --stress");
     double *energy = malloc(model->head_dim * sizeof *energy);
     if (energy == NULL)
         return error_set(error, "head_dim is %" PRIu32 ": out of memory", model->head_dim);
     const uint32_t pairs = model->head_dim / 2;
-    for (size_t i = 0; i < (size_t)model->layers * model->kv_heads; i++) {
-        const size_t layer = i / model->kv_heads, head = i % model->kv_heads, rows = i * cache->room * model->head_dim;
-        find_energies(energy, cache->keys + rows, tokens, model->head_dim, 2);
+    for (size_t head = 0; head < model->kv_heads; head++) {
+        const size_t rows = head * room * model->head_dim;
+        find_energies(energy, keys + rows, tokens, model->head_dim, 2);
         for (uint32_t j = 0; j < STRONGEST && j < pairs; j++) {
             const uint32_t pair = take_strongest(energy, pairs);
             scale_key(model, layer, head, 2 * pair);
             scale_key(model, layer, head, 2 * pair + 1);
         }
-        find_energies(energy, cache->values + rows, tokens, model->head_dim, 1);
+        find_energies(energy, values + rows, tokens, model->head_dim, 1);
         for (uint32_t j = 0; j < STRONGEST && j < model->head_dim; j++)
             scale_value(model, layer, head, take_strongest(energy, model->head_dim));
     }

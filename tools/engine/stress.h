@@ -2,11 +2,11 @@
 #ifndef KVT_ENGINE_STRESS_H
 #define KVT_ENGINE_STRESS_H
 
-#include "tools/engine/cache.h"
+#include "tools/engine/checkpoint.h"
 
-/* Multiplies, of each layer and KV head, the 4 pairs of key channels and the 4 value channels that have most energy in the `tokens` first rows of
- * `cache` (a reference) by 8, by way of the weights, and divides what they meet by 8. Every product is what it was, to the bit. 0, or -1 with the
- * error. */
-int stress_outliers(checkpoint *model, const kv_cache *cache, size_t tokens, error_text *error);
+/* Multiplies, of each KV head of a layer, the 4 pairs of key channels and the 4 value channels that have most energy in the `tokens` first rows of
+ * `keys` and `values`, [kv head][room][head_dim], by 8, by way of the weights, and divides what they meet by 8. Every product is what it was, to the
+ * bit. 0, or -1 with the error. */
+int stress_outliers(checkpoint *model, size_t layer, const float *keys, const float *values, size_t room, size_t tokens, error_text *error);
 
 #endif

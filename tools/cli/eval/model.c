@@ -3,117 +3,21 @@
 #include "tools/cli/eval/model.h"
 
 #include "tools/cli/eval/stored.h"
-#include "tools/engine/forward.h"
+#include "tools/engine/arithmetic.h"
 #include "tools/engine/stress.h"
 #include "tools/program/progress.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-static const cache_way EXACT = { .reference = true };
+/* ---- the text ---- */
 
-/* ---- runs of the model, side by side ---- */
-
-/* A run, and how far its predictions are from those of run 0. */
-typedef struct lane {
-    const eval_pair *way; /* NULL: exact */
-    forward_state state;
-    eval_stored stored;
-    double kld_sum;
-    size_t lost;                   /* predictions that are not in the sum */
-    double *kld, *surprise, *same; /* [predicted], NAN where it was lost; NULL in a run of one layer */
-} lane;
-
-/* What run 0 predicts. */
-typedef struct truth {
-    const float *logits;
-    double *probabilities;
-    double log_sum;
-    uint32_t top;
-} truth;
-
-typedef struct job {
-    const checkpoint *model;
-    lane *lanes;
-    size_t n_lanes;
-    uint32_t token, next;
-    size_t position;
-    size_t index; /* of what is predicted, over all windows */
-    truth exact;
-} job;
-
-static uint32_t top_of(const float *logits, uint32_t n)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return best;
-}
-
-static bool are_finite(const float *x, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
-/* Logarithm of the sum of exponentials. */
-static double log_sum_of(const float *logits, uint32_t n, uint32_t top)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += exp((double)logits[i] - logits[top]);
-    return log(sum) + logits[top];
-}
-
-static void run_lanes(void *data, unsigned worker, unsigned workers)
-{
-    const job *of = data;
-    for (size_t i = pool_first(of->n_lanes, worker, workers); i < pool_first(of->n_lanes, worker + 1, workers); i++)
-        forward_token(&of->lanes[i].state, of->token, of->position);
-}
-
-static void compare_lanes(void *data, unsigned worker, unsigned workers)
-{
-    const job *of = data;
-    const uint32_t n = of->model->vocabulary;
-    for (size_t i = pool_first(of->n_lanes, worker, workers); i < pool_first(of->n_lanes, worker + 1, workers); i++) {
-        lane *one = &of->lanes[i];
-        const float *logits = one->state.logits;
-        const uint32_t top = top_of(logits, n);
-        const double log_sum = log_sum_of(logits, n, top);
-        double kld = log_sum - of->exact.log_sum;
-        for (uint32_t j = 0; j < n; j++)
-            kld += of->exact.probabilities[j] * ((double)of->exact.logits[j] - logits[j]);
-        kld = kld < 0 ? 0 : kld; /* rounding */
-        /* A weight of zero for a key that became infinite leaves finite numbers, too. */
-        const bool lost = one->stored.lost || !are_finite(logits, n);
-        one->lost += lost ? 1 : 0;
-        one->kld_sum += lost ? 0 : kld;
-        if (one->kld != NULL) {
-            one->kld[of->index] = lost ? (double)NAN : kld;
-            one->surprise[of->index] = lost ? (double)NAN : log_sum - logits[of->next];
-            one->same[of->index] = lost ? (double)NAN : top == of->exact.top ? 1 : 0;
-        }
-    }
-}
-
-static void find_truth(job *of)
-{
-    const uint32_t n = of->model->vocabulary;
-    truth *exact = &of->exact;
-    exact->logits = of->lanes[0].state.logits;
-    exact->top = top_of(exact->logits, n);
-    exact->log_sum = log_sum_of(exact->logits, n, exact->top);
-    for (uint32_t i = 0; i < n; i++)
-        exact->probabilities[i] = exp((double)exact->logits[i] - exact->log_sum);
-}
-
-/* The text in windows; each begins anew. What is predicted are all tokens but the first, or all where windows begin with BOS: token i of the
- * `predicted` ones at position i % size of window i / size. */
+/* In windows; each begins anew. What is predicted are all tokens but the first, or all where windows begin with BOS: token i of the `predicted` ones
+ * at position i % size of window i / size. */
 typedef struct windows {
     const uint32_t *tokens;
     size_t predicted, size;
@@ -125,53 +29,27 @@ static uint32_t target(const windows *text, size_t i)
     return text->tokens[text->bos != NO_TOKEN ? i : i + 1];
 }
 
-/* What the model is given to predict it. */
-static uint32_t given(const windows *text, size_t i)
+/* What the model is given to predict token `first` and those behind it, n. */
+static void given(const windows *text, size_t first, size_t n, uint32_t *tokens)
 {
-    if (text->bos == NO_TOKEN)
-        return text->tokens[i];
-    return i % text->size == 0 ? text->bos : text->tokens[i - 1];
+    for (size_t i = first; i < first + n; i++)
+        tokens[i - first] = text->bos == NO_TOKEN ? text->tokens[i] : i % text->size == 0 ? text->bos : text->tokens[i - 1];
 }
 
-static int run_token(job *of, const windows *text, size_t i, pool *threads, error_text *error)
-{
-    of->index = i;
-    of->position = i % text->size;
-    of->token = given(text, i);
-    of->next = target(text, i);
-    pool_run(threads, run_lanes, of);
-    for (size_t j = 0; j < of->n_lanes; j++)
-        if (of->lanes[j].stored.failed) {
-            *error = of->lanes[j].stored.error;
-            return -1;
-        }
-    if (!are_finite(of->lanes[0].state.logits, of->model->vocabulary))
-        return error_set(error, "makes predictions that are not finite with the exact cache, first of token %zu: there is nothing to compare with",
-                         i);
-    find_truth(of);
-    pool_run(threads, compare_lanes, of);
-    return 0;
-}
+/* ---- runs of the model, one after the other ---- */
 
-static int run_windows(job *of, const windows *text, pool *threads, error_text *error)
-{
-    progress shown;
-    int status = 0;
-    progress_start(&shown);
-    for (size_t i = 0; status == 0 && i < text->predicted; i++) {
-        char detail[64];
-        snprintf(detail, sizeof detail, "token %zu of %zu", i, text->predicted);
-        progress_show(&shown, "model", i, text->predicted, detail);
-        status = run_token(of, text, i, threads, error);
-    }
-    progress_end(&shown);
-    return status;
-}
+/* A run in a way of storing, and how far its predictions are from the exact ones. */
+typedef struct lane {
+    const eval_pair *way;
+    eval_stored stored;
+    size_t lost;             /* predictions that are not in the sums */
+    size_t lost_from;        /* the position in this window since which all are lost */
+    float *last;             /* [window][dim], until it is compared */
+    double *kld;             /* [predicted], NAN where it was lost */
+    double *surprise, *same; /* the same; NULL in a run of one layer */
+} lane;
 
-/* ---- opening runs ---- */
-
-/* What is run: way 0's runs after the exact one, then way 1's ...; of each way all layers first, then, if wanted, each layer's keys and values alone.
- */
+/* What is run: way 0's runs, then way 1's ...; of each way all layers first, then, if wanted, each layer's keys and values alone. */
 typedef struct plan {
     const eval_model_options *options;
     const checkpoint *model;
@@ -180,18 +58,200 @@ typedef struct plan {
     size_t room; /* tokens of the longest window */
 } plan;
 
-static int check_memory(const plan *of, size_t predicted, error_text *error)
+/* A part of the runs that are compared with the exact one together: so many rows of the last norm are kept. */
+enum { GROUP_BYTES = 192 << 20, COMPARED = 16 /* tokens at a time */ };
+
+/* A thread's. */
+typedef struct worker_space {
+    layer_rows rows; /* for predictions */
+    float *logits[2];
+    size_t not_finite; /* the first exact prediction that is not, or SIZE_MAX */
+} worker_space;
+
+typedef struct job {
+    const plan *of;
+    const windows *text;
+    pool *threads;
+    pass_state *pass;
+    worker_space *workers;
+    lane *runs;
+    size_t n_runs, group;      /* and how many of them are compared together */
+    float *exact, *lasts;      /* [window][dim], [group][window][dim] */
+    uint32_t *tokens;          /* [window] */
+    double *surprise;          /* [predicted], of the exact run */
+    size_t first, n;           /* of the window, among what is predicted */
+    size_t first_run, end_run; /* that are compared */
+    atomic_size_t next;
+    progress shown;
+    size_t done, all; /* layers of all runs */
+    char doing[64];
+} job;
+
+static uint32_t top_of(const float *logits, uint32_t n)
 {
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+/* What a row of logits says; a logarithm that is not finite where some logit is not. */
+typedef struct prediction {
+    uint32_t top;
+    double log_sum; /* of the exponentials */
+} prediction;
+
+static prediction predict(const float *logits, uint32_t n)
+{
+    const uint32_t top = top_of(logits, n);
+    bool finite = true;
+    for (uint32_t i = 0; i < n; i++)
+        finite = finite && isfinite(logits[i]);
+    return (prediction){ top, finite ? log(arithmetic_exp_sum(logits, n, logits[top])) + (double)logits[top] : (double)NAN };
+}
+
+/* One run's prediction of token i beside the exact one. */
+static void compare_one(const job *work, lane *one, size_t i, const float *exact, prediction truth, const float *logits)
+{
+    const uint32_t n = work->of->model->vocabulary;
+    const prediction ours = predict(logits, n);
+    /* A weight of zero for a key that became infinite leaves finite numbers, too. */
+    const bool lost = i - work->first >= one->lost_from || !isfinite(ours.log_sum);
+    one->kld[i] = lost ? (double)NAN : arithmetic_divergence(exact, logits, n, truth.log_sum, ours.log_sum);
+    if (one->surprise != NULL) {
+        one->surprise[i] = lost ? (double)NAN : ours.log_sum - (double)logits[target(work->text, i)];
+        one->same[i] = lost ? (double)NAN : ours.top == truth.top ? 1 : 0;
+    }
+}
+
+/* Predictions of some tokens at a time, of the exact run and of those of the group. */
+static void compare_chunks(void *data, unsigned worker, unsigned workers)
+{
+    (void)workers;
+    job *work = data;
+    const checkpoint *model = work->of->model;
+    worker_space *space = &work->workers[worker];
+    for (size_t at; (at = COMPARED * atomic_fetch_add(&work->next, 1)) < work->n;) {
+        const size_t n = work->n - at < COMPARED ? work->n - at : COMPARED;
+        prediction truth[COMPARED];
+        layer_predict(&space->rows, work->exact + at * model->dim, n, space->logits[0]);
+        for (size_t j = 0; j < n; j++) {
+            const float *logits = space->logits[0] + j * model->vocabulary;
+            const size_t i = work->first + at + j;
+            truth[j] = predict(logits, model->vocabulary);
+            work->surprise[i] = truth[j].log_sum - (double)logits[target(work->text, i)];
+            space->not_finite = !isfinite(truth[j].log_sum) && i < space->not_finite ? i : space->not_finite;
+        }
+        for (size_t r = work->first_run; r < work->end_run; r++) {
+            layer_predict(&space->rows, work->runs[r].last + at * model->dim, n, space->logits[1]);
+            for (size_t j = 0; j < n; j++)
+                compare_one(work, &work->runs[r], work->first + at + j, space->logits[0] + j * model->vocabulary, truth[j],
+                            space->logits[1] + j * model->vocabulary);
+        }
+    }
+}
+
+static int compare(job *work, size_t first_run, size_t end_run, error_text *error)
+{
+    work->first_run = first_run;
+    work->end_run = end_run;
+    atomic_store(&work->next, 0);
+    pool_run(work->threads, compare_chunks, work);
+    size_t not_finite = SIZE_MAX;
+    for (unsigned i = 0; i < pool_workers(work->threads); i++)
+        not_finite = work->workers[i].not_finite < not_finite ? work->workers[i].not_finite : not_finite;
+    if (not_finite == SIZE_MAX)
+        return 0;
+    return error_set(error, "makes predictions that are not finite with the exact cache, first of token %zu: there is nothing to compare with",
+                     not_finite);
+}
+
+/* Called by a pass when a layer is done. */
+static void show(void *owner, const pass_rows *rows, size_t layer)
+{
+    (void)rows;
+    (void)layer;
+    job *work = owner;
+    progress_show(&work->shown, "model", ++work->done, work->all, work->doing);
+}
+
+/* For a pass, which calls back with one owner. */
+typedef struct stored_run {
+    job *work;
+    lane *one;
+} stored_run;
+
+static void store_of(void *owner, const pass_rows *rows, size_t layer, size_t side, size_t head)
+{
+    const stored_run *of = owner;
+    eval_stored_store(&of->one->stored, rows, layer, side, head);
+}
+
+static void show_of(void *owner, const pass_rows *rows, size_t layer)
+{
+    const stored_run *of = owner;
+    show(of->work, rows, layer);
+}
+
+static int run_stored(job *work, size_t index, error_text *error)
+{
+    lane *one = &work->runs[index];
+    stored_run both = { work, one };
+    const pass_cache cache = { .store = store_of, .done = show_of, .owner = &both };
+    one->last = work->lasts + index % work->group * work->of->room * work->of->model->dim;
+    snprintf(work->doing, sizeof work->doing, "token %zu of %zu, %s", work->first, work->text->predicted, eval_pair_name(one->way).text);
+    eval_stored_begin(&one->stored);
+    pass_run(work->pass, work->tokens, work->n, &cache, one->last);
+    return eval_stored_end(&one->stored, &one->lost_from, error);
+}
+
+static int run_window(job *work, error_text *error)
+{
+    const pass_cache nothing = { .done = show, .owner = work };
+    given(work->text, work->first, work->n, work->tokens);
+    snprintf(work->doing, sizeof work->doing, "token %zu of %zu, exact", work->first, work->text->predicted);
+    pass_run(work->pass, work->tokens, work->n, &nothing, work->exact);
+    int status = 0;
+    for (size_t i = 0; status == 0 && i < work->n_runs; i++) {
+        status = run_stored(work, i, error);
+        if (status == 0 && ((i + 1) % work->group == 0 || i + 1 == work->n_runs))
+            status = compare(work, i / work->group * work->group, i + 1, error);
+    }
+    return status;
+}
+
+static int run_windows(job *work, error_text *error)
+{
+    const windows *text = work->text;
+    int status = 0;
+    progress_start(&work->shown);
+    work->all = (text->predicted + text->size - 1) / text->size * (1 + work->n_runs) * work->of->model->layers;
+    for (work->first = 0; status == 0 && work->first < text->predicted; work->first += text->size) {
+        work->n = text->predicted - work->first < text->size ? text->predicted - work->first : text->size;
+        status = run_window(work, error);
+    }
+    progress_end(&work->shown);
+    for (size_t r = 0; r < work->n_runs; r++)
+        for (size_t i = 0; i < text->predicted; i++)
+            work->runs[r].lost += isnan(work->runs[r].kld[i]) ? 1 : 0;
+    return status;
+}
+
+/* ---- opening runs ---- */
+
+static int check_memory(const job *work, size_t predicted, error_text *error)
+{
+    const plan *of = work->of;
     const checkpoint *model = of->model;
-    const double ways = (double)of->pairs->n, room = (double)of->room;
-    const double rows = 2.0 * sizeof(float) * model->kv_dim * model->layers * room;
-    double bytes = (1 + ways * (double)of->runs_per_way) * rows + (1 + ways) * 3 * sizeof(double) * (double)predicted;
+    const double rows = (double)of->room * model->dim * sizeof(float), workers = pool_workers(work->threads);
+    double bytes = pass_bytes(model, of->room, pool_workers(work->threads)) + (1 + (double)work->group) * rows +
+                   workers * 2 * COMPARED * sizeof(float) * (double)model->vocabulary +
+                   (1 + (double)work->n_runs) * 3 * sizeof(double) * (double)predicted;
     for (size_t i = 0; i < of->pairs->n; i++) {
         kvt_layout layout;
         if (eval_stored_layout(&layout, &of->pairs->pairs[i], model, error) != 0)
             return -1;
-        const double pages = (double)layout.page_bytes * model->kv_heads * model->layers * ceil(room / KVT_PAGE_TOKENS);
-        bytes += of->runs_per_way > 1 ? 3 * pages : pages; /* of layers alone each two runs keep one */
+        bytes += 2.0 * (double)layout.page_bytes * model->kv_heads * ceil((double)of->room / KVT_PAGE_TOKENS) * (double)of->runs_per_way;
     }
     const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (bytes > there)
@@ -202,54 +262,111 @@ static int check_memory(const plan *of, size_t predicted, error_text *error)
     return 0;
 }
 
-static int lane_open(lane *one, const plan *of, size_t index, size_t predicted, pool *alone, error_text *error)
+static int lane_open(lane *one, const plan *of, size_t index, size_t predicted, error_text *error)
 {
     const checkpoint *model = of->model;
-    if (forward_open(&one->state, model, &EXACT, of->room, alone, error) != 0)
-        return -1;
-    const size_t run = index > 0 ? (index - 1) % of->runs_per_way : 0;
-    if (run == 0) {
-        one->kld = malloc(predicted * sizeof *one->kld);
-        one->surprise = malloc(predicted * sizeof *one->surprise);
-        one->same = malloc(predicted * sizeof *one->same);
-        if (one->kld == NULL || one->surprise == NULL || one->same == NULL)
-            return error_set(error, "%zu tokens: out of memory", predicted);
-    }
-    if (index == 0)
-        return 0;
-    one->way = &of->pairs->pairs[(index - 1) / of->runs_per_way];
-    one->stored.first_layer = run > 0 ? (uint32_t)(run - 1) / 2 : 0;
-    one->stored.layers = run > 0 ? 1 : model->layers;
-    one->stored.sides[0] = run == 0 || run % 2 == 1;
-    one->stored.sides[1] = run == 0 || run % 2 == 0;
-    return eval_stored_open(&one->stored, &one->state.cache, one->way, of->options->first, of->options->open, error);
+    const size_t part = index % of->runs_per_way;
+    one->way = &of->pairs->pairs[index / of->runs_per_way];
+    one->kld = malloc(predicted * sizeof *one->kld);
+    one->surprise = part == 0 ? malloc(predicted * sizeof *one->surprise) : NULL;
+    one->same = part == 0 ? malloc(predicted * sizeof *one->same) : NULL;
+    if (one->kld == NULL || (part == 0 && (one->surprise == NULL || one->same == NULL)))
+        return error_set(error, "%zu tokens: out of memory", predicted);
+    one->stored.first_layer = part > 0 ? (uint32_t)(part - 1) / 2 : 0;
+    one->stored.layers = part > 0 ? 1 : model->layers;
+    one->stored.sides[0] = part == 0 || part % 2 == 1;
+    one->stored.sides[1] = part == 0 || part % 2 == 0;
+    return eval_stored_open(&one->stored, model, of->room, one->way, of->options->first, of->options->open, error);
 }
 
-static void lanes_close(lane *lanes, size_t n)
+static void job_close(job *work)
 {
-    for (size_t i = 0; i < n; i++) {
-        forward_close(&lanes[i].state);
-        eval_stored_close(&lanes[i].stored);
-        free(lanes[i].kld);
-        free(lanes[i].surprise);
-        free(lanes[i].same);
+    for (size_t i = 0; work->runs != NULL && i < work->n_runs; i++) {
+        eval_stored_close(&work->runs[i].stored);
+        free(work->runs[i].kld);
+        free(work->runs[i].surprise);
+        free(work->runs[i].same);
     }
-    free(lanes);
+    for (unsigned i = 0; work->workers != NULL && i < pool_workers(work->threads); i++) {
+        layer_close(&work->workers[i].rows);
+        free(work->workers[i].logits[0]);
+        free(work->workers[i].logits[1]);
+    }
+    pass_close(work->pass);
+    free(work->runs);
+    free(work->workers);
+    free(work->exact);
+    free(work->lasts);
+    free(work->tokens);
+    free(work->surprise);
+}
+
+static int job_open(job *work, error_text *error)
+{
+    const plan *of = work->of;
+    const checkpoint *model = of->model;
+    const size_t rows = of->room * model->dim, fit = GROUP_BYTES / (rows * sizeof(float));
+    work->n_runs = of->pairs->n * of->runs_per_way;
+    work->group = fit < 1 ? 1 : fit < work->n_runs ? fit : work->n_runs;
+    if (check_memory(work, work->text->predicted, error) != 0 || pass_open(&work->pass, model, of->room, work->threads, error) != 0)
+        return -1;
+    work->runs = calloc(work->n_runs, sizeof *work->runs);
+    work->workers = calloc(pool_workers(work->threads), sizeof *work->workers);
+    work->exact = malloc(rows * sizeof *work->exact);
+    work->lasts = malloc(work->group * rows * sizeof *work->lasts);
+    work->tokens = malloc(of->room * sizeof *work->tokens);
+    work->surprise = malloc(work->text->predicted * sizeof *work->surprise);
+    bool there = work->runs && work->workers && work->exact && work->lasts && work->tokens && work->surprise;
+    for (unsigned i = 0; there && i < pool_workers(work->threads); i++) {
+        worker_space *space = &work->workers[i];
+        space->not_finite = SIZE_MAX;
+        space->logits[0] = malloc(COMPARED * sizeof(float) * model->vocabulary);
+        space->logits[1] = malloc(COMPARED * sizeof(float) * model->vocabulary);
+        there = layer_open(&space->rows, model, COMPARED, NULL) == 0 && space->logits[0] != NULL && space->logits[1] != NULL;
+    }
+    if (!there)
+        return error_set(error, "%zu ways: out of memory", of->pairs->n);
+    for (size_t i = 0; i < work->n_runs; i++)
+        if (lane_open(&work->runs[i], of, i, work->text->predicted, error) != 0)
+            return -1;
+    return 0;
 }
 
 /* ---- stress ---- */
 
-/* Runs the first window to see which channels are strong. */
-static int add_outliers(checkpoint *model, const windows *text, pool *alone, error_text *error)
+typedef struct stress_job {
+    checkpoint *model;
+    int status;
+    error_text *error;
+} stress_job;
+
+static void stress_layer(void *owner, const pass_rows *rows, size_t layer)
 {
-    forward_state state;
-    if (forward_open(&state, model, &EXACT, text->size, alone, error) != 0)
+    stress_job *of = owner;
+    if (of->status == 0)
+        of->status = stress_outliers(of->model, layer, rows->open[0], rows->open[1], rows->room, rows->n, of->error);
+}
+
+/* Runs the first window to see which channels are strong. */
+static int add_outliers(checkpoint *model, const windows *text, pool *threads, error_text *error)
+{
+    pass_state *pass;
+    stress_job of = { model, 0, error };
+    const pass_cache cache = { .done = stress_layer, .owner = &of };
+    if (pass_open(&pass, model, text->size, threads, error) != 0)
         return -1;
-    for (size_t i = 0; i < text->size; i++)
-        forward_token(&state, given(text, i), i);
-    const int status = stress_outliers(model, &state.cache, text->size, error);
-    forward_close(&state);
-    return status;
+    uint32_t *tokens = malloc(text->size * sizeof *tokens);
+    float *last = malloc(text->size * model->dim * sizeof *last);
+    if (tokens == NULL || last == NULL) {
+        of.status = error_set(error, "%zu tokens: out of memory", text->size);
+    } else {
+        given(text, 0, text->size, tokens);
+        pass_run(pass, tokens, text->size, &cache, last);
+    }
+    free(tokens);
+    free(last);
+    pass_close(pass);
+    return of.status;
 }
 
 /* ---- results ---- */
@@ -300,10 +417,19 @@ static void fill_means(eval_model_result *one, const eval_model_report *report, 
     one->kld_max = whole->kld[n - 1];
 }
 
-static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *lanes, const double *exact_surprise,
+/* Of a run of one layer. */
+static eval_model_part part_of(const lane *of, size_t predicted)
+{
+    double sum = 0;
+    for (size_t i = 0; i < predicted; i++)
+        sum += of->kld[i];
+    return (eval_model_part){ of->lost, sum / (double)predicted }; /* NAN where some were lost */
+}
+
+static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *runs, const double *exact_surprise,
                        error_text *error)
 {
-    const lane *whole = &lanes[0];
+    const lane *whole = &runs[0];
     one->way = *whole->way;
     one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
     one->all_told = eval_stored_bits(&whole->stored, of->room);
@@ -319,8 +445,7 @@ static int fill_result(eval_model_result *one, const eval_model_report *report, 
     if (one->by_layer == NULL)
         return error_set(error, "%" PRIu32 " layers: out of memory", of->model->layers);
     for (size_t i = 0; i + 1 < of->runs_per_way; i++)
-        one->by_layer[i] =
-            (eval_model_part){ lanes[i + 1].lost, lanes[i + 1].lost == 0 ? lanes[i + 1].kld_sum / (double)report->predicted : (double)NAN };
+        one->by_layer[i] = part_of(&runs[i + 1], report->predicted);
     return 0;
 }
 
@@ -334,18 +459,19 @@ static int by_bits(const void *a, const void *b)
     return one->kld.mean < other->kld.mean ? -1 : one->kld.mean > other->kld.mean;
 }
 
-static int fill_report(eval_model_report *report, const plan *of, const lane *lanes, error_text *error)
+static int fill_report(eval_model_report *report, const job *work, error_text *error)
 {
+    const plan *of = work->of;
     double surprise = 0;
     for (size_t i = 0; i < report->predicted; i++)
-        surprise += lanes[0].surprise[i];
+        surprise += work->surprise[i];
     report->perplexity = exp(surprise / (double)report->predicted);
     report->results = calloc(of->pairs->n, sizeof *report->results);
     if (report->results == NULL)
         return error_set(error, "%zu ways: out of memory", of->pairs->n);
     for (size_t i = 0; i < of->pairs->n; i++) {
         report->n++;
-        if (fill_result(&report->results[i], report, of, &lanes[1 + i * of->runs_per_way], lanes[0].surprise, error) != 0)
+        if (fill_result(&report->results[i], report, of, &work->runs[i * of->runs_per_way], work->surprise, error) != 0)
             return -1;
     }
     qsort(report->results, report->n, sizeof *report->results, by_bits);
@@ -362,22 +488,15 @@ void eval_model_free(eval_model_report *report)
 
 /* ---- the whole ---- */
 
-static int measure(eval_model_report *report, const plan *of, const windows *text, pool *threads, pool *alone, error_text *error)
+static int measure(eval_model_report *report, const plan *of, const windows *text, pool *threads, error_text *error)
 {
-    job work = { .model = of->model, .n_lanes = 1 + of->pairs->n * of->runs_per_way };
-    if (check_memory(of, text->predicted, error) != 0)
-        return -1;
-    work.lanes = calloc(work.n_lanes, sizeof *work.lanes);
-    work.exact.probabilities = malloc(of->model->vocabulary * sizeof *work.exact.probabilities);
-    int status = work.lanes == NULL || work.exact.probabilities == NULL ? error_set(error, "%zu ways: out of memory", of->pairs->n) : 0;
-    for (size_t i = 0; status == 0 && i < work.n_lanes; i++)
-        status = lane_open(&work.lanes[i], of, i, text->predicted, alone, error);
+    job work = { .of = of, .text = text, .threads = threads };
+    int status = job_open(&work, error);
     if (status == 0)
-        status = run_windows(&work, text, threads, error);
+        status = run_windows(&work, error);
     if (status == 0)
-        status = fill_report(report, of, work.lanes, error);
-    lanes_close(work.lanes, work.lanes != NULL ? work.n_lanes : 0);
-    free(work.exact.probabilities);
+        status = fill_report(report, &work, error);
+    job_close(&work);
     return status;
 }
 
@@ -421,19 +540,17 @@ int eval_model(eval_model_report *report, const eval_pairs *pairs, const eval_mo
     text_run of;
     windows text = { 0 };
     eval_pairs each = { 0 };
-    pool *alone = NULL; /* a run is one thread's */
     *report = (eval_model_report){ .options = options };
     int status = run_open(&of, &options->source, about, error);
     if (status == 0)
         status = choose_windows(&text, &of, options, about, error);
     if (status == 0) {
         *about = options->source.model;
-        alone = pool_open(1);
-        if (alone == NULL || distinct(&each, pairs, &of.model) != 0)
+        if (distinct(&each, pairs, &of.model) != 0)
             status = error_set(error, "out of memory");
     }
     if (status == 0 && options->outliers)
-        status = add_outliers(&of.model, &text, alone, error);
+        status = add_outliers(&of.model, &text, of.threads, error);
     if (status == 0) {
         const plan all = { options, &of.model, &each, options->by_layer ? 1 + 2 * (size_t)of.model.layers : 1, text.size };
         report->layers = of.model.layers;
@@ -441,10 +558,9 @@ int eval_model(eval_model_report *report, const eval_pairs *pairs, const eval_mo
         report->predicted = text.predicted;
         report->windows = (text.predicted + text.size - 1) / text.size;
         report->bins = text.size < EVAL_MODEL_BINS ? text.size : EVAL_MODEL_BINS;
-        status = measure(report, &all, &text, of.threads, alone, error);
+        status = measure(report, &all, &text, of.threads, error);
     }
     free(each.pairs);
-    pool_close(alone);
     run_close(&of);
     return status;
 }

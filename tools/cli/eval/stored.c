@@ -6,107 +6,105 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void keep_status(eval_stored *to, kvt_status status)
+/* One head's side of a layer, on its way into pages. */
+typedef struct head_job {
+    const eval_stored *to;
+    eval_stored_head *head;
+    kvt_side side;
+    size_t dim;
+    float *open, *kept; /* [position][dim] */
+} head_job;
+
+static void keep_status(const head_job *job, kvt_status status)
 {
-    if (status == KVT_OK || to->failed)
+    if (status == KVT_OK || job->head->failed)
         return;
-    to->failed = true;
-    error_set(&to->error, "cannot be stored as %s: %s", eval_pair_name(to->way).text, kvt_status_text(status));
+    job->head->failed = true;
+    error_set(&job->head->error, "cannot be stored as %s: %s", eval_pair_name(job->to->way).text, kvt_status_text(status));
 }
 
 /* What a scheme makes of n rows of a page. */
-static void pass_through(eval_stored *to, eval_single *by, kvt_side side, size_t n, float *rows)
+static void pass_through(const head_job *job, const kvt_layout *layout, const kvt_pages *page, size_t n, float *rows)
 {
-    const ptrdiff_t stride = (ptrdiff_t)(to->cache->model->head_dim * sizeof(float));
-    keep_status(to, kvt_write(&by->layout, side, &by->pages, 0, n, rows, KVT_F32, stride));
-    keep_status(to, kvt_read(&by->layout, side, &by->pages, 0, n, rows, KVT_F32, stride));
+    const ptrdiff_t stride = (ptrdiff_t)(job->dim * sizeof(float));
+    keep_status(job, kvt_write(layout, job->side, page, 0, n, rows, KVT_F32, stride));
+    keep_status(job, kvt_read(layout, job->side, page, 0, n, rows, KVT_F32, stride));
 }
 
-/* Rows of tokens first .. first + n - 1 of one head become what storing leaves of them. n is a page, from its beginning, or one token. The first page
- * is stored even where another scheme keeps it: the next one's centre comes from it. */
-static void store_rows(eval_stored *to, kvt_side side, size_t layer, size_t head, size_t first, size_t n, float *rows)
+static void copy_rows(const head_job *job, size_t first, size_t n)
 {
-    const kvt_pages *pages = &to->pages[(layer - to->first_layer) * to->cache->model->kv_heads + head];
-    const ptrdiff_t stride = (ptrdiff_t)(to->cache->model->head_dim * sizeof(float));
-    keep_status(to, kvt_write(&to->layout, side, pages, first, n, rows, KVT_F32, stride));
-    if (to->first.used && first < KVT_PAGE_TOKENS)
-        pass_through(to, &to->first, side, n, rows);
-    else
-        keep_status(to, kvt_read(&to->layout, side, pages, first, n, rows, KVT_F32, stride));
+    memcpy(job->kept + first * job->dim, job->open + first * job->dim, n * job->dim * sizeof(float));
+}
+
+/* The token at `position` has come. With an open page all 64 are stored when it is full; otherwise each at once. The first page is stored even where
+ * another scheme keeps it: the next one's centre comes from it. Returns how many tokens are kept now, of `kept` before. */
+static size_t store_own(const head_job *job, size_t position, size_t kept)
+{
+    const eval_stored *to = job->to;
+    const ptrdiff_t stride = (ptrdiff_t)(job->dim * sizeof(float));
+    const size_t n = to->has_open ? KVT_PAGE_TOKENS : 1, end = position + 1, first = end - n;
+    if (end % n != 0)
+        return kept;
+    keep_status(job, kvt_write(&to->layout, job->side, &job->head->pages, first, n, job->open + first * job->dim, KVT_F32, stride));
+    if (to->has_first && first < KVT_PAGE_TOKENS) {
+        copy_rows(job, first, n);
+        pass_through(job, &to->first, &job->head->first, n, job->kept + first * job->dim);
+    } else {
+        keep_status(job, kvt_read(&to->layout, job->side, &job->head->pages, first, n, job->kept + first * job->dim, KVT_F32, stride));
+    }
+    return end;
 }
 
 /* The same in a format of others, as soon as a unit of tokens is full, at least a page where there is an open page. Units begin behind the first page
  * where another scheme keeps that. */
-static void store_peer(eval_stored *to, const eval_way *way, kvt_side side, size_t position, float *rows)
+static size_t store_peer(const head_job *job, const eval_way *way, size_t position, size_t kept)
 {
-    const uint32_t dim = to->cache->model->head_dim;
-    const size_t begin = to->first.used ? KVT_PAGE_TOKENS : 0, page = to->open.used ? KVT_PAGE_TOKENS : 1, end = position + 1,
-                 n = way->peer->unit > page ? way->peer->unit : page;
+    const eval_stored *to = job->to;
+    const size_t begin = to->has_first ? KVT_PAGE_TOKENS : 0, page = to->has_open ? KVT_PAGE_TOKENS : 1, end = position + 1,
+                 unit = way->peer->unit > page ? way->peer->unit : page;
     if (end <= begin) {
-        if (end % page == 0)
-            pass_through(to, &to->first, side, page, rows + (end - page) * dim);
-        return;
+        if (end % page != 0)
+            return kept;
+        copy_rows(job, end - page, page);
+        pass_through(job, &to->first, &job->head->first, page, job->kept + (end - page) * job->dim);
+        return end;
     }
-    if ((end - begin) % n != 0 || to->failed)
-        return;
-    float *from = rows + (end - n) * dim;
-    to->failed = peer_store(way->peer, side, way->options.rotation, from, n, dim, to->peer_rows, &to->error) != 0;
-    if (!to->failed)
-        memcpy(from, to->peer_rows, n * dim * sizeof *from);
+    if ((end - begin) % unit != 0 || job->head->failed)
+        return kept;
+    const size_t first = (end - unit) * job->dim;
+    job->head->failed = peer_store(way->peer, job->side, way->options.rotation, job->open + first, unit, (uint32_t)job->dim, job->head->peer_rows,
+                                   &job->head->error) != 0;
+    memcpy(job->kept + first, job->head->peer_rows, unit * job->dim * sizeof(float));
+    return end;
 }
 
-/* Whether n rows are all finite. */
-static bool are_finite(const float *rows, size_t n, uint32_t dim)
+/* Whether rows first .. end - 1 are all finite. */
+static bool are_finite(const float *rows, size_t dim, size_t first, size_t end)
 {
-    for (size_t i = 0; i < n * dim; i++)
+    for (size_t i = first * dim; i < end * dim; i++)
         if (!isfinite(rows[i]))
             return false;
     return true;
 }
 
-/* Called by the cache. With an open page, rows go there first, and all 64 of them are stored when it is full; otherwise each at once. */
-static void appended(void *owner, size_t layer, size_t position)
+void eval_stored_store(eval_stored *to, const pass_rows *rows, size_t layer, size_t side, size_t head)
 {
-    eval_stored *to = owner;
-    const checkpoint *model = to->cache->model;
-    if (layer < to->first_layer || layer >= to->first_layer + to->layers)
+    const size_t dim = to->model->head_dim, at = head * rows->room * dim;
+    eval_stored_head *of_head = &to->heads[2 * head + side];
+    const head_job job = { to, of_head, side == 0 ? KVT_K : KVT_V, dim, rows->open[side] + at, rows->kept[side] + at };
+    const eval_way *way = side == 0 ? &to->way->k : &to->way->v;
+    if (layer < to->first_layer || layer >= to->first_layer + to->layers || !to->sides[side])
         return;
-    to->lost = to->lost && (position > 0 || layer > to->first_layer); /* a sequence begins anew */
-    const bool full = position % KVT_PAGE_TOKENS == KVT_PAGE_TOKENS - 1;
-    const size_t n = !to->open.used ? 1 : full ? KVT_PAGE_TOKENS : 0;
-    for (size_t i = 0; i < 2 * model->kv_heads; i++) {
-        const size_t head = i / 2, first = position + 1 - n;
-        const kvt_side side = i % 2 == 0 ? KVT_K : KVT_V;
-        float *rows = (side == KVT_K ? to->cache->keys : to->cache->values) + (layer * model->kv_heads + head) * to->cache->room * model->head_dim;
-        if (!to->sides[i % 2])
-            continue;
-        if (to->open.used)
-            pass_through(to, &to->open, side, 1, rows + position * model->head_dim);
-        const eval_way *way = side == KVT_K ? &to->way->k : &to->way->v;
-        if (way->peer != NULL)
-            store_peer(to, way, side, position, rows);
-        else if (n > 0)
-            store_rows(to, side, layer, head, first, n, rows + first * model->head_dim);
-        /* What has changed now: this row, or at the end of a page or a unit as many before it as these may have. */
-        const size_t end = position + 1, most = end % KVT_TILE_TOKENS == 0 ? PEER_MOST_UNIT : 1, since = end < most ? 0 : end - most;
-        to->lost = to->lost || !are_finite(rows + since * model->head_dim, end - since, model->head_dim);
+    for (size_t position = 0, kept = 0; position < rows->n; position++) {
+        const size_t before = kept;
+        if (to->has_open)
+            pass_through(&job, &to->open, &of_head->open, 1, job.open + position * dim);
+        kept = way->peer != NULL ? store_peer(&job, way, position, kept) : store_own(&job, position, kept);
+        if (head == 0)
+            rows->kept_end[side][position] = (uint32_t)kept;
+        if (position < of_head->lost_from && (!are_finite(job.open, dim, position, position + 1) || !are_finite(job.kept, dim, before, kept)))
+            of_head->lost_from = position;
     }
-}
-
-static int single_open(eval_single *one, kvt_scheme scheme, kvt_rotation rotation, uint32_t dim, error_text *error)
-{
-    one->used = scheme != KVT_SCHEME_NONE;
-    if (!one->used)
-        return 0;
-    const eval_way way = { .scheme = kvt_scheme_get(scheme), .options = { .rotation = rotation } };
-    const checkpoint head = { .head_dim = dim, .kv_heads = 1 };
-    if (eval_stored_layout(&one->layout, &(eval_pair){ way, way }, &head, error) != 0)
-        return -1;
-    one->memory = aligned_alloc(64, one->layout.page_bytes);
-    if (one->memory == NULL)
-        return error_set(error, "a page of %s: out of memory", way.scheme->name);
-    one->pages = (kvt_pages){ .base = one->memory, .stride = one->layout.page_bytes, .count = 1 };
-    return 0;
 }
 
 int eval_stored_layout(kvt_layout *layout, const eval_pair *way, const checkpoint *model, error_text *error)
@@ -118,44 +116,75 @@ int eval_stored_layout(kvt_layout *layout, const eval_pair *way, const checkpoin
                      eval_pair_name(way).text, kvt_status_text(status));
 }
 
-/* The first page is rotated, which costs nothing and saves what one scale for a whole row would lose. */
-int eval_stored_open(eval_stored *to, kv_cache *cache, const eval_pair *way, kvt_scheme first, kvt_scheme open, error_text *error)
+/* The layout of a page of one head that is all in one scheme, if there is one. */
+static int open_single(bool *used, kvt_layout *layout, kvt_scheme scheme, kvt_rotation rotation, const checkpoint *model, error_text *error)
 {
-    const checkpoint *model = cache->model;
-    const size_t heads = (size_t)to->layers * model->kv_heads; /* below 2^40 */
-    const size_t pages = (cache->room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;
-    size_t bytes;
-    to->cache = cache;
+    *used = scheme != KVT_SCHEME_NONE;
+    if (!*used)
+        return 0;
+    const eval_way way = { .scheme = kvt_scheme_get(scheme), .options = { .rotation = rotation } };
+    const checkpoint head = { .head_dim = model->head_dim, .kv_heads = 1 };
+    return eval_stored_layout(layout, &(eval_pair){ way, way }, &head, error);
+}
+
+/* The first page is rotated, which costs nothing and saves what one scale for a whole row would lose. */
+int eval_stored_open(eval_stored *to, const checkpoint *model, size_t room, const eval_pair *way, kvt_scheme first, kvt_scheme open,
+                     error_text *error)
+{
+    const size_t heads = 2 * (size_t)model->kv_heads, pages = (room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;
+    to->model = model;
     to->way = way;
-    if (eval_stored_layout(&to->layout, way, model, error) != 0 || single_open(&to->first, first, KVT_ROTATION_64, model->head_dim, error) != 0 ||
-        single_open(&to->open, open, KVT_ROTATION_NONE, model->head_dim, error) != 0)
+    if (eval_stored_layout(&to->layout, way, model, error) != 0 ||
+        open_single(&to->has_first, &to->first, first, KVT_ROTATION_64, model, error) != 0 ||
+        open_single(&to->has_open, &to->open, open, KVT_ROTATION_NONE, model, error) != 0)
         return -1;
-    to->pages = calloc(heads, sizeof *to->pages);
-    to->memory = __builtin_mul_overflow(heads * pages, to->layout.page_bytes, &bytes) ? NULL : aligned_alloc(64, bytes);
-    to->peer_rows = malloc(PEER_MOST_UNIT * model->head_dim * sizeof *to->peer_rows);
-    if (to->pages == NULL || to->memory == NULL || to->peer_rows == NULL)
-        return error_set(error, "%zu tokens as %s: out of memory", cache->room, eval_pair_name(way).text);
-    for (size_t i = 0; i < heads; i++)
-        to->pages[i] = (kvt_pages){ .base = to->memory + i * pages * to->layout.page_bytes, .stride = to->layout.page_bytes, .count = pages };
-    cache->appended = appended;
-    cache->owner = to;
-    return 0;
+    to->heads = calloc(heads, sizeof *to->heads);
+    for (size_t i = 0; to->heads != NULL && i < heads; i++) {
+        eval_stored_head *one = &to->heads[i];
+        const size_t page = to->layout.page_bytes, bytes = pages * page; /* no product overflows: a window has 2^20 tokens */
+        one->memory = aligned_alloc(64, bytes + to->first.page_bytes + to->open.page_bytes);
+        one->peer_rows = malloc(PEER_MOST_UNIT * model->head_dim * sizeof *one->peer_rows);
+        if (one->memory == NULL || one->peer_rows == NULL)
+            return error_set(error, "%zu tokens as %s: out of memory", room, eval_pair_name(way).text);
+        one->pages = (kvt_pages){ .base = one->memory, .stride = page, .count = pages };
+        one->first = (kvt_pages){ .base = one->memory + bytes, .stride = to->first.page_bytes, .count = 1 };
+        one->open = (kvt_pages){ .base = one->memory + bytes + to->first.page_bytes, .stride = to->open.page_bytes, .count = 1 };
+    }
+    return to->heads != NULL ? 0 : error_set(error, "%" PRIu32 " kv heads: out of memory", model->kv_heads);
 }
 
 void eval_stored_close(eval_stored *to)
 {
-    free(to->memory);
-    free(to->pages);
-    free(to->first.memory);
-    free(to->open.memory);
-    free(to->peer_rows);
+    for (size_t i = 0; to->heads != NULL && i < 2 * (size_t)to->model->kv_heads; i++) {
+        free(to->heads[i].memory);
+        free(to->heads[i].peer_rows);
+    }
+    free(to->heads);
+}
+
+void eval_stored_begin(eval_stored *to)
+{
+    for (size_t i = 0; i < 2 * (size_t)to->model->kv_heads; i++)
+        to->heads[i].lost_from = SIZE_MAX;
+}
+
+int eval_stored_end(const eval_stored *of, size_t *lost_from, error_text *error)
+{
+    *lost_from = SIZE_MAX;
+    for (size_t i = 0; i < 2 * (size_t)of->model->kv_heads; i++) {
+        if (of->heads[i].failed) {
+            *error = of->heads[i].error;
+            return -1;
+        }
+        *lost_from = of->heads[i].lost_from < *lost_from ? of->heads[i].lost_from : *lost_from;
+    }
+    return 0;
 }
 
 double eval_stored_bits(const eval_stored *of, size_t tokens)
 {
-    const uint32_t dim = of->cache->model->head_dim;
+    const uint32_t dim = of->model->head_dim;
     const size_t pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS,
-                 bytes =
-                     eval_all_pages(of->way, dim, dim, of->first.used ? &of->first.layout : NULL, of->open.used ? &of->open.layout : NULL, tokens);
+                 bytes = eval_all_pages(of->way, dim, dim, of->has_first ? &of->first : NULL, of->has_open ? &of->open : NULL, tokens);
     return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * dim);
 }
