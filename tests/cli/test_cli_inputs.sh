@@ -100,7 +100,7 @@ done | dd of="$model" bs=1 seek=$wk conv=notrunc 2>/dev/null
 of_model="--model $model --tokenizer $demo/tok2048.bin --text $demo/chesterton-brown.txt --tokens 80 --first none --open none"
 # shellcheck disable=SC2086
 run "$@" "$kvtile" eval $of_model --schemes f16,bf16 --rotation none --by-layer --json
-figures='.perplexity, .perplexity_ratio, .kld_mean, .kld_mean_low, .kld_p999, .kld_max, .same_top, .same_top_low'
+figures='.perplexity, .perplexity_ratio, .kld_mean, .kld_mean_low, .kld_p99, .kld_p999, .kld_max, .same_top, .same_top_low'
 expect_json "map(select(.scheme == \"f16\"))[0] | .lost > 40 and .lost <= 79 and ([$figures] | unique == [null])"
 expect_json 'map(select(.scheme == "f16"))[0] | (.by_position | map(.lost) | add) == .lost and all(.by_position[]; (.lost > 0) == (.kld_mean == null))'
 expect_json 'map(select(.scheme == "f16"))[0] | .by_layer[0].lost == .lost and .by_layer[0].kld_mean == null and .by_layer[1].lost == 0 and .by_layer[1].kld_mean < 1'

@@ -94,8 +94,8 @@ static const char HELP_OF_OPTIONS[] =
 static const char HELP_OF_MODELS[] =
     "\n"
     "Models:\n"
-    "  --model MODEL   of the Llama architecture: a Hugging Face folder (config.json, safetensors), a GGUF file (f32, f16, bf16, q8_0, q4_0), a\n"
-    "                  llama2.c checkpoint or its f16 form. Schemes may be pairs of keys and values: \"kv5/kv4\"\n"
+    "  --model MODEL   a Hugging Face folder of the Llama architecture (config.json, safetensors), a GGUF file (also of qwen2, qwen3, gemma3, phi3,\n"
+    "                  smollm3), a llama2.c checkpoint or its f16 form. Schemes may be pairs of keys and values: \"kv5/kv4\"\n"
     "  --tokenizer F   of llama2.c, or tokenizer.json (default: what a folder or a GGUF file brings along)\n"
     "  --text FILE     what the model is run on\n"
     "  --tokens N      the first N tokens of the text (default: all)\n"

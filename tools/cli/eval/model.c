@@ -396,7 +396,7 @@ static void fill_positions(eval_model_result *one, const eval_model_report *repo
 static void set_lost(eval_model_result *one)
 {
     static const statistics_interval none = { (double)NAN, (double)NAN, (double)NAN };
-    one->perplexity = one->kld_most_of = one->kld_max = (double)NAN;
+    one->perplexity = one->kld_p99 = one->kld_p999 = one->kld_max = (double)NAN;
     one->log_ratio = one->kld = one->same_top = none;
 }
 
@@ -413,7 +413,8 @@ static void fill_means(eval_model_result *one, const eval_model_report *report, 
     one->log_ratio = statistics_mean(whole->surprise, n, blocks);
     one->same_top = statistics_rate(whole->same, n, blocks);
     one->kld = statistics_mean(whole->kld, n, blocks);
-    one->kld_most_of = statistics_quantile(whole->kld, n, 0.999); /* sorts */
+    one->kld_p99 = statistics_quantile(whole->kld, n, 0.99); /* sorts */
+    one->kld_p999 = statistics_quantile(whole->kld, n, 0.999);
     one->kld_max = whole->kld[n - 1];
 }
 

@@ -1,5 +1,5 @@
 /* kvtile eval --model: what storing the KV cache in each way costs a whole model. The model runs over a text in windows, once with an exact cache and
- * once per way, all side by side, token by token; next-token distributions are compared. */
+ * once per way; next-token distributions are compared. */
 #ifndef KVT_EVAL_MODEL_H
 #define KVT_EVAL_MODEL_H
 
@@ -35,7 +35,7 @@ typedef struct eval_model_result {
     double perplexity;
     statistics_interval log_ratio; /* of its perplexity to that of the exact cache */
     statistics_interval kld;       /* nats */
-    double kld_most_of;            /* that 99.9 % of the tokens do not exceed */
+    double kld_p99, kld_p999;      /* that 99 %, and 99.9 %, of the tokens do not exceed */
     double kld_max;
     statistics_interval same_top;
     eval_model_part by_position[EVAL_MODEL_BINS];

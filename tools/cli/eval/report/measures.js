@@ -12,6 +12,7 @@ const MEASURES = [
     { key: "kl_max", name: "KL max", unit: "nats", log: true, text: "The divergence of the worst query row." },
     { key: "kld_mean", name: "KLD mean", unit: "nats", log: true,
       text: "Kullback-Leibler divergence of the model's next-token distribution from the one with the exact cache, mean of all tokens." },
+    { key: "kld_p99", name: "KLD 99 %", unit: "nats", log: true, text: "The divergence that 99 % of the tokens do not exceed." },
     { key: "kld_p999", name: "KLD 99.9 %", unit: "nats", log: true, text: "The divergence that 99.9 % of the tokens do not exceed." },
     { key: "kld_max", name: "KLD max", unit: "nats", log: true, text: "The divergence of the worst token." },
     { key: "perplexity_ratio", name: "perplexity", unit: "% more", change: true, digits: 3,
