@@ -2,7 +2,7 @@
 # shellcheck shell=sh disable=SC2034
 
 KVT_PACKAGES_BUILD="cmake ninja-build gcc g++ libc6-dev pkg-config libpopt-dev libjansson-dev libbenchmark-dev libsleef-dev
-    liblapacke-dev libminizip-dev zlib1g-dev libpcre2-dev libutf8proc-dev libjs-chart.js"
+    libxxhash-dev liblapacke-dev libminizip-dev zlib1g-dev libpcre2-dev libutf8proc-dev libjs-chart.js"
 KVT_PACKAGES_TEST="abigail-tools binutils check gnuplot-nox jq chromium python3"
 KVT_PACKAGES_LINT="git clang clang-format libclang-rt-14-dev shellcheck"
 KVT_PACKAGES_EMULATED="binutils bochsbios busybox-static cpio g++ isolinux make syslinux-common vgabios xorriso xz-utils"

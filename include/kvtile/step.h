@@ -111,8 +111,10 @@ typedef struct kvt_sequence {
  * last `window` of them, and of these what its mask allows. A row that sees nothing has a result of zeros.
  *
  * A layer that shares the cache of another calls kvt_step_attend and kvt_step_merge only, before or after the tokens are counted as stored: `stored`
- * is what it was before they came. k and v may be NULL then, where all new tokens are in the newest two pages; otherwise they are the other layer's,
- * and the step begins at a multiple of 64 tokens. */
+ * is what it was before they came. k and v may be NULL then, where all new tokens are in the newest two pages; otherwise they are the other layer's.
+ * A sequence that begins within a page and has more than 64 new tokens needs rows that the other layer's kvt_step_append keeps in its workspace: the
+ * sharing layer's step comes next in the same workspace, with the same `layer`, or gets KVT_ERR_RANGE. (Prefills that are cut at multiples of 64
+ * tokens never need them.) */
 typedef struct kvt_step {
     size_t size; /* sizeof(kvt_step) */
     const kvt_view *view;

@@ -200,16 +200,17 @@ static kvt_status check_spec(const kvt_problem *why, const kvt_cache_spec *given
     return status;
 }
 
-/* The size of a row's numbers of a page, the widest, and of cosines and sines. */
+/* Rows of a page of the widest as floats, with cosines and sines; or a page, of saving. */
 static size_t scratch_bytes(const plan *p)
 {
-    size_t widest = 0, pairs = 0;
+    size_t widest = 0, pairs = 0, page = 0;
     for (uint32_t g = 0; g < p->spec.n_groups; g++) {
         const kvt_layout *l = &p->groups[g].layout;
         widest = kvt_larger(widest, kvt_larger(l->k.dim, kvt_larger(l->v.dim, l->rope.dim)));
         pairs = kvt_larger(pairs, p->groups[g].rope.pairs);
+        page = kvt_larger(page, kvt_larger(l->page_bytes, p->groups[g].first_layout.page_bytes));
     }
-    return kvt_whole_lines((KVT_PAGE_TOKENS * widest + 2 * pairs) * sizeof(float));
+    return kvt_larger(kvt_whole_lines((KVT_PAGE_TOKENS * widest + 2 * pairs) * sizeof(float)), page);
 }
 
 /* Gives everything its place, books first; counts bytes while there is no memory. */
@@ -496,6 +497,9 @@ kvt_status kvt_cache_entry(const kvt_cache *cache, uint32_t id, uint32_t group, 
         return entry ? KVT_ERR_RANGE : KVT_ERR_NULL;
     const kvt_holding *h = &r->groups[group];
     *entry = kvt_entry_of(h, h->table, h->n, r->stored, r->fresh);
+    for (int i = 0; i < 2; i++) /* kvt_cache_append sees to both; until then one may be missing, which nobody reads */
+        if (entry->open[i] == KVT_NO_BLOCK)
+            entry->open[i] = h->open[1 - i];
     return KVT_OK;
 }
 

@@ -49,7 +49,8 @@ static size_t first_page_seen(const kvt_checked_view *v, const kvt_sequence *s, 
     return kvt_smaller(first, needed);
 }
 
-static kvt_status check_sequence(const kvt_problem *why, const kvt_checked_view *v, const kvt_sequence *s, size_t index, size_t window, bool has_rows)
+static kvt_status check_sequence(const kvt_problem *why, const kvt_checked_view *v, const kvt_sequence *s, size_t index, size_t window, bool has_rows,
+                                 bool needs_open)
 {
     size_t total;
     if (s->fresh == 0)
@@ -61,7 +62,7 @@ static kvt_status check_sequence(const kvt_problem *why, const kvt_checked_view 
         return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu has %zu tokens with those of this step: its table has %zu blocks, not %zu", index, total,
                         s->n_blocks, full);
     kvt_status status = check_blocks(why, v, s, index, first_page_seen(v, s, window), full);
-    for (uint32_t i = 0; v->v.open_dtype && !status && i < (total > KVT_PAGE_TOKENS ? 2 : 1); i++)
+    for (uint32_t i = 0; v->v.open_dtype && needs_open && !status && i < (total > KVT_PAGE_TOKENS ? 2 : 1); i++)
         if (s->open[i] >= v->v.open_pages.blocks)
             status = kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: open[%u] is block %u, but the pool has %zu", index, i, s->open[i],
                               v->v.open_pages.blocks);
@@ -93,6 +94,7 @@ typedef struct plan {
     uint8_t *saved;  /* [sequence that needs it][kv head][open page] */
     uint8_t *splits; /* [worker - 1][split_bytes] */
     size_t split_bytes, part_bytes;
+    uint64_t *tag; /* of a step that saves rows */
     uint8_t *part; /* the worker's: a page, a page's rows, bits, a partial, what was merged, and kvt_attend's */
 } plan;
 
@@ -251,6 +253,25 @@ static void complete_strides(plan *p)
     default_strides(&s->out_token_stride, &s->out_head_stride, s->heads, kvt_layout_side(layout, p->values)->dim * kvt_dtype_bytes(s->out_dtype));
 }
 
+/* What a step whose sequences need saved rows is known by: the view's layer and the sequences that they were saved of. It is never 0. */
+static uint64_t saved_tag(const plan *p)
+{
+    uint64_t tag = (uintptr_t)p->s.view ^ p->s.layer;
+    for (uint32_t i = 0; i < p->s.n_sequences; i++) {
+        const kvt_sequence *s = &p->s.sequences[i];
+        const uint64_t words[] = { s->stored, s->fresh, s->open[0], s->open[1] };
+        for (int w = 0; w < 4; w++)
+            tag = kvt_seal_rotated((tag ^ words[w]) * 0x9e3779b97f4a7c15, 29);
+    }
+    return tag | 1;
+}
+
+/* Of a step that saves rows: in the workspace's last line. */
+static uint64_t *tag_of(const plan *p, size_t bytes)
+{
+    return (uint64_t *)(void *)((uint8_t *)p->s.workspace + bytes - LINE);
+}
+
 /* All workers find the same. */
 static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t worker, uint32_t workers, unsigned what, plan *p)
 {
@@ -273,7 +294,7 @@ static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t 
     status = check_numbers(why, p);
     size_t saved = 0, longest = 0;
     for (uint32_t i = 0; i < s->n_sequences && !status; i++) {
-        status = check_sequence(why, &p->v, &s->sequences[i], i, s->window, s->k && (s->v || p->v.n_sides == 1));
+        status = check_sequence(why, &p->v, &s->sequences[i], i, s->window, s->k && (s->v || p->v.n_sides == 1), true);
         p->fresh += s->sequences[i].fresh;
         saved += is_saved(&p->v, &s->sequences[i]);
         longest = kvt_larger(longest, s->sequences[i].stored + s->sequences[i].fresh);
@@ -290,6 +311,12 @@ static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t 
     if (!s->workspace || s->workspace_bytes < bytes || (uintptr_t)s->workspace % LINE)
         return kvt_fail(why, s->workspace ? KVT_ERR_RANGE : KVT_ERR_NULL, "workspace is %zu bytes at %p: %zu are needed, aligned to %d",
                         s->workspace_bytes, s->workspace, bytes, LINE);
+    p->tag = saved ? tag_of(p, bytes) : NULL;
+    if (p->tag && what == ATTENDS && *p->tag != saved_tag(p))
+        return kvt_fail(
+            why, KVT_ERR_RANGE,
+            "a sequence begins within a page and has more than 64 new tokens, but the page's older rows are not in the workspace: the step of "
+            "the layer that stored them has to be the last in it, or the step to begin at a multiple of 64 tokens");
     return KVT_OK;
 }
 
@@ -375,6 +402,8 @@ kvt_status kvt_step_append(const kvt_step *step, uint32_t worker, uint32_t worke
     kvt_status status = check(&nobody, step, worker, workers, APPENDS, &p);
     if (status || !p.fresh)
         return status;
+    if (p.tag && worker == 0)
+        *p.tag = saved_tag(&p);
     /* Heads of sequences, by their new tokens. */
     const size_t all = p.fresh * p.v.kv_heads;
     size_t token = 0, saved = 0;
@@ -427,7 +456,8 @@ static kvt_status check_view_rows(const kvt_view_rows *given, uint32_t worker, u
     p->s = (kvt_step){ .dtype = rows->dtype, .k_token_stride = rows->token_stride, .v_token_stride = rows->token_stride };
     p->s.k_head_stride = p->s.v_head_stride = rows->head_stride;
     p->tier = kvt_serving_tier(p->v.v.layout->spec.tiers)->kernels;
-    return rows->n_tokens ? check_sequence(&nobody, &p->v, s, 0, 1, true) : KVT_OK;
+    return rows->n_tokens ? check_sequence(&nobody, &p->v, s, 0, 1, true, writes || end > rows->sequence->stored / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS)
+                          : KVT_OK;
 }
 
 /* The rows of side i of layer `layer`, of those that are asked for. */

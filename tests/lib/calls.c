@@ -124,12 +124,13 @@ static void make_attention(test_calls *calls, uint64_t *state)
     a->n_chunks = sizes.chunks;
 }
 
-/* A step of two sequences: the first fills a page that it began before, and one more, and begins another. */
+/* A step of two sequences: the first fills a page, and begins another. (If it began within a page, attending would ask for what
+ * appending keeps in the workspace.) */
 static void make_step(test_calls *calls, kvt_dtype dtype, uint64_t *state)
 {
     test_arguments *a = &calls->right;
     const kvt_layout *layout = &a->layout_value;
-    enum { LAYERS = 2, OPENS = 2 * TEST_SEQUENCES, STORED = 60, FRESH = 70, FEW = 3, ALL = FRESH + FEW, BLOCKS = TEST_SEQUENCES * TEST_PAGES };
+    enum { LAYERS = 2, OPENS = 2 * TEST_SEQUENCES, STORED = 64, FRESH = 70, FEW = 3, ALL = FRESH + FEW, BLOCKS = TEST_SEQUENCES * TEST_PAGES };
     const size_t heads = layout->spec.kv_heads;
     const uint32_t query_dim = layout->k.dim + layout->rope.dim, second = layout->v.dim + layout->rope.dim;
     size_t open;

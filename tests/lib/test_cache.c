@@ -4,6 +4,8 @@
  *   test_cache OPERATIONS [SEED]        so many operations in all */
 #include "plain_cache.h"
 
+#include <kvtile/saved.h>
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -298,10 +300,10 @@ static void compare_counts(const twin *w)
 
 /* ---- operations ---- */
 
-typedef enum operation { NEW, FREE, APPEND, DRAFT, FORK, TRUNCATE, REMOVE, REMOVE_PAGES, EVICT, SHIFT, MARK, OPERATIONS } operation;
+typedef enum operation { NEW, FREE, APPEND, DRAFT, FORK, TRUNCATE, REMOVE, REMOVE_PAGES, EVICT, SHIFT, MARK, SAVE, OPERATIONS } operation;
 
 static const char *const NAMES[OPERATIONS] = { "new",    "free",         "append", "draft", "fork", "truncate",
-                                               "remove", "remove pages", "evict",  "shift", "mark" };
+                                               "remove", "remove pages", "evict",  "shift", "mark", "save" };
 
 /* A sequence in use, or KVT_NO_SEQUENCE. */
 static uint32_t pick(twin *w)
@@ -635,10 +637,198 @@ static bool do_mark(twin *w, uint32_t id)
     return true;
 }
 
+/* ---- saving and loading ---- */
+
+typedef struct tape {
+    unsigned char *bytes;
+    size_t size, at, fails_at;
+} tape;
+
+static int write_tape(void *context, const void *bytes, size_t n)
+{
+    tape *to = context;
+    if (n > to->fails_at - to->at)
+        return -1;
+    ck_assert_uint_le(to->at + n, to->size);
+    memcpy(to->bytes + to->at, bytes, n);
+    to->at += n;
+    return 0;
+}
+static int read_tape(void *context, void *bytes, size_t n)
+{
+    tape *from = context;
+    if (n > from->fails_at - from->at)
+        return -1;
+    memcpy(bytes, from->bytes + from->at, n);
+    from->at += n;
+    return 0;
+}
+
+static const uint64_t MODEL = 0x1234567890abcdef;
+
+/* A saved range; NULL where it is refused. */
+static unsigned char *save_range(twin *w, uint32_t id, const kvt_save *save, size_t *size)
+{
+    kvt_status status = kvt_cache_save_bytes(w->cache, id, save, size);
+    if (status) {
+        ck_assert_int_eq(status, KVT_ERR_RANGE);
+        return NULL;
+    }
+    tape to = { .bytes = aligned_alloc(64, (*size + 63) / 64 * 64), .size = *size, .fails_at = SIZE_MAX };
+    ck_assert_ptr_nonnull(to.bytes);
+    if (test_below(&w->state, 4) == 0) {
+        to.fails_at = test_below(&w->state, (uint32_t)*size);
+        ck_assert_int_eq(kvt_cache_save(w->cache, id, save, write_tape, &to, w->scratch, kvt_cache_work_bytes(w->cache)), KVT_ERR_IO);
+        to.fails_at = SIZE_MAX;
+        to.at = 0;
+    }
+    ck_assert_int_eq(kvt_cache_save(w->cache, id, save, write_tape, &to, w->scratch, kvt_cache_work_bytes(w->cache)), KVT_OK);
+    ck_assert_uint_eq(to.at, *size);
+    return to.bytes;
+}
+
+/* Rows of a saved sequence where it lies are those of the cache. */
+static void compare_view(const twin *w, uint32_t id, const kvt_saved *saved)
+{
+    for (uint32_t g = 0; g < w->n; g++) {
+        kvt_view view;
+        kvt_sequence there, here;
+        ck_assert_int_eq(kvt_saved_view(saved, saved->bytes, g, &view, &there), KVT_OK);
+        ck_assert_int_eq(kvt_cache_entry(w->cache, id, g, &here), KVT_OK);
+        const plain_group *group = &w->groups[g];
+        size_t first = 0;
+        for (size_t p = 0; p < there.n_blocks; p++)
+            first = there.blocks[p] == KVT_NO_BLOCK ? (p + 1) * 64 : first;
+        const size_t dim = group->layout.k.dim, n = saved->end - first, row = dim * sizeof(float);
+        float *rows[2];
+        for (int i = 0; i < 2; i++) {
+            rows[i] = calloc(2 * n * group->layers * group->heads + 1, row);
+            const kvt_view_rows asked = { .size = sizeof asked,
+                                          .view = i ? kvt_cache_view(w->cache, g) : &view,
+                                          .sequence = i ? &here : &there,
+                                          .first_token = first,
+                                          .n_tokens = n,
+                                          .layers = group->layers,
+                                          .rows = rows[i],
+                                          .dtype = KVT_F32,
+                                          .side_stride = (ptrdiff_t)(n * group->layers * group->heads * row),
+                                          .layer_stride = (ptrdiff_t)(n * group->heads * row),
+                                          .token_stride = (ptrdiff_t)(group->heads * row),
+                                          .head_stride = (ptrdiff_t)row };
+            TEST_REQUIRE(kvt_view_read(&asked, 0, 1) == KVT_OK, "%s: group %u, tokens %zu to %zu, in %zu, %zu, %zu blocks", i ? "cache" : "saved", g,
+                         first, saved->end, view.pages.blocks, view.first_pages.blocks, view.open_pages.blocks);
+        }
+        ck_assert_mem_eq(rows[0], rows[1], 2 * n * group->layers * group->heads * row);
+        free(rows[0]), free(rows[1]);
+    }
+}
+
+/* A sequence with the first tokens of another, for the rest to be loaded behind them. */
+static bool begin_load(twin *w, uint32_t id, size_t first, uint32_t *to)
+{
+    if (first == 0)
+        return kvt_cache_new(w->cache, to) == KVT_OK;
+    if (kvt_cache_fork(w->cache, id, to) != KVT_OK)
+        return false;
+    const kvt_status status = kvt_cache_truncate(w->cache, *to, first);
+    if (status == KVT_OK)
+        return true;
+    ck_assert_int_eq(status, KVT_ERR_RANGE);
+    ck_assert_int_eq(kvt_cache_free(w->cache, *to), KVT_OK);
+    return false;
+}
+
+static bool do_save(twin *w, uint32_t id)
+{
+    const plain_sequence *p = &w->plain[id];
+    uint32_t ids[PLAIN_MOST_TOKENS], to;
+    kvt_save save = { .size = sizeof save, .model = MODEL };
+    if (test_below(&w->state, 2)) {
+        save.first = test_below(&w->state, (uint32_t)(p->stored / 64) + 1) * 64;
+        save.end = save.first + test_below(&w->state, (uint32_t)((p->stored - save.first) / 64) + 1) * 64;
+        if (save.end == save.first)
+            save.end = p->stored;
+    }
+    const size_t end = save.end ? save.end : p->stored;
+    for (size_t t = save.first; t < end; t++)
+        ids[t - save.first] = (uint32_t)p->names[t];
+    save.token_ids = test_below(&w->state, 2) ? ids : NULL;
+    size_t size;
+    unsigned char *bytes = save_range(w, id, &save, &size);
+    if (!bytes) {
+        ck_assert(!can_restore(w, id, end, p->stored) || end == 0);
+        return false;
+    }
+    kvt_saved saved;
+    char why[300];
+    TEST_REQUIRE(kvt_saved_open(bytes, size, &saved, why, sizeof why) == KVT_OK, "%s", why);
+    TEST_REQUIRE(kvt_saved_verify(&saved, size, why, sizeof why) == KVT_OK, "%s", why);
+    ck_assert_uint_eq(saved.bytes, size);
+    ck_assert(saved.first == save.first && saved.end == end && !saved.token_ids == !save.token_ids);
+    if (save.token_ids)
+        ck_assert_mem_eq(saved.token_ids, ids, (end - save.first) * sizeof *ids);
+    if (save.first == 0 && end == p->stored)
+        compare_view(w, id, &saved);
+    if (!begin_load(w, id, save.first, &to)) {
+        free(bytes);
+        return false;
+    }
+    /* Damaged, cut short, and then as it is. */
+    const size_t at = test_below(&w->state, (uint32_t)size);
+    const unsigned char bit = (unsigned char)(1u << test_below(&w->state, 8));
+    tape from = { .bytes = bytes, .size = size, .at = saved.head_bytes, .fails_at = SIZE_MAX };
+    if (at >= saved.head_bytes) {
+        bytes[at] ^= bit;
+        kvt_status status = kvt_cache_load(w->cache, to, &saved, MODEL, read_tape, &from);
+        ck_assert(status == KVT_ERR_DATA || status == KVT_ERR_FULL);
+        bytes[at] ^= bit;
+        from.at = saved.head_bytes;
+        from.fails_at = at;
+        status = kvt_cache_load(w->cache, to, &saved, MODEL, read_tape, &from);
+        ck_assert(status == KVT_ERR_IO || status == KVT_ERR_FULL || status == KVT_ERR_DATA);
+        from.fails_at = SIZE_MAX;
+    }
+    ck_assert_int_eq(kvt_cache_load(w->cache, to, &saved, MODEL + 1, read_tape, &from), KVT_ERR_DATA);
+    ck_assert_uint_eq(kvt_cache_tokens(w->cache, to), save.first);
+    from.at = saved.head_bytes;
+    const kvt_status status = kvt_cache_load(w->cache, to, &saved, MODEL, read_tape, &from);
+    if (status) {
+        require_refusal(w, to);
+        if (status == KVT_ERR_FULL)
+            require_full(w, PLAIN_MOST_PAGES);
+        else
+            ck_assert(status == KVT_ERR_DATA && is_gone(w, id, end));
+        ck_assert_int_eq(kvt_cache_free(w->cache, to), KVT_OK);
+        free(bytes);
+        return false;
+    }
+    plain_copy(&w->plain[to], p, w->groups, w->n);
+    w->plain[to].stored = end;
+    for (uint32_t g = 0; g < w->n; g++) {
+        size_t *kept = &w->plain[to].groups[g].kept;
+        *kept = end < p->stored ? end / 64 : *kept > save.first / 64 ? *kept : save.first / 64;
+    }
+    /* Marks of tokens before stay with the fork; a new sequence has none. */
+    uint32_t mark;
+    memcpy(w->states[to], has_mark(w, id, end, &mark) && end < p->stored ? w->marks[id][mark].bytes : w->states[id], STATE_BYTES);
+    w->n_marks[to] = 0;
+    for (mark = 0; save.first && mark < w->n_marks[id] && w->marks[id][mark].tokens <= save.first; mark++)
+        w->marks[to][w->n_marks[to]++] = w->marks[id][mark];
+    compare(w, to);
+    size_t again;
+    unsigned char *twice = save_range(w, to, &save, &again);
+    ck_assert_ptr_nonnull(twice);
+    ck_assert_uint_eq(again, size);
+    ck_assert_mem_eq(twice, bytes, size);
+    free(twice);
+    free(bytes);
+    return true;
+}
+
 static void do_operation(twin *w)
 {
-    static const operation often[] = { NEW,      NEW,      APPEND, APPEND, APPEND,       APPEND, APPEND, DRAFT, DRAFT, FORK, FORK,
-                                       TRUNCATE, TRUNCATE, REMOVE, REMOVE, REMOVE_PAGES, EVICT,  SHIFT,  MARK,  FREE,  FREE };
+    static const operation often[] = { NEW,      NEW,    APPEND, APPEND,       APPEND, APPEND, APPEND, DRAFT, DRAFT, FORK, FORK, TRUNCATE,
+                                       TRUNCATE, REMOVE, REMOVE, REMOVE_PAGES, EVICT,  SHIFT,  MARK,   FREE,  FREE,  SAVE, SAVE };
     operation what = often[test_below(&w->state, sizeof often / sizeof *often)];
     const uint32_t id = pick(w);
     if (id == KVT_NO_SEQUENCE)
@@ -671,6 +861,9 @@ static void do_operation(twin *w)
         break;
     case SHIFT:
         is_done = do_shift(w, id);
+        break;
+    case SAVE:
+        is_done = do_save(w, id);
         break;
     default:
         is_done = do_mark(w, id);

@@ -169,7 +169,7 @@ static ptrdiff_t short_stride(uint64_t *state, ptrdiff_t row)
     FAULT(view_layer_stride, WITH_VIEW, a->view_value.pages.layer_stride = test_below(state, 64))                                                    \
     FAULT(view_open_stride, WITH_VIEW, a->view_value.open_pages.block_stride = huge(state) | (size_t)1 << 63)                                        \
     FAULT(view_few_blocks, STEPS, a->view_value.pages.blocks = 0)                                                                                    \
-    FAULT(view_few_opens, STEPS | VIEW_ROWS, a->view_value.open_pages.blocks = 0)                                                                    \
+    FAULT(view_few_opens, STEPS | OF(TEST_VIEW_WRITE), a->view_value.open_pages.blocks = 0)                                                          \
     FAULT(limits_null, OF(TEST_STEP_WORKSPACE), a->limits = NULL)                                                                                    \
     FAULT(limits_workers, OF(TEST_STEP_WORKSPACE), a->limits_value.workers = 0)                                                                      \
     FAULT(limits_heads, OF(TEST_STEP_WORKSPACE), a->limits_value.heads = test_below(state, 2) ? 0 : a->view_value.layout ? 65536u * 200 : 1)         \

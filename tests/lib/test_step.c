@@ -834,6 +834,64 @@ END_TEST
 
 /* ---- what is wrong ---- */
 
+/* A layer that shares another's cache, where a sequence begins within a page and goes on behind the next: it needs rows that the storing layer's
+ * workspace keeps, and is told so where they are not there. */
+START_TEST(shared_layers)
+{
+    enum { BEFORE = 70, FRESH = 200 };
+    scene s = scene_at(6);
+    s.n = 1;
+    s.tokens[0] = BEFORE + FRESH;
+    const data d = data_of(&s, 83);
+    const way how = { .workers = 2, .seed = 9 };
+    store st;
+    open_store(&st, &s, &how);
+    kvt_step step = step_of(&st, &s, &d);
+    void *workspace = workspace_of(&st, &s, &how, &step);
+    const size_t number = kvt_dtype_bytes(s.dtype), all = (size_t)FRESH * s.heads * d.out_dim;
+    float *out[2] = { calloc(all, sizeof(float)), calloc(all, sizeof(float)) };
+    step.sequences = st.sequences;
+    step.n_sequences = 1;
+    st.sequences[0].fresh = BEFORE;
+    step.k = d.k;
+    step.v = d.v_dim ? d.v : NULL;
+    for (uint32_t w = 0; w < how.workers; w++)
+        require(kvt_step_append(&step, w, how.workers), &step);
+    st.sequences[0].stored = BEFORE;
+    st.sequences[0].fresh = FRESH;
+    step.k = d.k + BEFORE * d.kv_heads * d.k_dim * number;
+    step.v = d.v_dim ? d.v + BEFORE * d.kv_heads * d.v_dim * number : NULL;
+    step.q = d.q + BEFORE * s.heads * d.q_dim * number;
+    step.out = out[0];
+    do_step(&step, &how);
+    /* The sharing layer, next in the same workspace, with the same queries: the same results. */
+    step.out = out[1];
+    for (uint32_t w = 0; w < how.workers; w++)
+        require(kvt_step_attend(&step, w, how.workers), &step);
+    for (uint32_t w = 0; w < how.workers; w++)
+        require(kvt_step_merge(&step, w, how.workers), &step);
+    ck_assert_mem_eq(out[0], out[1], all * sizeof(float));
+    /* In another workspace, or behind another step in the same, the rows are not there. */
+    char why[400];
+    kvt_step other = step;
+    other.workspace = aligned_alloc(64, (step.workspace_bytes + 63) / 64 * 64);
+    memset(other.workspace, 0, step.workspace_bytes);
+    ck_assert_int_eq(kvt_step_attend(&other, 0, how.workers), KVT_ERR_RANGE);
+    other.k = other.v = NULL; /* of rows that are in the newest pages alone */
+    step.layer = 0;
+    require(kvt_step_append(&step, 0, how.workers), &step);
+    step.layer = 1;
+    ck_assert_int_eq(kvt_step_attend(&step, 0, how.workers), KVT_ERR_RANGE);
+    kvt_step asked = step;
+    asked.k = asked.v = NULL;
+    ck_assert_int_ne(kvt_step_problem(&asked, why, sizeof why), KVT_OK);
+    ck_assert_str_ne(why, "");
+    free(other.workspace), free(workspace), free(out[0]), free(out[1]);
+    close_store(&st);
+    free_data(&d);
+}
+END_TEST
+
 START_TEST(problems)
 {
     scene s = scene_at(6);
@@ -906,6 +964,7 @@ int main(void)
     tcase_add_test(tcase, tokens_one_by_one);
     tcase_add_loop_test(tcase, drafts, 0, 2);
     tcase_add_loop_test(tcase, rows_of_views, 0, 2);
+    tcase_add_test(tcase, shared_layers);
     tcase_add_test(tcase, problems);
     suite_add_tcase(suite, tcase);
     return test_run(suite);

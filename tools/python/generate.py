@@ -3,8 +3,9 @@
 
    generate.py OUT.py INCLUDE_DIRECTORY C_COMPILER [C_FLAG...]
 
-The compiler's preprocessor undoes macros and includes. What is left in lines of the headers is declarations of four kinds: enums, structs, opaque
-structs and functions. Anything else ends the build, so nothing is left out in silence; tests/table.c asks the compiler whether all of it is right."""
+The compiler's preprocessor undoes macros and includes. What is left in lines of the headers is declarations of five kinds: enums, structs, opaque
+structs, functions, and types of callers' functions. Anything else ends the build, so nothing is left out in silence; tests/table.c asks the compiler
+whether all of it is right."""
 import os
 import re
 import subprocess
@@ -126,6 +127,8 @@ def parse(text):
             structs[declaration[-1]] = [field for part in split(body, ";") if part for field in declarators(part, names)]
         elif declaration[:2] == ["typedef", "struct"] and len(declaration) == 4:
             opaque.append(declaration[-1])
+        elif declaration[0] == "typedef" and declaration[-1] == ")":  # of a caller's function: ctypes takes its pointer as any other
+            opaque.append(declaration[declaration.index("(") - 1])
         elif declaration[-1] == ")" and declaration[0] not in ("typedef", "struct", "static"):
             at = declaration.index("(")
             (name, kind, _), = declarators(declaration[:at], names)
