@@ -225,16 +225,18 @@ static inline bool kvt_is_integer(const kvt_scheme_code *scheme)
  *
  *   prepare       rows -> staged: widened, padded, rotated, less mu
  *   restore       staged -> rows
- *   add           sum[0..P-1] += each of `count` staged rows, in order, what is not finite counting as 0
- *   load_centre   a page's centre -> mu
+ *   prepare_integers, restore_integers  the same where a scheme stores integers or levels: staged rows may differ in what makes no difference to
+ * these sum           sum[0..dim-1] += each of `count` rows, in order, what is not finite counting as 0 load_centre   a page's centre -> mu
  *   store_centre  and back, quantized
  */
+typedef void kvt_prepare_rows_fn(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,
+                                 uint32_t rotation, const float *mu);
+typedef void kvt_restore_rows_fn(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,
+                                 uint32_t rotation, const float *mu);
 typedef struct kvt_rows {
-    void (*prepare)(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
-                    const float *mu);
-    void (*restore)(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim, uint32_t rotation,
-                    const float *mu);
-    void (*add)(float *sum, const float *staged, uint32_t count, uint32_t dim);
+    kvt_prepare_rows_fn *prepare, *prepare_integers;
+    kvt_restore_rows_fn *restore, *restore_integers;
+    void (*sum)(float *sum, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim);
     void (*load_centre)(float *mu, const uint8_t *centre, uint32_t dim);
     void (*store_centre)(uint8_t *centre, const float *mu, uint32_t dim);
 } kvt_rows;

@@ -93,8 +93,7 @@ KVT_LANES i32x16 signed_magnitude(f32x16 x)
 /* What is below KVT_LEAST counts as nothing, so that products and their sums have no subnormal bits. */
 KVT_LANES f32x16 without_least(f32x16 x)
 {
-    const i32x16 bits = i32x16_from_f32_bits(x);
-    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x2c800000), magnitude_bits(x)), i32x16_set1(0), bits));
+    return f32x16_zero_below(x, 0x2c800000);
 }
 
 /* Lanes i of `base` + i, ... that are first .. end-1 keep x, the others get `otherwise`. */

@@ -19,11 +19,12 @@ KVT_LANES i32x16 narrow_bf16(i32x16 bits)
     return i32x16_select(is_nan, i32x16_or(high, i32x16_set1(0x40)), rounded);
 }
 
+#define SMALL_BITS 0x0f800000
+
 /* Below 2^-96 nothing counts, so that sums of what is left have no subnormal results. */
 KVT_LANES f32x16 without_small(f32x16 x)
 {
-    const i32x16 bits = i32x16_from_f32_bits(x), magnitude = i32x16_and(bits, i32x16_set1(0x7fffffff));
-    return f32x16_from_bits(i32x16_select(i32x16_gt(i32x16_set1(0x0f800000), magnitude), i32x16_set1(0), bits));
+    return f32x16_zero_below(x, SMALL_BITS);
 }
 
 /* Sixteen lanes to one, always in the same order. */

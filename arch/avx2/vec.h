@@ -154,19 +154,34 @@ KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
 {
     return KVT_MAP2(mask16, kvt_gt_f32, a, b);
 }
-/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
-KVT_LANES __m256 kvt_hadamard8(__m256 a)
+/* As a comparison of floats: compilers make five instructions of one of integers. */
+KVT_LANES __m256 kvt_zero_below(__m256 a, uint32_t bits)
 {
-    const __m256 n1 = _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), n2 = _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1);
-    const __m256 n4 = _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1);
-    a = _mm256_fmadd_ps(a, n1, _mm256_permute_ps(a, 0xb1));
-    a = _mm256_fmadd_ps(a, n2, _mm256_permute_ps(a, 0x4e));
-    return _mm256_fmadd_ps(a, n4, _mm256_permute2f128_ps(a, a, 0x01));
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+    return _mm256_and_ps(_mm256_cmp_ps(magnitude, _mm256_castsi256_ps(_mm256_set1_epi32((int)bits)), _CMP_NLT_UQ), a);
 }
-KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+KVT_LANES f32x16 f32x16_zero_below(f32x16 a, uint32_t bits)
 {
-    const __m256 low = kvt_hadamard8(a.v[0]), high = kvt_hadamard8(a.v[1]);
-    return KVT_BOTH(f32x16, _mm256_add_ps(low, high), _mm256_sub_ps(low, high));
+    return KVT_BOTH(f32x16, kvt_zero_below(a.v[0], bits), kvt_zero_below(a.v[1], bits));
+}
+KVT_LANES f32x16 f32x16_scale_sub(f32x16 a, f32x16 b, f32x16 c)
+{
+    return KVT_MAP3(f32x16, _mm256_fmsub_ps, a, b, c);
+}
+/* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
+KVT_LANES __m256 kvt_butterflies(__m256 a, uint32_t h)
+{
+    if (h == 1)
+        return _mm256_fmadd_ps(a, _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), _mm256_permute_ps(a, 0xb1));
+    if (h == 2)
+        return _mm256_fmadd_ps(a, _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1), _mm256_permute_ps(a, 0x4e));
+    return _mm256_fmadd_ps(a, _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), _mm256_permute2f128_ps(a, a, 0x01));
+}
+KVT_LANES f32x16 f32x16_butterflies(f32x16 a, uint32_t h)
+{
+    if (h == 8)
+        return KVT_BOTH(f32x16, _mm256_add_ps(a.v[0], a.v[1]), _mm256_sub_ps(a.v[0], a.v[1]));
+    return KVT_BOTH(f32x16, kvt_butterflies(a.v[0], h), kvt_butterflies(a.v[1], h));
 }
 
 /* ---- 32-bit integers ---- */

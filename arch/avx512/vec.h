@@ -128,13 +128,25 @@ KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
 }
+KVT_LANES f32x16 f32x16_zero_below(f32x16 a, uint32_t bits)
+{
+    const __m512i twice = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(a)); /* without the sign */
+    return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(twice, _mm512_set1_epi32((int)(2 * bits))), a);
+}
+KVT_LANES f32x16 f32x16_scale_sub(f32x16 a, f32x16 b, f32x16 c)
+{
+    return _mm512_fmsub_ps(a, b, c);
+}
 /* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
-KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+KVT_LANES f32x16 f32x16_butterflies(f32x16 a, uint32_t h)
 {
     const __m512 p = _mm512_set1_ps(1), n = _mm512_set1_ps(-1);
-    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xaaaa, n), _mm512_permute_ps(a, 0xb1));
-    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xcccc, n), _mm512_permute_ps(a, 0x4e));
-    a = _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xf0f0, n), _mm512_shuffle_f32x4(a, a, 0xb1));
+    if (h == 1)
+        return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xaaaa, n), _mm512_permute_ps(a, 0xb1));
+    if (h == 2)
+        return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xcccc, n), _mm512_permute_ps(a, 0x4e));
+    if (h == 4)
+        return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xf0f0, n), _mm512_shuffle_f32x4(a, a, 0xb1));
     return _mm512_fmadd_ps(a, _mm512_mask_mov_ps(p, 0xff00, n), _mm512_shuffle_f32x4(a, a, 0x4e));
 }
 

@@ -156,18 +156,27 @@ KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
 {
     KVT_MAP(mask16, vcgtq_f32(a.v[i], b.v[i]));
 }
+KVT_LANES f32x16 f32x16_zero_below(f32x16 a, uint32_t bits)
+{
+    KVT_MAP(f32x16, vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a.v[i]), vcaltq_f32(a.v[i], vreinterpretq_f32_u32(vdupq_n_u32(bits))))));
+}
+KVT_LANES f32x16 f32x16_scale_sub(f32x16 a, f32x16 b, f32x16 c)
+{
+    KVT_MAP(f32x16, vsubq_f32(vmulq_f32(a.v[i], b.v[i]), c.v[i]));
+}
 /* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
-KVT_LANES float32x4_t kvt_hadamard4(float32x4_t a)
+KVT_LANES float32x4_t kvt_butterflies(float32x4_t a, uint32_t h)
 {
     static const float n1[4] = { 1, -1, 1, -1 }, n2[4] = { 1, 1, -1, -1 };
-    a = vfmaq_f32(vrev64q_f32(a), a, vld1q_f32(n1));
-    return vfmaq_f32(vextq_f32(a, a, 2), a, vld1q_f32(n2));
+    return h == 1 ? vfmaq_f32(vrev64q_f32(a), a, vld1q_f32(n1)) : vfmaq_f32(vextq_f32(a, a, 2), a, vld1q_f32(n2));
 }
-KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+KVT_LANES f32x16 f32x16_butterflies(f32x16 a, uint32_t h)
 {
-    const float32x4_t q0 = kvt_hadamard4(a.v[0]), q1 = kvt_hadamard4(a.v[1]), q2 = kvt_hadamard4(a.v[2]), q3 = kvt_hadamard4(a.v[3]);
-    const float32x4_t s01 = vaddq_f32(q0, q1), d01 = vsubq_f32(q0, q1), s23 = vaddq_f32(q2, q3), d23 = vsubq_f32(q2, q3);
-    return (f32x16){ { vaddq_f32(s01, s23), vaddq_f32(d01, d23), vsubq_f32(s01, s23), vsubq_f32(d01, d23) } };
+    if (h == 4)
+        return (f32x16){ { vaddq_f32(a.v[0], a.v[1]), vsubq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]), vsubq_f32(a.v[2], a.v[3]) } };
+    if (h == 8)
+        return (f32x16){ { vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]), vsubq_f32(a.v[0], a.v[2]), vsubq_f32(a.v[1], a.v[3]) } };
+    KVT_MAP(f32x16, kvt_butterflies(a.v[i], h));
 }
 
 /* ---- 32-bit integers ---- */

@@ -167,15 +167,26 @@ KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
 {
     KVT_MAP(mask16, 16, a.v[i] > b.v[i] ? UINT32_MAX : 0);
 }
-KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+KVT_LANES uint32_t kvt_zero_below(float a, uint32_t bits)
 {
-    for (int h = 1; h < 16; h *= 2) {
-        f32x16 r;
-        for (int i = 0; i < 16; i++)
-            r.v[i] = i & h ? a.v[i - h] - a.v[i] : a.v[i] + a.v[i + h];
-        a = r;
-    }
-    return a;
+    uint32_t all;
+    memcpy(&all, &a, 4);
+    return (all & 0x7fffffff) < bits ? 0 : all;
+}
+KVT_LANES f32x16 f32x16_zero_below(f32x16 a, uint32_t bits)
+{
+    i32x16 r;
+    for (int i = 0; i < 16; i++)
+        r.v[i] = kvt_zero_below(a.v[i], bits);
+    return f32x16_from_bits(r);
+}
+KVT_LANES f32x16 f32x16_scale_sub(f32x16 a, f32x16 b, f32x16 c)
+{
+    KVT_MAP(f32x16, 16, a.v[i] * b.v[i] - c.v[i]);
+}
+KVT_LANES f32x16 f32x16_butterflies(f32x16 a, uint32_t h)
+{
+    KVT_MAP(f32x16, 16, i & (int)h ? a.v[i - (int)h] - a.v[i] : a.v[i] + a.v[i + (int)h]);
 }
 
 /* ---- 32-bit integers ---- */

@@ -176,23 +176,29 @@ KVT_LANES mask16 f32x16_gt(f32x16 a, f32x16 b)
 {
     KVT_MAP(mask16, svdup_u32_z(svcmpgt_f32(KVT_ALL, a.v[i], b.v[i]), UINT32_MAX));
 }
+KVT_LANES f32x16 f32x16_zero_below(f32x16 a, uint32_t bits)
+{
+    KVT_MAP(f32x16, svsel_f32(svaclt_f32(KVT_ALL, a.v[i], svreinterpret_f32_u32(svdup_u32(bits))), svdup_f32(0), a.v[i]));
+}
+KVT_LANES f32x16 f32x16_scale_sub(f32x16 a, f32x16 b, f32x16 c)
+{
+    KVT_MAP(f32x16, svnmsb_f32_x(KVT_ALL, a.v[i], b.v[i], c.v[i]));
+}
 /* The upper of each pair changes its sign and is added to the lower, whose product with 1 is exact: one rounding, that of the sum. */
-KVT_LANES svfloat32_t kvt_butterfly(svfloat32_t a, uint32_t h)
+KVT_LANES svfloat32_t kvt_butterflies(svfloat32_t a, uint32_t h)
 {
     const svuint32_t lane = svindex_u32(0, 1);
     const svbool_t upper = svcmpne_n_u32(KVT_ALL, svand_n_u32_x(KVT_ALL, lane, h), 0);
     const svfloat32_t sign = svdup_n_f32_m(svdup_f32(1), upper, -1);
     return svmla_f32_x(KVT_ALL, svtbl_f32(a, sveor_n_u32_x(KVT_ALL, lane, h)), a, sign);
 }
-KVT_LANES f32x16 f32x16_hadamard(f32x16 a)
+KVT_LANES f32x16 f32x16_butterflies(f32x16 a, uint32_t h)
 {
 #if __ARM_FEATURE_SVE_BITS == 256
-    const svfloat32_t low = kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[0], 1), 2), 4);
-    const svfloat32_t high = kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[1], 1), 2), 4);
-    return (f32x16){ { svadd_f32_x(KVT_ALL, low, high), svsub_f32_x(KVT_ALL, low, high) } };
-#else
-    return (f32x16){ { kvt_butterfly(kvt_butterfly(kvt_butterfly(kvt_butterfly(a.v[0], 1), 2), 4), 8) } };
+    if (h == 8)
+        return (f32x16){ { svadd_f32_x(KVT_ALL, a.v[0], a.v[1]), svsub_f32_x(KVT_ALL, a.v[0], a.v[1]) } };
 #endif
+    KVT_MAP(f32x16, kvt_butterflies(a.v[i], h));
 }
 
 /* ---- 32-bit integers ---- */

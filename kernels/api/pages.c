@@ -66,12 +66,13 @@ static inline size_t buffered_bytes(const transfer *t)
     return t->tile.dim * (t->is_staged ? sizeof(float) : t->element_bytes);
 }
 
-/* The centre of the page that `token` is in, or NULL. */
-static const float *centre_of(const transfer *t, size_t token, float mu[KVT_MAX_DIM])
+/* The centre of the page that `token` is in, or NULL; `mu` has it already where the call's tokens before are of the same page. */
+static const float *centre_of(const transfer *t, size_t token, bool is_first, float mu[KVT_MAX_DIM])
 {
     if (!t->at.side->centre_bytes)
         return NULL;
-    t->at.tier->rows->load_centre(mu, kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
+    if (is_first || token % KVT_PAGE_TOKENS == 0)
+        t->at.tier->rows->load_centre(mu, kvt_page_at(t->at.pages, token / KVT_PAGE_TOKENS) + t->at.side->centre_offset, t->tile.dim);
     return mu;
 }
 
@@ -101,10 +102,10 @@ static void renew_centre(const transfer *t, size_t p, float *buffer)
     for (size_t token = (p - 1) * KVT_PAGE_TOKENS; token < p * KVT_PAGE_TOKENS;) {
         const uint32_t n = kvt_piece_of(&t->at, token, KVT_PAGE_TOKENS);
         read_staged(t, token, n, buffer);
-        t->at.tier->rows->add(sum, buffer, n, t->tile.dim);
+        t->at.tier->rows->sum(sum, (const uint8_t *)buffer, (ptrdiff_t)(t->tile.dim * sizeof *buffer), KVT_F32, n, t->tile.dim);
         token += n;
     }
-    centre_of(t, (p - 1) * KVT_PAGE_TOKENS, buffer);
+    centre_of(t, (p - 1) * KVT_PAGE_TOKENS, true, buffer);
     for (uint32_t c = 0; c < t->tile.dim; c++)
         buffer[c] += sum[c] * (1.0f / KVT_PAGE_TOKENS);
     t->at.tier->rows->store_centre(centre, buffer, t->tile.dim);
@@ -118,13 +119,13 @@ static void renew_centre_if_due(const transfer *t, size_t token, float *buffer)
 
 /* ---- in ---- */
 
-/* Rows of a piece to a buffer, which may be where they are: then they are floats of P channels each. */
-static void buffer_rows(const transfer *t, size_t token, uint32_t n, const uint8_t *from, ptrdiff_t row_stride, uint8_t *buffer)
+/* Rows of a piece to a buffer, which may be where they are: then they are floats of P channels each. `mu`: their centre, or NULL. */
+static void buffer_rows(const transfer *t, uint32_t n, const uint8_t *from, ptrdiff_t row_stride, const float *mu, uint8_t *buffer)
 {
     if (t->is_staged) {
-        float mu[KVT_MAX_DIM];
-        t->at.tier->rows->prepare((float *)(void *)buffer, from, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation,
-                                  centre_of(t, token, mu));
+        const kvt_rows *rows = t->at.tier->rows;
+        (kvt_is_integer(t->tile.scheme) ? rows->prepare_integers : rows->prepare)((float *)(void *)buffer, from, row_stride, t->dtype, n,
+                                                                                  t->at.side->dim, t->at.options->rotation, mu);
         return;
     }
     const size_t bytes = t->at.side->dim * t->element_bytes, padding = buffered_bytes(t) - bytes;
@@ -151,13 +152,13 @@ static void write_rows(const transfer *t, size_t token, uint32_t n, const uint8_
 }
 
 /* A piece. The buffer may be where its rows are (buffer_rows). */
-static void write_piece(const transfer *t, size_t token, uint32_t n, const uint8_t *rows, ptrdiff_t row_stride, float *buffer)
+static void write_piece(const transfer *t, size_t token, uint32_t n, const uint8_t *rows, ptrdiff_t row_stride, const float *mu, float *buffer)
 {
     if (is_direct(t)) {
         write_rows(t, token, n, rows, row_stride, t->dtype);
         return;
     }
-    buffer_rows(t, token, n, rows, row_stride, (uint8_t *)buffer);
+    buffer_rows(t, n, rows, row_stride, mu, (uint8_t *)buffer);
     write_rows(t, token, n, (const uint8_t *)buffer, (ptrdiff_t)buffered_bytes(t), buffered_dtype(t));
 }
 
@@ -170,8 +171,7 @@ static void store_own_centre(const kvt_transfer *at, size_t token, size_t first,
     for (uint32_t i = 0; i < n;) {
         const uint32_t count = kvt_piece_of(at, token + i, n - i);
         const kvt_matrix rows = make(context, first + i, count, buffer);
-        kernels->prepare(buffer, rows.numbers, rows.row_stride, rows.dtype, count, dim, KVT_ROTATION_NONE, NULL);
-        kernels->add(mean, buffer, count, padded);
+        kernels->sum(mean, rows.numbers, rows.row_stride, rows.dtype, count, dim);
         i += count;
     }
     const float part = 1.0f / (float)n;
@@ -184,7 +184,8 @@ static void store_own_centre(const kvt_transfer *at, size_t token, size_t first,
 void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens, kvt_make_rows *make, const void *context)
 {
     const bool is_own = at->options->centring == KVT_CENTRING_OWN;
-    float buffer[KVT_BUFFER_FLOATS];
+    _Alignas(64) float buffer[KVT_BUFFER_FLOATS];
+    _Alignas(64) float mu[KVT_MAX_DIM];
     transfer t = transfer_of(at, KVT_F32);
     for (size_t done = 0; done < n_tokens;) {
         const size_t token = first_token + done, left = n_tokens - done;
@@ -194,7 +195,7 @@ void kvt_write_made(const kvt_transfer *at, size_t first_token, size_t n_tokens,
         renew_centre_if_due(&t, token, buffer);
         const kvt_matrix rows = make(context, done, n, buffer);
         t = transfer_of(at, rows.dtype);
-        write_piece(&t, token, n, rows.numbers, rows.row_stride, buffer);
+        write_piece(&t, token, n, rows.numbers, rows.row_stride, centre_of(&t, token, done == 0, mu), buffer);
         done += n;
     }
 }
@@ -249,6 +250,7 @@ static void append_rows(const transfer *t, const kvt_pages *pages, uint32_t head
 static void append_buffered(const transfer *t, const kvt_pages *pages, uint32_t heads, size_t token, const uint8_t *rows, ptrdiff_t head_stride,
                             float *buffer)
 {
+    float mu[KVT_MAX_DIM];
     transfer of_head = *t;
     for (uint32_t h = 0; h < heads; h++) {
         of_head.at.pages = pages + h;
@@ -256,7 +258,8 @@ static void append_buffered(const transfer *t, const kvt_pages *pages, uint32_t 
     }
     for (uint32_t h = 0; h < heads; h++) {
         of_head.at.pages = pages + h;
-        buffer_rows(&of_head, token, 1, rows + (ptrdiff_t)h * head_stride, 0, (uint8_t *)buffer + h * buffered_bytes(t));
+        buffer_rows(&of_head, 1, rows + (ptrdiff_t)h * head_stride, 0, centre_of(&of_head, token, true, mu),
+                    (uint8_t *)buffer + h * buffered_bytes(t));
     }
     append_rows(t, pages, heads, token, (const uint8_t *)buffer, buffered_dtype(t), (ptrdiff_t)buffered_bytes(t));
 }
@@ -309,12 +312,13 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
 /* ---- out ---- */
 
 /* A piece, through a buffer that may be where the rows go: then they are floats of P channels each. */
-static void read_piece(const transfer *t, size_t token, uint32_t n, uint8_t *rows, ptrdiff_t row_stride, float *buffer)
+static void read_piece(const transfer *t, size_t token, uint32_t n, uint8_t *rows, ptrdiff_t row_stride, const float *mu, float *buffer)
 {
     if (t->is_staged) {
-        float mu[KVT_MAX_DIM];
+        const kvt_rows *kernels = t->at.tier->rows;
         read_staged(t, token, n, buffer);
-        t->at.tier->rows->restore(buffer, rows, row_stride, t->dtype, n, t->at.side->dim, t->at.options->rotation, centre_of(t, token, mu));
+        (kvt_is_integer(t->tile.scheme) ? kernels->restore_integers : kernels->restore)(buffer, rows, row_stride, t->dtype, n, t->at.side->dim,
+                                                                                        t->at.options->rotation, mu);
         return;
     }
     const kvt_tile at = kvt_tile_of(&t->at, token, n);
@@ -328,8 +332,9 @@ static void read_piece(const transfer *t, size_t token, uint32_t n, uint8_t *row
 
 void kvt_read_piece(const kvt_transfer *at, size_t token, uint32_t n, float *buffer)
 {
+    float mu[KVT_MAX_DIM];
     const transfer t = transfer_of(at, KVT_F32);
-    read_piece(&t, token, n, (uint8_t *)buffer, (ptrdiff_t)(t.tile.dim * sizeof *buffer), buffer);
+    read_piece(&t, token, n, (uint8_t *)buffer, (ptrdiff_t)(t.tile.dim * sizeof *buffer), centre_of(&t, token, true, mu), buffer);
 }
 
 kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pages, size_t first_token, size_t n_tokens, void *rows, kvt_dtype dtype,
@@ -342,11 +347,12 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
     status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);
     if (status)
         return status;
-    float buffer[KVT_BUFFER_FLOATS];
+    _Alignas(64) float buffer[KVT_BUFFER_FLOATS];
+    _Alignas(64) float mu[KVT_MAX_DIM];
     for (size_t done = 0; done < n_tokens;) {
         const size_t token = first_token + done, left = n_tokens - done;
         const uint32_t n = is_direct(&t) ? kvt_tile_of(&t.at, token, left).count : kvt_piece_of(&t.at, token, left);
-        read_piece(&t, token, n, (uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, buffer);
+        read_piece(&t, token, n, (uint8_t *)rows + (ptrdiff_t)done * row_stride, row_stride, centre_of(&t, token, done == 0, mu), buffer);
         done += n;
     }
     return KVT_OK;

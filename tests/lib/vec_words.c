@@ -31,7 +31,10 @@ OUT_F(f32x16_fma, f32x16_fma(F(0), F(1), F(2)))
 OUT_F(f32x16_min_num, f32x16_min_num(F(0), F(1)))
 OUT_F(f32x16_max_num, f32x16_max_num(F(0), F(1)))
 OUT_I(f32x16_gt, i32x16_select(f32x16_gt(F(0), F(1)), I(2), I(3)))
-OUT_F(f32x16_hadamard, f32x16_hadamard(F(0)))
+OUT_F(f32x16_zero_below, f32x16_zero_below(F(0), 0x0f800000))
+OUT_F(f32x16_scale_sub, f32x16_scale_sub(F(0), f32x16_set1(0.125f), F(1)))
+WORD(f32x16_butterflies, f32x16_store(out, f32x16_butterflies(F(0), 1)); f32x16_store(out + 64, f32x16_butterflies(F(1), 2));
+     f32x16_store(out + 128, f32x16_butterflies(F(2), 4)); f32x16_store(out + 192, f32x16_butterflies(F(3), 8)))
 OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
 OUT_F(f32x16_set1, f32x16_set1(1.5f))
 OUT_F(f32x16_exp, f32x16_exp(F(0)))
@@ -182,7 +185,9 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(f32x16_min_num, INPUT_FLOATS),
     ROW(f32x16_max_num, INPUT_FLOATS),
     ROW(f32x16_gt, INPUT_ALIKE),
-    ROW(f32x16_hadamard, INPUT_ALIKE),
+    ROW(f32x16_zero_below, INPUT_QUIET),
+    ROW(f32x16_scale_sub, INPUT_SMALL),
+    ROW(f32x16_butterflies, INPUT_ALIKE),
     ROW(f32x16_from_i32, INPUT_BYTES),
     ROW(f32x16_set1, INPUT_BYTES),
     ROW(f32x16_exp, INPUT_EXP),
