@@ -23,10 +23,11 @@ typedef struct block_sums {
     i32x16 a, n, a_neg, n_neg;
 } block_sums;
 
-/* The level that is nearest to each byte, for many of them: where bytes can be looked up in a table of 256, that is made first. */
+/* The level that is nearest to each byte, for many of them: where bytes can be looked up in a table of 256, that is made first. `negative` has for y
+ * what is nearest to -y, times -1: what a negative scale's y, which is -y, comes to. */
 typedef struct nearest {
 #ifdef KVT_HAS_LOOKUP256
-    u8x64 level[4];
+    u8x64 level[4], negative[4];
 #else
     const kvt_table *table;
     levels all;
@@ -43,6 +44,7 @@ KVT_LANES nearest nearest_of(uint32_t bits, const kvt_table *table)
         for (int j = 0; j < 64; j++)
             y[j] = (uint8_t)(64 * i + j);
         n.level[i] = levels_of(bits, &all, codes_of(bits, table, u8x64_load(y)));
+        n.negative[i] = u8x64_neg_s8(levels_of(bits, &all, codes_of(bits, table, u8x64_neg_s8(u8x64_load(y)))));
     }
     return n;
 #else
@@ -60,9 +62,9 @@ KVT_LANES u8x64 nearest_level(uint32_t bits, const nearest *n, u8x64 y)
 #endif
 }
 
-KVT_LANES void sum_up(uint32_t bits, const nearest *near, u8x64 y, const u8x64 x[2], i32x16 a[2], i32x16 *n)
+KVT_LANES void sum_up(u8x64 v, const u8x64 x[2], i32x16 a[2], i32x16 *n)
 {
-    const u8x64 v = nearest_level(bits, near, y), magnitude = u8x64_abs_s8(v);
+    const u8x64 magnitude = u8x64_abs_s8(v);
     u8x64 half[2];
     u8x64_widen_high_s8(v, half);
     a[0] = i32x16_dot_s16(a[0], x[0], half[0]);
@@ -70,24 +72,46 @@ KVT_LANES void sum_up(uint32_t bits, const nearest *near, u8x64 y, const u8x64 x
     *n = i32x16_dot_u7s8(*n, magnitude, magnitude);
 }
 
-/* For multipliers m of the lanes. A row's first scale is positive: sums of the negative are zeros. (One sign after the other: sums and levels of both
- * would not fit sixteen registers.) */
+KVT_LANES u8x64 y_of(const u8x64 x[2], const u8x64 factor[2])
+{
+    return i16x32_pack_s8(i16x32_mulhrs(x[0], factor[0]), i16x32_mulhrs(x[1], factor[1]));
+}
+
+/* For multipliers m of the lanes. A row's first scale is positive: sums of the negative are zeros. (One sign after the other where sums and levels of
+ * both would not fit the registers.) */
 KVT_LANES void sums_of_both_signs(uint32_t bits, const nearest *near, bool is_first, const block_words *x, uint32_t quads, i32x16 m, block_sums *sums)
 {
     const i32x16 zero = i32x16_set1(0);
     i32x16 a[2] = { zero, zero }, a_neg[2] = { zero, zero }, n = zero, n_neg = zero;
-    u8x64 factor[2], y[BLOCK_QUADS];
+    u8x64 factor[2];
     i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
+#ifdef KVT_HAS_LOOKUP256
+    if (is_first) {
+        KVT_ROLLED
+        for (uint32_t i = 0; i < quads; i++)
+            sum_up(nearest_level(bits, near, y_of(x->words[i], factor)), x->words[i], a, &n);
+    } else {
+        KVT_ROLLED
+        for (uint32_t i = 0; i < quads; i++) {
+            const u8x64 y = y_of(x->words[i], factor);
+            sum_up(nearest_level(bits, near, y), x->words[i], a, &n);
+            sum_up(u8x64_lookup256(near->negative, y), x->words[i], a_neg, &n_neg);
+        }
+    }
+    *sums = (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_add_pairs(a_neg[0], a_neg[1]), n_neg };
+#else
+    u8x64 y[BLOCK_QUADS];
     KVT_ROLLED
     for (uint32_t i = 0; i < quads; i++) {
-        y[i] = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
-        sum_up(bits, near, y[i], x->words[i], a, &n);
+        y[i] = y_of(x->words[i], factor);
+        sum_up(nearest_level(bits, near, y[i]), x->words[i], a, &n);
     }
     const uint32_t n_negative = is_first ? 0 : quads;
     KVT_ROLLED
     for (uint32_t i = 0; i < n_negative; i++)
-        sum_up(bits, near, u8x64_neg_s8(y[i]), x->words[i], a_neg, &n_neg);
+        sum_up(nearest_level(bits, near, u8x64_neg_s8(y[i])), x->words[i], a_neg, &n_neg);
     *sums = (block_sums){ i32x16_add_pairs(a[0], a[1]), n, i32x16_sub(zero, i32x16_add_pairs(a_neg[0], a_neg[1])), n_neg };
+#endif
 }
 
 /* A block, a multiplier and a sign in each lane, and the sums for them. */
@@ -108,9 +132,9 @@ KVT_LANES void try_block(uint32_t bits, const nearest *near, block_trial *trial)
     i32x16_twice(i32x16_or(m, i32x16_shl(m, 16)), factor);
     KVT_ROLLED
     for (uint32_t i = 0; i < trial->quads; i++) {
-        const u8x64 y = i16x32_pack_s8(i16x32_mulhrs(x->words[i][0], factor[0]), i16x32_mulhrs(x->words[i][1], factor[1]));
+        const u8x64 y = y_of(x->words[i], factor);
         const i32x16 signed_y = i32x16_select(is_negative, i32x16_from_u8(u8x64_neg_s8(y)), i32x16_from_u8(y));
-        sum_up(bits, near, u8x64_from_i32(signed_y), x->words[i], a, &n);
+        sum_up(nearest_level(bits, near, u8x64_from_i32(signed_y)), x->words[i], a, &n);
     }
     const i32x16 sum = i32x16_add_pairs(a[0], a[1]);
     trial->a = i32x16_select(is_negative, i32x16_sub(zero, sum), sum);

@@ -440,7 +440,8 @@ KVT_LANES void u8x64_widen_high_s8(u8x64 a, u8x64 half[2])
 KVT_LANES i32x16 i32x16_dot_s16(i32x16 sum, u8x64 a, u8x64 b)
 {
 #if defined(__AVX512VNNI__)
-    return _mm512_dpwssd_epi32(sum, a, b);
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b)); /* gcc would copy sums back and forth */
+    return sum;
 #else
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
@@ -473,7 +474,8 @@ KVT_LANES void i32x16_twice(i32x16 a, u8x64 half[2])
 KVT_LANES i32x16 i32x16_dot_u7s8(i32x16 sum, u8x64 a, u8x64 b)
 {
 #if defined(__AVX512VNNI__)
-    return _mm512_dpbusd_epi32(sum, a, b);
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
 #else
     return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
 #endif
