@@ -74,7 +74,7 @@ static void name_options(const kvt_side_options *options, char *text, size_t roo
     if (options->rotation != KVT_ROTATION_NONE)
         join(text, room, options->rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
     if (options->centring != KVT_CENTRING_NONE)
-        join(text, room, options->centring == KVT_CENTRING_PAGE ? "page" : "sequence");
+        join(text, room, options->centring == KVT_CENTRING_PAGE ? "page" : options->centring == KVT_CENTRING_OWN ? "own" : "sequence");
     if (options->effort != KVT_EFFORT_DEFAULT)
         join(text, room, options->effort == KVT_EFFORT_FAST ? "fast" : "best");
     if (options->fp8_block != 0) {
@@ -262,15 +262,19 @@ int bench_cases_add_all(bench_cases *list)
         { .dtype = KVT_BF16 },
         { .dtype = KVT_F32, .options = { .rotation = KVT_ROTATION_64 } },
         { .dtype = KVT_F32, .options = { .centring = KVT_CENTRING_PAGE } },
+        { .dtype = KVT_F32, .options = { .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN } },
         { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_FAST } },
         { .dtype = KVT_F32, .options = { .effort = KVT_EFFORT_BEST } },
         { .dtype = KVT_F32, .options = { .fp8_block = 32, .fp8_scale = KVT_FP8_SCALE_E8M0 } },
     };
     int status = 0;
     for (size_t i = 0; status == 0 && i < sizeof variants / sizeof *variants; i++) {
-        const unsigned every_op = (1U << BENCH_ATTEND) - 1; /* of those before attend */
-        const bench_selection all = { .ops = variants[i].options.effort != KVT_EFFORT_DEFAULT ? every_op & ~(1U << BENCH_READ | 1U << BENCH_EXPORT)
-                                                                                              : every_op,
+        unsigned ops = (1U << BENCH_ATTEND) - 1; /* those before attend */
+        if (variants[i].options.effort != KVT_EFFORT_DEFAULT)
+            ops &= ~(1U << BENCH_READ | 1U << BENCH_EXPORT);
+        if (variants[i].options.centring == KVT_CENTRING_OWN)
+            ops &= ~(1U << BENCH_APPEND); /* whole pages */
+        const bench_selection all = { .ops = ops,
                                       .sides = 3,
                                       .wheres = (1U << BENCH_N_WHERE) - 1,
                                       .tiers = kvt_tiers_usable(),
