@@ -223,10 +223,10 @@ static inline bool kvt_is_integer(const kvt_scheme_code *scheme)
 
 /* P = P(dim). `mu` has P floats, or is NULL; staged rows have P floats each, one after the other.
  *
- *   prepare       rows -> staged: widened, padded, rotated, less mu
- *   restore       staged -> rows
- *   prepare_integers, restore_integers  the same where a scheme stores integers or levels: staged rows may differ in what makes no difference to
- * these sum           sum[0..dim-1] += each of `count` rows, in order, what is not finite counting as 0 load_centre   a page's centre -> mu
+ *   prepare, restore  rows -> staged: widened, padded, rotated, less mu; and back
+ *   ..._integers  the same where a scheme stores integers or levels: staged rows may differ in what makes no difference to these
+ *   sum           sum[0..dim-1] += each of `count` rows, in order, what is not finite counting as 0
+ *   load_centre   a page's centre -> mu
  *   store_centre  and back, quantized
  */
 typedef void kvt_prepare_rows_fn(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,

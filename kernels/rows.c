@@ -282,6 +282,11 @@ KVT_ONCE void narrow_row(uint8_t *row, kvt_dtype dtype, uint32_t dim, const floa
     }
 }
 
+static const float *centre_for(bool are_integers, const float *mu)
+{
+    return mu || !are_integers ? mu : kvt_zero_row;
+}
+
 static void prepare_any(bool are_integers, float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,
                         uint32_t rotation, const float *mu)
 {
@@ -296,7 +301,7 @@ static void prepare_any(bool are_integers, float *staged, const uint8_t *rows, p
                              .from = is_there ? (const float *)(const void *)rows : staged,
                              .from_stride = is_there ? row_stride / 4 : (ptrdiff_t)groups * 16,
                              .count = count,
-                             .mu = mu };
+                             .mu = centre_for(are_integers, mu) };
     step_blocks(false, are_integers, &all, groups, rotation / 16);
 }
 
@@ -309,7 +314,7 @@ static void prepare_rows(float *staged, const uint8_t *rows, ptrdiff_t row_strid
 static void prepare_integers(float *staged, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,
                              uint32_t rotation, const float *mu)
 {
-    prepare_any(true, staged, rows, row_stride, dtype, count, dim, rotation, mu || !rotation ? mu : kvt_zero_row);
+    prepare_any(true, staged, rows, row_stride, dtype, count, dim, rotation, mu);
 }
 
 /* A row at a time where it has to be narrowed. */
@@ -317,7 +322,7 @@ static void restore_any(bool are_integers, const float *staged, uint8_t *rows, p
                         uint32_t rotation, const float *mu)
 {
     const uint32_t groups = (dim + 15) / 16;
-    float_rows all = { .from = staged, .from_stride = (ptrdiff_t)groups * 16, .count = count, .mu = mu };
+    float_rows all = { .from = staged, .from_stride = (ptrdiff_t)groups * 16, .count = count, .mu = centre_for(are_integers, mu) };
     if (dtype == KVT_F32 && dim % 16 == 0 && row_stride % 4 == 0) {
         all.to = (float *)(void *)rows;
         all.to_stride = row_stride / 4;
@@ -344,7 +349,7 @@ static void restore_rows(const float *staged, uint8_t *rows, ptrdiff_t row_strid
 static void restore_integers(const float *staged, uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim,
                              uint32_t rotation, const float *mu)
 {
-    restore_any(true, staged, rows, row_stride, dtype, count, dim, rotation, mu || !rotation ? mu : kvt_zero_row);
+    restore_any(true, staged, rows, row_stride, dtype, count, dim, rotation, mu);
 }
 
 /* ---- sums of rows ---- */
@@ -355,7 +360,7 @@ KVT_LANES f32x16 without_nonfinite(f32x16 x)
     return f32x16_from_bits(i32x16_select(is_finite, i32x16_from_f32_bits(x), i32x16_set1(0)));
 }
 
-enum { SUMMED_GROUPS = 4 };
+enum { SUMMED_GROUPS = KVT_FLOAT_SUMS >= 16 ? 8 : 4 };
 
 /* As if all numbers were finite. The sums are, too, or nothing has happened. `from` is where the groups are in the first row. */
 KVT_LANES bool sum_finite(float *sum, const uint8_t *from, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count)
