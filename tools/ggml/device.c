@@ -18,7 +18,7 @@
 
 static struct ggml_backend_device device;
 static struct ggml_backend_reg registration;
-static atomic_bool claims;
+static atomic_bool claims, divides;
 
 /* ---- buffers ---- */
 
@@ -274,19 +274,23 @@ static ggml_backend_buffer_type_t device_buffer_type(ggml_backend_dev_t dev)
     return layers_type;
 }
 
-/* With `--split-mode tensor` llama.cpp divides tensors among devices, and of one device all are ours: weights too, in plain memory. */
+/* With `--split-mode tensor` llama.cpp divides the tensors of a model among devices, and has no other: then all of it is ours, weights too, in plain
+ * memory. A model is divided or not from when its weights look for a place. */
 static bool is_divided(const struct ggml_tensor *tensor)
 {
     const struct ggml_tensor *root = tensor && tensor->view_src ? tensor->view_src : tensor;
     return root && root->buffer && host.ggml_backend_buft_is_meta(root->buffer->buft);
 }
 
-static bool has_divided(const struct ggml_tensor *op)
+static void notice_model(const struct ggml_tensor *op)
 {
-    bool has = is_divided(op);
-    for (int i = 0; i < GGML_MAX_SRC && !has; i++)
-        has = is_divided(op->src[i]);
-    return has;
+    bool has_divided = is_divided(op);
+    for (int i = 0; i < GGML_MAX_SRC; i++)
+        has_divided |= is_divided(op->src[i]);
+    if (has_divided)
+        divides = true;
+    else if (!ops_supports(op))
+        divides = false;
 }
 
 static bool device_supports_op(ggml_backend_dev_t dev, const struct ggml_tensor *op)
@@ -294,7 +298,8 @@ static bool device_supports_op(ggml_backend_dev_t dev, const struct ggml_tensor 
     (void)dev;
     /* llama.cpp puts norms on their layer's device when it builds a graph, which is before it synchronizes. */
     const bool is_anothers = op->op == host.NORM || op->op == host.RMS_NORM || (op->op == host.FLASH_ATTN_EXT && !ops_is_ours(op->src[1]));
-    return has_divided(op) || (claims && !is_anothers && ops_supports(op));
+    notice_model(op);
+    return divides || (claims && !is_anothers && ops_supports(op));
 }
 
 static bool device_supports_type(ggml_backend_dev_t dev, ggml_backend_buffer_type_t type)
