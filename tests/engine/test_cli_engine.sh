@@ -158,6 +158,9 @@ usage '--scheme: "kv4": the reference stores plain f32' generate --prompt x --re
 usage '--rotation: "64": the reference stores plain f32' generate --prompt x --reference --rotation 64
 usage '--k: "kv4": --schemes is given too' perplexity --text x --schemes kv4 --k kv4
 refuse '--prompt: "": some text, or --bos' generate --prompt ""
+refuse '--chat: the vocabulary has none of the tokens that mark a question (<|im_start|>, ' generate --prompt x --chat
+usage '--chat: a question is a --prompt, which is missing' generate --text x --chat
+usage '--chat: perplexity has no such option' perplexity --text x --chat
 refuse "missing: cannot be opened" generate --text "$work/missing"
 refuse "chesterton-brown.txt: takes " generate --text "$demo/chesterton-brown.txt"
 refuse "--tokens: 1020: 1 to 1015 would be right, as the prompt takes 9 of 1024 tokens" generate --prompt "$prompt" --tokens 1020

@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tests/lib/support.h"
 
+#include "tools/engine/chat.h"
 #include "tools/engine/checkpoint.h"
 #include "tools/engine/numbers.h"
 #include "tools/engine/tokenizer_read.h"
@@ -592,6 +593,48 @@ START_TEST(byte_level)
 }
 END_TEST
 
+/* The tokens of a vocabulary say how a question is put, and which token ends the answer. */
+START_TEST(chat)
+{
+    static const struct {
+        const char *marker, *end, *expected;
+    } cases[] = { { "<|im_start|>", "<|im_end|>", "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n" },
+                  { "<start_of_turn>", "<end_of_turn>", "<start_of_turn>user\na<end_of_turn>\n<start_of_turn>model\n" },
+                  { "<|start_header_id|>", "<|eot_id|>",
+                    "<|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" },
+                  { "<|assistant|>", "<|end|>", "<|user|>\na<|end|>\n<|assistant|>\n" },
+                  { "b", "c", NULL } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tokenizer words;
+        writer to = { .n_keys = 0 };
+        error_text error = { "" };
+        const char *const tokens[] = { "a", cases[i].marker, cases[i].end };
+        static const int32_t kinds[] = { 1, 3, 3 };
+        add_string(&to, "general.architecture", "llama");
+        add_string(&to, "tokenizer.ggml.model", "gpt2");
+        add_string(&to, "tokenizer.ggml.pre", "gpt-2");
+        put_texts(add_list(&to, "tokenizer.ggml.tokens", GGUF_STRING, 3), tokens, 3);
+        put(add_list(&to, "tokenizer.ggml.token_type", GGUF_I32, 3), kinds, sizeof kinds);
+        put_texts(add_list(&to, "tokenizer.ggml.merges", GGUF_STRING, 0), NULL, 0);
+        bytes file = finish(&to);
+        ck_assert_msg(read_tokenizer(file.data, file.size, 3, &words, &error) == 0, "%s", error.text);
+        const chat_template *how = chat_find(&words, &error);
+        if (cases[i].expected == NULL) {
+            ck_assert_ptr_null(how);
+            ck_assert_ptr_nonnull(strstr(error.text, "none of the tokens that mark a question"));
+        } else {
+            ck_assert_msg(how != NULL, "%s", error.text);
+            char *text = chat_wrap(how, "a");
+            ck_assert_str_eq(text, cases[i].expected);
+            ck_assert_uint_eq(chat_end(how, &words), 2);
+            free(text);
+        }
+        close_tokenizer(&words);
+        free(file.data);
+    }
+}
+END_TEST
+
 /* ---- files that are wrong -------------------------------------------------------------------------------------------------------- */
 
 /* Any file that ends early is refused. */
@@ -925,6 +968,7 @@ int main(int argc, char **argv)
     tcase_add_test(cases, rope);
     tcase_add_test(cases, sentencepiece);
     tcase_add_test(cases, byte_level);
+    tcase_add_test(cases, chat);
     tcase_add_test(cases, several_parts);
     tcase_add_test(cases, truncated);
     tcase_add_test(cases, hostile);

@@ -53,7 +53,8 @@ static bool are_finite(const float *x, uint32_t n)
     return true;
 }
 
-/* Writes the prompt and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that were run: *n_run. */
+/* Writes the prompt, unless it is a question, and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that
+ * were run: *n_run. */
 static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
 {
     destination to = { .terminal = isatty(STDOUT_FILENO) != 0 };
@@ -69,9 +70,9 @@ static int write_text(forward_state *state, const text_run *job, const options *
                              i, kvt_scheme_get(chosen->way.k_scheme)->name);
         }
         const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
-        if (is_new && (next == job->words.bos || next == job->words.eos))
+        if (is_new && (next == job->words.bos || next == job->words.eos || next == job->answer_end))
             break;
-        if (write_token(&to, &job->words, before, next) != 0)
+        if ((is_new || !chosen->source.chat) && write_token(&to, &job->words, before, next) != 0)
             return error_set(error, "cannot be written: %s", strerror(errno));
         before = next;
         if (i + 1 == n)

@@ -62,6 +62,8 @@ static const char HELP[] =
     "  --reference      plain f32 rows, and attention in plain C instead of kvtile's\n"
     "\n"
     "generate:\n"
+    "  --chat           the prompt is a question, which is put as the model was trained to be asked: ChatML, Llama 3, Gemma, Phi-3 or Mistral,\n"
+    "                   whichever tokens its vocabulary has; only the answer is written\n"
     "  --temperature T  0 takes the likeliest token, 1 draws as the model says (default 0)\n"
     "  --seed N         of the random numbers (default 0)\n"
     "\n"
@@ -100,7 +102,7 @@ static const struct command {
 
 typedef struct arguments {
     option_texts texts;
-    int bos, reference;
+    int bos, reference, chat;
 } arguments;
 
 /* An option with a text: the commands that take it, and those that cannot do without. */
@@ -152,6 +154,11 @@ static int check_given(const struct command *command, arguments *given, const ch
     *argument = given->bos ? "--bos" : "--reference";
     if ((given->bos || given->reference) && (RUNS & command->bit) == 0)
         return error_set(error, "%s has no such option; see kvtile-engine --help", command->name);
+    *argument = "--chat";
+    if (given->chat && command->bit != GENERATE)
+        return error_set(error, "%s has no such option; see kvtile-engine --help", command->name);
+    if (given->chat && given->texts.prompt == NULL)
+        return error_set(error, "a question is a --prompt, which is missing");
     *argument = "--prompt";
     if (command->bit == GENERATE && given->texts.prompt == NULL && given->texts.text == NULL)
         return error_set(error, "is missing, and --text too: one of them would be right");
@@ -168,7 +175,7 @@ static int run_command(const char *name, arguments *given)
             continue;
         const option_texts *texts = &given->texts;
         const bool has_way = texts->scheme || texts->k || texts->v || texts->rotation || texts->centring || texts->first || texts->preset;
-        options chosen = { .source.bos = given->bos != 0 };
+        options chosen = { .source.bos = given->bos != 0, .source.chat = given->chat != 0 };
         chosen.way.reference = given->reference != 0 || (command->bit == CAPTURE && !has_way);
         const char *argument = NULL;
         error_text error;
@@ -194,12 +201,10 @@ int main(int argc, char **argv)
     int help = 0, help_all = 0;
     text_option list[N_TEXTS];
     char **values[N_TEXTS];
-    struct poptOption table[N_TEXTS + 5] = {
-        [N_TEXTS] = { "bos", 0, POPT_ARG_NONE, &given.bos, 0, NULL, NULL },
-        { "reference", 0, POPT_ARG_NONE, &given.reference, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
-        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
-        POPT_TABLEEND,
+    struct poptOption table[N_TEXTS + 6] = {
+        [N_TEXTS] = { "bos", 0, POPT_ARG_NONE, &given.bos, 0, NULL, NULL }, { "chat", 0, POPT_ARG_NONE, &given.chat, 0, NULL, NULL },
+        { "reference", 0, POPT_ARG_NONE, &given.reference, 0, NULL, NULL }, { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },         POPT_TABLEEND,
     };
     list_options(&given, list);
     for (int i = 0; i < N_TEXTS; i++) {

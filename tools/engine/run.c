@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/run.h"
 
+#include "tools/engine/chat.h"
 #include "tools/files/gguf.h"
 
 #include <errno.h>
@@ -8,8 +9,25 @@
 #include <string.h>
 #include <sys/stat.h>
 
+static int encode_question(text_run *job, const run_source *source, error_text *error)
+{
+    const chat_template *how = chat_find(&job->words, error);
+    if (how == NULL)
+        return -1;
+    char *text = chat_wrap(how, source->prompt);
+    if (text == NULL)
+        return error_set(error, "cannot be put into a question: out of memory");
+    const bool bos = source->bos || (how->bos && job->model.bos != NO_TOKEN);
+    const int result = tokenizer_encode(&job->words, bos, (const uint8_t *)text, strlen(text), &job->tokens, &job->n_tokens, error);
+    job->answer_end = chat_end(how, &job->words);
+    free(text);
+    return result;
+}
+
 static int encode(text_run *job, const run_source *source, error_text *error)
 {
+    if (source->chat)
+        return encode_question(job, source, error);
     if (source->prompt != NULL)
         return tokenizer_encode(&job->words, source->bos, (const uint8_t *)source->prompt, strlen(source->prompt), &job->tokens, &job->n_tokens,
                                 error);
@@ -46,7 +64,7 @@ static int open_tokenizer_of(text_run *job, const char *model, error_text *error
 
 int run_open(text_run *job, const run_source *source, const char **argument, error_text *error)
 {
-    *job = (text_run){ 0 };
+    *job = (text_run){ .answer_end = NO_TOKEN };
     *argument = source->model;
     if (checkpoint_open(&job->model, source->model, error) != 0)
         return -1;
@@ -57,7 +75,7 @@ int run_open(text_run *job, const run_source *source, const char **argument, err
         return -1;
     job->words.bos = job->model.bos;
     job->words.eos = job->model.eos;
-    *argument = source->prompt != NULL ? "--prompt" : source->text;
+    *argument = source->chat ? "--chat" : source->prompt != NULL ? "--prompt" : source->text;
     if (encode(job, source, error) != 0)
         return -1;
     *argument = "--threads";

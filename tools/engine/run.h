@@ -11,6 +11,7 @@ typedef struct run_source {
     const char *tokenizer; /* a file, or NULL: what the model brings along */
     const char *text;      /* a file; not looked at when there is a prompt */
     const char *prompt;    /* the text itself, or NULL */
+    bool chat;             /* the prompt is a question to a chat model */
     bool bos;
     unsigned threads;
 } run_source;
@@ -21,6 +22,7 @@ typedef struct text_run {
     pool *threads;
     uint32_t *tokens;
     size_t n_tokens;
+    uint32_t answer_end; /* the token that ends an answer, or NO_TOKEN */
 } text_run;
 
 /* 0, or -1 with the error, and *argument is what it is about. run_close is due in any case. */
