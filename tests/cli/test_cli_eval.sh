@@ -276,6 +276,13 @@ run "$@" "$kvtile" eval --attention "$work"/cap/layer* --json --schemes kv5,kv5/
 # shellcheck disable=SC2016
 "$jq" --slurpfile chosen "$work/chosen" -e '$chosen[0] as $c | all(.[]; if .bits_per_element < $c.bits_per_element then .output_error > $c.output_error else $c.output_error < 1.3 * .output_error end)' \
     "$work/stdout" >/dev/null || fail "--budget: $(cat "$work/chosen" "$work/stdout")"
+# More to choose from is never worse, in as many bytes at most.
+expected=1
+for schemes in kv6,kv4 kv6,kv4,kv5 kv6,kv4,kv5,kv3 kv6,kv4,kv5,kv3,kv4h,kv2; do
+    run "$@" "$kvtile" eval --budget 4.6 "$work"/cap/layer* --json --schemes $schemes --rotation 64 --centring none --queries 16
+    expect_json ".[0] | .bits_per_element <= 4.6 and .expected_output_error <= $expected"
+    expected=$("$jq" '.[0].expected_output_error' "$work/stdout")
+done
 run "$@" "$kvtile" eval --budget 640B "$work"/cap/layer* --json --schemes kv5,kv4 --rotation 64 --centring none
 expect_json '.[0].bytes_per_token <= 640 and .[0].bytes_per_token > 600'
 run "$@" "$kvtile" eval --max-kl 0.001 "$work"/cap/layer* --json --schemes kv8,kv6,kv5,kv4,kv3 --rotation 64 --centring none

@@ -19,11 +19,12 @@ typedef struct choice {
     size_t k, v;    /* ways */
     uint64_t bytes; /* of a page of all KV heads */
     double cost;    /* what is to be small */
+    size_t units;   /* of a table, that it takes more than the layer's smallest choice */
 } choice;
 
 typedef struct layer_plan {
     cost *of_k, *of_v;        /* [way] */
-    choice *front;            /* the smallest first; each next one saves less per byte than the one before */
+    choice *front;            /* the smallest first; each next one takes more and costs less */
     size_t n_front, chosen;   /* chosen: index of front */
     eval_divergence measured; /* of what was chosen */
 } layer_plan;
@@ -184,23 +185,14 @@ static int by_bytes(const void *a, const void *b)
     return one->cost < other->cost ? -1 : one->cost > other->cost;
 }
 
-static double saved_per_byte(const choice *from, const choice *to)
-{
-    return (from->cost - to->cost) / (double)(to->bytes - from->bytes);
-}
-
-/* Keeps the lower convex front of n choices: what lies above the line between two others is never the best for its bytes in the sum of layers. */
+/* Leaves out choices that another one beats in fewer bytes, or as many. */
 static size_t keep_front(choice *front, size_t n)
 {
     size_t kept = 0;
     qsort(front, n, sizeof *front, by_bytes);
-    for (size_t i = 0; i < n; i++) {
-        if (kept > 0 && front[i].cost >= front[kept - 1].cost)
-            continue;
-        while (kept > 1 && saved_per_byte(&front[kept - 2], &front[kept - 1]) <= saved_per_byte(&front[kept - 1], &front[i]))
-            kept--;
-        front[kept++] = front[i];
-    }
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || front[i].cost < front[kept - 1].cost)
+            front[kept++] = front[i];
     return kept;
 }
 
@@ -251,7 +243,7 @@ static int make_front(search *work, size_t index, error_text *error)
                 continue;
             const eval_pair pair = { work->ways->ways[k], work->ways->ways[v] };
             plan->front[n++] = (choice){ k, v, layer->k->heads * (uint64_t)eval_pair_page(&pair, layer->k->dim, layer->v->dim),
-                                         for_kl ? plan->of_k[k].kl : plan->of_k[k].error + plan->of_v[v].error };
+                                         for_kl ? plan->of_k[k].kl : plan->of_k[k].error + plan->of_v[v].error, 0 };
         }
     plan->n_front = keep_front(plan->front, n);
     plan->chosen = 0;
@@ -282,27 +274,104 @@ static double mean_cost(const search *work)
     return sum / (double)work->n_layers;
 }
 
-/* The layer whose next choice saves most per byte, of those whose next choice takes no more than `room`; n_layers where there is none. */
-static size_t best_step(const search *work, uint64_t room)
-{
-    size_t best = work->n_layers;
-    double most = 0;
-    for (size_t i = 0; i < work->n_layers; i++) {
-        const layer_plan *plan = &work->plans[i];
-        if (plan->chosen + 1 == plan->n_front || plan->front[plan->chosen + 1].bytes - plan->front[plan->chosen].bytes > room)
-            continue;
-        const double saved = saved_per_byte(&plan->front[plan->chosen], &plan->front[plan->chosen + 1]);
-        if (best == work->n_layers || saved > most) {
-            best = i;
-            most = saved;
-        }
-    }
-    return best;
-}
-
 static double bits_of(const search *work, uint64_t bytes)
 {
     return 8.0 * (double)bytes / (double)all_numbers(work);
+}
+
+/* The best choice for all layers together, by dynamic programming over the bytes that they take beyond the least, in units that divide all of them.
+ */
+typedef struct table {
+    uint64_t unit;
+    size_t units;    /* beyond the least: there is a column for 0 .. units */
+    double *cost;    /* [units + 1]: the least sum of the layers so far within so many units */
+    double *next;    /* [units + 1]: of one layer more */
+    uint32_t *taken; /* [layer][units + 1]: which choice of the layer that has */
+} table;
+
+enum { MOST_CELLS = 1 << 26 };
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b != 0) {
+        const uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static int table_open(table *to, const search *work, double room, error_text *error)
+{
+    uint64_t most = 0;
+    *to = (table){ .unit = 0 };
+    for (size_t i = 0; i < work->n_layers; i++) {
+        const layer_plan *plan = &work->plans[i];
+        for (size_t j = 0; j < plan->n_front; j++)
+            to->unit = common_divisor(to->unit, plan->front[j].bytes - plan->front[0].bytes);
+        most += plan->front[plan->n_front - 1].bytes - plan->front[0].bytes;
+    }
+    to->unit = to->unit > 0 ? to->unit : 1;
+    most = room < (double)most ? (uint64_t)room : most;
+    while (most / to->unit >= MOST_CELLS / work->n_layers)
+        to->unit *= 2;
+    to->units = (size_t)(most / to->unit);
+    /* Rounded up where units had to be larger than what divides all: what is chosen fits all the same. */
+    for (size_t i = 0; i < work->n_layers; i++)
+        for (size_t j = 0; j < work->plans[i].n_front; j++) {
+            choice *one = &work->plans[i].front[j];
+            one->units = (size_t)((one->bytes - work->plans[i].front[0].bytes + to->unit - 1) / to->unit);
+        }
+    to->cost = calloc(to->units + 1, sizeof *to->cost);
+    to->next = calloc(to->units + 1, sizeof *to->next);
+    to->taken = calloc(work->n_layers * (to->units + 1), sizeof *to->taken);
+    return to->cost && to->next && to->taken ? 0 : error_set(error, "%zu layers: out of memory", work->n_layers);
+}
+
+static void table_close(table *of)
+{
+    free(of->cost);
+    free(of->next);
+    free(of->taken);
+}
+
+/* One layer more. */
+static void table_add(table *to, const layer_plan *plan, size_t layer)
+{
+    uint32_t *taken = to->taken + layer * (to->units + 1);
+    for (size_t u = 0; u <= to->units; u++) {
+        to->next[u] = INFINITY;
+        for (size_t j = 0; j < plan->n_front && plan->front[j].units <= u; j++) {
+            const double sum = to->cost[u - plan->front[j].units] + plan->front[j].cost;
+            if (sum < to->next[u]) {
+                to->next[u] = sum;
+                taken[u] = (uint32_t)j;
+            }
+        }
+    }
+    double *swapped = to->cost;
+    to->cost = to->next;
+    to->next = swapped;
+}
+
+/* With a budget all of it may be used; otherwise as little as the divergence allows. */
+static int choose_within(search *work, double room, error_text *error)
+{
+    table all;
+    int status = table_open(&all, work, room, error);
+    for (size_t i = 0; status == 0 && i < work->n_layers; i++)
+        table_add(&all, &work->plans[i], i);
+    size_t u = status == 0 ? all.units : 0;
+    const double most = work->options->max_kl * (double)work->n_layers;
+    for (size_t less = 0; status == 0 && work->options->max_kl > 0 && less < all.units && u == all.units; less++)
+        u = all.cost[less] <= most ? less : u;
+    for (size_t i = work->n_layers; status == 0 && i-- > 0;) {
+        layer_plan *plan = &work->plans[i];
+        plan->chosen = all.taken[i * (all.units + 1) + u];
+        u -= plan->front[plan->chosen].units;
+    }
+    table_close(&all);
+    return status;
 }
 
 static int choose(search *work, error_text *error)
@@ -312,16 +381,9 @@ static int choose(search *work, error_text *error)
     if (options->max_kl == 0 && (double)all_bytes(work) > budget)
         return error_set(error, "%.4g bits are too few: of these schemes %.4g, or %.1f bytes a token, are the least",
                          8 * budget / (double)all_numbers(work), bits_of(work, all_bytes(work)), (double)all_bytes(work) / KVT_PAGE_TOKENS);
-    for (;;) {
-        if (options->max_kl > 0 && mean_cost(work) <= options->max_kl)
-            return 0;
-        const uint64_t room = options->max_kl > 0 ? UINT64_MAX : (uint64_t)(budget - (double)all_bytes(work));
-        const size_t step = best_step(work, room);
-        if (step == work->n_layers)
-            break;
-        work->plans[step].chosen++;
-    }
-    if (options->max_kl > 0)
+    if (choose_within(work, options->max_kl > 0 ? INFINITY : budget - (double)all_bytes(work), error) != 0)
+        return -1;
+    if (options->max_kl > 0 && mean_cost(work) > options->max_kl)
         return error_set(error, "no choice of these schemes has a divergence of %.3g: the least is %.3g", options->max_kl, mean_cost(work));
     return 0;
 }
