@@ -3,25 +3,27 @@
 
 usage: compare_gguf.py NUMBERS FOLDER [--blocks N] [--golden]
 
-NUMBERS is the build's bin/numbers. FOLDER keeps what is fetched: a virtual environment with PyPI's `gguf`, and of npm
-llama.cpp's libraries (@node-llama-cpp/linux-x64) and the source that they were made from (node-llama-cpp), for its headers.
-Needs pip, npm, git and a C compiler; the libraries are x86-64's.
+NUMBERS is the build's bin/numbers, with kvtile-engine beside it. FOLDER keeps what is fetched: a virtual environment with
+PyPI's `gguf`, and what tests/ggml/fetch.sh fetches of llama.cpp. Needs pip, npm, git and a C compiler; llama.cpp's
+libraries are x86-64's.
 
 Formats: N random blocks (20000) of each are decoded by both and compared to the bit. Architectures: a small model of random
 weights of each, in several formats, goes through llama.cpp's libllama too, token by token with an f32 cache, and the
-largest difference of any logit is compared with the root of their mean square.
+largest difference of any logit is compared with the root of their mean square. So are keys, values and queries of
+tools/capture with those of kvtile-engine capture; llama.cpp's cache is f16 there.
 
 --golden prints tests/engine/golden_numbers.def instead.
 """
 import argparse, os, pathlib, random, subprocess, sys
 
-VERSION = "3.21.1"  # of node-llama-cpp
 FORMATS = "Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL".split()
 ARCHITECTURES = "llama qwen2 qwen3 gemma3 phi3 smollm3".split()
 # Of logits' root mean square. ggml reads GELU from a table of f16, which gemma3 shows.
 TOLERANCE = {"gemma3": 1e-3}
 STANDARD = 2e-4
-VOCABULARY, CONTEXT = 64, 256
+ROWS = 0.01
+LAYERS, VOCABULARY, CONTEXT = 7, 320, 256
+HERE = pathlib.Path(__file__).parent
 
 PROGRAM = r"""
 #include "ggml-backend.h"
@@ -67,26 +69,13 @@ def fetch(folder):
         os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 
-def fetch_llama(folder):
-    """A program on libllama, and the folder of its backends."""
-    for package in (f"@node-llama-cpp/linux-x64@{VERSION}", f"node-llama-cpp@{VERSION}"):
-        to = folder / package.split("/")[-1]
-        if not to.exists():
-            packed = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
-            to.mkdir()
-            subprocess.run(["tar", "xzf", folder / packed.stdout.split()[-1], "-C", to], check=True)
-            (folder / packed.stdout.split()[-1]).unlink()
-    source = folder / "llama.cpp"
-    if not source.exists():
-        bundle = folder / f"node-llama-cpp@{VERSION}/package/llama/gitRelease.bundle"
-        subprocess.run(["git", "clone", "-q", bundle, source], check=True, stderr=subprocess.DEVNULL)
-    libraries = folder / f"linux-x64@{VERSION}/package/bins/linux-x64"
-    program = folder / "llama_logits"
-    program.with_suffix(".c").write_text(PROGRAM)
-    names = [next(libraries.glob(name + ".*")) for name in ("libllama", "libggml", "libggml-base")]
-    subprocess.run(["cc", "-O2", f"-I{source}/include", f"-I{source}/ggml/include", program.with_suffix(".c"), "-o", program, *names,
-                    f"-Wl,-rpath,{libraries.resolve()}"], check=True)
-    return program, libraries
+def build(folder, source, name):
+    """A program on libllama."""
+    program = folder / name
+    libraries = [next((folder / "bin").glob(library + ".*")) for library in ("libllama", "libggml", "libggml-base")]
+    subprocess.run(["cc", "-O2", f"-I{folder}/llama.cpp/include", f"-I{folder}/llama.cpp/ggml/include", source, "-o", program, *libraries,
+                    f"-Wl,-rpath,{folder.resolve()}/bin,--allow-shlib-undefined"], check=True)
+    return program
 
 
 def random_blocks(form, n, seed=1):
@@ -120,15 +109,15 @@ def write_model(path, name, form):
     """A model of random weights, matrices in one format where their width allows it."""
     import gguf, numpy as np
     random_of = np.random.default_rng(1)
-    dim, ffn, layers, heads, kv_heads, context = 256, 256, 7, 4, 2, CONTEXT
+    dim, ffn, layers, heads, kv_heads, context = 256, 256, LAYERS, 4, 2, CONTEXT
     head_dim = 64 if name in ("phi3", "qwen2") else 32  # llama.cpp derives that of these two
     to = gguf.GGUFWriter(path, name)
     for add, value in ((to.add_block_count, layers), (to.add_context_length, context), (to.add_embedding_length, dim), (to.add_feed_forward_length, ffn),
                        (to.add_head_count, heads), (to.add_head_count_kv, kv_heads), (to.add_key_length, head_dim), (to.add_value_length, head_dim),
                        (to.add_layer_norm_rms_eps, 1e-6), (to.add_rope_dimension_count, head_dim), (to.add_vocab_size, VOCABULARY),
                        (to.add_rope_freq_base, 1e6 if name == "gemma3" else 1e4), (to.add_tokenizer_model, "llama"), (to.add_tokenizer_pre, "default"),
-                       (to.add_token_list, [b"<unk>", b"<s>", b"</s>"] + [b"t%d" % i for i in range(VOCABULARY - 3)]),
-                       (to.add_token_scores, [0.0] * VOCABULARY), (to.add_token_types, [2, 3, 3] + [1] * (VOCABULARY - 3)),
+                       (to.add_token_list, [b"<unk>", b"<s>", b"</s>"] + [b"<0x%02X>" % i for i in range(256)] + [b"t%d" % i for i in range(VOCABULARY - 259)]),
+                       (to.add_token_scores, [0.0] * VOCABULARY), (to.add_token_types, [2, 3, 3] + [6] * 256 + [1] * (VOCABULARY - 259)),
                        (to.add_bos_token_id, 1), (to.add_eos_token_id, 2)):
         add(value)
     if name == "gemma3":
@@ -186,25 +175,51 @@ def write_model(path, name, form):
     to.close()
 
 
+def compare_captures(capture, engine, folder, path, apart):
+    """The largest difference of rows of any layer, relative to their energy."""
+    import numpy as np
+    text, theirs, ours = folder / "text.txt", folder / "theirs", folder / "ours"
+    text.write_text(" ".join(f"t{i * 7 % 61}" for i in range(60)))
+    theirs.mkdir(exist_ok=True)
+    for old in [*theirs.glob("*"), *ours.glob("*")]:
+        old.unlink()
+    subprocess.run([capture, folder / "bin", path, text, "40", theirs], check=True, capture_output=True)
+    subprocess.run([engine, "capture", "--model", path, "--text", text, "--tokens", "40", "--out", ours], check=True, capture_output=True)
+    most = 0
+    for file in sorted(theirs.glob("*.npy")):
+        layer, kind = file.stem[len("layer"):].split("_")
+        a = np.load(file)
+        b = np.frombuffer((ours / f"layer{int(layer)}_{kind}.qvkt").read_bytes()[20:], np.float32).reshape(a.shape)
+        if apart and kind != "values":  # ours has the pairs of RoPE next to each other
+            b = np.concatenate([b[..., 0::2], b[..., 1::2]], axis=-1)
+        most = max(most, float(np.sqrt(np.square(a - b).mean() / np.square(b).mean())))
+    return most, len(list(theirs.glob("*.npy")))
+
+
 def compare_architectures(numbers, folder):
     import numpy as np
-    program, libraries = fetch_llama(folder)
+    subprocess.run(["sh", HERE.parent / "ggml/fetch.sh", folder], check=True)
+    (folder / "llama_logits.c").write_text(PROGRAM)
+    program = build(folder, folder / "llama_logits.c", "llama_logits")
+    capture = build(folder, HERE.parent.parent / "tools/capture/capture.c", "kvtile-capture")
     random.seed(1)
     tokens = [str(random.randrange(VOCABULARY)) for _ in range(40)]
     failed = 0
     for name in ARCHITECTURES:
-        path = folder / "model.gguf"
+        path = folder / "random.gguf"
         write_model(path, name, "F32")
 
         def logits(*command):
             made = subprocess.run([*command, *tokens], check=True, capture_output=True).stdout
             return np.frombuffer(made, np.float32).reshape(len(tokens), -1)
 
-        theirs, ours = logits(program, libraries, path), logits(numbers, "logits", path)
+        theirs, ours = logits(program, folder / "bin", path), logits(numbers, "logits", path)
         difference = float(np.abs(ours - theirs).max() / np.sqrt(np.square(theirs).mean()))
-        good = difference <= TOLERANCE.get(name, STANDARD)
+        rows, files = compare_captures(capture, numbers.parent / "kvtile-engine", folder, path, name not in ("llama", "smollm3"))
+        good = difference <= TOLERANCE.get(name, STANDARD) and rows <= ROWS and files == 3 * LAYERS
         failed += not good
-        print(f"{name}: logits differ by at most {difference:.2g} of their root mean square{'' if good else ': TOO MUCH'}")
+        print(f"{name}: logits differ by at most {difference:.2g} of their root mean square, rows of {files} files by {rows:.2g}"
+              f"{'' if good else ': TOO MUCH'}")
     return failed
 
 
