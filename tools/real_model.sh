@@ -40,8 +40,11 @@ if [ "$text" = --needles ]; then
 fi
 
 for context in "$@"; do
+    tokens="--tokens $context"
+    [ "$text" != "$work/needles.txt" ] || tokens=""
     measure() {
-        "$kvtile" eval --model "$model" --text "$text" --tokens "$context" --context "$context" --threads "$threads" --json "$@"
+        # shellcheck disable=SC2086
+        "$kvtile" eval --model "$model" --text "$text" $tokens --context "$context" --threads "$threads" --json "$@"
     }
     measure --rotation 64 --centring own --first kv8 --open f16 --schemes "${SCHEMES:-kv8,quality,balanced,compact,kv5/kv3,tight}" >"$work/own.json"
     measure --rotation 64 --centring none --first none --open none --schemes ggml_q8_0,ggml_q5_1,ggml_q4_0,ggml_iq4_nl >"$work/others.json"
