@@ -1,0 +1,222 @@
+/* Saved sequences as files: whoever is killed, or has no room on the disk, leaves the old file or the new one.
+ *   test_saved_files              the tests
+ *   test_saved_files make PATH    writes a file, for test_cli_inspect.sh */
+#define _DEFAULT_SOURCE /* mkdtemp, usleep */
+#include "tests/lib/support.h"
+#include "tools/files/saved.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { DIM = 16, HEADS = 2, TOKENS = 300 };
+
+typedef struct home {
+    kvt_cache *cache;
+    void *memory, *scratch;
+    uint32_t id;
+} home;
+
+static void open_home(home *h, size_t tokens)
+{
+    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS }, first;
+    if (kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first) != KVT_OK)
+        abort();
+    const kvt_cache_group group = { .size = sizeof group, .spec = &spec, .first_spec = &first, .open_dtype = KVT_F16, .layers = 2, .blocks = 8 };
+    const kvt_cache_spec wanted = { .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = 1, .tokens = 512 };
+    size_t bytes;
+    if (kvt_cache_bytes(&wanted, &bytes) != KVT_OK || !(h->memory = aligned_alloc(64, bytes)) ||
+        kvt_cache_init(&wanted, h->memory, bytes, &h->cache) != KVT_OK || kvt_cache_new(h->cache, &h->id) != KVT_OK)
+        abort();
+    h->scratch = aligned_alloc(64, (kvt_cache_work_bytes(h->cache) + 63) / 64 * 64);
+    if (!tokens)
+        return;
+    static uint16_t rows[2 * TOKENS * HEADS * DIM];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        rows[i] = (uint16_t)(0x3000 + i * 37 % 0x800);
+    kvt_sequence entry;
+    const kvt_view_rows stored = { .size = sizeof stored,
+                                   .view = kvt_cache_view(h->cache, 0),
+                                   .sequence = &entry,
+                                   .n_tokens = tokens,
+                                   .layers = 2,
+                                   .rows = rows,
+                                   .dtype = KVT_F16,
+                                   .token_stride = HEADS * DIM * 2,
+                                   .head_stride = DIM * 2 };
+    if (kvt_cache_append(h->cache, h->id, (uint32_t)tokens) != KVT_OK || kvt_cache_entry(h->cache, h->id, 0, &entry) != KVT_OK ||
+        kvt_view_write(&stored, 0, 1) != KVT_OK || kvt_cache_commit(h->cache, h->id, (uint32_t)tokens) != KVT_OK)
+        abort();
+}
+
+static void close_home(home *h)
+{
+    free(h->memory), free(h->scratch);
+}
+
+static int write_home(const home *h, const char *path, uint64_t model, error_text *error)
+{
+    const kvt_save save = { .size = sizeof save, .model = model };
+    return saved_write(path, h->cache, h->id, &save, h->scratch, kvt_cache_work_bytes(h->cache), error);
+}
+
+static char folder[] = "/tmp/kvt_saved_XXXXXX", path[64];
+
+static void begin(void)
+{
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+}
+static void end(void)
+{
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* The file is whole; which model it is of. */
+static uint64_t check_file(void)
+{
+    saved_file file;
+    error_text error = { "" };
+    char why[200];
+    TEST_REQUIRE(saved_open(&file, path, &error) == 0, "%s", error.text);
+    TEST_REQUIRE(kvt_saved_verify(&file.saved, file.map.size, why, sizeof why) == KVT_OK, "%s", why);
+    const uint64_t model = file.saved.model;
+    saved_close(&file);
+    return model;
+}
+
+START_TEST(killed)
+{
+    begin();
+    home h;
+    error_text error;
+    open_home(&h, TOKENS);
+    ck_assert_int_eq(write_home(&h, path, 1, &error), 0);
+    uint64_t state = 1, last = 1;
+    size_t changed = 0;
+    for (int i = 0; i < 1200 / KVT_TEST_SHARE; i++) {
+        int begun[2];
+        ck_assert_int_eq(pipe(begun), 0);
+        const pid_t child = fork();
+        if (child == 0) {
+            (void)!write(begun[1], "", 1);
+            for (uint64_t model = 2 + (uint64_t)i * 1000;; model++)
+                if (write_home(&h, path, model, &error) != 0)
+                    _exit(1);
+        }
+        char byte;
+        ck_assert_int_eq(read(begun[0], &byte, 1), 1);
+        usleep(test_below(&state, 8000));
+        ck_assert_int_eq(kill(child, SIGKILL), 0);
+        int status;
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert(WIFSIGNALED(status));
+        close(begun[0]), close(begun[1]);
+        const uint64_t model = check_file();
+        ck_assert(model == last || (model >= 2 + (uint64_t)i * 1000 && model < 2 + (uint64_t)(i + 1) * 1000));
+        changed += model != last;
+        last = model;
+    }
+    printf("killed %d times; %zu times there was a new file\n", 1200 / KVT_TEST_SHARE, changed);
+    close_home(&h);
+    end();
+}
+END_TEST
+
+START_TEST(no_room)
+{
+    begin();
+    home h;
+    error_text error;
+    open_home(&h, TOKENS);
+    ck_assert_int_eq(write_home(&h, path, 1, &error), 0);
+    struct stat before;
+    ck_assert_int_eq(stat(path, &before), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    uint64_t state = 2;
+    for (int i = 0; i < 200; i++) { /* a short write, and then none */
+        struct rlimit all, few;
+        ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &all), 0);
+        few = (struct rlimit){ test_below(&state, (uint32_t)before.st_size), all.rlim_max };
+        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &few), 0);
+        const int result = write_home(&h, path, 2, &error);
+        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
+        ck_assert_int_eq(result, -1);
+        ck_assert_str_ne(error.text, "");
+        ck_assert_uint_eq(check_file(), 1);
+    }
+    if (access("/dev/full", W_OK) == 0) { /* ENOSPC */
+        ck_assert_int_eq(write_home(&h, "/dev/full", 2, &error), -1);
+        ck_assert_ptr_nonnull(strstr(error.text, strerror(ENOSPC)));
+    }
+    ck_assert_int_eq(write_home(&h, path, 3, &error), 0);
+    ck_assert_uint_eq(check_file(), 3);
+    close_home(&h);
+    end();
+}
+END_TEST
+
+/* Through a file and back. */
+START_TEST(there_and_back)
+{
+    begin();
+    home h, other;
+    error_text error = { "" };
+    open_home(&h, TOKENS);
+    open_home(&other, 0);
+    ck_assert_int_eq(write_home(&h, path, 7, &error), 0);
+    saved_file file;
+    ck_assert_int_eq(saved_open(&file, path, &error), 0);
+    ck_assert_int_eq(saved_load(&file, other.cache, other.id, 8, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "0000000000000008"));
+    TEST_REQUIRE(saved_load(&file, other.cache, other.id, 7, &error) == 0, "%s", error.text);
+    ck_assert_uint_eq(kvt_cache_tokens(other.cache, other.id), TOKENS);
+    char again[80];
+    snprintf(again, sizeof again, "%s.again", path);
+    ck_assert_int_eq(write_home(&other, again, 7, &error), 0);
+    saved_file twice;
+    ck_assert_int_eq(saved_open(&twice, again, &error), 0);
+    ck_assert_uint_eq(twice.map.size, file.map.size);
+    ck_assert_mem_eq(twice.map.data, file.map.data, file.map.size);
+    saved_close(&file), saved_close(&twice);
+    /* Shorter, longer, and something else. */
+    ck_assert_int_eq(truncate(path, 5000), 0);
+    ck_assert_int_eq(saved_open(&file, path, &error), -1);
+    FILE *longer = fopen(again, "ab");
+    ck_assert(longer && fputc(0, longer) == 0 && fclose(longer) == 0);
+    ck_assert_int_eq(saved_open(&file, again, &error), -1);
+    ck_assert_ptr_nonnull(strstr(error.text, "would be right"));
+    close_home(&h), close_home(&other);
+    end();
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "make") == 0) {
+        home h;
+        error_text error;
+        open_home(&h, TOKENS);
+        const int result = write_home(&h, argv[2], 0x1234, &error);
+        if (result != 0)
+            fprintf(stderr, "%s\n", error.text);
+        close_home(&h);
+        return result != 0;
+    }
+    Suite *suite = suite_create("saved_files");
+    TCase *tcase = tcase_create("saved_files");
+    tcase_set_timeout(tcase, 600);
+    tcase_add_test(tcase, killed);
+    tcase_add_test(tcase, no_room);
+    tcase_add_test(tcase, there_and_back);
+    suite_add_tcase(suite, tcase);
+    return test_run(suite);
+}
