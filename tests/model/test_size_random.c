@@ -193,7 +193,7 @@ static void check_budget(const kvt_model *model, const kvt_size_request *r, uint
 }
 
 /* Seeds with faults that were mended: sequences share pages of vLLM whose tokens are no multiple of a row's. */
-static const uint64_t found[] = { 920014705 };
+static const uint64_t found[] = { 920014705, 50609 };
 
 static void check_model(void)
 {

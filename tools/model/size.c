@@ -318,7 +318,8 @@ static kvt_status share_prefix(const kvt_size_request *request, const kvt_layer_
         return KVT_ERR_OVERFLOW;
     const uint64_t pages = kvt_least(request->shared_prefix, request->context - 1) / tokens;
     plan->pages -= (request->sequences - 1) * pages; /* each sequence has more than these: cannot pass below zero */
-    plan->used_rows -= (request->sequences - 1) * (pages * tokens / kvt_tokens_per_row(group));
+    /* A row of several tokens that ends in the first page behind them belongs to them. */
+    plan->used_rows -= (request->sequences - 1) * kvt_parts(pages * tokens, kvt_tokens_per_row(group));
     return KVT_OK;
 }
 
