@@ -148,11 +148,14 @@ class Sequence:
                                  stored=positive(self.stored, "stored"), fresh=positive(self.fresh, "fresh"))
 
 
-def run_step(step: Any, workers: int, append: bool = True) -> None:
-    """The three calls, each by all workers; every one has ended before the next begins."""
+def run_step(step: Any, workers: int, append: bool = True, pointer: Any = None) -> None:
+    """The three calls, each by all workers; every one has ended before the next begins. `pointer` to the step spares its making."""
     calls = (c.step_append, c.step_attend, c.step_merge) if append else (c.step_attend, c.step_merge)
+    pointer = pointer or ctypes.byref(step)
     for call in calls:
         if workers == 1:
-            check(call(step, 0, 1), "", c.step_problem, step)
+            status = call(pointer, 0, 1)
+            if status:
+                check(status, "", c.step_problem, step)
         else:
-            in_threads(lambda worker: check(call(step, worker, workers), "", c.step_problem, step), workers, workers)
+            in_threads(lambda worker: check(call(pointer, worker, workers), "", c.step_problem, step), workers, workers)
