@@ -50,7 +50,7 @@ for context in "$@"; do
     measure --rotation 64 --centring none --first none --open none --schemes ggml_q8_0,ggml_q5_1,ggml_q4_0,ggml_iq4_nl >"$work/others.json"
     measure --rotation none --centring none --first none --open none --schemes f16 >"$work/f16.json"
     jq -rs --arg context "$context" 'def shown: if . == null then "-" elif . == 0 then "0" else
-            (. | log10 | floor) as $e | (. / pow(10; $e - 2) | round) * pow(10; $e - 2) | if $e < -3 then
+            (. | log10 | floor) as $e | (. * pow(10; 2 - $e) | round) / pow(10; 2 - $e) | if $e < -3 then
             "\((. / pow(10; $e) * 100 | round) / 100)e\($e)" else "\(.)" end end;
         def shorter(digits): (. * pow(10; digits) | round) / pow(10; digits);
         "context \($context), perplexity \(.[0][0].exact_perplexity | shorter(3)) with the exact cache",
