@@ -85,7 +85,7 @@ typedef struct kvt_cache_group {
     size_t blocks;              /* of 64 tokens, in all of its layers; the first pages of sequences with a first_spec come on top */
     size_t window;              /* tokens that a query sees: blocks before it are given back; 0: all are kept */
     size_t spare;               /* with a window: tokens before it that are kept too, so that as many can be taken back */
-    size_t first_kept;          /* with a window: first tokens, whose blocks are never given back */
+    size_t first_kept;          /* with a window: first tokens, whose blocks stay; kvt_view_read has them, a step's window hides them */
     const kvt_rope *rope;       /* of keys, or of latents' rotary parts; NULL: they carry no positions, and are not turned */
 } kvt_cache_group;
 
