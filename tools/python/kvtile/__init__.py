@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 from kvtile._library import VERSION as __version__
 from kvtile._library import Error, c
+from kvtile.cache import Cache, Group
 from kvtile.layouts import PAGE_TOKENS, Layout, Store, attend
-from kvtile.sizes import Group, Size, longest_context, models, size
+from kvtile.sizes import Size, longest_context, models, size
 from kvtile.steps import NO_BLOCK, Sequence, View
 
-__all__ = ["CPU", "Error", "Group", "Layout", "NO_BLOCK", "PAGE_TOKENS", "Scheme", "Sequence", "Size", "Store", "View", "attend", "cpu",
+__all__ = ["CPU", "Cache", "Error", "Group", "Layout", "NO_BLOCK", "PAGE_TOKENS", "Scheme", "Sequence", "Size", "Store", "View", "attend", "cpu",
            "longest_context", "models", "presets", "schemes", "size", "__version__"]
 
 

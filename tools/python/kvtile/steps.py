@@ -4,6 +4,7 @@ from __future__ import annotations
 import array
 import ctypes
 import threading
+import weakref
 from typing import Any, Iterable, Optional, Sequence as Items
 
 from kvtile import _arrays, _library
@@ -40,6 +41,13 @@ class View:
         check(c.view_problem(self.c, None, 0), "", c.view_problem, self.c)
         self._of_thread = threading.local()
 
+    @classmethod
+    def around(cls, layout: Layout, view: Any, owner: Any) -> View:
+        """A view that is there already, in memory that `owner` keeps."""
+        found = cls.__new__(cls)
+        found.layout, found.c, found.memory, found._of_thread = layout, view, {"owner": weakref.proxy(owner)}, threading.local()
+        return found
+
     def _pool(self, name: str, bytes_: int, blocks: int) -> None:
         heads = self.layout.kv_heads
         self.memory[name] = allocate(self.layers * blocks * heads * bytes_)
@@ -57,7 +65,7 @@ class View:
             mine.workspace = _arrays.memory(allocate(size.value), "workspace", 1)
         return mine.workspace.address, mine.workspace.shape[0]
 
-    def step(self, layer: int, sequences: Items[Sequence], q: Array, k: Optional[Array], v: Optional[Array], *, out: Optional[Array] = None,
+    def step(self, layer: int, sequences: Items[Any], q: Array, k: Optional[Array], v: Optional[Array], *, out: Optional[Array] = None,
              scale: Optional[float] = None, soft_cap: float = 0.0, window: int = 0, sinks: Optional[Array] = None, slopes: Optional[Array] = None,
              lse: Optional[Array] = None, threads: int = 1) -> Array:
         """Stores k and v of the sequences' new tokens, and attends. Rows are [token][head][dim], tokens numbered through the batch.

@@ -26,11 +26,11 @@ transformers.logging.set_verbosity_error()
 torch.set_grad_enabled(False)
 NAME = "cache" if int(transformers.__version__.split(".")[0]) > 4 else "past_key_values"
 
-CACHES = {  # how it is shown: (attention, the cache for a config, bits of a number in whole pages or groups)
+CACHES = {  # how it is shown: (attention, the cache for a config, bits of a number in whole pages or groups, head_dim 64)
     "exact": ("sdpa", lambda config: DynamicCache(config=config), 32),
-    "kvtile balanced": ("kvtile", lambda config: KvtileCache(config), 4.91),
-    "kvtile compact": ("kvtile", lambda config: KvtileCache(config, "compact"), 4.41),
-    "kvtile tight": ("kvtile", lambda config: KvtileCache(config, "tight"), 3.91),
+    "kvtile balanced": ("kvtile", lambda config: KvtileCache(config), 4.94),
+    "kvtile compact": ("kvtile", lambda config: KvtileCache(config, "compact"), 4.44),
+    "kvtile tight": ("kvtile", lambda config: KvtileCache(config, "tight"), 3.94),
     "kvtile kv8": ("kvtile", lambda config: KvtileCache(config, k="kv8", rotation=64), 8.25),
     "quanto int4": ("sdpa", lambda config: QuantizedCache("quanto", config, nbits=4), 5.0),
     "quanto int2": ("sdpa", lambda config: QuantizedCache("quanto", config, nbits=2), 3.0),

@@ -248,3 +248,39 @@ def test_many_threads_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_cache():
+    """Forks, drafts that are taken back and sequences that are freed: the bits of a sequence that never knew of the others."""
+    layout, first = kvtile.Layout.preset("balanced", head_dim=DIM, kv_heads=HEADS)
+    keys, values, q = rows(200), rows(200, seed=2), rows(200, heads=4, seed=3)
+    cache = kvtile.Cache([kvtile.Group(layout, layers=2, blocks=9, first=first, open="f32")], sequences=3, tokens=300)
+
+    def run(sequence, a, b, accepted=None):
+        sequence.append(b - a)
+        out = cache.step(1, [sequence], *[token_rows(x, a, b) for x in (q, keys, values)], threads=2).tobytes()
+        sequence.commit(accepted)
+        return out
+
+    alone = cache.new()
+    right = run(alone, 0, 200)
+    draft = cache.new()
+    assert run(draft, 0, 150) == right[:4 * 4 * DIM * 150]
+    fork = draft.fork()
+    assert cache.statistics().shared == 1 and fork.stored == 150  # page 1: page 0 is a first page, and page 2 is open
+    run(draft, 100, 110, 0)
+    draft.truncate(130)
+    assert run(draft, 130, 200) == right[4 * 4 * DIM * 130:] and run(fork, 150, 200) == right[4 * 4 * DIM * 150:]
+    with pytest.raises(kvtile.Error, match="3"):
+        cache.new()
+    fork.free()
+    again = cache.new()
+    with pytest.raises(kvtile.Error, match="301"):
+        again.append(301)
+    del draft, again
+    gc.collect()
+    assert cache.statistics().free == 9 - 2 and alone.stored == 200
+    alone.remove(64, 128, close=False)
+    assert alone.stored == 136
+    with pytest.raises(kvtile.Error, match="window"):
+        kvtile.Cache([kvtile.Group(layout, layers=1, blocks=1, first=first, open="f32", window=-1)], sequences=1, tokens=1)
