@@ -9,13 +9,13 @@
 #define SIGNS64(word)    SIGNS16(word, 0), SIGNS16(word, 16), SIGNS16(word, 32), SIGNS16(word, 48)
 static const uint32_t signs[128] = { SIGNS64(0x243f6a8885a308d3), SIGNS64(0x13198a2e03707344) };
 
-/* The same as factors of what the inverse ends with: 128 of each, for blocks of 64 and of 128 channels. */
+/* The same as factors of what the inverse of blocks of 64 channels ends with. */
 #define FACTOR(word, i, f)    ((word) >> (i)&1 ? -(f) : (f))
 #define FACTORS4(word, i, f)  FACTOR(word, i, f), FACTOR(word, (i) + 1, f), FACTOR(word, (i) + 2, f), FACTOR(word, (i) + 3, f)
 #define FACTORS16(word, i, f) FACTORS4(word, i, f), FACTORS4(word, (i) + 4, f), FACTORS4(word, (i) + 8, f), FACTORS4(word, (i) + 12, f)
 #define FACTORS64(word, f)    FACTORS16(word, 0, f), FACTORS16(word, 16, f), FACTORS16(word, 32, f), FACTORS16(word, 48, f)
 #define FACTORS128(f)         FACTORS64(0x243f6a8885a308d3, f), FACTORS64(0x13198a2e03707344, f)
-static const float signed_factors[2][128] = { { FACTORS128(0.125f) }, { FACTORS128(0x1.6a09e6p-4f) } };
+static const float signed_factors[128] = { FACTORS128(0.125f) };
 
 /* Of group g + i, which are in the same block. */
 KVT_LANES i32x16 signs_of(uint32_t g, uint32_t i)
@@ -30,10 +30,13 @@ KVT_LANES float factor_of(uint32_t n)
 }
 KVT_LANES f32x16 signed_factor_of(uint32_t n, uint32_t g, uint32_t i)
 {
-    if (n >= 4)
-        return f32x16_load(signed_factors[n / 8] + g % 8 * 16 + i * 16);
+    if (n == 4)
+        return f32x16_load(signed_factors + g % 8 * 16 + i * 16);
     return f32x16_from_bits(i32x16_xor(signs_of(g, i), i32x16_from_f32_bits(f32x16_set1(factor_of(n)))));
 }
+
+/* Made small, as they are hardly ever called. */
+#define KVT_RARE KVT_ONCE __attribute__((cold))
 
 KVT_LANES void butterfly(f32x16 *a, f32x16 *b)
 {
@@ -66,8 +69,9 @@ KVT_LANES void hadamard(f32x16 v[4], uint32_t n)
  * with a centre does. So these always have a centre. */
 
 /* Numbers without small ones, where they are or, if there are any, in `room`: one question for all of them. */
-KVT_ONCE const float *copy_without_small(float room[8 * 16], const float *from, uint32_t n)
+KVT_RARE const float *copy_without_small(float room[8 * 16], const float *from, uint32_t n)
 {
+    KVT_ROLLED
     for (uint32_t i = 0; i < n; i++)
         f32x16_store(room + 16 * i, without_small(f32x16_load(from + 16 * i)));
     return room;
@@ -82,8 +86,9 @@ KVT_LANES const float *drop_small(float room[8 * 16], const float *from, uint32_
 }
 
 /* The same for NaNs: a sum has one where one of its numbers does (or where infinities meet, which costs time only). */
-KVT_ONCE void make_nans_canonical(float *x, uint32_t n)
+KVT_RARE void make_nans_canonical(float *x, uint32_t n)
 {
+    KVT_ROLLED
     for (uint32_t i = 0; i < n; i++)
         f32x16_store(x + 16 * i, canonical_nan(f32x16_load(x + 16 * i)));
 }
@@ -263,6 +268,7 @@ KVT_ONCE void step_blocks(bool are_restored, bool are_integers, const float_rows
 KVT_ONCE void widen_rows(float *to, size_t groups, const uint8_t *rows, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t dim)
 {
     for (uint32_t t = 0; t < count; t++, rows += row_stride, to += groups * 16) {
+        KVT_ROLLED
         for (uint32_t g = 0; g < dim / 16; g++)
             f32x16_store(to + 16 * g, load_number(rows + (size_t)g * 16 * number_bytes(dtype), dtype));
         if (dim % 16)
@@ -273,6 +279,7 @@ KVT_ONCE void widen_rows(float *to, size_t groups, const uint8_t *rows, ptrdiff_
 KVT_ONCE void narrow_row(uint8_t *row, kvt_dtype dtype, uint32_t dim, const float *from)
 {
     const size_t group_bytes = (size_t)16 * number_bytes(dtype);
+    KVT_ROLLED
     for (uint32_t g = 0; g < dim / 16; g++)
         store_number(row + g * group_bytes, dtype, f32x16_load(from + 16 * g));
     if (dim % 16) {
@@ -360,7 +367,7 @@ KVT_LANES f32x16 without_nonfinite(f32x16 x)
     return f32x16_from_bits(i32x16_select(is_finite, i32x16_from_f32_bits(x), i32x16_set1(0)));
 }
 
-enum { SUMMED_GROUPS = KVT_FLOAT_SUMS >= 16 ? 8 : 4 };
+enum { SUMMED_GROUPS = 4 };
 
 /* As if all numbers were finite. The sums are, too, or nothing has happened. `from` is where the groups are in the first row. */
 KVT_LANES bool sum_finite(float *sum, const uint8_t *from, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count)
@@ -382,7 +389,7 @@ KVT_LANES bool sum_finite(float *sum, const uint8_t *from, ptrdiff_t row_stride,
 }
 
 /* Any numbers, one group, which may have fewer channels. */
-KVT_ONCE void sum_any(float *sum, const uint8_t *from, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t left)
+KVT_RARE void sum_any(float *sum, const uint8_t *from, ptrdiff_t row_stride, kvt_dtype dtype, uint32_t count, uint32_t left)
 {
     f32x16 s = f32x16_load(sum);
     for (uint32_t t = 0; t < count; t++, from += row_stride)

@@ -39,8 +39,10 @@ KVT_LANES nearest nearest_of(uint32_t bits, const kvt_table *table)
     const levels all = load_levels(bits, table, 0);
 #ifdef KVT_HAS_LOOKUP256
     nearest n;
+    KVT_ROLLED
     for (int i = 0; i < 4; i++) {
         uint8_t y[64];
+        KVT_ROLLED
         for (int j = 0; j < 64; j++)
             y[j] = (uint8_t)(64 * i + j);
         n.level[i] = levels_of(bits, &all, codes_of(bits, table, u8x64_load(y)));
