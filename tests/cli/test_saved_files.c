@@ -66,10 +66,11 @@ static int write_home(const home *h, const char *path, uint64_t model, error_tex
     return saved_write(path, h->cache, h->id, &save, h->scratch, kvt_cache_work_bytes(h->cache), error);
 }
 
-static char folder[] = "/tmp/kvt_saved_XXXXXX", path[64];
+static char folder[32], path[64];
 
 static void begin(void)
 {
+    strcpy(folder, "/tmp/kvt_saved_XXXXXX"); /* under emulation all tests run in one process */
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/file", folder);
 }
