@@ -20,10 +20,7 @@ def main():
     out = model.generate(**inputs, past_key_values=cache, max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.pad_token_id)
     for text in tokenizer.batch_decode(out, skip_special_tokens=True):
         print(text)
-    config = model.config.get_text_config()
-    tokens = cache.get_seq_length() * len(prompts)
-    rows = 2 * config.num_hidden_layers * config.num_key_value_heads * model.config.head_dim
-    print(f"{cache.nbytes():,} bytes hold the cache's blocks; {tokens} tokens in 16 bits would take {2 * rows * tokens:,}")
+    print(f"{cache.get_seq_length()} tokens of {len(prompts)} sequences; the cache's blocks take {cache.nbytes():,} bytes, open pages among them")
 
 
 main()

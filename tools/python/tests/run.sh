@@ -89,7 +89,9 @@ for python in "$oldest" "$newest"; do
     run_tests "$name" "$here/$tests/test_package.py"
 done
 echo "---- types"
+mkdir -p types && cd types # where no venv has the name of a package
 "$work/build/bin/mypy" --config-file "$here/pyproject.toml" --python-executable "$work/$name/bin/python" -p kvtile
+cd ..
 
 echo "---- numpy and torch"
 torch() {
@@ -109,8 +111,9 @@ site=$("$work/torch/bin/python" -c 'import site; print(site.getsitepackages()[0]
 for version in 4.57.6 5.24.0; do
     name=transformers-$version
     echo "---- $name"
-    venv "$name" "$middle" "transformers==$version" gguf==0.19.0 pytest==9.2.0
+    venv "$name" "$middle" "transformers==$version" gguf==0.19.0 pytest==9.2.0 psutil==7.2.2
     echo "$site" >"$("$work/$name/bin/python" -c 'import site; print(site.getsitepackages()[0])')/torch.pth"
+    "$work/$name/bin/python" -m pip install -q --disable-pip-version-check --no-deps accelerate==1.15.0 # for GGUF
     install "$name"
     run_tests "$name" -W ignore "$here/$tests/test_transformers.py"
 done
