@@ -11,6 +11,8 @@
 #ifdef __clang__
 /* A loop that cannot be unrolled, as under sanitizers, is no defect. */
 #pragma clang diagnostic ignored "-Wpass-failed"
+/* Vectors are passed among functions of this file alone. */
+#pragma clang diagnostic ignored "-Wpsabi"
 #define UNROLLED(...) _Pragma("clang loop unroll(full)") for (__VA_ARGS__)
 #else
 #define UNROLLED(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
