@@ -4,7 +4,7 @@
 usage: compare_gguf.py NUMBERS FOLDER [--blocks N] [--golden]
 
 NUMBERS is the build's bin/numbers, with kvtile-engine beside it. FOLDER keeps what is fetched: a virtual environment with
-PyPI's `gguf`, and what tests/ggml/fetch.sh fetches of llama.cpp. Needs pip, npm, git and a C compiler; llama.cpp's
+PyPI's `gguf`, and what tools/ggml/fetch.sh fetches of llama.cpp. Needs pip, npm, git and a C compiler; llama.cpp's
 libraries are x86-64's.
 
 Formats: N random blocks (20000) of each are decoded by both and compared to the bit. Architectures: a small model of random
@@ -200,7 +200,7 @@ def compare_captures(capture, engine, folder, path, apart, scale):
 
 def compare_architectures(numbers, folder):
     import numpy as np
-    subprocess.run(["sh", HERE.parent / "ggml/fetch.sh", folder], check=True)
+    subprocess.run(["sh", HERE.parent.parent / "tools/ggml/fetch.sh", folder, "headers", "binaries"], check=True)
     (folder / "llama_logits.c").write_text(PROGRAM)
     program = build(folder, folder / "llama_logits.c", "llama_logits")
     capture = build(folder, HERE.parent.parent / "tools/capture/capture.c", "kvtile-capture")
