@@ -32,12 +32,31 @@ void kvt_block_release(kvt_blocks *blocks, uint32_t id)
     } while (!atomic_compare_exchange_weak_explicit(&blocks->top, &top, after, memory_order_acq_rel, memory_order_relaxed));
 }
 
-/* Releases what may be no block. */
-static void give(kvt_blocks *blocks, uint32_t *id)
+void kvt_block_give(kvt_blocks *blocks, uint32_t *id)
 {
     if (*id != KVT_NO_BLOCK)
         kvt_block_release(blocks, *id);
     *id = KVT_NO_BLOCK;
+}
+
+void kvt_give_pages(kvt_group *group, uint32_t *table, size_t first, size_t end)
+{
+    for (size_t p = first; p < end; p++)
+        kvt_block_give(kvt_kind_of(group, p), &table[p]);
+}
+
+void kvt_give_new_open(kvt_group *group, kvt_holding *h)
+{
+    kvt_block_give(&group->open_pages, &h->new_open[0]);
+    kvt_block_give(&group->open_pages, &h->new_open[1]);
+}
+
+void kvt_keep_new_open(kvt_group *group, kvt_holding *h, uint32_t i)
+{
+    if (h->new_open[i] == KVT_NO_BLOCK)
+        return;
+    kvt_block_give(&group->open_pages, &h->open[i]);
+    h->open[i] = h->new_open[i];
 }
 
 static void init_blocks(kvt_blocks *blocks)
@@ -436,8 +455,7 @@ kvt_status kvt_cache_new(kvt_cache *cache, uint32_t *id)
 /* Pages from `from` on. */
 static void drop_pages(kvt_group *group, kvt_holding *h, size_t from)
 {
-    for (size_t p = from; p < h->n; p++)
-        give(kvt_kind_of(group, p), &h->table[p]);
+    kvt_give_pages(group, h->table, from, h->n);
     h->n = kvt_smaller(h->n, from);
     h->given = kvt_smaller(h->given, h->n);
 }
@@ -454,12 +472,12 @@ static void drop_all(kvt_cache *cache, kvt_record *r)
         kvt_group *group = &cache->groups[g];
         kvt_holding *h = &r->groups[g];
         drop_pages(group, h, 0);
-        give(&group->open_pages, &h->open[0]);
-        give(&group->open_pages, &h->open[1]);
+        kvt_block_give(&group->open_pages, &h->open[0]);
+        kvt_block_give(&group->open_pages, &h->open[1]);
     }
     while (r->n_marks)
         kvt_block_release(&cache->states, r->marks[--r->n_marks]);
-    give(&cache->states, &r->state);
+    kvt_block_give(&cache->states, &r->state);
 }
 
 kvt_status kvt_cache_free(kvt_cache *cache, uint32_t id)
@@ -537,11 +555,9 @@ static bool take_group(kvt_group *group, const kvt_record *r, kvt_holding *h, si
 
 static void return_group(kvt_group *group, const kvt_record *r, kvt_holding *h)
 {
-    for (size_t p = h->n; p < h->new_n; p++)
-        give(kvt_kind_of(group, p), &h->table[p]);
-    give(&group->open_pages, &h->new_open[0]);
-    give(&group->open_pages, &h->new_open[1]);
-    give(kvt_kind_of(group, r->stored / KVT_PAGE_TOKENS), &h->new_page);
+    kvt_give_pages(group, h->table, h->n, h->new_n);
+    kvt_give_new_open(group, h);
+    kvt_block_give(kvt_kind_of(group, r->stored / KVT_PAGE_TOKENS), &h->new_page);
 }
 
 /* The first n rows of a page, in all layers and heads and on both sides. */
@@ -568,8 +584,7 @@ static void keep_group(kvt_group *group, const kvt_record *r, kvt_holding *h)
         const size_t n = own % 2 == i ? r->stored % KVT_PAGE_TOKENS : h->kept < own ? KVT_PAGE_TOKENS : 0;
         if (n && h->open[i] != KVT_NO_BLOCK)
             copy_open(group, h->open[i], h->new_open[i], n);
-        give(&group->open_pages, &h->open[i]);
-        h->open[i] = h->new_open[i];
+        kvt_keep_new_open(group, h, i);
     }
     if (h->new_page == KVT_NO_BLOCK)
         return;
@@ -695,10 +710,7 @@ static void truncate_group(kvt_group *group, kvt_holding *h, size_t stored, size
 {
     const size_t page = tokens / KVT_PAGE_TOKENS;
     const uint32_t i = page % 2;
-    if (h->new_open[i] != KVT_NO_BLOCK) {
-        give(&group->open_pages, &h->open[i]);
-        h->open[i] = h->new_open[i];
-    }
+    kvt_keep_new_open(group, h, i);
     if (is_read_back(group, h, stored, tokens))
         read_back(group, h, page, tokens % KVT_PAGE_TOKENS);
     h->kept = kvt_smaller(h->kept, page);
@@ -709,11 +721,9 @@ static kvt_status truncate(const kvt_problem *why, kvt_cache *cache, kvt_record 
 {
     const kvt_status status = prepare_truncate(why, cache, r, stored, tokens);
     if (status) {
-        for (uint32_t g = 0; g < cache->n_groups; g++) {
-            give(&cache->groups[g].open_pages, &r->groups[g].new_open[0]);
-            give(&cache->groups[g].open_pages, &r->groups[g].new_open[1]);
-        }
-        give(&cache->states, &r->new_state);
+        for (uint32_t g = 0; g < cache->n_groups; g++)
+            kvt_give_new_open(&cache->groups[g], &r->groups[g]);
+        kvt_block_give(&cache->states, &r->new_state);
         return status;
     }
     for (uint32_t g = 0; g < cache->n_groups; g++)
@@ -745,8 +755,7 @@ static void give_back(kvt_group *group, kvt_holding *h, size_t stored)
     if (!group->window || stored < group->spare)
         return;
     const size_t limit = kvt_smaller(kvt_first_seen(group, stored - group->spare), kvt_larger(stored / KVT_PAGE_TOKENS, 1) - 1);
-    for (size_t p = kvt_larger(h->given, kvt_pages_of(group->first_kept)); p < limit; p++)
-        give(kvt_kind_of(group, p), &h->table[p]);
+    kvt_give_pages(group, h->table, kvt_larger(h->given, kvt_pages_of(group->first_kept)), limit);
     h->given = kvt_larger(h->given, limit);
 }
 

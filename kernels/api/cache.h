@@ -75,6 +75,8 @@ struct kvt_cache {
 /* KVT_NO_BLOCK where none is free; otherwise with one holder. */
 uint32_t kvt_block_take(kvt_blocks *blocks);
 void kvt_block_release(kvt_blocks *blocks, uint32_t id);
+/* Releases what may be no block, and is none behind it. */
+void kvt_block_give(kvt_blocks *blocks, uint32_t *id);
 
 static inline void kvt_block_hold(kvt_blocks *blocks, uint32_t id)
 {
@@ -94,6 +96,13 @@ static inline kvt_blocks *kvt_kind_of(kvt_group *group, size_t p)
 {
     return p == 0 && group->view.v.first_layout ? &group->first_pages : &group->pages;
 }
+
+/* Gives the blocks of pages first .. end - 1 of a table back. */
+void kvt_give_pages(kvt_group *group, uint32_t *table, size_t first, size_t end);
+
+/* What an operation took for open pages: given back, or open page i from now on, in place of the one that was. */
+void kvt_give_new_open(kvt_group *group, kvt_holding *h);
+void kvt_keep_new_open(kvt_group *group, kvt_holding *h, uint32_t i);
 
 /* Pages whose blocks are in the table when so many tokens are there. */
 static inline size_t kvt_pages_held(const kvt_group *group, size_t tokens)

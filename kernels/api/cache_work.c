@@ -181,13 +181,6 @@ static kvt_status plan_group(const kvt_problem *why, kvt_group *group, const kvt
     return KVT_OK;
 }
 
-static void release_all(kvt_group *group, uint32_t *table, size_t n)
-{
-    for (size_t p = 0; p < n; p++)
-        if (table[p] != KVT_NO_BLOCK)
-            kvt_block_release(kvt_kind_of(group, p), table[p]);
-}
-
 static kvt_status plan_record(kvt_cache *cache, kvt_record *r)
 {
     const kvt_problem why = kvt_why(r);
@@ -198,10 +191,8 @@ static kvt_status plan_record(kvt_cache *cache, kvt_record *r)
         status = plan_group(&why, &cache->groups[planned], r, &r->groups[planned], planned);
     for (uint32_t g = 0; status && g < planned; g++) {
         kvt_holding *h = &r->groups[g];
-        release_all(&cache->groups[g], h->other, h->new_n);
-        for (int i = 0; i < 2; i++)
-            if (h->new_open[i] != KVT_NO_BLOCK)
-                kvt_block_release(&cache->groups[g].open_pages, h->new_open[i]);
+        kvt_give_pages(&cache->groups[g], h->other, 0, h->new_n);
+        kvt_give_new_open(&cache->groups[g], h);
     }
     if (status)
         return status;
@@ -434,20 +425,15 @@ static void settle(kvt_cache *cache, kvt_record *r)
     for (uint32_t g = 0; g < cache->n_groups; g++) {
         kvt_group *group = &cache->groups[g];
         kvt_holding *h = &r->groups[g];
-        release_all(group, h->table, h->n);
+        kvt_give_pages(group, h->table, 0, h->n);
         uint32_t *table = h->table;
         h->table = h->other;
         h->other = table;
         h->n = h->new_n;
         h->given = h->new_given;
         h->kept = h->new_kept;
-        for (int i = 0; i < 2; i++) {
-            if (h->new_open[i] == KVT_NO_BLOCK)
-                continue;
-            if (h->open[i] != KVT_NO_BLOCK)
-                kvt_block_release(&group->open_pages, h->open[i]);
-            h->open[i] = h->new_open[i];
-        }
+        for (uint32_t i = 0; i < 2; i++)
+            kvt_keep_new_open(group, h, i);
     }
     while (r->n_marks)
         kvt_block_release(&cache->states, r->marks[--r->n_marks]);

@@ -806,12 +806,8 @@ static kvt_status take_group(const kvt_problem *why, loading *l, uint32_t g)
 
 static void return_group(kvt_group *group, kvt_holding *h)
 {
-    for (size_t p = h->n; p < h->new_n; p++)
-        if (h->table[p] != KVT_NO_BLOCK)
-            kvt_block_release(kvt_kind_of(group, p), h->table[p]);
-    for (int i = 0; i < 2; i++)
-        if (h->new_open[i] != KVT_NO_BLOCK)
-            kvt_block_release(&group->open_pages, h->new_open[i]);
+    kvt_give_pages(group, h->table, h->n, h->new_n);
+    kvt_give_new_open(group, h);
 }
 
 static void keep_group(kvt_group *group, kvt_holding *h, const kvt_saved_group *saved, size_t end)
@@ -819,13 +815,8 @@ static void keep_group(kvt_group *group, kvt_holding *h, const kvt_saved_group *
     h->n = h->new_n;
     h->given = h->new_given;
     h->kept = saved->n_open ? saved->kept : end / KVT_PAGE_TOKENS;
-    for (int i = 0; i < 2; i++) {
-        if (h->new_open[i] == KVT_NO_BLOCK)
-            continue;
-        if (h->open[i] != KVT_NO_BLOCK)
-            kvt_block_release(&group->open_pages, h->open[i]);
-        h->open[i] = h->new_open[i];
-    }
+    for (uint32_t i = 0; i < 2; i++)
+        kvt_keep_new_open(group, h, i);
 }
 
 static kvt_status load_all(loading *l)
