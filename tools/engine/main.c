@@ -212,11 +212,9 @@ int main(int argc, char **argv)
         values[i] = list[i].place;
     }
     void *words = argv; /* popt wants const char **, which C does not convert to */
-    poptContext context = poptGetContext("kvtile-engine", argc, words, table, 0);
-    if (context == NULL) {
-        error_print("kvtile-engine", "arguments", "cannot be read: out of memory");
+    poptContext context = options_open("kvtile-engine", "kvtile-engine", argc, words, table);
+    if (context == NULL)
         return 1;
-    }
     const int parsed = options_take(context, argc, words, table, values);
     const char *name = poptGetArg(context);
     int code;

@@ -1,10 +1,19 @@
 #include "tools/program/options.h"
 
+#include "tools/files/error.h"
 #include "tools/program/program.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+poptContext options_open(const char *who, const char *program, int argc, const char **argv, const struct poptOption *table)
+{
+    poptContext context = poptGetContext(program, argc, argv, table, 0);
+    if (context == NULL)
+        error_print(who, "arguments", "cannot be read: out of memory");
+    return context;
+}
 
 static bool takes_text(const struct poptOption *table, const char *word)
 {

@@ -416,11 +416,9 @@ int kvt_cmd_convert(int argc, const char **argv)
         { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },          { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
         { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },  POPT_TABLEEND
     };
-    poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
-    if (context == NULL) {
-        error_print(WHO, "arguments", "cannot be read: out of memory");
+    poptContext context = options_open(WHO, "kvtile", argc, argv, table);
+    if (context == NULL)
         return 1;
-    }
     const int parsed = options_take(context, argc, argv, table, values);
     job work = { .json = json != 0 };
     int code;

@@ -142,11 +142,9 @@ int kvt_cmd_eval(int argc, const char **argv)
                                         { "help", 'h', POPT_ARG_NONE, &flags.help, 0, NULL, NULL },
                                         { "scheme", 0, POPT_ARG_STRING, NULL, 1 + EVAL_SCHEMES, NULL, NULL },
                                         POPT_TABLEEND };
-    poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
-    if (context == NULL) {
-        error_print(EVAL_WHO, "arguments", "cannot be read: out of memory");
+    poptContext context = options_open(EVAL_WHO, "kvtile", argc, argv, table);
+    if (context == NULL)
         return 1;
-    }
     char **values[EVAL_TEXTS];
     for (size_t i = 0; i < EVAL_TEXTS; i++)
         values[i] = &texts[i];

@@ -97,11 +97,9 @@ int kvt_cmd_inspect(int argc, const char **argv)
                                         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
                                         { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
                                         POPT_TABLEEND };
-    poptContext context = poptGetContext("kvtile", argc, argv, table, 0);
-    if (context == NULL) {
-        error_print(who, "arguments", "cannot be read: out of memory");
+    poptContext context = options_open(who, "kvtile", argc, argv, table);
+    if (context == NULL)
         return 1;
-    }
     const int parsed = options_take(context, argc, argv, table, (char **const[]){ NULL });
     const char *path = poptGetArg(context);
     int code = 0;
