@@ -131,17 +131,17 @@ KVT_LANES void unpack_columns(kvt_side side, uint32_t bits, const levels *table,
     }
 }
 
-/* Tokens 4q .. 4q + 3 to four rows, of room for whole lines. */
+/* Tokens 4q .. 4q + 3 to four rows, of room for whole lines: row after row, as these may be the caller's and far away. */
 KVT_LANES void unpack_quad(kvt_side side, uint32_t bits, const levels *table, const uint8_t *codes, uint32_t groups, uint32_t begin, uint32_t end,
                            uint32_t q, uint8_t *rows, size_t stride)
 {
     if (side == KVT_V && bits == 32) {
-        for (uint32_t g = begin; g < end; g++)
-            for (uint32_t j = 0; j < 4; j++)
+        for (uint32_t j = 0; j < 4; j++)
+            for (uint32_t g = begin; g < end; g++)
                 u8x64_store(rows + j * stride + (size_t)(g - begin) * 64, u8x64_load(codes + ((size_t)g * KVT_TILE_TOKENS + 4 * q + j) * 64));
     } else if (side == KVT_V && bits == 16) {
-        for (uint32_t g = begin; g < end; g++)
-            for (uint32_t j = 0; j < 4; j += 2) {
+        for (uint32_t j = 0; j < 4; j += 2)
+            for (uint32_t g = begin; g < end; g++) {
                 uint8_t *row = rows + j * stride + (size_t)(g - begin) * 32;
                 const i32x16 both = i32x16_load(codes + (size_t)g * 512 + (size_t)(4 * q + j) * 32);
                 i32x16_store_u16(row, i32x16_and(both, i32x16_set1(0xffff)));

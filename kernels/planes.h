@@ -141,19 +141,6 @@ KVT_LANES void store_cell(uint8_t *to, uint32_t cell)
     memcpy(to, &cell, 4);
 }
 
-/* Bits from .. from + plane - 1 of n cells of a row of codes, in one. Cells are taken in twos: what is kept of a byte leaves room above it. */
-KVT_LANES uint32_t cell_of(const uint8_t *row, uint32_t n, uint32_t from, uint32_t plane)
-{
-    uint32_t cell = 0;
-    for (uint32_t i = 0; i < n; i += 2) {
-        uint64_t two;
-        memcpy(&two, row + (size_t)i * 4, 8);
-        two = two >> from & 0x0101010101010101u * ((1u << plane) - 1);
-        cell |= (uint32_t)(two | two >> (32 - plane)) << plane * i;
-    }
-    return cell;
-}
-
 /* Of neighbours in each quarter's four lanes, the second `by` (1, 2, 4) bits above the first: lanes 4q and 4q + 1 of the result. */
 static const uint32_t kvt_even_lanes[16] = { ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0, ~0u, 0 };
 KVT_LANES i32x16 joined_neighbours(i32x16 x, uint32_t by)
@@ -163,44 +150,35 @@ KVT_LANES i32x16 joined_neighbours(i32x16 x, uint32_t by)
     return i32x16_add_pairs(both, both);
 }
 
-/* The lines of four groups: as many cells at once as a register has, which are then joined. Returns how many lines that were. */
-KVT_LANES uint32_t plane_store_four(uint32_t from, uint32_t plane, uint8_t *codes, const uint8_t *row, uint32_t token)
+/* The cell of line l, of those of four groups. */
+KVT_LANES uint32_t joined_cell(uint32_t plane, const uint32_t cells[16], uint32_t l)
 {
-    const i32x16 line = i32x16_load(row), bits = i32x16_set1(0x01010101u * ((1u << plane) - 1));
-    const i32x16 x = i32x16_and(from == 0 ? line : from == 4 ? i32x16_shr(line, 4) : i32x16_shr(line, 2), bits);
-    uint32_t cells[16], n = 0;
-    i32x16 joined = joined_neighbours(x, plane);
-    if (plane <= 2)
-        joined = joined_neighbours(joined, 2 * plane);
-    i32x16_store(cells, joined);
-    for (uint32_t q = 0; q < 4; q++) {
-        if (plane == 4) {
-            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q]);
-            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q + 1]);
-        } else if (plane == 2) {
-            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q]);
-        } else if (q % 2 == 0) {
-            store_cell(codes + (size_t)n++ * 64 + token * 4, cells[4 * q] | cells[4 * q + 4] << 4);
-        }
-    }
-    return n;
+    return plane == 4 ? cells[l / 2 * 4 + l % 2] : plane == 2 ? cells[4 * l] : cells[8 * l] | cells[8 * l + 4] << 4;
 }
 
-/* Of the plane that has bits from .. from + plane - 1, both of them constants. K: the token's cell of 8-bit line L is the row's L-th four codes. */
+/* Of the plane that has bits from .. from + plane - 1, both of them constants. K: the token's cell of 8-bit line L is the row's L-th four codes.
+ * Those of four groups are joined at once. */
 KVT_LANES void plane_store_row(uint32_t from, uint32_t plane, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
-    const uint32_t per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line;
-    uint32_t l = 0;
+    const uint32_t per_line = 8 / plane, lines = (4 * groups + per_line - 1) / per_line, at_once = 16 / per_line;
+    uint8_t *to = codes + token * 4;
     KVT_ROLLED
-    for (uint32_t g = 0; g + 4 <= groups; g += 4)
-        l += plane_store_four(from, plane, codes + (size_t)l * 64, row + (size_t)g * 16, token);
-    KVT_ROLLED
-    for (; l < lines; l++) {
-        /* the last line of a 1-bit plane may be a half one */
-        const uint32_t n = plane > 1 || l + 1 < lines ? per_line : 4 * groups - l * per_line;
-        const uint32_t cell = n == per_line ? cell_of(row + (size_t)l * per_line * 4, per_line, from, plane)
-                                            : cell_of(row + (size_t)l * per_line * 4, per_line / 2, from, plane);
-        store_cell(codes + (size_t)l * 64 + token * 4, cell);
+    for (uint32_t left = lines; left > 0; row += 64) {
+        const i32x16 four = i32x16_load(row), bits = i32x16_set1(0x01010101u * ((1u << plane) - 1));
+        const i32x16 x = i32x16_and(from == 0 ? four : from == 4 ? i32x16_shr(four, 4) : i32x16_shr(four, 2), bits);
+        uint32_t cells[16];
+        i32x16_store(cells, plane == 4 ? joined_neighbours(x, 4) : joined_neighbours(joined_neighbours(x, plane), 2 * plane));
+        if (plane == 1 && left <= at_once && groups % 2) /* the last line is half a one */
+            cells[groups % 4 * 4] = 0;
+        if (left < at_once) {
+            KVT_ROLLED
+            for (uint32_t l = 0; l < left; l++, to += 64)
+                store_cell(to, joined_cell(plane, cells, l));
+            return;
+        }
+        for (uint32_t l = 0; l < at_once; l++, to += 64)
+            store_cell(to, joined_cell(plane, cells, l));
+        left -= at_once;
     }
 }
 

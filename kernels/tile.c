@@ -48,10 +48,6 @@ static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
 void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, uint8_t *codes, uint8_t *scales, const uint8_t *rows,
                     ptrdiff_t row_stride, kvt_dtype dtype)
 {
-    if (order == KVT_V && is_stored_as(spec->scheme, dtype) && row_stride > 0) { /* K's lines go through all rows in turn: slow from memory */
-        tier->pack[spec->scheme->bits].tile[order](codes, spec->dim / 16, 0, spec->dim / 16, rows, (size_t)row_stride);
-        return;
-    }
     kvt_tile_rows from;
     for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
         from.row[t] = rows + (ptrdiff_t)t * row_stride;
