@@ -283,9 +283,9 @@ KVT_LANES void write_tokens(const code_steps *steps, const code_steps *scale_ste
                             uint32_t per_block, const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n,
                             kvt_pack_token_fn *scatter)
 {
-    kvt_factors factors;
-    uint8_t scales[sizeof factors]; /* no scale is wider than a float */
-    uint8_t codes[KVT_MAX_DIM];
+    _Alignas(64) kvt_factors factors;
+    _Alignas(64) uint8_t scales[sizeof factors]; /* no scale is wider than a float */
+    _Alignas(64) uint8_t codes[KVT_MAX_DIM];
     const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, per_block), r_stride = KVT_TILE_TOKENS;
     const bool are_many = n >= ROWS_SIDE_BY_SIDE;
     bool has_nan = false;
