@@ -176,3 +176,58 @@ void kvt_tile_read_codes(const kvt_tier_kernels *tier, kvt_side order, const kvt
     const uint32_t groups = (dim + 15) / 16;
     tier->pack[scheme->bits].unpack[order](codes, groups, 0, groups, 0, KVT_TILE_TOKENS / 4, NULL, rows, row_stride);
 }
+
+/* ---- some tokens ---- */
+
+/* Bits of each cell of a V line that hold the first `n` tokens of the tile. The line is the `line`-th of its group, and has `bits` of each code:
+ * tokens side by side in bytes, the next four in higher bits. */
+static uint32_t value_bits(uint32_t bits, uint32_t line, uint32_t n)
+{
+    uint32_t mask = 0;
+    for (uint32_t at = 0; at < 32; at += bits) {
+        const uint32_t token = line * (32 / bits) + (bits >= 8 ? at / bits : at % 8 / bits * 4 + at / 8);
+        if (token % KVT_TILE_TOKENS < n) /* two groups share a line of a 1-bit plane */
+            mask |= (bits == 32 ? UINT32_MAX : (1u << bits) - 1) << at;
+    }
+    return mask;
+}
+
+static void copy_lines(kvt_side order, uint32_t bits, size_t bytes, const uint8_t *from, uint32_t first, uint32_t end, uint8_t *to)
+{
+    const uint32_t lines = bits < 2 ? 1 : bits / 2; /* in a group */
+    uint32_t line_masks[16], cell_masks[16];
+    for (uint32_t i = 0; i < lines; i++)
+        line_masks[i] = order == KVT_V ? value_bits(bits, i, end) & ~value_bits(bits, i, first) : UINT32_MAX;
+    for (uint32_t cell = 0; cell < 16; cell++)
+        cell_masks[cell] = order == KVT_V || (cell >= first && cell < end) ? UINT32_MAX : 0;
+    for (uint32_t line = 0; line < bytes / 64; line++) {
+        uint32_t cells[16];
+        memcpy(cells, from + (size_t)line * 64, 64);
+        for (uint32_t i = 0; i < 16; i++)
+            cells[i] &= cell_masks[i] & line_masks[line % lines];
+        memcpy(to + (size_t)line * 64, cells, 64);
+    }
+}
+
+void kvt_tile_copy_tokens(kvt_side order, const kvt_tile_spec *spec, const uint8_t *codes, const uint8_t *scales, uint32_t first, uint32_t end,
+                          uint8_t *code_copy, uint8_t *scale_copy)
+{
+    const uint32_t bits = spec->scheme->bits, groups = spec->dim / 16;
+    const uint32_t lower = bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits; /* the plane that comes first */
+    const size_t lower_bytes = (size_t)groups * 32 * lower, upper_bytes = kvt_whole_lines((size_t)groups * 32 * (bits - lower));
+    if (first >= end) {
+        memset(code_copy, 0, lower_bytes + upper_bytes);
+    } else if (end - first == KVT_TILE_TOKENS) {
+        memcpy(code_copy, codes, lower_bytes + upper_bytes);
+    } else {
+        copy_lines(order, lower, lower_bytes, codes, first, end, code_copy);
+        if (upper_bytes)
+            copy_lines(order, bits - lower, upper_bytes, codes + lower_bytes, first, end, code_copy + lower_bytes);
+    }
+    const uint32_t blocks = (groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups), bytes = spec->scale_bytes;
+    memset(scale_copy, 0, (size_t)blocks * KVT_TILE_TOKENS * bytes);
+    for (uint32_t b = 0; first < end && b < blocks; b++) {
+        const size_t at = ((size_t)b * KVT_TILE_TOKENS + first) * bytes;
+        memcpy(scale_copy + at, scales + at, (size_t)(end - first) * bytes);
+    }
+}

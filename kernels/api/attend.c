@@ -1,5 +1,6 @@
 /* Attention over one KV head's pages: checks the arguments, then walks the spans of a chunk and hands pages to the kernels. */
 #include "kernels/api/transfer.h"
+#include "kernels/tile.h"
 
 #include <kvtile/attend.h>
 
@@ -45,13 +46,15 @@ typedef struct call {
     range all;      /* what some query sees */
     /* the workspace */
     query_side k, rope;
-    float *logits;       /* [rows][KVT_SPAN_TOKENS], then weights */
-    float *rope_logits;  /* the same, what the rotary part adds */
-    uint8_t *words;      /* [rows][KVT_SPAN_TOKENS] of 2 bytes: the weights once more */
-    float *factors;      /* [rows] of a span's weights */
-    float *sums;         /* [rows][KVT_SUMS(v_dim)]: of a chunk */
-    float *merged;       /* the same: of all chunks until now */
-    size_t prepared_for; /* segment; SIZE_MAX: none */
+    float *logits;                   /* [rows][KVT_SPAN_TOKENS], then weights */
+    float *rope_logits;              /* the same, what the rotary part adds */
+    uint8_t *words;                  /* [rows][KVT_SPAN_TOKENS] of 2 bytes: the weights once more */
+    float *factors;                  /* [rows] of a span's weights */
+    float *sums;                     /* [rows][KVT_SUMS(v_dim)]: of a chunk */
+    float *merged;                   /* the same: of all chunks until now */
+    size_t prepared_for;             /* segment; SIZE_MAX: none */
+    size_t page_bytes;               /* of the segment with the largest pages, and of as many values */
+    uint8_t *first_page, *last_page; /* copies of the pages with `begin` and the last token that is seen: [2] of page_bytes, keys and values */
 } call;
 
 static range seen_by(const kvt_attention *a, uint32_t query_token)
@@ -196,6 +199,8 @@ static kvt_status check(const kvt_attention *given, call *c)
     c->rope.dim = layout->rope.padded_dim;
     c->v_dim = kvt_layout_side(layout, values_of(layout))->padded_dim;
     c->tier = kvt_serving_tier(layout->spec.tiers)->kernels;
+    for (size_t i = 0; i < a->n_segments; i++)
+        c->page_bytes = kvt_larger(c->page_bytes, a->segments[i].layout->page_bytes);
     /* Ranges begin and end later from query token to query token. */
     c->all = (range){ seen_by(a, 0).first, seen_by(a, a->query_tokens - 1).end };
     return is_empty(c->all) ? KVT_OK : check_pages(a, c->all);
@@ -256,6 +261,10 @@ static kvt_status take_workspace(call *c, void *workspace, size_t *bytes)
         take_query_side(&t, &c->rope, c->rows);
         c->rope_logits = take(&t, KVT_SPAN_TOKENS * sizeof(float));
     }
+    t.rows = c->a.value_pages ? 2 : 1;
+    c->last_page = take(&t, c->page_bytes);
+    if (c->a.begin % KVT_PAGE_TOKENS)
+        c->first_page = take(&t, c->page_bytes);
     *bytes = t.used;
     return t.overflows ? KVT_ERR_OVERFLOW : KVT_OK;
 }
@@ -311,6 +320,46 @@ static const uint8_t *page_at(const kvt_segment *segment, size_t token)
     return kvt_page_at(&segment->pages, (token - segment->first_token) / KVT_PAGE_TOKENS);
 }
 
+/* A side of a page, with zeros for all tokens but first .. end-1. */
+static void copy_side(const kvt_layout *layout, kvt_side order, const uint8_t *page, uint32_t first, uint32_t end, uint8_t *copy)
+{
+    const kvt_side_layout *side = kvt_layout_side(layout, order);
+    if (!side->dim)
+        return;
+    const kvt_tile_spec tile = kvt_tile_spec_of(side, kvt_options_of(layout, order));
+    const uint8_t *codes = page + side->codes_offset, *scales = page + side->scales_offset;
+    uint8_t *code_copy = copy + side->codes_offset, *scale_copy = copy + side->scales_offset;
+    for (uint32_t at = 0; at < KVT_PAGE_TOKENS; at += KVT_TILE_TOKENS) {
+        const uint32_t from = first <= at ? 0 : (uint32_t)kvt_smaller(first - at, KVT_TILE_TOKENS),
+                       to = end <= at ? 0 : (uint32_t)kvt_smaller(end - at, KVT_TILE_TOKENS);
+        kvt_tile_copy_tokens(order == KVT_V ? KVT_V : KVT_K, &tile, codes, scales, from, to, code_copy, scale_copy);
+        codes += side->code_bytes;
+        scales += side->scale_bytes;
+        code_copy += side->code_bytes;
+        scale_copy += side->scale_bytes;
+    }
+    memcpy(copy + side->centre_offset, page + side->centre_offset, side->centre_bytes);
+}
+
+/* A page's keys and values. Kernels read whole pages: where one holds tokens before `begin` or behind the last one that is seen, which may never have
+ * been written, a copy without them takes its place. */
+static void find_page(const call *c, const kvt_layout *layout, size_t segment, size_t token, const uint8_t **keys, const uint8_t **values)
+{
+    const kvt_attention *a = &c->a;
+    const size_t i = (token - a->segments[segment].first_token) / KVT_PAGE_TOKENS;
+    *keys = kvt_page_at(&a->segments[segment].pages, i);
+    *values = a->value_pages ? kvt_page_at(&a->value_pages[segment], i) : *keys;
+    const uint32_t first = a->begin > token ? (uint32_t)(a->begin - token) : 0, end = (uint32_t)kvt_smaller(c->all.end - token, KVT_PAGE_TOKENS);
+    if ((first == 0 && end == KVT_PAGE_TOKENS) || !is_seen(a, token))
+        return;
+    uint8_t *copy = first ? c->first_page : c->last_page, *value_copy = a->value_pages ? copy + c->page_bytes : copy;
+    copy_side(layout, KVT_K, *keys, first, end, copy);
+    copy_side(layout, KVT_ROPE, *keys, first, end, copy);
+    copy_side(layout, KVT_V, *values, first, end, value_copy);
+    *keys = copy;
+    *values = value_copy;
+}
+
 /* From `token` on, a page's first, to the segment's or the span's end; `token` is at `at` of the span. */
 static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
 {
@@ -324,9 +373,7 @@ static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
     for (; token < end; token += KVT_PAGE_TOKENS) {
         /* While values are added up the keys of the next span are fetched; after the last one nothing is. */
         const size_t later = token + KVT_SPAN_TOKENS;
-        made.pages[made.n] = page_at(segment, token);
-        made.value_pages[made.n] =
-            a->value_pages ? kvt_page_at(&a->value_pages[i], (token - segment->first_token) / KVT_PAGE_TOKENS) : made.pages[made.n];
+        find_page(c, layout, i, token, &made.pages[made.n], &made.value_pages[made.n]);
         made.ahead[made.n] = made.pages[made.n];
         if (later < c->all.end) {
             const kvt_segment *next = &a->segments[segment_of(a, later)];
