@@ -3,7 +3,7 @@
 
 KVT_PACKAGES_BUILD="cmake ninja-build gcc g++ libc6-dev pkg-config libpopt-dev libjansson-dev libbenchmark-dev libsleef-dev
     libxxhash-dev liblapacke-dev libminizip-dev zlib1g-dev libpcre2-dev libutf8proc-dev libjs-chart.js"
-KVT_PACKAGES_TEST="abigail-tools binutils check gnuplot-nox jq chromium python3"
+KVT_PACKAGES_TEST="abigail-tools binutils check gnuplot-nox jq chromium python3 valgrind"
 KVT_PACKAGES_LINT="git clang clang-format libclang-rt-14-dev shellcheck"
 KVT_PACKAGES_EMULATED="binutils bochsbios busybox-static cpio g++ isolinux make syslinux-common vgabios xorriso xz-utils"
 KVT_PACKAGES_ARM64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user-static libc6-dev:arm64 libpopt-dev:arm64 libjansson-dev:arm64

@@ -40,7 +40,8 @@ typedef struct kvt_segment {
  * are bytes and may be negative; result rows must not overlap each other or the queries.
  *
  * Query token i is at position + i in the sequence and sees the tokens up to there, its own included, from `begin` on and below `end`; with a window,
- * only the last `window` of these. A row that sees nothing has a result of zeros. What is not seen has no influence, whatever its bytes are.
+ * only the last `window` of these. A row that sees nothing has a result of zeros. What is not seen has no influence, whatever its bytes are, and
+ * tokens before `begin` and behind the last one that is seen need never have been written.
  * An `end` of 0 is an error, and so is a position of 0 with an `end` beyond the query tokens, which either was forgotten or asks for tokens that no
  * query sees: the first tokens of a longer sequence have end = query_tokens.
  *

@@ -262,9 +262,8 @@ static kvt_status take_workspace(call *c, void *workspace, size_t *bytes)
         c->rope_logits = take(&t, KVT_SPAN_TOKENS * sizeof(float));
     }
     t.rows = c->a.value_pages ? 2 : 1;
+    c->first_page = take(&t, c->page_bytes);
     c->last_page = take(&t, c->page_bytes);
-    if (c->a.begin % KVT_PAGE_TOKENS)
-        c->first_page = take(&t, c->page_bytes);
     *bytes = t.used;
     return t.overflows ? KVT_ERR_OVERFLOW : KVT_OK;
 }

@@ -136,11 +136,17 @@ static kvt_attention question_of(const plan *p, const kvt_segment *segments, uin
 static kvt_status measure(plan *p)
 {
     uint8_t nowhere;
-    const kvt_segment segment = { .layout = p->v.v.layout, .pages = { .base = &nowhere, .stride = SIZE_MAX, .count = 1 } };
-    const kvt_attention asked = question_of(p, &segment, tile_tokens(p, MOST_ROWS));
-    const kvt_status status = kvt_attend_plan_sizes(&asked, &p->sizes);
-    if (status)
-        return status;
+    const kvt_layout *layouts[] = { p->v.v.layout, p->v.v.open_dtype ? &p->v.open : p->v.v.layout, p->v.v.first_layout };
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts && layouts[i]; i++) {
+        const kvt_segment segment = { .layout = layouts[i], .pages = { .base = &nowhere, .stride = SIZE_MAX, .count = 1 } };
+        kvt_attention asked = question_of(p, &segment, tile_tokens(p, MOST_ROWS));
+        asked.value_pages = kvt_is_apart(layouts[i]) ? &segment.pages : NULL;
+        const size_t workspace_bytes = p->sizes.workspace_bytes;
+        const kvt_status status = kvt_attend_plan_sizes(&asked, &p->sizes);
+        if (status)
+            return status;
+        p->sizes.workspace_bytes = kvt_larger(p->sizes.workspace_bytes, workspace_bytes);
+    }
     const uint32_t rows = tile_tokens(p, MOST_ROWS) * p->group;
     p->row_bytes = p->sizes.partial_bytes / rows;
     p->part_bytes = p->v.open.page_bytes + kvt_whole_lines(p->v.open_bytes) + KVT_PAGE_TOKENS * CHUNK_PAGES * sizeof(uint64_t) +

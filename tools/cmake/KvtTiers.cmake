@@ -81,7 +81,7 @@ function(kvt_add_objects_of_tier target tier)
   add_library(${target} OBJECT ${ARGN})
   target_link_libraries(${target} PRIVATE kvt_compile)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/arch/${KVT_TIER_${tier}_FOLDER})
-  target_compile_options(${target} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto -fno-asynchronous-unwind-tables -fno-unwind-tables -falign-functions=64 ${unrolling} ${KVT_TIER_${tier}_FLAGS} ${last_flags})
+  target_compile_options(${target} PRIVATE $<IF:$<CONFIG:Debug>,-Og,-O3> -fno-lto -fno-asynchronous-unwind-tables -fno-unwind-tables -falign-functions=32 ${unrolling} ${KVT_TIER_${tier}_FLAGS} ${last_flags})
   target_compile_definitions(${target} PRIVATE KVT_TIER=${tier})
 endfunction()
 

@@ -162,20 +162,22 @@ static kvt_attention question_of(const job *j, const tile *t, uint32_t head, con
     return a;
 }
 
-/* Of the largest call. */
+/* Of the largest call, in blocks of any form. */
 static void measure(job *j)
 {
-    const kvt_segment any = { .layout = &j->l->rows.layout[STORE_OPEN],
-                              .pages = { .base = j->l->rows.memory[STORE_OPEN], .count = SIZE_MAX / CELLS } };
-    kvt_segment segment = any;
-    segment.pages.stride = j->l->rows.block_bytes[STORE_OPEN];
-    segment.pages.count = j->l->rows.blocks;
-    const tile t = { .end = j->most_tokens, .seen = j->cells, .position = KVT_NO_MASK };
-    const kvt_attention a = question_of(j, &t, 0, &segment, 1);
-    kvt_attend_sizes sizes;
-    must(kvt_attend_plan_sizes(&a, &sizes));
-    j->workspace_bytes = whole(sizes.workspace_bytes);
-    j->row_bytes = sizes.partial_bytes / (j->most_tokens * j->group);
+    const store *s = &j->l->rows;
+    for (store_form form = STORE_OPEN; form < STORE_FORMS; form++) {
+        if (!s->layout[form].page_bytes)
+            continue;
+        const kvt_segment segment = { .layout = &s->layout[form],
+                                      .pages = { .base = s->memory[form], .stride = s->block_bytes[form], .count = s->blocks } };
+        const tile t = { .end = j->most_tokens, .seen = j->cells, .position = KVT_NO_MASK };
+        const kvt_attention a = question_of(j, &t, 0, &segment, 1);
+        kvt_attend_sizes sizes;
+        must(kvt_attend_plan_sizes(&a, &sizes));
+        j->workspace_bytes = whole(sizes.workspace_bytes > j->workspace_bytes ? sizes.workspace_bytes : j->workspace_bytes);
+        j->row_bytes = sizes.partial_bytes / (j->most_tokens * j->group);
+    }
 }
 
 /* Few rows are divided by chunks of cells, many by tiles and heads. Neither changes a bit. */
