@@ -77,7 +77,7 @@ typedef struct kvt_attention {
  * more than if they were seen. Where a page has both seen and hidden tokens, the hidden values have to be finite: their weight is 0. */
 
 typedef struct kvt_attend_sizes {
-    size_t workspace_bytes; /* a call needs */
+    size_t workspace_bytes; /* a call needs: by rows of queries, layouts of the segments, and whether value_pages are given */
     size_t chunks;          /* that any query sees something of */
     size_t partial_bytes;   /* of one chunk */
 } kvt_attend_sizes;

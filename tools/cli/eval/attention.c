@@ -103,10 +103,15 @@ static kvt_status set_layouts(measurement *m, result *one)
     m->pages_bytes = larger(m->pages_bytes, bytes);
     if (eval_has_peer(way))
         return status;
-    const kvt_segment segment = { .layout = &one->layout };
+    kvt_segment segments[3] = { { .layout = &one->layout } };
+    size_t n_segments = 1;
+    if (keeps_first(m))
+        segments[n_segments++] = (kvt_segment){ .layout = &one->first, .first_token = KVT_PAGE_TOKENS };
+    if (keeps_open(m))
+        segments[n_segments++] = (kvt_segment){ .layout = &one->open, .first_token = 2 * KVT_PAGE_TOKENS };
     const kvt_attention empty = { .size = sizeof empty,
-                                  .segments = &segment,
-                                  .n_segments = 1,
+                                  .segments = segments,
+                                  .n_segments = n_segments,
                                   .begin = 1, /* nothing is seen */
                                   .end = 1,
                                   .position = KVT_NO_MASK,
@@ -218,7 +223,7 @@ static kvt_status attend(const measurement *m, const result *one, const kvt_page
     kvt_attend_sizes sizes;
     kvt_status status = kvt_attend_plan_sizes(&attention, &sizes);
     if (status == KVT_OK && sizes.workspace_bytes > m->workspace_bytes)
-        status = KVT_ERR_OVERFLOW; /* it depends on the group and the widths only */
+        status = KVT_ERR_OVERFLOW; /* it depends on the group and the layouts only */
     return status == KVT_OK ? kvt_attend(&attention, m->workspace) : status;
 }
 
