@@ -1,5 +1,6 @@
 /* What kvtile/cache.h costs, and what shifting costs in accuracy.
  *   kvtile-cache costs     appending a token, forking, opening and loading a saved sequence, shifting: 32 layers, 8 KV heads of 128
+ *   kvtile-cache steps     decode steps beside the calls of kvt_attend and kvt_write that they consist of: the same model, 4 query heads to a KV head
  *   kvtile-cache shift     errors of keys that were shifted where they lie, against keys that were made for their positions */
 #include <kvtile/saved.h>
 
@@ -45,6 +46,8 @@ static float normal(uint64_t *state)
     return sum - 6;
 }
 
+enum { GROUP = 4, PAGE = KVT_PAGE_TOKENS };
+
 typedef struct shape {
     uint32_t layers, heads, dim;
     size_t tokens;
@@ -70,14 +73,14 @@ static void open_home(home *h, const shape *s, kvt_scheme scheme, const kvt_spec
                                     .first_spec = first,
                                     .open_dtype = KVT_BF16,
                                     .layers = s->layers,
-                                    .blocks = (s->tokens / 64 + 1) * 2,
+                                    .blocks = (s->tokens / 64 + 1) * (s->sequences > 2 ? s->sequences : 2),
                                     .rope = &rope };
     const kvt_cache_spec wanted = { .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = s->sequences, .tokens = s->tokens };
     size_t bytes;
     must(kvt_cache_bytes(&wanted, &bytes), "a cache");
     h->memory = memory_of(bytes);
     must(kvt_cache_init(&wanted, h->memory, bytes, &h->cache), "a cache");
-    const kvt_step_limits limits = { 1, s->tokens, 4096, s->heads, 1 };
+    const kvt_step_limits limits = { s->sequences, s->tokens, 4096, s->heads * GROUP, 1 };
     must(kvt_step_workspace(kvt_cache_view(h->cache, 0), &limits, &h->workspace_bytes), "a workspace");
     h->workspace = memory_of(h->workspace_bytes);
     h->scratch = memory_of(kvt_cache_work_bytes(h->cache));
@@ -115,6 +118,8 @@ static void append(const home *h, const shape *s, uint32_t id, uint32_t fresh, c
 
 /* ---- costs ---- */
 
+enum { FRESH = 1024 };
+
 typedef struct tape {
     unsigned char *bytes;
     size_t at;
@@ -150,7 +155,7 @@ static uint16_t *bf16_rows(size_t n)
 
 static void costs(void)
 {
-    enum { TOKENS = 32768, FRESH = 1024, FORKS = 20 };
+    enum { TOKENS = 32768, FORKS = 20 };
     static const kvt_scheme schemes[] = { KVT_SCHEME_f16, KVT_SCHEME_kv8, KVT_SCHEME_kv5, KVT_SCHEME_kv4 };
     shape s = { 32, 8, 128, 2048, 2 };
     uint16_t *rows = bf16_rows((size_t)FRESH * s.heads * s.dim);
@@ -216,6 +221,196 @@ static void costs(void)
     printf("removing 4096 of them at the front, 4 layers, 1 worker %.1f ms\n", (now() - start) * 1e3);
     close_home(&h);
     free(to.bytes), free(ids), free(rows);
+}
+
+/* ---- steps ---- */
+
+/* A batch that decodes a token. What the kernels alone take is measured with everything at hand that a step has to find out or to copy: tables of a
+ * head's pages, rows of the newest page in a tile already, its queries in one place. */
+typedef struct decode {
+    home h;
+    shape s;
+    size_t tokens;
+    kvt_sequence *entries; /* [sequences] */
+    uint16_t *rows, *out;  /* of the new tokens of a layer: queries, keys, values */
+    void **tables;         /* [layer][sequence][head][page] */
+    size_t table_pages;
+    kvt_layout tile; /* of the newest page's rows */
+    unsigned char *tiles, *kernel_workspace;
+    float *kernel_out;
+} decode;
+
+static size_t heads_before(const decode *d, uint32_t layer, uint32_t sequence, uint32_t head)
+{
+    return ((size_t)layer * d->s.sequences + sequence) * d->s.heads + head;
+}
+
+static void open_decode(decode *d, size_t tokens, uint32_t batch)
+{
+    *d = (decode){ .s = { 32, 8, 128, tokens + 2 * PAGE, batch }, .tokens = tokens, .table_pages = tokens / PAGE };
+    const shape *s = &d->s;
+    kvt_spec spec = { .size = sizeof spec, .k_dim = s->dim, .v_dim = s->dim, .kv_heads = s->heads }, first, plain = spec;
+    must(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
+    open_home(&d->h, s, KVT_SCHEME_f16, &spec, &first);
+    plain.k_scheme = plain.v_scheme = KVT_SCHEME_bf16;
+    must(kvt_layout_init(&d->tile, &plain), "a tile");
+    d->entries = memory_of(batch * sizeof *d->entries);
+    const size_t all = heads_before(d, s->layers, 0, 0);
+    d->tables = memory_of(all * d->table_pages * sizeof *d->tables);
+    d->tiles = memory_of(all * d->tile.page_bytes);
+    memset(d->tiles, 0, all * d->tile.page_bytes);
+    d->rows = bf16_rows((size_t)FRESH * s->heads * s->dim);
+    d->out = memory_of((size_t)batch * s->heads * GROUP * s->dim * sizeof *d->out);
+    d->kernel_out = memory_of((size_t)GROUP * (s->dim + 16) * sizeof *d->kernel_out);
+    for (uint32_t n = 0; n < batch; n++) {
+        uint32_t id;
+        must(kvt_cache_new(d->h.cache, &id), "a sequence");
+        for (size_t t = 0; t < tokens; t += FRESH)
+            append(&d->h, s, id, FRESH, d->rows, d->rows, KVT_BF16);
+        must(kvt_cache_append(d->h.cache, id, PAGE), "blocks");
+        must(kvt_cache_entry(d->h.cache, id, 0, &d->entries[n]), "an entry");
+        const kvt_view *view = kvt_cache_view(d->h.cache, 0);
+        for (uint32_t layer = 0; layer < s->layers; layer++)
+            for (uint32_t head = 0; head < s->heads; head++)
+                for (size_t p = 0; p < d->table_pages; p++) {
+                    const kvt_pool *pool = p ? &view->pages : &view->first_pages;
+                    d->tables[heads_before(d, layer, n, head) * d->table_pages + p] = (unsigned char *)pool->base + layer * pool->layer_stride +
+                                                                                      d->entries[n].blocks[p] * pool->block_stride +
+                                                                                      head * pool->head_stride;
+                }
+    }
+}
+
+static void close_decode(const decode *d)
+{
+    close_home(&d->h);
+    free(d->entries), free(d->rows), free(d->out), free(d->tables), free(d->tiles), free(d->kernel_workspace), free(d->kernel_out);
+}
+
+/* Token `token` of all sequences, through the step. */
+static void step_token(decode *d, size_t token)
+{
+    const size_t heads = (size_t)d->s.sequences * d->s.heads * d->s.dim;
+    for (uint32_t n = 0; n < d->s.sequences; n++) {
+        d->entries[n].stored = token;
+        d->entries[n].fresh = 1;
+    }
+    for (uint32_t layer = 0; layer < d->s.layers; layer++) {
+        const kvt_step step = { .size = sizeof step,
+                                .view = kvt_cache_view(d->h.cache, 0),
+                                .layer = layer,
+                                .sequences = d->entries,
+                                .n_sequences = d->s.sequences,
+                                .heads = d->s.heads * GROUP,
+                                .dtype = KVT_BF16,
+                                .out_dtype = KVT_BF16,
+                                .q = d->rows,
+                                .k = d->rows + heads * GROUP,
+                                .v = d->rows + heads * (GROUP + 1),
+                                .out = d->out,
+                                .scale = 0.0884f,
+                                .workspace = d->h.workspace,
+                                .workspace_bytes = d->h.workspace_bytes };
+        must(kvt_step_append(&step, 0, 1), "append");
+        must(kvt_step_attend(&step, 0, 1), "attend");
+        must(kvt_step_merge(&step, 0, 1), "merge");
+    }
+}
+
+/* Attention of a head to pages that are at hand. */
+static void attend_alone(decode *d, const kvt_segment *segments, size_t n, size_t begin, size_t end, const uint16_t *queries)
+{
+    const kvt_attention asked = { .size = sizeof asked,
+                                  .segments = segments,
+                                  .n_segments = n,
+                                  .begin = begin,
+                                  .end = end,
+                                  .position = end - 1,
+                                  .group = GROUP,
+                                  .query_tokens = 1,
+                                  .queries = queries,
+                                  .query_dtype = KVT_BF16,
+                                  .query_head_stride = (ptrdiff_t)(d->s.dim * sizeof *queries),
+                                  .out = d->kernel_out,
+                                  .out_dtype = KVT_BF16,
+                                  .out_head_stride = (ptrdiff_t)(d->s.dim * sizeof *queries),
+                                  .scale = 0.0884f };
+    if (!d->kernel_workspace) {
+        kvt_attend_sizes sizes;
+        must(kvt_attend_plan_sizes(&asked, &sizes), "a workspace");
+        d->kernel_workspace = memory_of(sizes.workspace_bytes);
+    }
+    must(kvt_attend(&asked, d->kernel_workspace), "attention");
+}
+
+/* The same token by the kernels alone: a row of keys and of values is stored, the 64th makes a page, and queries attend to both. */
+static void kernels_token(decode *d, size_t token)
+{
+    const kvt_view *view = kvt_cache_view(d->h.cache, 0);
+    const size_t row = d->s.dim;
+    for (uint32_t layer = 0; layer < d->s.layers; layer++)
+        for (uint32_t n = 0; n < d->s.sequences; n++)
+            for (uint32_t head = 0; head < d->s.heads; head++) {
+                const size_t at = heads_before(d, layer, n, head), of_layer = heads_before(d, 0, n, head);
+                void *tile = d->tiles + at * d->tile.page_bytes;
+                const kvt_pages own = { .table = &tile, .count = 1 };
+                const uint16_t *rows = d->rows + of_layer * row;
+                const kvt_segment sealed[] = {
+                    { .layout = view->first_layout, .pages = { .table = d->tables + at * d->table_pages, .count = 1 } },
+                    { .layout = view->layout,
+                      .pages = { .table = d->tables + at * d->table_pages + 1, .count = d->table_pages - 1 },
+                      .first_token = PAGE },
+                };
+                const kvt_segment newest = { .layout = &d->tile, .pages = own, .first_token = token / PAGE * PAGE };
+                for (int side = 0; side < 2; side++) {
+                    must(kvt_write(&d->tile, (kvt_side)side, &own, token % PAGE, 1, rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)), "a row");
+                    if (token % PAGE == PAGE - 1)
+                        must(kvt_write(view->layout, (kvt_side)side, &sealed[1].pages, 0, PAGE, d->rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)),
+                             "a page");
+                }
+                attend_alone(d, sealed, 2, 0, token / PAGE * PAGE, d->rows + of_layer * GROUP * row);
+                attend_alone(d, &newest, 1, token / PAGE * PAGE, token + 1, d->rows + of_layer * GROUP * row);
+            }
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Every fourth token of a page, each by both in turns: short steps 16 times. */
+static void steps(void)
+{
+    static const size_t lengths[] = { 1024, 8192 };
+    static const uint32_t batches[] = { 1, 8 };
+    enum { TIMES = PAGE / 4, ROUNDS = 16 };
+    printf("| tokens | sequences | step, ms | kernels, ms | more |\n|---:|---:|---:|---:|---:|\n");
+    for (int b = 0; b < 2; b++)
+        for (int l = 0; l < 2; l++) {
+            decode d;
+            open_decode(&d, lengths[l], batches[b]);
+            const size_t rounds = lengths[l] * batches[b] > 8192 ? 1 : ROUNDS * 1024 / lengths[l] / batches[b], all = rounds * TIMES;
+            double times[2][ROUNDS * TIMES], shares[ROUNDS * TIMES];
+            step_token(&d, d.tokens);
+            kernels_token(&d, d.tokens);
+            for (size_t i = 0; i < all; i++) {
+                for (size_t n = 0; n < 2; n++) {
+                    const size_t who = (n + i) % 2;
+                    const double start = now();
+                    (who ? kernels_token : step_token)(&d, d.tokens + 4 * (i % TIMES));
+                    times[who][i] = now() - start;
+                }
+                shares[i] = times[0][i] / times[1][i];
+            }
+            qsort(shares, all, sizeof *shares, compare_doubles);
+            qsort(times[0], all, sizeof *shares, compare_doubles);
+            qsort(times[1], all, sizeof *shares, compare_doubles);
+            printf("| %zu | %u | %.3f | %.3f | %.1f %% |\n", lengths[l], (unsigned)batches[b], times[0][all / 2] * 1e3, times[1][all / 2] * 1e3,
+                   (shares[all / 2] - 1) * 100);
+            fflush(stdout);
+            close_decode(&d);
+        }
 }
 
 /* ---- shift ---- */
@@ -307,10 +502,12 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "costs") == 0)
         costs();
+    else if (argc == 2 && strcmp(argv[1], "steps") == 0)
+        steps();
     else if (argc == 2 && strcmp(argv[1], "shift") == 0)
         shift();
     else {
-        fprintf(stderr, "Usage: kvtile-cache costs | shift\n");
+        fprintf(stderr, "Usage: kvtile-cache costs | steps | shift\n");
         return 2;
     }
     return 0;

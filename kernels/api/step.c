@@ -5,6 +5,7 @@
 
 enum {
     CHUNK_PAGES = KVT_CHUNK_TOKENS / KVT_PAGE_TOKENS,
+    MOST_CHUNKS = 16,          /* that one call attends to */
     MOST_ROWS = KVT_MAX_GROUP, /* of queries in a unit of work; each has a partial of the chunk where that is split from others */
     SPLIT_ROWS = 32,
     LINE = 64
@@ -12,17 +13,24 @@ enum {
 
 /* ---- sequences ---- */
 
+/* Of pages p .. end-1, those that are in page p's pool. */
+static size_t pool_end(const kvt_checked_view *v, size_t p, size_t end)
+{
+    return p == 0 && v->v.first_layout ? 1 : end;
+}
+
 /* Errors: NULL, RANGE. Pages first .. end-1, of tokens that are seen or written. */
 static kvt_status check_blocks(const kvt_problem *why, const kvt_checked_view *v, const kvt_sequence *s, size_t index, size_t first, size_t end)
 {
     if (end > first && !s->blocks)
         return kvt_fail(why, KVT_ERR_NULL, "sequence %zu: blocks is NULL", index);
-    for (size_t p = first; p < end; p++)
-        for (uint32_t i = 0; i < v->n_sides; i++) {
+    for (uint32_t i = 0; i < (kvt_is_apart(v->v.layout) ? 2 : 1); i++)
+        for (size_t p = first; p < end;) {
             const kvt_pool *pool = kvt_pool_at(v, p, v->sides[i]);
-            if (s->blocks[p] >= pool->blocks)
-                return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: page %zu is in block %u, but the pool has %zu", index, p, s->blocks[p],
-                                pool->blocks);
+            for (const size_t stop = pool_end(v, p, end); p < stop; p++)
+                if (s->blocks[p] >= pool->blocks)
+                    return kvt_fail(why, KVT_ERR_RANGE, "sequence %zu: page %zu is in block %u, but the pool has %zu", index, p, s->blocks[p],
+                                    pool->blocks);
         }
     return KVT_OK;
 }
@@ -667,8 +675,9 @@ static uint8_t *scratch_of(const plan *p)
     return (uint8_t *)merged_of(p) + kvt_whole_lines(p->sizes.partial_bytes);
 }
 
-/* Asks of pages first_page and on, and gives the partial. */
-static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_attention *asked, size_t first_page, size_t n_pages, float *partial)
+/* Asks of pages first_page and on, and gives the partials. Of several chunks there are no masks. */
+static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_attention *asked, size_t first_page, size_t n_pages, size_t n_chunks,
+                               float *partial)
 {
     const kvt_sequence *s = t->s;
     const uint32_t tokens = t->end - t->first, rows = tokens * p->group;
@@ -688,27 +697,46 @@ static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_
         asked->bit_words = n_pages;
     }
     if (any)
-        return kvt_attend_chunks(asked, 0, 1, partial, scratch_of(p));
+        return kvt_attend_chunks(asked, 0, n_chunks, partial, scratch_of(p));
     memset(partial, 0, rows * p->row_bytes);
     return KVT_OK;
 }
 
-static kvt_status attend_chunk(const plan *p, const tile *t, uint32_t head, size_t unit, float *partial)
+/* Units of a tile that one call attends to: its queries are prepared once for them. Where there are masks each is asked about by itself, since chunks
+ * that nobody sees anything of are left out. */
+static size_t units_at_once(const plan *p, const tile *t)
+{
+    const size_t n = MOST_ROWS / ((t->end - t->first) * p->group);
+    return t->s->masks ? 1 : kvt_smaller(n, MOST_CHUNKS);
+}
+
+/* Where a head's pages first .. first + n - 1 are. */
+static void find_pages(const plan *p, const kvt_sequence *s, uint32_t head, kvt_side side, size_t first, size_t n, void **pages)
+{
+    for (size_t i = 0; i < n;) {
+        const kvt_pool *pool = kvt_pool_at(&p->v, first + i, side);
+        uint8_t *block_0 = kvt_in_pool(pool, p->s.layer, 0, head);
+        for (const size_t end = pool_end(&p->v, first + i, first + n) - first; i < end; i++)
+            pages[i] = block_0 + s->blocks[first + i] * pool->block_stride;
+    }
+}
+
+static kvt_status attend_chunks(const plan *p, const tile *t, uint32_t head, size_t unit, size_t n_units, float *partials)
 {
     const kvt_checked_view *v = &p->v;
     const size_t chunk = (t->first_chunk + unit) * KVT_CHUNK_TOKENS, begin = kvt_larger(chunk, t->begin),
-                 end = kvt_smaller(chunk + KVT_CHUNK_TOKENS, t->sealed);
+                 end = kvt_smaller(chunk + n_units * KVT_CHUNK_TOKENS, t->sealed);
     const size_t first = begin / KVT_PAGE_TOKENS, n = kvt_pages_of(end) - first;
-    void *keys[CHUNK_PAGES], *values[CHUNK_PAGES];
-    for (size_t i = 0; i < n; i++) {
-        keys[i] = kvt_view_page(v, t->s, p->s.layer, first + i, head, KVT_K);
-        values[i] = kvt_is_apart(v->v.layout) ? kvt_view_page(v, t->s, p->s.layer, first + i, head, KVT_V) : keys[i];
-    }
+    void *keys[CHUNK_PAGES * MOST_CHUNKS], *values[CHUNK_PAGES * MOST_CHUNKS];
+    const bool is_apart = kvt_is_apart(v->v.layout);
+    find_pages(p, t->s, head, KVT_K, first, n, keys);
+    if (is_apart)
+        find_pages(p, t->s, head, KVT_V, first, n, values);
     kvt_segment segments[2];
     kvt_pages value_pages[2];
     size_t n_segments = 0;
     for (size_t i = 0; i < n;) {
-        const size_t of_it = n_segments == 0 && first == 0 && v->v.first_layout ? 1 : n - i;
+        const size_t of_it = pool_end(v, first + i, first + n) - first - i;
         segments[n_segments] = (kvt_segment){ kvt_layout_at(v, first + i), { .table = keys + i, .count = of_it }, (first + i) * KVT_PAGE_TOKENS };
         value_pages[n_segments++] = (kvt_pages){ .table = values + i, .count = of_it };
         i += of_it;
@@ -717,8 +745,8 @@ static kvt_status attend_chunk(const plan *p, const tile *t, uint32_t head, size
     asked.n_segments = n_segments;
     asked.begin = begin;
     asked.end = end;
-    asked.value_pages = kvt_is_apart(v->v.layout) ? value_pages : NULL;
-    return attend_pages(p, t, head, &asked, first, n, partial);
+    asked.value_pages = is_apart ? value_pages : NULL;
+    return attend_pages(p, t, head, &asked, first, n, n_units, partials);
 }
 
 /* The tile's own page, of rows: those that are kept, or those of the step. They have no rotation, so sums of values get it. */
@@ -734,27 +762,27 @@ static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float 
     for (uint32_t i = 0; i < v->n_sides && !status; i++) {
         ptrdiff_t stride = (ptrdiff_t)v->row_bytes[i];
         const uint8_t *rows;
-        if (page + 1 >= last) {
-            rows = kvt_view_open(v, s, p->s.layer, page, head, i);
-        } else if (begin < s->stored) {
-            rows = saved_page(p, t->saved, head, i);
+        size_t n = end - begin;
+        if (page + 1 >= last || begin < s->stored) {
+            rows = page + 1 >= last ? kvt_view_open(v, s, p->s.layer, page, head, i) : saved_page(p, t->saved, head, i);
+            n = (n + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS * KVT_TILE_TOKENS; /* whole tiles are faster; nobody sees what is behind the end */
         } else {
             rows = new_row(p, i, t->token + (begin - s->stored), head, &stride);
             if (p->s.dtype != v->v.open_dtype) {
                 uint8_t *taken = p->part + v->open.page_bytes;
-                take_rows(p, i, rows, stride, (uint32_t)(end - begin), taken);
+                take_rows(p, i, rows, stride, (uint32_t)n, taken);
                 rows = taken;
                 stride = (ptrdiff_t)v->row_bytes[i];
             }
         }
-        status = kvt_write(&v->open, v->sides[i], &pages, 0, end - begin, rows, v->v.open_dtype, stride);
+        status = kvt_write(&v->open, v->sides[i], &pages, 0, n, rows, v->v.open_dtype, stride);
     }
     const kvt_segment segment = { &v->open, pages, begin };
     kvt_attention asked = question_of(p, &segment, t->end - t->first);
     asked.begin = begin;
     asked.end = end;
     if (!status)
-        status = attend_pages(p, t, head, &asked, page, 1, partial);
+        status = attend_pages(p, t, head, &asked, page, 1, 1, partial);
     const kvt_rotation rotation = kvt_options_of(v->v.layout, p->values)->rotation;
     for (uint32_t r = 0; rotation && !status && r < (t->end - t->first) * p->group; r++) {
         float row[KVT_MAX_DIM], *sums = partial + r * p->row_bytes / sizeof *partial;
@@ -824,14 +852,17 @@ static kvt_status attend_tile(plan *p, const tile *t, size_t cost)
             continue;
         if (first == last)
             memset(merged_of(p), 0, rows * p->row_bytes);
-        for (size_t unit = 0; unit < t->units && !status; unit++) {
+        const size_t sealed = t->units - (p->v.v.open_dtype ? 1 : 0), at_once = units_at_once(p, t);
+        for (size_t unit = 0, n; unit < t->units && !status; unit += n) {
+            n = 1;
             if (first != last && owner(p, cost + cost_before(t, unit)) != p->worker)
                 continue;
-            float *partial = first == last ? partial_of(p) : split_of(p, t, first, unit);
-            const bool is_own = p->v.v.open_dtype && unit + 1 == t->units;
-            status = is_own ? attend_own(p, t, head, partial) : attend_chunk(p, t, head, unit, partial);
-            if (first == last && !status)
-                merge_unit(p, rows, partial);
+            while (n < at_once && unit + n < sealed && (first == last || owner(p, cost + cost_before(t, unit + n)) == p->worker))
+                n++;
+            float *partials = first == last ? partial_of(p) : split_of(p, t, first, unit);
+            status = unit == sealed ? attend_own(p, t, head, partials) : attend_chunks(p, t, head, unit, n, partials);
+            for (size_t i = 0; first == last && !status && i < n; i++)
+                merge_unit(p, rows, partials + i * rows * p->row_bytes / sizeof *partials);
         }
         if (first == last && !status)
             finish_tile(p, t, head);
