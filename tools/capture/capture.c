@@ -57,42 +57,42 @@ static bool take(struct ggml_tensor *tensor, bool asks, void *owner)
     const bool wanted = kind < KINDS && tensor->type == GGML_TYPE_F32 && tensor->ne[2] == to->tokens && tensor->ne[3] == 1;
     if (asks || !wanted)
         return wanted || !asks;
-    rows *one = &to->all[kind][layer];
+    rows *kept = &to->all[kind][layer];
     const size_t bytes = (size_t)ggml_nelements(tensor) * sizeof(float);
-    if (tensor->nb[0] != sizeof(float) || (one->data != NULL && (one->channels != tensor->ne[0] || one->heads != tensor->ne[1]))) {
+    if (tensor->nb[0] != sizeof(float) || (kept->data != NULL && (kept->channels != tensor->ne[0] || kept->heads != tensor->ne[1]))) {
         to->failed = true;
         return false;
     }
-    if (one->data == NULL)
-        one->data = malloc(bytes);
-    if (one->data == NULL)
+    if (kept->data == NULL)
+        kept->data = malloc(bytes);
+    if (kept->data == NULL)
         fail("rows", "out of memory");
-    one->channels = tensor->ne[0];
-    one->heads = tensor->ne[1];
+    kept->channels = tensor->ne[0];
+    kept->heads = tensor->ne[1];
     /* Row by row: they may be a part of wider ones. */
     for (int64_t token = 0; token < to->tokens; token++)
-        for (int64_t head = 0; head < one->heads; head++)
-            ggml_backend_tensor_get(tensor, one->data + (token * one->heads + head) * one->channels,
-                                    (size_t)token * tensor->nb[2] + (size_t)head * tensor->nb[1], (size_t)one->channels * sizeof(float));
+        for (int64_t head = 0; head < kept->heads; head++)
+            ggml_backend_tensor_get(tensor, kept->data + (token * kept->heads + head) * kept->channels,
+                                    (size_t)token * tensor->nb[2] + (size_t)head * tensor->nb[1], (size_t)kept->channels * sizeof(float));
     return true;
 }
 
 /* A numpy file: a header of 128 bytes, then the numbers. */
-static void write_rows(const rows *one, int64_t tokens, const char *path)
+static void write_rows(const rows *kept, int64_t tokens, const char *path)
 {
     char header[129], shape[100];
     FILE *file = fopen(path, "wb");
     if (file == NULL)
         fail(path, "cannot be written");
-    snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld, %lld), }", (long long)one->heads, (long long)tokens,
-             (long long)one->channels);
+    snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld, %lld), }", (long long)kept->heads,
+             (long long)tokens, (long long)kept->channels);
     memcpy(header, "\x93NUMPY\1\0\x76\0", 10);
     snprintf(header + 10, sizeof header - 10, "%-117s\n", shape);
     bool good = fwrite(header, 1, 128, file) == 128;
-    for (int64_t head = 0; head < one->heads; head++)
+    for (int64_t head = 0; head < kept->heads; head++)
         for (int64_t token = 0; token < tokens; token++)
-            good = good && fwrite(one->data + (token * one->heads + head) * one->channels, sizeof(float), (size_t)one->channels, file) ==
-                               (size_t)one->channels;
+            good = good && fwrite(kept->data + (token * kept->heads + head) * kept->channels, sizeof(float), (size_t)kept->channels, file) ==
+                               (size_t)kept->channels;
     if (fclose(file) != 0 || !good)
         fail(path, "cannot be written");
 }
@@ -160,13 +160,13 @@ int main(int argc, char **argv)
     int written = 0;
     for (int layer = 0; layer < MOST_LAYERS; layer++)
         for (int kind = 0; kind < KINDS; kind++) {
-            const rows *one = &to.all[kind][layer];
+            const rows *kept = &to.all[kind][layer];
             char path[4096];
-            if (one->data == NULL)
+            if (kept->data == NULL)
                 continue;
             snprintf(path, sizeof path, "%s/layer%03d_%s.npy", argv[5], layer, KIND_NAMES[kind]);
-            write_rows(one, to.tokens, path);
-            free(one->data);
+            write_rows(kept, to.tokens, path);
+            free(kept->data);
             written++;
         }
     free(text);

@@ -45,12 +45,12 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
     (void)number;
     (void)context;
     const uintptr_t at = (uintptr_t)info->si_addr;
-    for (const mapped *one = all_mapped; one != NULL; one = one->next) {
-        const uintptr_t begin = (uintptr_t)atomic_load(&one->data);
-        if (begin == 0 || at < begin || at - begin >= one->size)
+    for (const mapped *mapping = all_mapped; mapping != NULL; mapping = mapping->next) {
+        const uintptr_t begin = (uintptr_t)atomic_load(&mapping->data);
+        if (begin == 0 || at < begin || at - begin >= mapping->size)
             continue;
         say("kvtile: ");
-        say(one->path);
+        say(mapping->path);
         say(": became shorter while it was read, or could not be read: the same file, whole and left alone, would be right\n");
         file_output_abandon();
         _exit(1);
@@ -69,29 +69,29 @@ static int remember(const file_map *map, const char *path)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch);
-    mapped *one = all_mapped;
-    while (one != NULL && atomic_load(&one->data) != NULL)
-        one = one->next;
-    const bool is_new = one == NULL;
+    mapped *mapping = all_mapped;
+    while (mapping != NULL && atomic_load(&mapping->data) != NULL)
+        mapping = mapping->next;
+    const bool is_new = mapping == NULL;
     if (is_new)
-        one = calloc(1, sizeof *one);
-    if (one == NULL)
+        mapping = calloc(1, sizeof *mapping);
+    if (mapping == NULL)
         return -1;
-    text_shown(one->path, sizeof one->path, path);
-    one->size = map->size;
-    atomic_store(&one->data, map->data);
+    text_shown(mapping->path, sizeof mapping->path, path);
+    mapping->size = map->size;
+    atomic_store(&mapping->data, map->data);
     if (is_new) {
-        one->next = all_mapped;
-        atomic_store(&all_mapped, one);
+        mapping->next = all_mapped;
+        atomic_store(&all_mapped, mapping);
     }
     return 0;
 }
 
 static void forget(const file_map *map)
 {
-    for (mapped *one = all_mapped; one != NULL; one = one->next)
-        if (atomic_load(&one->data) == map->data)
-            atomic_store(&one->data, NULL);
+    for (mapped *mapping = all_mapped; mapping != NULL; mapping = mapping->next)
+        if (atomic_load(&mapping->data) == map->data)
+            atomic_store(&mapping->data, NULL);
 }
 
 /* ---- files ---- */

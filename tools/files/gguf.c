@@ -72,32 +72,32 @@ static bool skip_strings(cursor *c, uint64_t count)
     return true;
 }
 
-static bool read_value(gguf *file, cursor *c, gguf_entry *one)
+static bool read_value(gguf *file, cursor *c, gguf_entry *entry)
 {
     char key[64];
     const uint8_t *bytes = take(c, 4);
     if (!bytes)
         return fail_end(file);
-    one->type = load_u32(bytes);
-    one->list = one->type == GGUF_LIST;
-    one->count = 1;
-    if (one->list) {
+    entry->type = load_u32(bytes);
+    entry->list = entry->type == GGUF_LIST;
+    entry->count = 1;
+    if (entry->list) {
         bytes = take(c, 12);
         if (!bytes)
             return fail_end(file);
-        one->type = load_u32(bytes);
-        one->count = load_u64(bytes + 4);
+        entry->type = load_u32(bytes);
+        entry->count = load_u64(bytes + 4);
     }
-    if (one->type >= GGUF_TYPES || one->type == GGUF_LIST)
+    if (entry->type >= GGUF_TYPES || entry->type == GGUF_LIST)
         return error_set(file->error, "%s has a value of type %" PRIu32 "%s, but must have one of 0 to 12, or a list of those but 9",
-                         gguf_shown(one->key, one->key_length, key), one->type, one->list ? " in a list" : "") == 0;
-    one->data = c->at;
-    if (one->type != GGUF_STRING)
-        return (one->count <= c->left / type_bytes[one->type] && take(c, one->count * type_bytes[one->type])) || fail_end(file);
-    if (one->list)
-        return skip_strings(c, one->count) || fail_end(file);
-    one->data = take_string(c, &one->count);
-    return one->data || fail_end(file);
+                         gguf_shown(entry->key, entry->key_length, key), entry->type, entry->list ? " in a list" : "") == 0;
+    entry->data = c->at;
+    if (entry->type != GGUF_STRING)
+        return (entry->count <= c->left / type_bytes[entry->type] && take(c, entry->count * type_bytes[entry->type])) || fail_end(file);
+    if (entry->list)
+        return skip_strings(c, entry->count) || fail_end(file);
+    entry->data = take_string(c, &entry->count);
+    return entry->data || fail_end(file);
 }
 
 static int compare_keys(const void *a, const void *b)
@@ -117,25 +117,25 @@ static bool read_entries(gguf *file, cursor *c, uint64_t count)
     if (!file->entries)
         return error_set(file->error, "no memory for %" PRIu64 " keys", count) == 0;
     for (; file->n_entries < count; file->n_entries++) {
-        gguf_entry *one = &file->entries[file->n_entries];
+        gguf_entry *entry = &file->entries[file->n_entries];
         uint64_t length;
         const uint8_t *key = take_string(c, &length);
         if (!key)
             return fail_end(file);
         if (length > MOST_KEY_BYTES)
             return error_set(file->error, "a key of the metadata has %" PRIu64 " bytes, but may have %d", length, MOST_KEY_BYTES) == 0;
-        one->key = (const char *)key;
-        one->key_length = (size_t)length;
-        if (!read_value(file, c, one))
+        entry->key = (const char *)key;
+        entry->key_length = (size_t)length;
+        if (!read_value(file, c, entry))
             return false;
     }
 
     qsort(file->entries, file->n_entries, sizeof *file->entries, compare_keys);
     for (size_t i = 1; i < file->n_entries; i++) {
         char key[64];
-        const gguf_entry *one = &file->entries[i];
-        if (compare_keys(one - 1, one) == 0)
-            return error_set(file->error, "the metadata has %s twice", gguf_shown(one->key, one->key_length, key)) == 0;
+        const gguf_entry *entry = &file->entries[i];
+        if (compare_keys(entry - 1, entry) == 0)
+            return error_set(file->error, "the metadata has %s twice", gguf_shown(entry->key, entry->key_length, key)) == 0;
     }
     return true;
 }
@@ -181,62 +181,62 @@ const gguf_entry *gguf_find(const gguf *file, const char *name)
     return found;
 }
 
-bool gguf_number(const gguf_entry *one, uint64_t index, int64_t *value)
+bool gguf_number(const gguf_entry *entry, uint64_t index, int64_t *value)
 {
-    if (one->type == GGUF_F32 || one->type == GGUF_F64 || one->type == GGUF_STRING)
+    if (entry->type == GGUF_F32 || entry->type == GGUF_F64 || entry->type == GGUF_STRING)
         return false;
-    const uint32_t size = type_bytes[one->type];
-    const bool is_signed = one->type == GGUF_I8 || one->type == GGUF_I16 || one->type == GGUF_I32 || one->type == GGUF_I64;
+    const uint32_t size = type_bytes[entry->type];
+    const bool is_signed = entry->type == GGUF_I8 || entry->type == GGUF_I16 || entry->type == GGUF_I32 || entry->type == GGUF_I64;
     const uint64_t sign = is_signed ? (uint64_t)1 << (8 * size - 1) : 0;
     uint64_t bits = 0;
-    memcpy(&bits, one->data + index * size, size);
-    bits = one->type == GGUF_BOOL ? bits != 0 : (bits ^ sign) - sign;
+    memcpy(&bits, entry->data + index * size, size);
+    bits = entry->type == GGUF_BOOL ? bits != 0 : (bits ^ sign) - sign;
     memcpy(value, &bits, sizeof bits);
     return is_signed || *value >= 0;
 }
 
-bool gguf_is_text(const gguf_entry *one, const char *text)
+bool gguf_is_text(const gguf_entry *entry, const char *text)
 {
-    return one && one->type == GGUF_STRING && !one->list && one->count == strlen(text) && memcmp(one->data, text, strlen(text)) == 0;
+    return entry && entry->type == GGUF_STRING && !entry->list && entry->count == strlen(text) && memcmp(entry->data, text, strlen(text)) == 0;
 }
 
-const char *gguf_text(const gguf_entry *one, uint64_t index, bool whole, char text[80])
+const char *gguf_text(const gguf_entry *entry, uint64_t index, bool whole, char text[80])
 {
     int64_t number;
     char string[64];
-    if (one->list && whole)
-        snprintf(text, 80, "a list of %" PRIu64, one->count);
-    else if (one->type == GGUF_STRING)
-        snprintf(text, 80, "\"%s\"", one->list ? "..." : gguf_shown(one->data, one->count, string));
-    else if (one->type == GGUF_BOOL)
-        snprintf(text, 80, "%s", one->data[index] ? "true" : "false");
-    else if (gguf_number(one, index, &number))
+    if (entry->list && whole)
+        snprintf(text, 80, "a list of %" PRIu64, entry->count);
+    else if (entry->type == GGUF_STRING)
+        snprintf(text, 80, "\"%s\"", entry->list ? "..." : gguf_shown(entry->data, entry->count, string));
+    else if (entry->type == GGUF_BOOL)
+        snprintf(text, 80, "%s", entry->data[index] ? "true" : "false");
+    else if (gguf_number(entry, index, &number))
         snprintf(text, 80, "%" PRId64, number);
     else
-        snprintf(text, 80, "%s", one->type == GGUF_U64 ? "too large" : "not a whole number");
+        snprintf(text, 80, "%s", entry->type == GGUF_U64 ? "too large" : "not a whole number");
     return text;
 }
 
-bool gguf_fail(const gguf *file, const char *name, const gguf_entry *one, const char *right)
+bool gguf_fail(const gguf *file, const char *name, const gguf_entry *entry, const char *right)
 {
     char text[80];
-    if (!one)
+    if (!entry)
         return error_set(file->error, "%s.%s is missing: %s would be right", file->architecture, name, right) == 0;
-    return error_set(file->error, "%s.%s is %s, but must be %s", file->architecture, name, gguf_text(one, 0, true, text), right) == 0;
+    return error_set(file->error, "%s.%s is %s, but must be %s", file->architecture, name, gguf_text(entry, 0, true, text), right) == 0;
 }
 
 bool gguf_get(const gguf *file, const char *name, uint32_t low, uint32_t high, uint32_t missing, uint32_t *result)
 {
-    const gguf_entry *one = gguf_find(file, name);
+    const gguf_entry *entry = gguf_find(file, name);
     int64_t value;
-    if (!one && missing != GGUF_NEEDED) {
+    if (!entry && missing != GGUF_NEEDED) {
         *result = missing;
         return true;
     }
-    if (!one || one->list || one->type == GGUF_BOOL || !gguf_number(one, 0, &value) || value < low || value > high) {
+    if (!entry || entry->list || entry->type == GGUF_BOOL || !gguf_number(entry, 0, &value) || value < low || value > high) {
         char right[80];
         snprintf(right, sizeof right, "a whole number from %" PRIu32 " to %" PRIu32, low, high);
-        return gguf_fail(file, name, one, right);
+        return gguf_fail(file, name, entry, right);
     }
     *result = (uint32_t)value;
     return true;
@@ -246,22 +246,22 @@ bool gguf_get(const gguf *file, const char *name, uint32_t low, uint32_t high, u
 static bool get_architecture(gguf *file)
 {
     static const char name[] = "general.architecture";
-    const gguf_entry *one = gguf_key(file, name), *part = gguf_key(file, "split.no");
+    const gguf_entry *entry = gguf_key(file, name), *part = gguf_key(file, "split.no");
     int64_t number = 0;
     char text[80];
     if (part && !part->list)
         gguf_number(part, 0, &number);
-    if (one && one->type == GGUF_STRING && !one->list && one->count > 0 && one->count < sizeof file->architecture)
-        snprintf(file->architecture, sizeof file->architecture, "%.*s", (int)one->count, (const char *)one->data);
+    if (entry && entry->type == GGUF_STRING && !entry->list && entry->count > 0 && entry->count < sizeof file->architecture)
+        snprintf(file->architecture, sizeof file->architecture, "%.*s", (int)entry->count, (const char *)entry->data);
     if (number > 0 && !gguf_look(file, "block_count"))
         return error_set(file->error, "split.no is %" PRId64 ": only the first part of a split model says what it is", number) == 0;
-    if (!one)
+    if (!entry)
         return error_set(file->error, "%s is missing: without it the other keys have no names", name) == 0;
-    if (!*file->architecture || strlen(file->architecture) != one->count)
-        return error_set(file->error, "%s is %s, but must be a name of 1 to 64 characters", name, gguf_text(one, 0, true, text)) == 0;
+    if (!*file->architecture || strlen(file->architecture) != entry->count)
+        return error_set(file->error, "%s is %s, but must be a name of 1 to 64 characters", name, gguf_text(entry, 0, true, text)) == 0;
     for (const char *c = file->architecture; *c; c++) {
         if (*c <= ' ' || *c > '~')
-            return error_set(file->error, "%s is %s, but must be of plain characters", name, gguf_text(one, 0, true, text)) == 0;
+            return error_set(file->error, "%s is %s, but must be of plain characters", name, gguf_text(entry, 0, true, text)) == 0;
     }
     return true;
 }
@@ -288,12 +288,12 @@ bool gguf_open(gguf *file, const void *bytes, size_t size)
 
 static bool get_split(const gguf *file, const char *name, int64_t missing, int64_t *number)
 {
-    const gguf_entry *one = gguf_key(file, name);
+    const gguf_entry *entry = gguf_key(file, name);
     char text[80];
     *number = missing;
-    if (!one || (!one->list && gguf_number(one, 0, number) && *number >= 0 && *number <= UINT16_MAX))
+    if (!entry || (!entry->list && gguf_number(entry, 0, number) && *number >= 0 && *number <= UINT16_MAX))
         return true;
-    return error_set(file->error, "%s is %s, but must be a whole number from 0 to %d", name, gguf_text(one, 0, true, text), UINT16_MAX) == 0;
+    return error_set(file->error, "%s is %s, but must be a whole number from 0 to %d", name, gguf_text(entry, 0, true, text), UINT16_MAX) == 0;
 }
 
 bool gguf_get_part(const gguf *file, uint32_t *part, uint32_t *parts)
@@ -364,13 +364,13 @@ static uint64_t all_bytes(const gguf *file)
 static int find_data(gguf *file, cursor *c, uint64_t *begin)
 {
     static const char name[] = "general.alignment";
-    const gguf_entry *one = gguf_key(file, name);
+    const gguf_entry *entry = gguf_key(file, name);
     gguf_tensor tensor;
     uint64_t data;
     int64_t alignment = 32;
     char text[80];
-    if (one && (one->list || !gguf_number(one, 0, &alignment) || alignment < 1 || alignment > 1 << 20))
-        return error_set(file->error, "%s is %s, but must be a whole number from 1 to %d", name, gguf_text(one, 0, true, text), 1 << 20);
+    if (entry && (entry->list || !gguf_number(entry, 0, &alignment) || alignment < 1 || alignment > 1 << 20))
+        return error_set(file->error, "%s is %s, but must be a whole number from 1 to %d", name, gguf_text(entry, 0, true, text), 1 << 20);
     for (uint64_t i = 0; i < file->n_tensors; i++)
         if (take_tensor(file, c, &tensor, &data) != 0)
             return -1;

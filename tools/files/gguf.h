@@ -68,19 +68,19 @@ gguf_entry *gguf_look(const gguf *file, const char *name);       /* "architectur
 const gguf_entry *gguf_find(const gguf *file, const char *name); /* the same, and marks it as used */
 
 /* A whole number; true and false are 1 and 0. */
-bool gguf_number(const gguf_entry *one, uint64_t index, int64_t *value);
+bool gguf_number(const gguf_entry *entry, uint64_t index, int64_t *value);
 
 /* Whether it is there and this string. */
-bool gguf_is_text(const gguf_entry *one, const char *text);
+bool gguf_is_text(const gguf_entry *entry, const char *text);
 
 /* A value as people can read it; `whole`: of a list how long it is. Returns `text`. */
-const char *gguf_text(const gguf_entry *one, uint64_t index, bool whole, char text[80]);
+const char *gguf_text(const gguf_entry *entry, uint64_t index, bool whole, char text[80]);
 
 /* `length` bytes as people can read them: keys and strings of a file may hold anything. Returns `text`. */
 const char *gguf_shown(const void *bytes, uint64_t length, char text[64]);
 
 /* Sets "architecture.name is <value>, but must be <right>", or that it is missing. Returns false. */
-bool gguf_fail(const gguf *file, const char *name, const gguf_entry *one, const char *right);
+bool gguf_fail(const gguf *file, const char *name, const gguf_entry *entry, const char *right);
 
 /* "architecture.name" from `low` to `high`; `missing` is what it is when the key is not there, GGUF_NEEDED that it must be. */
 #define GGUF_NEEDED UINT32_MAX

@@ -50,17 +50,17 @@ static size_t show_one(const char *text, size_t size, char shown[16])
 
 size_t text_shown_bytes(char *to, size_t room, const char *bytes, size_t size)
 {
-    char one[16];
+    char unit[16];
     size_t length = 0;
     size_t fits = 0; /* with "..." behind it */
     for (size_t at = 0; at < size;) {
-        at += show_one(bytes + at, size - at, one);
-        const size_t n = strlen(one);
+        at += show_one(bytes + at, size - at, unit);
+        const size_t n = strlen(unit);
         if (length + n >= room) {
             memcpy(to + fits, "...", 4);
             return fits + 3;
         }
-        memcpy(to + length, one, n);
+        memcpy(to + length, unit, n);
         length += n;
         if (length + 3 < room)
             fits = length;
@@ -76,10 +76,10 @@ size_t text_shown(char *to, size_t room, const char *text)
 
 void text_print(FILE *stream, const char *text)
 {
-    char one[16];
+    char unit[16];
     while (*text != '\0') {
-        text += show_one(text, strnlen(text, 4), one);
-        fputs(one, stream);
+        text += show_one(text, strnlen(text, 4), unit);
+        fputs(unit, stream);
     }
 }
 
@@ -100,13 +100,13 @@ static bool is_begun(const char *bytes, size_t size)
 
 size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_last)
 {
-    char one[16];
+    char unit[16];
     size_t at = 0;
     while (at < size && (is_last || !is_begun(bytes + at, size - at))) {
         const bool layout = bytes[at] == '\n' || bytes[at] == '\t';
         const char plain[2] = { bytes[at], '\0' };
-        const size_t length = layout ? 1 : show_one(bytes + at, size - at, one);
-        fputs(layout ? plain : one, stream);
+        const size_t length = layout ? 1 : show_one(bytes + at, size - at, unit);
+        fputs(layout ? plain : unit, stream);
         at += length;
     }
     return at;

@@ -36,22 +36,22 @@ static void *grown(void *array, size_t used, size_t *room, size_t size)
     return larger;
 }
 
-int description_add(model_description *description, const kvt_layer_group *one, error_text *error)
+int description_add(model_description *description, const kvt_layer_group *layer_group, error_text *error)
 {
     layer_cache *caches = grown(description->caches, description->n_caches, &description->caches_room, sizeof *caches);
     if (!caches)
         return error_set(error, "no memory for %zu caches of layers", description->n_caches + 1);
     description->caches = caches;
-    caches[description->n_caches++] = (layer_cache){ description->layer, *one };
+    caches[description->n_caches++] = (layer_cache){ description->layer, *layer_group };
     if (description->n_layers <= description->layer)
         description->n_layers = description->layer + 1;
 
     for (size_t i = 0; i < description->n_groups; i++) {
         kvt_layer_group *group = &description->groups[i];
-        if (description_alike(group, one)) {
-            group->count += one->count;
-            group->draft_count += one->draft_count;
-            group->shared_count += one->shared_count;
+        if (description_alike(group, layer_group)) {
+            group->count += layer_group->count;
+            group->draft_count += layer_group->draft_count;
+            group->shared_count += layer_group->shared_count;
             return 0;
         }
     }
@@ -59,7 +59,7 @@ int description_add(model_description *description, const kvt_layer_group *one, 
     if (!groups)
         return error_set(error, "no memory for %zu groups of layers", description->n_groups + 1);
     description->groups = groups;
-    description->groups[description->n_groups++] = *one;
+    description->groups[description->n_groups++] = *layer_group;
     return 0;
 }
 

@@ -37,7 +37,7 @@ typedef struct model_description {
 bool description_alike(const kvt_layer_group *a, const kvt_layer_group *b);
 
 /* Adds a cache of `one->count` layers: to the group that is like it, or as a new group. 0, or -1 with the error: no memory. */
-int description_add(model_description *description, const kvt_layer_group *one, error_text *error);
+int description_add(model_description *description, const kvt_layer_group *group, error_text *error);
 
 /* Puts the groups into the order of kvt_layer_kind (within a kind, as they were added) and makes `model`. */
 void description_finish(model_description *description);

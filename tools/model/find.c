@@ -105,16 +105,16 @@ kvt_status kvt_model_open(const char *name, const char *const *ignored, kvt_mode
         *file = NULL;
     if (!name || !file)
         return fail(KVT_ERR_NULL, problem, room, name ? "file" : "name", "is NULL");
-    kvt_model_file *made = calloc(1, sizeof *made);
-    if (!made)
+    kvt_model_file *parsed = calloc(1, sizeof *parsed);
+    if (!parsed)
         return fail(KVT_ERR_MEMORY, problem, room, name, "no memory");
-    made->description.assumed = ignored;
-    const kvt_status status = model_find(name, &made->description, &made->model, problem, room);
-    made->description.assumed = NULL; /* the caller's */
+    parsed->description.assumed = ignored;
+    const kvt_status status = model_find(name, &parsed->description, &parsed->model, problem, room);
+    parsed->description.assumed = NULL; /* the caller's */
     if (status == KVT_OK)
-        *file = made;
+        *file = parsed;
     else
-        kvt_model_close(made);
+        kvt_model_close(parsed);
     return status;
 }
 

@@ -141,34 +141,34 @@ typedef struct model {
 /* Checks a number for all layers, or a list with one for each: of all blocks, or of those that are not MTP layers. */
 static bool get_layers(const model *m, const char *name, uint32_t high, const gguf_entry **result)
 {
-    const gguf_entry *one = gguf_find(&m->file, name);
+    const gguf_entry *entry = gguf_find(&m->file, name);
     char right[100];
-    *result = one;
-    if (!one)
+    *result = entry;
+    if (!entry)
         return true;
     snprintf(right, sizeof right, "whole numbers up to %" PRIu32 ", one or a list of %" PRIu32, high, m->blocks);
-    if (one->list && one->count != m->blocks && one->count != m->blocks - m->mtp)
-        return gguf_fail(&m->file, name, one, right);
-    for (uint64_t i = 0; i < (one->list ? one->count : 1); i++) {
+    if (entry->list && entry->count != m->blocks && entry->count != m->blocks - m->mtp)
+        return gguf_fail(&m->file, name, entry, right);
+    for (uint64_t i = 0; i < (entry->list ? entry->count : 1); i++) {
         int64_t value;
         char text[80];
-        if ((one->type != GGUF_BOOL || high == 1) && gguf_number(one, i, &value) && value >= 0 && value <= high)
+        if ((entry->type != GGUF_BOOL || high == 1) && gguf_number(entry, i, &value) && value >= 0 && value <= high)
             continue;
-        if (!one->list)
-            return gguf_fail(&m->file, name, one, right);
+        if (!entry->list)
+            return gguf_fail(&m->file, name, entry, right);
         return error_set(m->file.error, "%s.%s[%" PRIu64 "] is %s, but must be a whole number up to %" PRIu32, m->file.architecture, name, i,
-                         gguf_text(one, i, false, text), high) == 0;
+                         gguf_text(entry, i, false, text), high) == 0;
     }
     return true;
 }
 
 /* Of layer i; 0 when the list ends before it. */
-static uint32_t at(const model *m, const gguf_entry *one, uint32_t i)
+static uint32_t at(const model *m, const gguf_entry *entry, uint32_t i)
 {
     int64_t value = 0;
-    const uint32_t index = one->list ? i % m->blocks : 0;
-    if (!one->list || index < one->count)
-        gguf_number(one, index, &value);
+    const uint32_t index = entry->list ? i % m->blocks : 0;
+    if (!entry->list || index < entry->count)
+        gguf_number(entry, index, &value);
     return (uint32_t)value;
 }
 
@@ -428,13 +428,13 @@ static bool get_heads(model *m)
 
 /* ---- groups ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool add(const model *m, model_description *description, uint32_t i, kvt_layer_group one)
+static bool add(const model *m, model_description *description, uint32_t i, kvt_layer_group group)
 {
-    const bool draft = is_mtp(m, i), shared = i >= m->storing && one.kind != KVT_LAYER_NONE;
-    one.count = !draft && !shared;
-    one.draft_count = draft && !shared;
-    one.shared_count = shared;
-    if (description_add(description, &one, m->file.error) != 0)
+    const bool draft = is_mtp(m, i), shared = i >= m->storing && group.kind != KVT_LAYER_NONE;
+    group.count = !draft && !shared;
+    group.draft_count = draft && !shared;
+    group.shared_count = shared;
+    if (description_add(description, &group, m->file.error) != 0)
         return false;
     return description->n_groups <= MAX_GROUPS || error_set(m->file.error, "the layers are of more than %d kinds", MAX_GROUPS) == 0;
 }
@@ -442,7 +442,7 @@ static bool add(const model *m, model_description *description, uint32_t i, kvt_
 static bool add_attention(const model *m, model_description *description, uint32_t i)
 {
     const bool sliding = slides(m, i), latent = m->latent && !sliding;
-    kvt_layer_group one = {
+    kvt_layer_group group = {
         .kind = sliding  ? KVT_LAYER_SLIDING
                 : latent ? KVT_LAYER_LATENT
                          : KVT_LAYER_FULL,
@@ -453,14 +453,14 @@ static bool add_attention(const model *m, model_description *description, uint32
         .window = sliding ? m->window : 0,
     };
     if (latent) {
-        one.expanded_heads = m->heads ? at(m, m->heads, i) : 0;
-        one.expanded_k_dim = one.expanded_heads ? m->expanded_k_dim : 0;
-        one.expanded_v_dim = one.expanded_heads ? m->expanded_v_dim : 0;
-        if (one.kv_heads != 1)
+        group.expanded_heads = m->heads ? at(m, m->heads, i) : 0;
+        group.expanded_k_dim = group.expanded_heads ? m->expanded_k_dim : 0;
+        group.expanded_v_dim = group.expanded_heads ? m->expanded_v_dim : 0;
+        if (group.kv_heads != 1)
             return gguf_fail(&m->file, "attention.head_count_kv", gguf_find(&m->file, "attention.head_count_kv"),
                              "1 where attention.key_length_mla says that rows are latent");
     }
-    return add(m, description, i, one);
+    return add(m, description, i, group);
 }
 
 static bool add_indexer(const model *m, model_description *description, uint32_t i, uint32_t tokens_per_row)
@@ -480,14 +480,14 @@ static bool add_indexer(const model *m, model_description *description, uint32_t
 static bool add_compressed(const model *m, model_description *description, uint32_t i)
 {
     const uint32_t ratio = is_mtp(m, i) ? 0 : at(m, m->ratios, i);
-    const kvt_layer_group one = { .kind = KVT_LAYER_COMPRESSED,
-                                  .kv_heads = 1,
-                                  .k_dim = m->k_dim,
-                                  .rope_dim = m->rope_dim,
-                                  .tokens_per_row = ratio,
-                                  .recurrent_elements = (ratio == 4 ? 8 : 2) * (uint64_t)ratio * m->k_dim,
-                                  .recurrent_element_bytes = 4 };
-    return add_attention(m, description, i) && (ratio == 0 || add(m, description, i, one)) && (ratio != 4 || add_indexer(m, description, i, ratio));
+    const kvt_layer_group group = { .kind = KVT_LAYER_COMPRESSED,
+                                    .kv_heads = 1,
+                                    .k_dim = m->k_dim,
+                                    .rope_dim = m->rope_dim,
+                                    .tokens_per_row = ratio,
+                                    .recurrent_elements = (ratio == 4 ? 8 : 2) * (uint64_t)ratio * m->k_dim,
+                                    .recurrent_element_bytes = 4 };
+    return add_attention(m, description, i) && (ratio == 0 || add(m, description, i, group)) && (ratio != 4 || add_indexer(m, description, i, ratio));
 }
 
 static bool add_layer(const model *m, model_description *description, uint32_t i)
@@ -554,11 +554,11 @@ static void note_unknown(const gguf *file, model_description *description)
     /* clang-format on */
     const size_t prefix = strlen(file->architecture);
     for (size_t i = 0; i < file->n_entries; i++) {
-        const gguf_entry *one = &file->entries[i];
+        const gguf_entry *entry = &file->entries[i];
         char key[64];
-        if (one->used || one->key_length <= prefix + 1 || memcmp(one->key, file->architecture, prefix) != 0 || one->key[prefix] != '.')
+        if (entry->used || entry->key_length <= prefix + 1 || memcmp(entry->key, file->architecture, prefix) != 0 || entry->key[prefix] != '.')
             continue;
-        const char *name = gguf_shown(one->key + prefix + 1, one->key_length - prefix - 1, key);
+        const char *name = gguf_shown(entry->key + prefix + 1, entry->key_length - prefix - 1, key);
         bool sounds = false;
         for (size_t w = 0; w < sizeof words / sizeof words[0]; w++)
             sounds |= strstr(name, words[w]) != NULL;

@@ -97,15 +97,15 @@ static int spread(const kvt_model *model, model_description *whole, error_text *
 {
     const uint32_t layers = model->groups[0].count;
     for (size_t i = 0; i < model->n_groups; i++) {
-        kvt_layer_group one = model->groups[i];
-        const uint32_t drafts = one.draft_count;
-        if (one.count != layers || one.shared_count || !model_is_uniform(model))
+        kvt_layer_group group = model->groups[i];
+        const uint32_t drafts = group.draft_count;
+        if (group.count != layers || group.shared_count || !model_is_uniform(model))
             return error_set(error, "--pp: the order of its layers is not in the catalogue, and they are not all alike: give its config.json");
         for (uint32_t layer = 0; layer < layers; layer++) {
             whole->layer = layer;
-            one.count = 1;
-            one.draft_count = layer + 1 == layers ? drafts : 0;
-            if (description_add(whole, &one, error) != 0)
+            group.count = 1;
+            group.draft_count = layer + 1 == layers ? drafts : 0;
+            if (description_add(whole, &group, error) != 0)
                 return -1;
         }
     }
@@ -122,9 +122,9 @@ static uint32_t count_layers(uint32_t layers, uint32_t n_stages, uint32_t stage)
 static int fill_stage(const model_description *whole, uint32_t ranks, model_stage *stage, error_text *error)
 {
     for (size_t i = 0; i < whole->n_caches; i++) {
-        const layer_cache *one = &whole->caches[i];
-        kvt_layer_group group = one->group;
-        if (one->layer < stage->first || one->layer - stage->first >= stage->count)
+        const layer_cache *cache = &whole->caches[i];
+        kvt_layer_group group = cache->group;
+        if (cache->layer < stage->first || cache->layer - stage->first >= stage->count)
             continue;
         if (ranks > 1 && divide_group(&group, ranks, error) != 0)
             return -1;
@@ -134,7 +134,7 @@ static int fill_stage(const model_description *whole, uint32_t ranks, model_stag
         if (!found)
             return error_set(error,
                              "--pp: layer %u reads what a layer before %u stores, which is in another stage: another number of stages may be right",
-                             (unsigned)one->layer, (unsigned)stage->first);
+                             (unsigned)cache->layer, (unsigned)stage->first);
         if (description_add(&stage->part, &group, error) != 0)
             return -1;
     }

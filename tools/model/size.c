@@ -228,8 +228,8 @@ static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const
 /* 0, or the product of all: *total += layers * a * b */
 static kvt_status add_of_layers(uint64_t *total, uint64_t layers, uint64_t a, uint64_t b)
 {
-    uint64_t one;
-    return kvt_times(a, b, &one) == KVT_OK ? kvt_add_product(total, layers, one) : KVT_ERR_OVERFLOW;
+    uint64_t n;
+    return kvt_times(a, b, &n) == KVT_OK ? kvt_add_product(total, layers, n) : KVT_ERR_OVERFLOW;
 }
 
 /* The parts of a group, from what one of its layers keeps. */

@@ -147,14 +147,14 @@ static int measure_folder(const char *folder, uint64_t *bytes, error_text *error
     if (!list)
         return error_set(error, "%.300s cannot be listed", folder);
     int result = 0, best = NO_WEIGHTS;
-    for (const struct dirent *one; (one = readdir(list)) != NULL;)
-        best = rank_of(one->d_name) < best ? rank_of(one->d_name) : best;
+    for (const struct dirent *entry; (entry = readdir(list)) != NULL;)
+        best = rank_of(entry->d_name) < best ? rank_of(entry->d_name) : best;
     rewinddir(list);
-    for (const struct dirent *one; result == 0 && (one = readdir(list)) != NULL;) {
+    for (const struct dirent *entry; result == 0 && (entry = readdir(list)) != NULL;) {
         char path[4096];
-        if (rank_of(one->d_name) == NO_WEIGHTS || rank_of(one->d_name) > best)
+        if (rank_of(entry->d_name) == NO_WEIGHTS || rank_of(entry->d_name) > best)
             continue;
-        snprintf(path, sizeof path, "%s/%s", folder, one->d_name);
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
         result = add_safetensors(path, bytes, error);
     }
     closedir(list);

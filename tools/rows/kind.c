@@ -91,15 +91,15 @@ rows_kind rows_kind_of(const char *name)
             at++;
             continue;
         }
-        const finding one = word_of(name, at, length);
-        if (last.kind == ROWS_KEYS && one.kind == ROWS_VALUES && last.weight == one.weight) {
+        const finding found = word_of(name, at, length);
+        if (last.kind == ROWS_KEYS && found.kind == ROWS_VALUES && last.weight == found.weight) {
             best = before_best; /* both: neither counts */
             last = (finding){ ROWS_UNKNOWN, 0 };
         } else {
             before_best = best;
-            if (one.weight > 0 && one.weight >= best.weight)
-                best = one;
-            last = one;
+            if (found.weight > 0 && found.weight >= best.weight)
+                best = found;
+            last = found;
         }
         at += length;
     }

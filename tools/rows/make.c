@@ -61,10 +61,10 @@ void *rows_block(rows_file *file, size_t bytes)
     if (blocks == NULL)
         return NULL;
     file->blocks = blocks;
-    void *made = malloc(bytes > 0 ? bytes : 1);
-    if (made != NULL)
-        file->blocks[file->n_blocks++] = made;
-    return made;
+    void *p = malloc(bytes > 0 ? bytes : 1);
+    if (p != NULL)
+        file->blocks[file->n_blocks++] = p;
+    return p;
 }
 
 void rows_drop_block(rows_file *file)

@@ -30,10 +30,10 @@ static voidpf open_stream(voidpf opaque, const void *name, int mode)
     return mode & ZLIB_FILEFUNC_MODE_WRITE ? NULL : opaque;
 }
 
-static uLong read_stream(voidpf opaque, voidpf of, void *to, uLong n)
+static uLong read_stream(voidpf opaque, voidpf context, void *to, uLong n)
 {
     (void)opaque;
-    stream *from = of;
+    stream *from = context;
     const uint64_t left = from->map->size - from->at;
     const uLong taken = n < left ? n : (uLong)left;
     memcpy(to, from->map->data + from->at, taken);
@@ -41,16 +41,16 @@ static uLong read_stream(voidpf opaque, voidpf of, void *to, uLong n)
     return taken;
 }
 
-static ZPOS64_T tell_stream(voidpf opaque, voidpf of)
+static ZPOS64_T tell_stream(voidpf opaque, voidpf context)
 {
     (void)opaque;
-    return ((const stream *)of)->at;
+    return ((const stream *)context)->at;
 }
 
-static long seek_stream(voidpf opaque, voidpf of, ZPOS64_T offset, int origin)
+static long seek_stream(voidpf opaque, voidpf context, ZPOS64_T offset, int origin)
 {
     (void)opaque;
-    stream *from = of;
+    stream *from = context;
     const uint64_t base = origin == ZLIB_FILEFUNC_SEEK_SET ? 0 : origin == ZLIB_FILEFUNC_SEEK_CUR ? from->at : from->map->size;
     uint64_t to;
     if (__builtin_add_overflow(base, offset, &to) || to > from->map->size)
@@ -59,93 +59,93 @@ static long seek_stream(voidpf opaque, voidpf of, ZPOS64_T offset, int origin)
     return 0;
 }
 
-static int nothing_to_do(voidpf opaque, voidpf of)
+static int nothing_to_do(voidpf opaque, voidpf context)
 {
     (void)opaque;
-    (void)of;
+    (void)context;
     return 0;
 }
 
 /* ---- members ---- */
 
-static int damaged(const member *one, error_text *error)
+static int damaged(const member *m, error_text *error)
 {
-    return error_set(error, "%.120s: is damaged: its bytes or their sum are not what the archive says", one->name);
+    return error_set(error, "%.120s: is damaged: its bytes or their sum are not what the archive says", m->name);
 }
 
 /* What is only stored is looked at where it lies, so that archives may be larger than memory. */
-static int find_stored(const file_map *map, unzFile archive, member *one, error_text *error)
+static int find_stored(const file_map *map, unzFile archive, member *m, error_text *error)
 {
     const ZPOS64_T at = unzGetCurrentFileZStreamPos64(archive);
-    const uint64_t size = one->info.uncompressed_size;
-    if (at > map->size || size > map->size - at || crc32_z(0, map->data + at, (size_t)size) != one->info.crc)
-        return damaged(one, error);
-    one->data = map->data + at;
+    const uint64_t size = m->info.uncompressed_size;
+    if (at > map->size || size > map->size - at || crc32_z(0, map->data + at, (size_t)size) != m->info.crc)
+        return damaged(m, error);
+    m->data = map->data + at;
     return 0;
 }
 
-static int inflate_member(rows_file *file, unzFile archive, member *one, error_text *error)
+static int inflate_member(rows_file *file, unzFile archive, member *m, error_text *error)
 {
     enum { MOST_RATIO = 1032, PART = 1 << 30 }; /* deflate makes no more of a byte */
-    const uint64_t size = one->info.uncompressed_size;
-    if (size / MOST_RATIO > one->info.compressed_size || size > SIZE_MAX)
-        return damaged(one, error);
+    const uint64_t size = m->info.uncompressed_size;
+    if (size / MOST_RATIO > m->info.compressed_size || size > SIZE_MAX)
+        return damaged(m, error);
     uint8_t *data = rows_block(file, (size_t)size);
     if (data == NULL)
-        return error_set(error, "%.120s: takes %llu bytes when inflated: more than memory holds (numpy.savez does not deflate)", one->name,
+        return error_set(error, "%.120s: takes %llu bytes when inflated: more than memory holds (numpy.savez does not deflate)", m->name,
                          (unsigned long long)size);
     for (uint64_t done = 0; done < size;) {
         const int got = unzReadCurrentFile(archive, data + done, size - done < PART ? (unsigned)(size - done) : PART);
         if (got <= 0)
-            return damaged(one, error);
+            return damaged(m, error);
         done += (uint64_t)got;
     }
-    one->data = data;
-    one->is_inflated = true;
+    m->data = data;
+    m->is_inflated = true;
     return 0;
 }
 
-static int read_member(rows_file *file, unzFile archive, member *one, error_text *error)
+static int read_member(rows_file *file, unzFile archive, member *m, error_text *error)
 {
-    const uLong method = one->info.compression_method;
-    if ((one->info.flag & ENCRYPTED) != 0 || (method != STORED && method != Z_DEFLATED))
-        return error_set(error, "%.120s: is encrypted, or packed otherwise than numpy does it: savez or savez_compressed would be right", one->name);
+    const uLong method = m->info.compression_method;
+    if ((m->info.flag & ENCRYPTED) != 0 || (method != STORED && method != Z_DEFLATED))
+        return error_set(error, "%.120s: is encrypted, or packed otherwise than numpy does it: savez or savez_compressed would be right", m->name);
     if (unzOpenCurrentFile(archive) != UNZ_OK)
-        return damaged(one, error);
-    const int result = method == STORED ? find_stored(&file->map, archive, one, error) : inflate_member(file, archive, one, error);
+        return damaged(m, error);
+    const int result = method == STORED ? find_stored(&file->map, archive, m, error) : inflate_member(file, archive, m, error);
     const int closed = unzCloseCurrentFile(archive); /* which compares the sum of what was inflated */
-    return result == 0 && closed != UNZ_OK ? damaged(one, error) : result;
+    return result == 0 && closed != UNZ_OK ? damaged(m, error) : result;
 }
 
 /* Adds the array if its rows can be stored, and returns 0. Otherwise 1, or -1 when the archive is of no use; `error` says why. */
 static int use_member(rows_file *file, unzFile archive, uint64_t *packed_bytes, error_text *error)
 {
-    member one = { .data = NULL };
-    if (unzGetCurrentFileInfo64(archive, &one.info, one.name, sizeof one.name, NULL, 0, NULL, 0) != UNZ_OK)
+    member m = { .data = NULL };
+    if (unzGetCurrentFileInfo64(archive, &m.info, m.name, sizeof m.name, NULL, 0, NULL, 0) != UNZ_OK)
         return error_set(error, "is a damaged zip archive");
-    one.name[sizeof one.name - 1] = '\0';
+    m.name[sizeof m.name - 1] = '\0';
     /* Members that share bytes would take memory without end. */
-    if (__builtin_add_overflow(*packed_bytes, one.info.compressed_size, packed_bytes) || *packed_bytes > file->map.size)
-        return error_set(error, "%.120s: overlaps other members: together they take more bytes than the archive has", one.name);
-    if (pickle_is_member(one.name))
+    if (__builtin_add_overflow(*packed_bytes, m.info.compressed_size, packed_bytes) || *packed_bytes > file->map.size)
+        return error_set(error, "%.120s: overlaps other members: together they take more bytes than the archive has", m.name);
+    if (pickle_is_member(m.name))
         return pickle_refuse(error);
-    const size_t length = strlen(one.name);
-    if (length < 4 || strcmp(one.name + length - 4, ".npy") != 0) {
-        error_set(error, "%.120s: is no .npy file", one.name);
+    const size_t length = strlen(m.name);
+    if (length < 4 || strcmp(m.name + length - 4, ".npy") != 0) {
+        error_set(error, "%.120s: is no .npy file", m.name);
         return 1;
     }
-    if (read_member(file, archive, &one, error) != 0)
+    if (read_member(file, archive, &m, error) != 0)
         return -1;
     rows_tensor tensor;
     error_text why;
-    if (npy_parse(one.data, (size_t)one.info.uncompressed_size, file->order, &tensor, &why) != 0) {
-        if (one.is_inflated)
+    if (npy_parse(m.data, (size_t)m.info.uncompressed_size, file->order, &tensor, &why) != 0) {
+        if (m.is_inflated)
             rows_drop_block(file);
-        error_set(error, "%.120s: %.200s", one.name, why.text);
+        error_set(error, "%.120s: %.200s", m.name, why.text);
         return 1;
     }
-    one.name[length - 4] = '\0';
-    return rows_add(file, &tensor, one.name, error);
+    m.name[length - 4] = '\0';
+    return rows_add(file, &tensor, m.name, error);
 }
 
 int npz_read(rows_file *file, error_text *error)

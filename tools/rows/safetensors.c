@@ -23,19 +23,19 @@ static int make_rows(rows_tensor *rows, rows_order order, const safetensors_entr
 
 static int use_entry(void *owner, const safetensors_entry *tensor, error_text *error)
 {
-    reading *of = owner;
+    reading *r = owner;
     rows_tensor rows;
     error_text reason;
-    if (make_rows(&rows, of->file->order, tensor, &reason) == 0)
-        return rows_add(of->file, &rows, tensor->name, error);
-    rows_skip(&of->skipped, &reason);
+    if (make_rows(&rows, r->file->order, tensor, &reason) == 0)
+        return rows_add(r->file, &rows, tensor->name, error);
+    rows_skip(&r->skipped, &reason);
     return 0;
 }
 
 int safetensors_read(rows_file *file, error_text *error)
 {
-    reading of = { .file = file };
-    if (safetensors_walk(&file->map, use_entry, &of, error) != 0)
+    reading r = { .file = file };
+    if (safetensors_walk(&file->map, use_entry, &r, error) != 0)
         return -1;
-    return rows_finish(file, &of.skipped, "tensor", error);
+    return rows_finish(file, &r.skipped, "tensor", error);
 }

@@ -231,13 +231,13 @@ static int take_choice(int *value, const char *option, const char *word, const w
     *value = values->value;
     if (word == NULL)
         return 0;
-    for (const word_value *one = values; one->word != NULL; one++) {
-        if (strcmp(word, one->word) == 0) {
-            *value = one->value;
+    for (const word_value *w = values; w->word != NULL; w++) {
+        if (strcmp(word, w->word) == 0) {
+            *value = w->value;
             return 0;
         }
         const size_t length = strlen(right);
-        snprintf(right + length, sizeof right - length, "%s%s", length == 0 ? "" : one[1].word != NULL ? ", " : " or ", one->word);
+        snprintf(right + length, sizeof right - length, "%s%s", length == 0 ? "" : w[1].word != NULL ? ", " : " or ", w->word);
     }
     const size_t length = strlen(right);
     snprintf(right + length, sizeof right - length, " would be right");
@@ -425,21 +425,21 @@ static void print_counter(const shim_result *result, const char *name, const cha
         printf("%*s", width, "");
 }
 
-static void print_row(const bench_case *one, const shim_result *result)
+static void print_row(const bench_case *timed, const shim_result *result)
 {
-    const bool is_attend = one->op == BENCH_ATTEND;
-    printf("%-6s %-6s ", BENCH_OP_NAMES[one->op], bench_scheme_name_of(one).text);
+    const bool is_attend = timed->op == BENCH_ATTEND;
+    printf("%-6s %-6s ", BENCH_OP_NAMES[timed->op], bench_scheme_name_of(timed).text);
     if (is_attend)
-        printf("%5u", one->group);
+        printf("%5u", timed->group);
     else
-        printf("%-4s", one->side == KVT_K ? "k" : "v");
-    printf(" %-9s %4u %-6s ", kvt_tier_name(one->tier), one->dim, BENCH_WHERE_NAMES[one->where]);
+        printf("%-4s", timed->side == KVT_K ? "k" : "v");
+    printf(" %-9s %4u %-6s ", kvt_tier_name(timed->tier), timed->dim, BENCH_WHERE_NAMES[timed->where]);
     if (result->error != NULL) {
         printf("%s\n", result->error);
         return;
     }
     if (is_attend) {
-        printf("%8.0f %3u", shim_result_counter(result, MEASURE_TOKENS), one->threads);
+        printf("%8.0f %3u", shim_result_counter(result, MEASURE_TOKENS), timed->threads);
         print_counter(result, MEASURE_STEP, " %10.1f", 11);
         print_counter(result, MEASURE_STORED, " %7.2f", 8);
         print_counter(result, MEASURE_READ, " %6.2f", 7);
@@ -458,29 +458,29 @@ static void print_row(const bench_case *one, const shim_result *result)
     putchar('\n');
 }
 
-static json_t *json_of(const bench_case *one, const shim_result *result)
+static json_t *json_of(const bench_case *timed, const shim_result *result)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "op", json_string(BENCH_OP_NAMES[one->op]));
-    json_object_set_new(object, "scheme", json_string(one->scheme->name));
-    if (one->op != BENCH_ATTEND) {
-        json_object_set_new(object, "side", json_string(one->side == KVT_K ? "k" : "v"));
+    json_object_set_new(object, "op", json_string(BENCH_OP_NAMES[timed->op]));
+    json_object_set_new(object, "scheme", json_string(timed->scheme->name));
+    if (timed->op != BENCH_ATTEND) {
+        json_object_set_new(object, "side", json_string(timed->side == KVT_K ? "k" : "v"));
     } else {
-        json_object_set_new(object, "group", json_integer((json_int_t)one->group));
-        json_object_set_new(object, "kv_heads", json_integer((json_int_t)one->kv_heads));
-        json_object_set_new(object, "threads", json_integer((json_int_t)one->threads));
+        json_object_set_new(object, "group", json_integer((json_int_t)timed->group));
+        json_object_set_new(object, "kv_heads", json_integer((json_int_t)timed->kv_heads));
+        json_object_set_new(object, "threads", json_integer((json_int_t)timed->threads));
     }
-    if (one->rope != NULL)
-        json_object_set_new(object, "rope_scheme", json_string(one->rope->name));
-    json_object_set_new(object, "tier", json_string(kvt_tier_name(one->tier)));
-    json_object_set_new(object, "head_dim", json_integer((json_int_t)one->dim));
-    json_object_set_new(object, "dtype", json_string(bench_dtype_name(one->dtype)));
-    json_object_set_new(object, "rotation", json_string(rotation_name(one->options.rotation)));
-    json_object_set_new(object, "centring", json_string(centring_name(one->options.centring)));
-    json_object_set_new(object, "effort", json_string(effort_name(one->options.effort)));
-    json_object_set_new(object, "fp8_block", json_string(fp8_block_name(one->options.fp8_block)));
-    json_object_set_new(object, "fp8_scale", json_string(fp8_scale_name(one->options.fp8_scale)));
-    json_object_set_new(object, "where", json_string(BENCH_WHERE_NAMES[one->where]));
+    if (timed->rope != NULL)
+        json_object_set_new(object, "rope_scheme", json_string(timed->rope->name));
+    json_object_set_new(object, "tier", json_string(kvt_tier_name(timed->tier)));
+    json_object_set_new(object, "head_dim", json_integer((json_int_t)timed->dim));
+    json_object_set_new(object, "dtype", json_string(bench_dtype_name(timed->dtype)));
+    json_object_set_new(object, "rotation", json_string(rotation_name(timed->options.rotation)));
+    json_object_set_new(object, "centring", json_string(centring_name(timed->options.centring)));
+    json_object_set_new(object, "effort", json_string(effort_name(timed->options.effort)));
+    json_object_set_new(object, "fp8_block", json_string(fp8_block_name(timed->options.fp8_block)));
+    json_object_set_new(object, "fp8_scale", json_string(fp8_scale_name(timed->options.fp8_scale)));
+    json_object_set_new(object, "where", json_string(BENCH_WHERE_NAMES[timed->where]));
     if (result->error != NULL) {
         json_object_set_new(object, "error", json_string(result->error));
         return object;
@@ -491,10 +491,10 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
         const double value = result->counter_values[i];
         json_object_set_new(object, name, whole ? json_integer((json_int_t)value) : json_real(value));
     }
-    const ggml_format *ggml = ggml_format_find(one);
+    const ggml_format *ggml = ggml_format_find(timed);
     if (ggml != NULL) {
         json_object_set_new(object, "ggml_format", json_string(ggml->name));
-        json_object_set_new(object, "ggml_function", json_string(one->op == BENCH_READ ? ggml->dequantize_symbol : ggml->quantize_symbol));
+        json_object_set_new(object, "ggml_function", json_string(timed->op == BENCH_READ ? ggml->dequantize_symbol : ggml->quantize_symbol));
     }
     return object;
 }
@@ -503,18 +503,18 @@ static json_t *json_of(const bench_case *one, const shim_result *result)
 static void take_result(void *context, const shim_result *result)
 {
     report *state = context;
-    const bench_case *one = &state->plan->list.cases[state->done++];
+    const bench_case *timed = &state->plan->list.cases[state->done++];
     state->failed += result->error != NULL;
     if (state->results != NULL) {
-        json_array_append_new(state->results, json_of(one, result));
+        json_array_append_new(state->results, json_of(timed, result));
         progress(state);
         return;
     }
     if (state->terminal)
         fputs("\r\033[K", stderr);
-    if (state->done == 1 || (one->op == BENCH_ATTEND) != (one[-1].op == BENCH_ATTEND))
-        print_heading(one->op == BENCH_ATTEND);
-    print_row(one, result);
+    if (state->done == 1 || (timed->op == BENCH_ATTEND) != (timed[-1].op == BENCH_ATTEND))
+        print_heading(timed->op == BENCH_ATTEND);
+    print_row(timed, result);
     fflush(stdout);
     progress(state);
 }

@@ -82,33 +82,33 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static kvt_status set_layouts(measurement *m, result *one)
+static kvt_status set_layouts(measurement *m, result *r)
 {
-    const eval_pair *way = one->way;
+    const eval_pair *way = r->way;
     const size_t tokens = m->layers[m->layer].k->tokens;
     size_t bytes = 0;
-    kvt_status status = init_end(&one->first, m, m->options->first, way);
+    kvt_status status = init_end(&r->first, m, m->options->first, way);
     if (status == KVT_OK)
-        status = init_end(&one->open, m, m->options->open, way);
+        status = init_end(&r->open, m, m->options->open, way);
     if (status == KVT_OK && keeps_first(m))
-        status = kvt_layout_bytes(&one->first, tokens, &bytes);
+        status = kvt_layout_bytes(&r->first, tokens, &bytes);
     m->side_bytes = larger(m->side_bytes, bytes);
     if (status == KVT_OK && keeps_open(m))
-        status = kvt_layout_bytes(&one->open, tokens, &bytes);
+        status = kvt_layout_bytes(&r->open, tokens, &bytes);
     m->side_bytes = larger(m->side_bytes, bytes);
     if (status == KVT_OK)
-        status = init_layout(&one->layout, m, way);
+        status = init_layout(&r->layout, m, way);
     if (status == KVT_OK)
-        status = kvt_layout_bytes(&one->layout, tokens, &bytes);
+        status = kvt_layout_bytes(&r->layout, tokens, &bytes);
     m->pages_bytes = larger(m->pages_bytes, bytes);
     if (eval_has_peer(way))
         return status;
-    kvt_segment segments[3] = { { .layout = &one->layout } };
+    kvt_segment segments[3] = { { .layout = &r->layout } };
     size_t n_segments = 1;
     if (keeps_first(m))
-        segments[n_segments++] = (kvt_segment){ .layout = &one->first, .first_token = KVT_PAGE_TOKENS };
+        segments[n_segments++] = (kvt_segment){ .layout = &r->first, .first_token = KVT_PAGE_TOKENS };
     if (keeps_open(m))
-        segments[n_segments++] = (kvt_segment){ .layout = &one->open, .first_token = 2 * KVT_PAGE_TOKENS };
+        segments[n_segments++] = (kvt_segment){ .layout = &r->open, .first_token = 2 * KVT_PAGE_TOKENS };
     const kvt_attention empty = { .size = sizeof empty,
                                   .segments = segments,
                                   .n_segments = n_segments,
@@ -127,29 +127,30 @@ static kvt_status set_layouts(measurement *m, result *one)
     return status;
 }
 
-static void count_bytes(const measurement *m, result *one)
+static void count_bytes(const measurement *m, result *r)
 {
     const eval_layer *layer = &m->layers[m->layer];
     const uint32_t k_dim = layer->k->dim, v_dim = layer->v->dim;
     const size_t tokens = layer->k->tokens, pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;
     const uint64_t heads = layer->k->heads, numbers = (uint64_t)KVT_PAGE_TOKENS * (k_dim + v_dim);
-    one->page_bytes += heads * eval_pair_page(one->way, k_dim, v_dim);
-    one->page_numbers += heads * numbers;
-    one->all_bytes += heads * eval_all_pages(one->way, k_dim, v_dim, keeps_first(m) ? &one->first : NULL, keeps_open(m) ? &one->open : NULL, tokens);
-    one->all_numbers += heads * numbers * pages;
+    r->page_bytes += heads * eval_pair_page(r->way, k_dim, v_dim);
+    r->page_numbers += heads * numbers;
+    r->all_bytes += heads * eval_all_pages(r->way, k_dim, v_dim, keeps_first(m) ? &r->first : NULL, keeps_open(m) ? &r->open : NULL, tokens);
+    r->all_numbers += heads * numbers * pages;
 }
 
 /* ---- storing ---- */
 
 /* Rows of a head through one layout: what is left of them. back_k, back_v: NULL where the layout has another side in its place. */
-static kvt_status through(const kvt_layout *layout, void *memory, const eval_head *one, size_t tokens, kvt_pages *pages, float *back_k, float *back_v)
+static kvt_status through(const kvt_layout *layout, void *memory, const eval_head *head, size_t tokens, kvt_pages *pages, float *back_k,
+                          float *back_v)
 {
-    const ptrdiff_t k_stride = (ptrdiff_t)(one->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(one->v_dim * sizeof(float));
-    kvt_status status = kvt_head_pages(layout, memory, one->tokens, 0, pages);
+    const ptrdiff_t k_stride = (ptrdiff_t)(head->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(head->v_dim * sizeof(float));
+    kvt_status status = kvt_head_pages(layout, memory, head->tokens, 0, pages);
     if (status == KVT_OK && back_k)
-        status = kvt_write(layout, KVT_K, pages, 0, tokens, one->k, KVT_F32, k_stride);
+        status = kvt_write(layout, KVT_K, pages, 0, tokens, head->k, KVT_F32, k_stride);
     if (status == KVT_OK && back_v)
-        status = kvt_write(layout, KVT_V, pages, 0, tokens, one->v, KVT_F32, v_stride);
+        status = kvt_write(layout, KVT_V, pages, 0, tokens, head->v, KVT_F32, v_stride);
     if (status == KVT_OK && back_k)
         status = kvt_read(layout, KVT_K, pages, 0, tokens, back_k, KVT_F32, k_stride);
     if (status == KVT_OK && back_v)
@@ -166,26 +167,26 @@ static size_t tokens_before(const measurement *m, size_t tokens)
 /* Sides in other engines' formats; a scheme beside one was stored with the layout. */
 static int peers_through(const measurement *m, const eval_pair *way, error_text *error)
 {
-    const eval_head *one = &m->head;
+    const eval_head *h = &m->head;
     const eval_way *k = &way->k, *v = &way->v;
-    const size_t before = tokens_before(m, one->tokens), n = one->tokens - before, at_k = before * one->k_dim, at_v = before * one->v_dim;
-    if (k->peer != NULL && peer_store(k->peer, KVT_K, k->options.rotation, one->k + at_k, n, one->k_dim, one->back_k + at_k, error) != 0)
+    const size_t before = tokens_before(m, h->tokens), n = h->tokens - before, at_k = before * h->k_dim, at_v = before * h->v_dim;
+    if (k->peer != NULL && peer_store(k->peer, KVT_K, k->options.rotation, h->k + at_k, n, h->k_dim, h->back_k + at_k, error) != 0)
         return -1;
-    return v->peer != NULL ? peer_store(v->peer, KVT_V, v->options.rotation, one->v + at_v, n, one->v_dim, one->back_v + at_v, error) : 0;
+    return v->peer != NULL ? peer_store(v->peer, KVT_V, v->options.rotation, h->v + at_v, n, h->v_dim, h->back_v + at_v, error) : 0;
 }
 
 /* ---- asking ---- */
 
 /* Segments of the tokens up to `position`: the first page, those between, the open one. Returns how many. */
-static size_t segments_at(const measurement *m, const result *one, const kvt_pages pages[3], size_t position, kvt_segment segments[3])
+static size_t segments_at(const measurement *m, const result *r, const kvt_pages pages[3], size_t position, kvt_segment segments[3])
 {
     const size_t page = position / KVT_PAGE_TOKENS;
     const bool first = keeps_first(m) && (page > 0 || !keeps_open(m));
     size_t n = 0;
     if (first)
-        segments[n++] = (kvt_segment){ .layout = &one->first, .pages = pages[0] };
+        segments[n++] = (kvt_segment){ .layout = &r->first, .pages = pages[0] };
     if (page > (first ? 1 : 0) || (!keeps_open(m) && page >= (first ? 1 : 0))) {
-        segments[n] = (kvt_segment){ .layout = &one->layout, .pages = pages[1], .first_token = first ? KVT_PAGE_TOKENS : 0 };
+        segments[n] = (kvt_segment){ .layout = &r->layout, .pages = pages[1], .first_token = first ? KVT_PAGE_TOKENS : 0 };
         if (first) { /* of pages that begin with the second */
             segments[n].pages.base = (unsigned char *)pages[1].base + pages[1].stride;
             segments[n].pages.count--;
@@ -193,21 +194,21 @@ static size_t segments_at(const measurement *m, const result *one, const kvt_pag
         n++;
     }
     if (keeps_open(m)) {
-        segments[n] = (kvt_segment){ .layout = &one->open, .pages = pages[2], .first_token = page * KVT_PAGE_TOKENS };
+        segments[n] = (kvt_segment){ .layout = &r->open, .pages = pages[2], .first_token = page * KVT_PAGE_TOKENS };
         segments[n].pages.base = (unsigned char *)pages[2].base + page * pages[2].stride;
         segments[n++].pages.count -= page;
     }
     return n;
 }
 
-static kvt_status attend(const measurement *m, const result *one, const kvt_pages pages[3], size_t i)
+static kvt_status attend(const measurement *m, const result *r, const kvt_pages pages[3], size_t i)
 {
     const eval_head *head = &m->head;
     kvt_segment segments[3];
     const kvt_attention attention = {
         .size = sizeof attention,
         .segments = segments,
-        .n_segments = segments_at(m, one, pages, head->position[i], segments),
+        .n_segments = segments_at(m, r, pages, head->position[i], segments),
         .end = head->position[i] + 1,
         .position = head->position[i],
         .group = head->group,
@@ -228,7 +229,7 @@ static kvt_status attend(const measurement *m, const result *one, const kvt_page
 }
 
 /* The tokens that are open at `position`, as they are while they are, in the rows that came back; `closed` keeps what these were. */
-static void open_rows(const measurement *m, const result *one, size_t position, bool opens)
+static void open_rows(const measurement *m, const result *r, size_t position, bool opens)
 {
     const eval_head *head = &m->head;
     const struct {
@@ -236,8 +237,8 @@ static void open_rows(const measurement *m, const result *one, size_t position, 
         float *back, *closed;
         const float *open;
         uint32_t dim;
-    } sides[2] = { { &one->way->k, head->back_k, m->closed_k, m->open_k, head->k_dim },
-                   { &one->way->v, head->back_v, m->closed_v, m->open_v, head->v_dim } };
+    } sides[2] = { { &r->way->k, head->back_k, m->closed_k, m->open_k, head->k_dim },
+                   { &r->way->v, head->back_v, m->closed_v, m->open_v, head->v_dim } };
     for (int i = 0; i < 2; i++) {
         const size_t first = eval_open_from(sides[i].way, keeps_first(m), position), dim = sides[i].dim,
                      bytes = (position + 1 - first) * dim * sizeof(float);
@@ -248,40 +249,39 @@ static void open_rows(const measurement *m, const result *one, size_t position, 
     }
 }
 
-static int measure_way(measurement *m, result *one, uint32_t h, error_text *error)
+static int measure_way(measurement *m, result *r, uint32_t h, error_text *error)
 {
     const eval_head *head = &m->head;
     const size_t first_rows = head->tokens < KVT_PAGE_TOKENS ? head->tokens : KVT_PAGE_TOKENS;
     kvt_pages pages[3];
     kvt_status status = KVT_OK;
-    status = through(&one->layout, m->pages, head, head->tokens, &pages[1], one->way->k.peer ? NULL : head->back_k,
-                     one->way->v.peer ? NULL : head->back_v);
-    if (status == KVT_OK && peers_through(m, one->way, error) != 0)
+    status = through(&r->layout, m->pages, head, head->tokens, &pages[1], r->way->k.peer ? NULL : head->back_k, r->way->v.peer ? NULL : head->back_v);
+    if (status == KVT_OK && peers_through(m, r->way, error) != 0)
         return -1;
     if (status == KVT_OK && keeps_first(m)) {
-        status = through(&one->first, m->first_pages, head, first_rows, &pages[0], m->first_k, m->first_v);
+        status = through(&r->first, m->first_pages, head, first_rows, &pages[0], m->first_k, m->first_v);
         memcpy(head->back_k, m->first_k, first_rows * head->k_dim * sizeof(float));
         memcpy(head->back_v, m->first_v, first_rows * head->v_dim * sizeof(float));
     }
     if (status == KVT_OK && keeps_open(m))
-        status = through(&one->open, m->open_pages, head, head->tokens, &pages[2], m->open_k, m->open_v);
+        status = through(&r->open, m->open_pages, head, head->tokens, &pages[2], m->open_k, m->open_v);
     for (size_t i = 0; status == KVT_OK && i < head->positions; i++) {
         if (keeps_open(m))
-            open_rows(m, one, head->position[i], true);
-        if (!eval_has_peer(one->way))
-            status = attend(m, one, pages, i);
+            open_rows(m, r, head->position[i], true);
+        if (!eval_has_peer(r->way))
+            status = attend(m, r, pages, i);
         for (uint32_t g = 0; status == KVT_OK && g < head->group; g++) {
             eval_divergence row = { 0 };
-            eval_head_compare(&row, head, i, g, eval_has_peer(one->way) ? NULL : m->attended + (size_t)g * head->v_dim);
-            one->kl[one->sums.rows] = row.lost > 0 ? INFINITY : row.kl;
-            eval_divergence_add(&one->sums, &row);
-            eval_divergence_add(&one->by_head[m->first_head + h], &row);
-            eval_divergence_add(&one->by_position[head->position[i] * BINS / head->tokens], &row);
+            eval_head_compare(&row, head, i, g, eval_has_peer(r->way) ? NULL : m->attended + (size_t)g * head->v_dim);
+            r->kl[r->sums.rows] = row.lost > 0 ? INFINITY : row.kl;
+            eval_divergence_add(&r->sums, &row);
+            eval_divergence_add(&r->by_head[m->first_head + h], &row);
+            eval_divergence_add(&r->by_position[head->position[i] * BINS / head->tokens], &row);
         }
         if (keeps_open(m))
-            open_rows(m, one, head->position[i], false);
+            open_rows(m, r, head->position[i], false);
     }
-    return status == KVT_OK ? 0 : error_set(error, "cannot be attended as %s: %s", eval_pair_name(one->way).text, kvt_status_text(status));
+    return status == KVT_OK ? 0 : error_set(error, "cannot be attended as %s: %s", eval_pair_name(r->way).text, kvt_status_text(status));
 }
 
 /* ---- a layer ---- */
@@ -316,13 +316,13 @@ static size_t positions_of(const eval_layer *layer, const eval_attention_options
 static int load_head(measurement *m, uint32_t h, error_text *error)
 {
     const eval_layer *layer = &m->layers[m->layer];
-    eval_head *one = &m->head;
-    rows_head_to_f32(layer->k, h, one->k);
-    rows_head_to_f32(layer->v, h, one->v);
-    eval_head_load_queries(one, layer->q, h * one->group, m->options->from);
-    if (!eval_head_is_finite(one))
+    eval_head *this_head = &m->head;
+    rows_head_to_f32(layer->k, h, this_head->k);
+    rows_head_to_f32(layer->v, h, this_head->v);
+    eval_head_load_queries(this_head, layer->q, h * this_head->group, m->options->from);
+    if (!eval_head_is_finite(this_head))
         return error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
-    eval_head_find_truth(one);
+    eval_head_find_truth(this_head);
     return 0;
 }
 
@@ -332,15 +332,15 @@ static int set_results(measurement *m, error_text *error)
     const eval_layer *layer = &m->layers[m->layer];
     m->pages_bytes = m->side_bytes = m->workspace_bytes = 64;
     for (size_t i = 0; i < m->n; i++) {
-        result *one = &m->results[i];
-        const kvt_status status = set_layouts(m, one);
+        result *r = &m->results[i];
+        const kvt_status status = set_layouts(m, r);
         if (status != KVT_OK)
-            return error_set(error, "cannot be stored as %s: %s", eval_pair_name(one->way).text, kvt_status_text(status));
-        one->same_as = one->left_out ? NONE : i;
-        for (size_t j = 0; j < i && one->same_as == i; j++)
-            if (eval_same_way(&one->way->k, &m->results[j].way->k, eval_padded_dim(layer->k->dim)) &&
-                eval_same_way(&one->way->v, &m->results[j].way->v, eval_padded_dim(layer->v->dim)))
-                one->same_as = j;
+            return error_set(error, "cannot be stored as %s: %s", eval_pair_name(r->way).text, kvt_status_text(status));
+        r->same_as = r->left_out ? NONE : i;
+        for (size_t j = 0; j < i && r->same_as == i; j++)
+            if (eval_same_way(&r->way->k, &m->results[j].way->k, eval_padded_dim(layer->k->dim)) &&
+                eval_same_way(&r->way->v, &m->results[j].way->v, eval_padded_dim(layer->v->dim)))
+                r->same_as = j;
     }
     return 0;
 }
@@ -407,24 +407,24 @@ static int measure_layer(measurement *m, error_text *error)
 
 /* ---- reports ---- */
 
-static double bits_of(const result *one)
+static double bits_of(const result *r)
 {
-    return 8.0 * (double)one->page_bytes / (double)one->page_numbers;
+    return 8.0 * (double)r->page_bytes / (double)r->page_numbers;
 }
-static double all_told(const result *one)
+static double all_told(const result *r)
 {
-    return 8.0 * (double)one->all_bytes / (double)one->all_numbers;
+    return 8.0 * (double)r->all_bytes / (double)r->all_numbers;
 }
 
 /* The most bits first, then those that lost the fewest rows, then the smallest divergence. */
 static int by_bits(const void *a, const void *b)
 {
-    const result *one = a, *other = b;
-    if (bits_of(one) != bits_of(other))
-        return bits_of(one) > bits_of(other) ? -1 : 1;
-    if (one->sums.lost != other->sums.lost)
-        return one->sums.lost < other->sums.lost ? -1 : 1;
-    return one->sums.kl < other->sums.kl ? -1 : one->sums.kl > other->sums.kl;
+    const result *r = a, *other = b;
+    if (bits_of(r) != bits_of(other))
+        return bits_of(r) > bits_of(other) ? -1 : 1;
+    if (r->sums.lost != other->sums.lost)
+        return r->sums.lost < other->sums.lost ? -1 : 1;
+    return r->sums.kl < other->sums.kl ? -1 : r->sums.kl > other->sums.kl;
 }
 
 static int by_size(const void *a, const void *b)
@@ -434,19 +434,18 @@ static int by_size(const void *a, const void *b)
 }
 
 /* What 99 % of the rows do not exceed; NAN where one was lost. Sorts them. */
-static double kl_p99(result *one)
+static double kl_p99(result *r)
 {
-    const size_t n = one->sums.rows;
-    qsort(one->kl, n, sizeof *one->kl, by_size);
-    return one->sums.lost == 0 ? one->kl[(99 * n + 99) / 100 - 1] : (double)NAN;
+    const size_t n = r->sums.rows;
+    qsort(r->kl, n, sizeof *r->kl, by_size);
+    return r->sums.lost == 0 ? r->kl[(99 * n + 99) / 100 - 1] : (double)NAN;
 }
 
 /* By how much our arithmetic adds to the error that exact arithmetic on the stored codes has; NaN where ours has no part in it. */
-static double added_db(const result *one)
+static double added_db(const result *r)
 {
-    const bool ours =
-        !eval_has_peer(one->way) && one->way->k.scheme->scale_bytes > 0 && one->sums.of_codes > 0 && one->sums.error > 0 && one->sums.lost == 0;
-    return ours ? 10 * log10(one->sums.error / one->sums.of_codes) : (double)NAN;
+    const bool ours = !eval_has_peer(r->way) && r->way->k.scheme->scale_bytes > 0 && r->sums.of_codes > 0 && r->sums.error > 0 && r->sums.lost == 0;
+    return ours ? 10 * log10(r->sums.error / r->sums.of_codes) : (double)NAN;
 }
 
 static void print_results(const measurement *m, result *results, size_t n)
@@ -458,17 +457,17 @@ static void print_results(const measurement *m, result *results, size_t n)
     printf("  %-*s %-8s %-8s %-8s %6s %s%8s %8s %8s %8s %8s %8s\n", width, "scheme", "rotation", "centring", "detail", "bits", ends ? "  told " : "",
            "KL mean", "KL p99", "KL max", "same top", "error %", "added dB");
     for (size_t i = 0; i < n; i++) {
-        result *one = &results[i];
-        const eval_way *way = &one->way->k;
-        const eval_divergence *sums = &one->sums;
+        result *r = &results[i];
+        const eval_way *way = &r->way->k;
+        const eval_divergence *sums = &r->sums;
         char told[16] = "";
         if (ends)
-            snprintf(told, sizeof told, "%6.3f ", all_told(one));
-        printf("  %-*s %-8s %-8s %-8s %6.3f %s%8s %8s %8s %8s %8s %8s\n", width, eval_pair_name(one->way).text, eval_rotation_name(way),
-               eval_centring_name(way), eval_detail_of(way).text, bits_of(one), told, eval_number("%.2g", eval_mean_kl(sums), sums->lost).text,
-               eval_number("%.2g", kl_p99(one), sums->lost).text, eval_number("%.2g", eval_most_kl(sums), sums->lost).text,
+            snprintf(told, sizeof told, "%6.3f ", all_told(r));
+        printf("  %-*s %-8s %-8s %-8s %6.3f %s%8s %8s %8s %8s %8s %8s\n", width, eval_pair_name(r->way).text, eval_rotation_name(way),
+               eval_centring_name(way), eval_detail_of(way).text, bits_of(r), told, eval_number("%.2g", eval_mean_kl(sums), sums->lost).text,
+               eval_number("%.2g", kl_p99(r), sums->lost).text, eval_number("%.2g", eval_most_kl(sums), sums->lost).text,
                eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text, eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text,
-               eval_number("%.3f", added_db(one), 0).text);
+               eval_number("%.3f", added_db(r), 0).text);
     }
     for (size_t i = 0; i < n; i++)
         eval_say_lost(eval_pair_name(results[i].way).text, &results[i].way->k, results[i].sums.lost, results[i].sums.rows, "query rows");
@@ -483,7 +482,7 @@ static void set_divergence(json_t *object, const eval_divergence *sums)
     json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
 }
 
-static json_t *heads_json(const measurement *m, const result *one)
+static json_t *heads_json(const measurement *m, const result *r)
 {
     json_t *array = json_array();
     for (size_t layer = 0, at = 0; layer < m->n_layers; layer++)
@@ -491,21 +490,21 @@ static json_t *heads_json(const measurement *m, const result *one)
             json_t *object = json_object();
             json_object_set_new(object, "layer", json_text(m->layers[layer].name));
             json_object_set_new(object, "kv_head", json_integer((json_int_t)h));
-            set_divergence(object, &one->by_head[at]);
+            set_divergence(object, &r->by_head[at]);
             json_array_append_new(array, object);
         }
     return array;
 }
 
 /* Of the longest layer's tokens; in others as many bins are as many tokens. */
-static json_t *positions_json(const measurement *m, const result *one)
+static json_t *positions_json(const measurement *m, const result *r)
 {
     size_t tokens = 0;
     for (size_t i = 0; i < m->n_layers; i++)
         tokens = larger(tokens, m->layers[i].k->tokens);
     json_t *array = json_array();
     for (size_t bin = 0; bin < BINS; bin++) {
-        const eval_divergence *sums = &one->by_position[bin];
+        const eval_divergence *sums = &r->by_position[bin];
         if (sums->rows == 0)
             continue;
         json_t *object = json_object();
@@ -520,25 +519,25 @@ static json_t *positions_json(const measurement *m, const result *one)
 static void append_results(json_t *array, const measurement *m, result *results, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        result *one = &results[i];
-        const eval_divergence *sums = &one->sums;
-        json_t *object = eval_pair_json(one->way);
+        result *r = &results[i];
+        const eval_divergence *sums = &r->sums;
+        json_t *object = eval_pair_json(r->way);
         json_object_set_new(object, "first", name_or_null(keeps_first(m) ? kvt_scheme_get(m->options->first)->name : NULL));
         json_object_set_new(object, "open", name_or_null(keeps_open(m) ? kvt_scheme_get(m->options->open)->name : NULL));
         json_object_set_new(object, "layers", json_integer((json_int_t)m->n_layers));
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
         json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(m->layers[0].q != NULL));
-        json_object_set_new(object, "bits_per_element", json_real(bits_of(one)));
-        json_object_set_new(object, "bits_all_told", json_real(all_told(one)));
+        json_object_set_new(object, "bits_per_element", json_real(bits_of(r)));
+        json_object_set_new(object, "bits_all_told", json_real(all_told(r)));
         json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
-        json_object_set_new(object, "kl_p99", number_or_null(kl_p99(one)));
+        json_object_set_new(object, "kl_p99", number_or_null(kl_p99(r)));
         json_object_set_new(object, "kl_max", number_or_null(eval_most_kl(sums)));
         json_object_set_new(object, "same_top", number_or_null(eval_same_top(sums)));
         json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
         json_object_set_new(object, "output_error_of_codes", number_or_null(eval_output_error_of_codes(sums)));
-        json_object_set_new(object, "by_head", heads_json(m, one));
-        json_object_set_new(object, "by_position", positions_json(m, one));
+        json_object_set_new(object, "by_head", heads_json(m, r));
+        json_object_set_new(object, "by_position", positions_json(m, r));
         json_array_append_new(array, object);
     }
 }

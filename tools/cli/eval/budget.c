@@ -39,31 +39,31 @@ typedef struct search {
 
 /* ---- measuring ---- */
 
-static eval_divergence compare_all(eval_divergence sums, const eval_head *one)
+static eval_divergence compare_all(eval_divergence sums, const eval_head *head)
 {
-    for (size_t i = 0; i < one->positions; i++)
-        for (uint32_t g = 0; g < one->group; g++)
-            eval_head_compare(&sums, one, i, g, NULL);
+    for (size_t i = 0; i < head->positions; i++)
+        for (uint32_t g = 0; g < head->group; g++)
+            eval_head_compare(&sums, head, i, g, NULL);
     return sums;
 }
 
 /* Fills back_k and back_v. */
-static kvt_status store(const search *work, const eval_head *one, const eval_pair *pair, void *memory)
+static kvt_status store(const search *work, const eval_head *head, const eval_pair *pair, void *memory)
 {
-    const ptrdiff_t k_stride = (ptrdiff_t)(one->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(one->v_dim * sizeof(float));
+    const ptrdiff_t k_stride = (ptrdiff_t)(head->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(head->v_dim * sizeof(float));
     kvt_layout layout;
     kvt_pages pages;
-    kvt_status status = eval_pair_layout(&layout, pair, one->k_dim, one->v_dim, 1, work->options->tiers);
+    kvt_status status = eval_pair_layout(&layout, pair, head->k_dim, head->v_dim, 1, work->options->tiers);
     if (status == KVT_OK)
-        status = kvt_head_pages(&layout, memory, one->tokens, 0, &pages);
+        status = kvt_head_pages(&layout, memory, head->tokens, 0, &pages);
     if (status == KVT_OK)
-        status = kvt_write(&layout, KVT_K, &pages, 0, one->tokens, one->k, KVT_F32, k_stride);
+        status = kvt_write(&layout, KVT_K, &pages, 0, head->tokens, head->k, KVT_F32, k_stride);
     if (status == KVT_OK)
-        status = kvt_write(&layout, KVT_V, &pages, 0, one->tokens, one->v, KVT_F32, v_stride);
+        status = kvt_write(&layout, KVT_V, &pages, 0, head->tokens, head->v, KVT_F32, v_stride);
     if (status == KVT_OK)
-        status = kvt_read(&layout, KVT_K, &pages, 0, one->tokens, one->back_k, KVT_F32, k_stride);
+        status = kvt_read(&layout, KVT_K, &pages, 0, head->tokens, head->back_k, KVT_F32, k_stride);
     if (status == KVT_OK)
-        status = kvt_read(&layout, KVT_V, &pages, 0, one->tokens, one->back_v, KVT_F32, v_stride);
+        status = kvt_read(&layout, KVT_V, &pages, 0, head->tokens, head->back_v, KVT_F32, v_stride);
     return status;
 }
 
@@ -72,15 +72,15 @@ typedef struct way_sums {
 } way_sums;
 
 /* Keys alone, and values alone, in each way. */
-static kvt_status add_ways(const search *work, const eval_head *one, void *memory, way_sums *sums)
+static kvt_status add_ways(const search *work, const eval_head *head, void *memory, way_sums *sums)
 {
     kvt_status status = KVT_OK;
     for (size_t w = 0; status == KVT_OK && w < work->ways->n; w++) {
         const eval_pair both = { work->ways->ways[w], work->ways->ways[w] };
-        eval_head of_keys = *one, of_values = *one;
-        of_keys.back_v = one->v;
-        of_values.back_k = one->k;
-        status = store(work, one, &both, memory);
+        eval_head of_keys = *head, of_values = *head;
+        of_keys.back_v = head->v;
+        of_values.back_k = head->k;
+        status = store(work, head, &both, memory);
         if (status == KVT_OK) {
             sums[w].k = compare_all(sums[w].k, &of_keys);
             sums[w].v = compare_all(sums[w].v, &of_values);
@@ -115,39 +115,39 @@ static int measure_layer(search *work, size_t index, way_sums *sums, error_text 
     const eval_layer *layer = &work->layers[index];
     const eval_budget_options *options = work->options;
     const size_t left = layer->k->tokens - options->from;
-    eval_head one = { .tokens = layer->k->tokens,
-                      .positions = options->queries < left ? options->queries : left,
-                      .k_dim = layer->k->dim,
-                      .v_dim = layer->v->dim,
-                      .group = layer->q ? layer->q->heads / layer->k->heads : 1,
-                      .scale = options->scale != 0 ? options->scale : 1 / sqrt((double)layer->k->dim) };
+    eval_head this_head = { .tokens = layer->k->tokens,
+                            .positions = options->queries < left ? options->queries : left,
+                            .k_dim = layer->k->dim,
+                            .v_dim = layer->v->dim,
+                            .group = layer->q ? layer->q->heads / layer->k->heads : 1,
+                            .scale = options->scale != 0 ? options->scale : 1 / sqrt((double)layer->k->dim) };
     void *memory = aligned_alloc(64, memory_for(work, layer));
-    int status = memory == NULL || eval_head_make(&one) != 0 ? error_set(error, "has %zu tokens: more than memory holds", one.tokens) : 0;
+    int status = memory == NULL || eval_head_make(&this_head) != 0 ? error_set(error, "has %zu tokens: more than memory holds", this_head.tokens) : 0;
     for (uint32_t h = 0; status == 0 && h < layer->k->heads; h++) {
         progress_show(options->progress, layer->name, (sums ? 0 : work->n_layers) + index, 2 * work->n_layers, sums ? "each way" : "what was chosen");
-        rows_head_to_f32(layer->k, h, one.k);
-        rows_head_to_f32(layer->v, h, one.v);
-        eval_head_load_queries(&one, layer->q, h * one.group, options->from);
-        if (!eval_head_is_finite(&one)) {
+        rows_head_to_f32(layer->k, h, this_head.k);
+        rows_head_to_f32(layer->v, h, this_head.v);
+        eval_head_load_queries(&this_head, layer->q, h * this_head.group, options->from);
+        if (!eval_head_is_finite(&this_head)) {
             status = error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
             break;
         }
-        eval_head_find_truth(&one);
+        eval_head_find_truth(&this_head);
         layer_plan *plan = &work->plans[index];
         kvt_status stored;
         if (sums) {
-            stored = add_ways(work, &one, memory, sums);
+            stored = add_ways(work, &this_head, memory, sums);
         } else {
             const eval_pair pair = chosen_pair(work, plan);
-            stored = store(work, &one, &pair, memory);
+            stored = store(work, &this_head, &pair, memory);
             if (stored == KVT_OK)
-                plan->measured = compare_all(plan->measured, &one);
+                plan->measured = compare_all(plan->measured, &this_head);
         }
         if (stored != KVT_OK)
             status = error_set(error, "cannot be stored: %s", kvt_status_text(stored));
     }
     free(memory);
-    eval_head_free(&one);
+    eval_head_free(&this_head);
     return status;
 }
 
@@ -179,10 +179,10 @@ static int find_costs(search *work, size_t index, error_text *error)
 
 static int by_bytes(const void *a, const void *b)
 {
-    const choice *one = a, *other = b;
-    if (one->bytes != other->bytes)
-        return one->bytes < other->bytes ? -1 : 1;
-    return one->cost < other->cost ? -1 : one->cost > other->cost;
+    const choice *c = a, *other = b;
+    if (c->bytes != other->bytes)
+        return c->bytes < other->bytes ? -1 : 1;
+    return c->cost < other->cost ? -1 : c->cost > other->cost;
 }
 
 /* Leaves out choices that another one beats in fewer bytes, or as many. */
@@ -319,8 +319,8 @@ static int table_open(table *to, const search *work, double room, error_text *er
     /* Rounded up where units had to be larger than what divides all: what is chosen fits all the same. */
     for (size_t i = 0; i < work->n_layers; i++)
         for (size_t j = 0; j < work->plans[i].n_front; j++) {
-            choice *one = &work->plans[i].front[j];
-            one->units = (size_t)((one->bytes - work->plans[i].front[0].bytes + to->unit - 1) / to->unit);
+            choice *c = &work->plans[i].front[j];
+            c->units = (size_t)((c->bytes - work->plans[i].front[0].bytes + to->unit - 1) / to->unit);
         }
     to->cost = calloc(to->units + 1, sizeof *to->cost);
     to->next = calloc(to->units + 1, sizeof *to->next);
@@ -328,11 +328,11 @@ static int table_open(table *to, const search *work, double room, error_text *er
     return to->cost && to->next && to->taken ? 0 : error_set(error, "%zu layers: out of memory", work->n_layers);
 }
 
-static void table_close(table *of)
+static void table_close(table *t)
 {
-    free(of->cost);
-    free(of->next);
-    free(of->taken);
+    free(t->cost);
+    free(t->next);
+    free(t->taken);
 }
 
 /* One layer more. */
@@ -410,9 +410,9 @@ static totals measured(const search *work)
 {
     totals sums = { 0, 0 };
     for (size_t i = 0; i < work->n_layers; i++) {
-        const cost of = cost_of(&work->plans[i].measured);
-        sums.kl += of.kl / (double)work->n_layers;
-        sums.error += of.error / (double)work->n_layers;
+        const cost price = cost_of(&work->plans[i].measured);
+        sums.kl += price.kl / (double)work->n_layers;
+        sums.error += price.error / (double)work->n_layers;
     }
     return sums;
 }
@@ -447,20 +447,20 @@ static void print_plan(const search *work)
            "KL mean", "error %");
     for (size_t i = 0; i < work->n_layers; i++) {
         const eval_pair pair = chosen_pair(work, &work->plans[i]);
-        const cost of = cost_of(&work->plans[i].measured);
+        const cost price = cost_of(&work->plans[i].measured);
         printf("%-6zu %-6s %-8s %-8s %-6s %-8s %-8s %6.3f %10.3g %8.4f\n", i, eval_way_name(&pair.k), eval_rotation_name(&pair.k),
                eval_centring_name(&pair.k), eval_way_name(&pair.v), eval_rotation_name(&pair.v), eval_centring_name(&pair.v), layer_bits(work, i),
-               of.kl, 100 * sqrt(of.error));
+               price.kl, 100 * sqrt(price.error));
     }
     const totals is = measured(work), was = expected(work);
     const uint64_t bytes = all_bytes(work);
     printf("all    %.3f bits, %.1f bytes a token: KL %.3g, error %.4f %% (expected %.3g, %.4f %%)\n", bits_of(work, bytes),
            (double)bytes / KVT_PAGE_TOKENS, is.kl, 100 * sqrt(is.error), was.kl, 100 * sqrt(was.error));
     for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
-        const candidate of = candidate_at(work, i);
+        const candidate c = candidate_at(work, i);
         char name[80];
-        snprintf(name, sizeof name, "not chosen: layer %zu, %s as %s", of.layer, of.of_keys ? "keys" : "values", eval_way_name(of.way));
-        eval_say_lost(name, of.way, of.cost->lost, of.cost->rows, "query rows");
+        snprintf(name, sizeof name, "not chosen: layer %zu, %s as %s", c.layer, c.of_keys ? "keys" : "values", eval_way_name(c.way));
+        eval_say_lost(name, c.way, c.cost->lost, c.cost->rows, "query rows");
     }
 }
 
@@ -469,15 +469,15 @@ static json_t *lost_json(const search *work)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
-        const candidate of = candidate_at(work, i);
-        if (of.cost->lost == 0)
+        const candidate c = candidate_at(work, i);
+        if (c.cost->lost == 0)
             continue;
         json_t *object = json_object();
-        json_object_set_new(object, "layer", json_text(work->layers[of.layer].name));
-        json_object_set_new(object, "side", json_string(of.of_keys ? "k" : "v"));
-        json_object_set_new(object, "way", eval_pair_json(&(eval_pair){ *of.way, *of.way }));
-        json_object_set_new(object, "query_rows", json_integer((json_int_t)of.cost->rows));
-        json_object_set_new(object, "lost", json_integer((json_int_t)of.cost->lost));
+        json_object_set_new(object, "layer", json_text(work->layers[c.layer].name));
+        json_object_set_new(object, "side", json_string(c.of_keys ? "k" : "v"));
+        json_object_set_new(object, "way", eval_pair_json(&(eval_pair){ *c.way, *c.way }));
+        json_object_set_new(object, "query_rows", json_integer((json_int_t)c.cost->rows));
+        json_object_set_new(object, "lost", json_integer((json_int_t)c.cost->lost));
         json_array_append_new(array, object);
     }
     return array;
@@ -488,14 +488,14 @@ static json_t *layers_json(const search *work)
     json_t *array = json_array();
     for (size_t i = 0; i < work->n_layers; i++) {
         const eval_pair pair = chosen_pair(work, &work->plans[i]);
-        const cost of = cost_of(&work->plans[i].measured);
+        const cost price = cost_of(&work->plans[i].measured);
         json_t *object = json_object();
         json_object_set_new(object, "layer", json_text(work->layers[i].name));
         json_object_set_new(object, "k", eval_pair_json(&(eval_pair){ pair.k, pair.k }));
         json_object_set_new(object, "v", eval_pair_json(&(eval_pair){ pair.v, pair.v }));
         json_object_set_new(object, "bits_per_element", json_real(layer_bits(work, i)));
-        json_object_set_new(object, "kl_mean", number_or_null(of.kl));
-        json_object_set_new(object, "output_error", number_or_null(sqrt(of.error)));
+        json_object_set_new(object, "kl_mean", number_or_null(price.kl));
+        json_object_set_new(object, "output_error", number_or_null(sqrt(price.error)));
         json_array_append_new(array, object);
     }
     return array;

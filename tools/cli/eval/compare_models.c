@@ -41,21 +41,21 @@ static int choose_options(eval_model_options *to, char *const texts[EVAL_MODEL_T
 
 static int report(const eval_pairs *pairs, const eval_model_options *options, eval_output output, bool table, json_t *page, const char *who)
 {
-    eval_model_report made;
+    eval_model_report r;
     const char *about = "--model";
     error_text error;
-    const int status = eval_model(&made, pairs, options, &about, &error);
+    const int status = eval_model(&r, pairs, options, &about, &error);
     if (status != 0)
         error_print(who, about, error.text);
     json_t *array = page != NULL ? json_incref(json_object_get(page, "results")) : output != EVAL_TABLE ? json_array() : NULL;
     if (status == 0 && array != NULL)
-        eval_model_append(&made, array);
+        eval_model_append(&r, array);
     if (status == 0 && output != EVAL_TABLE)
         eval_print_array(array, output);
     if (status == 0 && table)
-        eval_model_print(&made);
+        eval_model_print(&r);
     json_decref(array);
-    eval_model_free(&made);
+    eval_model_free(&r);
     return status == 0 ? 0 : 1;
 }
 

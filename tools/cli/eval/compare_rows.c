@@ -73,10 +73,10 @@ static int report_summaries(const state *run)
         const eval_summary *summary = &run->summaries[side];
         const bool wanted = chosen->mean ? summary->n_tensors > 0 : summary->n_tensors > 1;
         /* --json has them only when they are all that it has. */
-        json_t *const of[] = { NULL, chosen->mean ? run->array : NULL, eval_page_results(chosen) };
-        const bool to[] = { chosen->table, of[1] != NULL, of[2] != NULL };
-        for (size_t i = 0; wanted && i < sizeof of / sizeof *of; i++)
-            if (to[i] && eval_report_summary(summary, &chosen->ways, side == 0 ? KVT_K : KVT_V, chosen->from, of[i]) != 0) {
+        json_t *const item[] = { NULL, chosen->mean ? run->array : NULL, eval_page_results(chosen) };
+        const bool to[] = { chosen->table, item[1] != NULL, item[2] != NULL };
+        for (size_t i = 0; wanted && i < sizeof item / sizeof *item; i++)
+            if (to[i] && eval_report_summary(summary, &chosen->ways, side == 0 ? KVT_K : KVT_V, chosen->from, item[i]) != 0) {
                 error_print(EVAL_WHO, "--mean", "out of memory");
                 return -1;
             }

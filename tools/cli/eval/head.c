@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-void eval_head_free(eval_head *one)
+void eval_head_free(eval_head *head)
 {
-    void *const all[] = { one->k,      one->v,   one->back_k,  one->back_v,      one->position, one->q,
-                          one->logits, one->out, one->weights, one->back_logits, one->back_out };
+    void *const all[] = { head->k,      head->v,   head->back_k,  head->back_v,      head->position, head->q,
+                          head->logits, head->out, head->weights, head->back_logits, head->back_out };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
-    *one = (eval_head){ 0 };
+    *head = (eval_head){ 0 };
 }
 
 /* NULL for what no size_t holds, too. */
@@ -21,24 +21,24 @@ static void *numbers(size_t rows, size_t columns, size_t bytes)
     return __builtin_mul_overflow(rows, columns, &n) ? NULL : calloc(n > 0 ? n : 1, bytes);
 }
 
-int eval_head_make(eval_head *one)
+int eval_head_make(eval_head *head)
 {
-    const size_t rows = one->positions * one->group;
-    one->k = numbers(one->tokens, one->k_dim, sizeof(float));
-    one->v = numbers(one->tokens, one->v_dim, sizeof(float));
-    one->back_k = numbers(one->tokens, one->k_dim, sizeof(float));
-    one->back_v = numbers(one->tokens, one->v_dim, sizeof(float));
-    one->position = numbers(one->positions, 1, sizeof(size_t));
-    one->q = numbers(rows, one->k_dim, sizeof(float));
-    one->logits = numbers(rows, one->tokens, sizeof(double));
-    one->out = numbers(rows, one->v_dim, sizeof(double));
-    one->weights = numbers(one->tokens, 1, sizeof(double));
-    one->back_logits = numbers(one->tokens, 1, sizeof(double));
-    one->back_out = numbers(one->v_dim, 1, sizeof(double));
-    if (one->k && one->v && one->back_k && one->back_v && one->position && one->q && one->logits && one->out && one->weights && one->back_logits &&
-        one->back_out)
+    const size_t rows = head->positions * head->group;
+    head->k = numbers(head->tokens, head->k_dim, sizeof(float));
+    head->v = numbers(head->tokens, head->v_dim, sizeof(float));
+    head->back_k = numbers(head->tokens, head->k_dim, sizeof(float));
+    head->back_v = numbers(head->tokens, head->v_dim, sizeof(float));
+    head->position = numbers(head->positions, 1, sizeof(size_t));
+    head->q = numbers(rows, head->k_dim, sizeof(float));
+    head->logits = numbers(rows, head->tokens, sizeof(double));
+    head->out = numbers(rows, head->v_dim, sizeof(double));
+    head->weights = numbers(head->tokens, 1, sizeof(double));
+    head->back_logits = numbers(head->tokens, 1, sizeof(double));
+    head->back_out = numbers(head->v_dim, 1, sizeof(double));
+    if (head->k && head->v && head->back_k && head->back_v && head->position && head->q && head->logits && head->out && head->weights &&
+        head->back_logits && head->back_out)
         return 0;
-    eval_head_free(one);
+    eval_head_free(head);
     return -1;
 }
 
@@ -81,40 +81,40 @@ static size_t top(const double *x, size_t n)
     return best;
 }
 
-static void choose_positions(eval_head *one, size_t from)
+static void choose_positions(eval_head *head, size_t from)
 {
-    const size_t span = one->tokens - from;
-    for (size_t i = 0; i < one->positions; i++)
-        one->position[i] = from + span * (i + 1) / one->positions - 1;
+    const size_t span = head->tokens - from;
+    for (size_t i = 0; i < head->positions; i++)
+        head->position[i] = from + span * (i + 1) / head->positions - 1;
 }
 
-static void invent_query(const eval_head *one, size_t position, float *q)
+static void invent_query(const eval_head *head, size_t position, float *q)
 {
-    const float *key = one->k + position * one->k_dim;
+    const float *key = head->k + position * head->k_dim;
     double sum = 0, squares = 0;
     for (size_t t = 0; t <= position; t++) {
-        const double logit = dot(key, one->k + t * one->k_dim, one->k_dim) * one->scale;
+        const double logit = dot(key, head->k + t * head->k_dim, head->k_dim) * head->scale;
         sum += logit;
         squares += logit * logit;
     }
     const double n = (double)position + 1, variance = squares / n - sum / n * (sum / n);
     const double factor = variance > 0 ? 2 / sqrt(variance) : 1;
-    for (uint32_t c = 0; c < one->k_dim; c++)
+    for (uint32_t c = 0; c < head->k_dim; c++)
         q[c] = (float)(key[c] * factor);
 }
 
-void eval_head_load_queries(eval_head *one, const rows_tensor *queries, uint32_t first_head, size_t from)
+void eval_head_load_queries(eval_head *head, const rows_tensor *queries, uint32_t first_head, size_t from)
 {
-    choose_positions(one, from);
-    for (uint32_t g = 0; g < one->group; g++) {
+    choose_positions(head, from);
+    for (uint32_t g = 0; g < head->group; g++) {
         if (queries)
-            rows_head_to_f32(queries, first_head + g, one->back_k);
-        for (size_t i = 0; i < one->positions; i++) {
-            float *q = one->q + (i * one->group + g) * one->k_dim;
+            rows_head_to_f32(queries, first_head + g, head->back_k);
+        for (size_t i = 0; i < head->positions; i++) {
+            float *q = head->q + (i * head->group + g) * head->k_dim;
             if (queries)
-                memcpy(q, one->back_k + one->position[i] * one->k_dim, one->k_dim * sizeof *q);
+                memcpy(q, head->back_k + head->position[i] * head->k_dim, head->k_dim * sizeof *q);
             else
-                invent_query(one, one->position[i], q);
+                invent_query(head, head->position[i], q);
         }
     }
 }
@@ -135,50 +135,50 @@ static bool all_finite(const double *x, size_t n)
     return true;
 }
 
-bool eval_head_is_finite(const eval_head *one)
+bool eval_head_is_finite(const eval_head *head)
 {
-    return are_finite(one->k, one->tokens * one->k_dim) && are_finite(one->v, one->tokens * one->v_dim) &&
-           are_finite(one->q, one->positions * one->group * one->k_dim);
+    return are_finite(head->k, head->tokens * head->k_dim) && are_finite(head->v, head->tokens * head->v_dim) &&
+           are_finite(head->q, head->positions * head->group * head->k_dim);
 }
 
-void eval_head_find_truth(eval_head *one)
+void eval_head_find_truth(eval_head *head)
 {
-    for (size_t i = 0; i < one->positions; i++) {
-        const size_t n = one->position[i] + 1;
-        for (uint32_t g = 0; g < one->group; g++) {
-            const size_t row = i * one->group + g;
-            double *logits = one->logits + row * one->tokens;
+    for (size_t i = 0; i < head->positions; i++) {
+        const size_t n = head->position[i] + 1;
+        for (uint32_t g = 0; g < head->group; g++) {
+            const size_t row = i * head->group + g;
+            double *logits = head->logits + row * head->tokens;
             for (size_t t = 0; t < n; t++)
-                logits[t] = dot(one->q + row * one->k_dim, one->k + t * one->k_dim, one->k_dim) * one->scale;
-            softmax(logits, one->weights, n);
-            weigh(one->out + row * one->v_dim, one->weights, one->v, n, one->v_dim);
+                logits[t] = dot(head->q + row * head->k_dim, head->k + t * head->k_dim, head->k_dim) * head->scale;
+            softmax(logits, head->weights, n);
+            weigh(head->out + row * head->v_dim, head->weights, head->v, n, head->v_dim);
         }
     }
 }
 
-void eval_head_compare(eval_divergence *sums, const eval_head *one, size_t i, uint32_t g, const float *attended)
+void eval_head_compare(eval_divergence *sums, const eval_head *head, size_t i, uint32_t g, const float *attended)
 {
-    const size_t n = one->position[i] + 1, row = i * one->group + g;
-    const double *truth = one->logits + row * one->tokens, *exact = one->out + row * one->v_dim;
+    const size_t n = head->position[i] + 1, row = i * head->group + g;
+    const double *truth = head->logits + row * head->tokens, *exact = head->out + row * head->v_dim;
     for (size_t t = 0; t < n; t++)
-        one->back_logits[t] = dot(one->q + row * one->k_dim, one->back_k + t * one->k_dim, one->k_dim) * one->scale;
-    const double log_sum = softmax(one->back_logits, one->weights, n);
-    weigh(one->back_out, one->weights, one->back_v, n, one->v_dim);
-    const double log_sum_of_truth = softmax(truth, one->weights, n);
+        head->back_logits[t] = dot(head->q + row * head->k_dim, head->back_k + t * head->k_dim, head->k_dim) * head->scale;
+    const double log_sum = softmax(head->back_logits, head->weights, n);
+    weigh(head->back_out, head->weights, head->back_v, n, head->v_dim);
+    const double log_sum_of_truth = softmax(truth, head->weights, n);
     sums->rows++;
-    if (!all_finite(one->back_logits, n) || !all_finite(one->back_out, one->v_dim) || (attended && !are_finite(attended, one->v_dim))) {
+    if (!all_finite(head->back_logits, n) || !all_finite(head->back_out, head->v_dim) || (attended && !are_finite(attended, head->v_dim))) {
         sums->lost++;
         return;
     }
     double kl = 0;
     for (size_t t = 0; t < n; t++)
-        kl += one->weights[t] * ((truth[t] - log_sum_of_truth) - (one->back_logits[t] - log_sum));
+        kl += head->weights[t] * ((truth[t] - log_sum_of_truth) - (head->back_logits[t] - log_sum));
     kl = fmax(kl, 0); /* rounding */
     sums->kl += kl;
     sums->most_kl = fmax(sums->most_kl, kl);
-    sums->same_top += top(truth, n) == top(one->back_logits, n) ? 1 : 0;
-    for (uint32_t c = 0; c < one->v_dim; c++) {
-        const double of_codes = one->back_out[c] - exact[c], ours = attended ? attended[c] - exact[c] : of_codes;
+    sums->same_top += top(truth, n) == top(head->back_logits, n) ? 1 : 0;
+    for (uint32_t c = 0; c < head->v_dim; c++) {
+        const double of_codes = head->back_out[c] - exact[c], ours = attended ? attended[c] - exact[c] : of_codes;
         sums->signal += exact[c] * exact[c];
         sums->error += ours * ours;
         sums->of_codes += of_codes * of_codes;
@@ -197,9 +197,9 @@ void eval_divergence_add(eval_divergence *to, const eval_divergence *more)
     to->of_codes += more->of_codes;
 }
 
-static double ratio(const eval_divergence *sums, double of, double to)
+static double ratio(const eval_divergence *sums, double x, double to)
 {
-    return sums->lost == 0 && to > 0 ? of / to : (double)NAN;
+    return sums->lost == 0 && to > 0 ? x / to : (double)NAN;
 }
 
 double eval_mean_kl(const eval_divergence *sums)

@@ -31,19 +31,19 @@ typedef struct eval_divergence {
 } eval_divergence;
 
 /* Allocates for the sizes that are set; -1: no memory, and nothing is allocated. */
-int eval_head_make(eval_head *one);
-void eval_head_free(eval_head *one);
+int eval_head_make(eval_head *head);
+void eval_head_free(eval_head *head);
 
 /* Positions evenly over tokens `from` .. tokens-1, the last one among them; `k` is there. Rows of queries from their tensor, whose head g of the
  * group is first_head + g; without one (NULL) the key of a position stands for its query, scaled so that logits have a standard deviation of 2.
  * Needs back_k as scratch. */
-void eval_head_load_queries(eval_head *one, const rows_tensor *queries, uint32_t first_head, size_t from);
+void eval_head_load_queries(eval_head *head, const rows_tensor *queries, uint32_t first_head, size_t from);
 
 /* Whether keys, values and queries are finite: attention makes nothing of others that could be compared. */
-bool eval_head_is_finite(const eval_head *one);
+bool eval_head_is_finite(const eval_head *head);
 
 /* Fills logits and out. */
-void eval_head_find_truth(eval_head *one);
+void eval_head_find_truth(eval_head *head);
 
 /* The means, and the largest. NAN where a row was lost, or there is nothing to divide by. */
 double eval_mean_kl(const eval_divergence *sums);
@@ -55,6 +55,6 @@ double eval_output_error_of_codes(const eval_divergence *sums);
 void eval_divergence_add(eval_divergence *to, const eval_divergence *more);
 
 /* Query row g of position i over what came back, beside the truth. `attended`: the output of ours; NULL: that of exact arithmetic. */
-void eval_head_compare(eval_divergence *sums, const eval_head *one, size_t i, uint32_t g, const float *attended);
+void eval_head_compare(eval_divergence *sums, const eval_head *head, size_t i, uint32_t g, const float *attended);
 
 #endif

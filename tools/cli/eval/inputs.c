@@ -41,12 +41,12 @@ int eval_input_open(rows_file *file, const char *path, const eval_job *chosen, e
 {
     const int status = rows_open_raw(file, path, chosen->shape.n_sizes > 0 ? &chosen->shape : NULL, chosen->order, error);
     for (size_t i = 0; status == 0 && !chosen->is_ordered && i < file->n_tensors; i++) {
-        const rows_tensor *one = &file->tensors[i];
-        if (one->heads <= one->tokens)
+        const rows_tensor *tensor = &file->tensors[i];
+        if (tensor->heads <= tensor->tokens)
             continue;
         error_text hint;
         error_set(&hint, "%.200s%s%u heads of %zu tokens: if that is [token][head][dim], --order token,head,dim would be right",
-                  one->name != NULL ? one->name : "has", one->name != NULL ? " has " : " ", one->heads, one->tokens);
+                  tensor->name != NULL ? tensor->name : "has", tensor->name != NULL ? " has " : " ", tensor->heads, tensor->tokens);
         error_print(EVAL_WHO, path, hint.text);
         break; /* others will be alike */
     }

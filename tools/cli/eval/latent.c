@@ -31,7 +31,7 @@ enum { N_PEERS = sizeof PEERS / sizeof *PEERS };
 /* One format of the table: a way, or a peer, of latents of some rank; or a way of the keys and values themselves. */
 typedef struct format {
     const eval_way *way; /* NULL: a peer */
-    const peer *of;
+    const peer *p;
     kvt_scheme rope;
     size_t rank; /* of a latent made here; 0: of no such latent */
     kvt_layout layout;
@@ -44,13 +44,13 @@ typedef struct name {
     char text[40];
 } name;
 
-static name name_of(const format *one)
+static name name_of(const format *fmt)
 {
-    name made;
-    const kvt_scheme_info *rope = one->layout.rope.dim ? kvt_scheme_get(one->rope) : NULL;
-    snprintf(made.text, sizeof made.text, "%s%s%s", one->way ? eval_way_name(one->way) : one->of->name, one->way && rope ? "+" : "",
-             one->way && rope ? rope->name : "");
-    return made;
+    name n;
+    const kvt_scheme_info *rope = fmt->layout.rope.dim ? kvt_scheme_get(fmt->rope) : NULL;
+    snprintf(n.text, sizeof n.text, "%s%s%s", fmt->way ? eval_way_name(fmt->way) : fmt->p->name, fmt->way && rope ? "+" : "",
+             fmt->way && rope ? rope->name : "");
+    return n;
 }
 
 /* ---- rows there and back ---- */
@@ -63,59 +63,59 @@ typedef struct rows {
     uint32_t dim;
 } rows;
 
-static kvt_status through_side(const format *one, kvt_side side, const kvt_pages *pages, const rows *of)
+static kvt_status through_side(const format *fmt, kvt_side side, const kvt_pages *pages, const rows *r)
 {
-    const ptrdiff_t stride = (ptrdiff_t)(of->stride * sizeof(float));
-    const kvt_status status = kvt_write(&one->layout, side, pages, 0, of->tokens, of->from, KVT_F32, stride);
-    return status != KVT_OK ? status : kvt_read(&one->layout, side, pages, 0, of->tokens, of->back, KVT_F32, stride);
+    const ptrdiff_t stride = (ptrdiff_t)(r->stride * sizeof(float));
+    const kvt_status status = kvt_write(&fmt->layout, side, pages, 0, r->tokens, r->from, KVT_F32, stride);
+    return status != KVT_OK ? status : kvt_read(&fmt->layout, side, pages, 0, r->tokens, r->back, KVT_F32, stride);
 }
 
-static kvt_status through_row_format(kvt_row_format rows_of, void *encoded, const rows *of)
+static kvt_status through_row_format(kvt_row_format rows_of, void *encoded, const rows *r)
 {
-    const ptrdiff_t stride = (ptrdiff_t)(of->stride * sizeof(float)), bytes = (ptrdiff_t)kvt_row_format_bytes(rows_of, of->dim);
-    const kvt_status status = kvt_rows_encode(rows_of, of->dim, of->tokens, of->from, KVT_F32, stride, encoded, bytes, NULL);
-    return status != KVT_OK ? status : kvt_rows_decode(rows_of, of->dim, of->tokens, encoded, bytes, of->back, KVT_F32, stride, NULL);
+    const ptrdiff_t stride = (ptrdiff_t)(r->stride * sizeof(float)), bytes = (ptrdiff_t)kvt_row_format_bytes(rows_of, r->dim);
+    const kvt_status status = kvt_rows_encode(rows_of, r->dim, r->tokens, r->from, KVT_F32, stride, encoded, bytes, NULL);
+    return status != KVT_OK ? status : kvt_rows_decode(rows_of, r->dim, r->tokens, encoded, bytes, r->back, KVT_F32, stride, NULL);
 }
 
 /* Latents, and rotary parts where rope->dim is not 0. */
-static kvt_status through(const format *one, void *memory, const rows *latent, const rows *rope)
+static kvt_status through(const format *fmt, void *memory, const rows *latent, const rows *rope)
 {
-    if (one->way) {
+    if (fmt->way) {
         kvt_pages pages;
-        kvt_status status = kvt_head_pages(&one->layout, memory, latent->tokens, 0, &pages);
+        kvt_status status = kvt_head_pages(&fmt->layout, memory, latent->tokens, 0, &pages);
         if (status == KVT_OK)
-            status = through_side(one, KVT_LATENT, &pages, latent);
+            status = through_side(fmt, KVT_LATENT, &pages, latent);
         if (status == KVT_OK && rope->dim)
-            status = through_side(one, KVT_ROPE, &pages, rope);
+            status = through_side(fmt, KVT_ROPE, &pages, rope);
         return status;
     }
-    const kvt_status status = through_row_format(one->of->latent, memory, latent);
+    const kvt_status status = through_row_format(fmt->p->latent, memory, latent);
     if (status != KVT_OK || !rope->dim)
         return status;
-    if (one->of->rope)
-        return through_row_format(one->of->rope, memory, rope);
+    if (fmt->p->rope)
+        return through_row_format(fmt->p->rope, memory, rope);
     /* A page of bf16 rounds as FlashMLA does; its layout is that of the peer. */
     kvt_pages pages;
-    const kvt_status no_pages = kvt_head_pages(&one->layout, memory, rope->tokens, 0, &pages);
-    return no_pages != KVT_OK ? no_pages : through_side(one, KVT_ROPE, &pages, rope);
+    const kvt_status no_pages = kvt_head_pages(&fmt->layout, memory, rope->tokens, 0, &pages);
+    return no_pages != KVT_OK ? no_pages : through_side(fmt, KVT_ROPE, &pages, rope);
 }
 
-static size_t peer_bytes(const peer *of, uint32_t dim, uint32_t rope_dim)
+static size_t peer_bytes(const peer *p, uint32_t dim, uint32_t rope_dim)
 {
-    const size_t latent = kvt_row_format_bytes(of->latent, dim), rope = of->rope ? kvt_row_format_bytes(of->rope, rope_dim) : 2 * (size_t)rope_dim;
-    return (latent + (rope_dim ? rope : 0) + of->row_multiple - 1) / of->row_multiple * of->row_multiple;
+    const size_t latent = kvt_row_format_bytes(p->latent, dim), rope = p->rope ? kvt_row_format_bytes(p->rope, rope_dim) : 2 * (size_t)rope_dim;
+    return (latent + (rope_dim ? rope : 0) + p->row_multiple - 1) / p->row_multiple * p->row_multiple;
 }
 
 /* Of latents: energy of deviations from the mean of all tokens but 0, and of errors; both of tokens from `first` on. */
-static void add_errors(double *signal, double *error, const rows *of, size_t first)
+static void add_errors(double *signal, double *error, const rows *r, size_t first)
 {
-    for (uint32_t c = 0; c < of->dim; c++) {
+    for (uint32_t c = 0; c < r->dim; c++) {
         double mean = 0;
-        for (size_t t = 1; t < of->tokens; t++)
-            mean += of->from[t * of->stride + c];
-        mean /= (double)(of->tokens > 1 ? of->tokens - 1 : 1);
-        for (size_t t = first; t < of->tokens; t++) {
-            const double x = of->from[t * of->stride + c], difference = of->back[t * of->stride + c] - x;
+        for (size_t t = 1; t < r->tokens; t++)
+            mean += r->from[t * r->stride + c];
+        mean /= (double)(r->tokens > 1 ? r->tokens - 1 : 1);
+        for (size_t t = first; t < r->tokens; t++) {
+            const double x = r->from[t * r->stride + c], difference = r->back[t * r->stride + c] - x;
             *signal += (x - mean) * (x - mean);
             *error += difference * difference;
         }
@@ -134,11 +134,11 @@ typedef struct joint {
     size_t most;   /* ranks that there are */
 } joint;
 
-static void joint_free(joint *of)
+static void joint_free(joint *j)
 {
-    free(of->numbers);
-    free(of->mean);
-    free(of->basis);
+    free(j->numbers);
+    free(j->mean);
+    free(j->basis);
 }
 
 typedef struct place {
@@ -150,30 +150,30 @@ typedef struct place {
 /* Rows of token t: those of head i / 2, keys and then values. */
 static place place_of(const eval_head *heads, uint32_t i, size_t t)
 {
-    const eval_head *one = &heads[i / 2];
-    const uint32_t dim = i % 2 ? one->v_dim : one->k_dim;
-    return (place){ (i % 2 ? one->v : one->k) + t * dim, (i % 2 ? one->back_v : one->back_k) + t * dim, dim, i % 2 };
+    const eval_head *head = &heads[i / 2];
+    const uint32_t dim = i % 2 ? head->v_dim : head->k_dim;
+    return (place){ (i % 2 ? head->v : head->k) + t * dim, (i % 2 ? head->back_v : head->back_k) + t * dim, dim, i % 2 };
 }
 
-static void fill_joint(joint *of, const eval_head *heads, uint32_t n_heads, size_t n_basis)
+static void fill_joint(joint *j, const eval_head *heads, uint32_t n_heads, size_t n_basis)
 {
     double energy[2] = { 0, 0 };
-    for (size_t t = 0; t < of->tokens; t++) {
-        double *to = of->numbers + t * of->width;
+    for (size_t t = 0; t < j->tokens; t++) {
+        double *to = j->numbers + t * j->width;
         for (uint32_t i = 0; i < 2 * n_heads; i++) {
             const place at = place_of(heads, i, t);
             for (uint32_t c = 0; c < at.dim; c++)
                 *to++ = at.row[c];
         }
     }
-    for (size_t c = 0; c < of->width; c++) {
-        of->mean[c] = 0;
+    for (size_t c = 0; c < j->width; c++) {
+        j->mean[c] = 0;
         for (size_t t = 0; t < n_basis; t++)
-            of->mean[c] += of->numbers[t * of->width + c] / (double)n_basis;
+            j->mean[c] += j->numbers[t * j->width + c] / (double)n_basis;
     }
-    for (size_t t = 0; t < of->tokens; t++) {
-        double *at = of->numbers + t * of->width;
-        const double *mean = of->mean;
+    for (size_t t = 0; t < j->tokens; t++) {
+        double *at = j->numbers + t * j->width;
+        const double *mean = j->mean;
         for (uint32_t i = 0; i < 2 * n_heads; i++)
             for (uint32_t c = 0; c < place_of(heads, i, t).dim; c++, at++) {
                 *at -= *mean++;
@@ -181,29 +181,29 @@ static void fill_joint(joint *of, const eval_head *heads, uint32_t n_heads, size
             }
     }
     for (int side = 0; side < 2; side++)
-        of->deviation[side] = energy[side] > 0 ? sqrt(energy[side]) : 1;
-    for (size_t t = 0; t < of->tokens; t++) {
-        double *at = of->numbers + t * of->width;
+        j->deviation[side] = energy[side] > 0 ? sqrt(energy[side]) : 1;
+    for (size_t t = 0; t < j->tokens; t++) {
+        double *at = j->numbers + t * j->width;
         for (uint32_t i = 0; i < 2 * n_heads; i++)
             for (uint32_t c = 0; c < place_of(heads, i, t).dim; c++)
-                *at++ /= of->deviation[i % 2];
+                *at++ /= j->deviation[i % 2];
     }
 }
 
 /* The directions of largest energy of the first n_basis tokens: right singular vectors. */
-static int find_basis(joint *of, size_t n_basis, error_text *error)
+static int find_basis(joint *j, size_t n_basis, error_text *error)
 {
-    of->most = n_basis < of->width ? n_basis : of->width;
-    double *copy = calloc(n_basis * of->width, sizeof *copy), *left = calloc(n_basis * of->most, sizeof *left),
-           *values = calloc(of->most, sizeof *values);
-    of->basis = calloc(of->most * of->width, sizeof *of->basis);
+    j->most = n_basis < j->width ? n_basis : j->width;
+    double *copy = calloc(n_basis * j->width, sizeof *copy), *left = calloc(n_basis * j->most, sizeof *left),
+           *values = calloc(j->most, sizeof *values);
+    j->basis = calloc(j->most * j->width, sizeof *j->basis);
     int status = 0;
-    if (!copy || !left || !values || !of->basis || n_basis > INT32_MAX || of->width > INT32_MAX) {
-        status = error_set(error, "has %zu tokens of %zu numbers: more than memory holds", n_basis, of->width);
+    if (!copy || !left || !values || !j->basis || n_basis > INT32_MAX || j->width > INT32_MAX) {
+        status = error_set(error, "has %zu tokens of %zu numbers: more than memory holds", n_basis, j->width);
     } else {
-        memcpy(copy, of->numbers, n_basis * of->width * sizeof *copy);
-        const lapack_int m = (lapack_int)n_basis, n = (lapack_int)of->width;
-        const lapack_int failed = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', m, n, copy, n, values, left, (lapack_int)of->most, of->basis, n);
+        memcpy(copy, j->numbers, n_basis * j->width * sizeof *copy);
+        const lapack_int m = (lapack_int)n_basis, n = (lapack_int)j->width;
+        const lapack_int failed = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', m, n, copy, n, values, left, (lapack_int)j->most, j->basis, n);
         if (failed != 0)
             status = error_set(error, "has no singular value decomposition: LAPACKE_dgesdd returned %d", (int)failed);
     }
@@ -213,45 +213,45 @@ static int find_basis(joint *of, size_t n_basis, error_text *error)
     return status;
 }
 
-static int joint_make(joint *of, const eval_head *heads, uint32_t n_heads, size_t n_basis, error_text *error)
+static int joint_make(joint *j, const eval_head *heads, uint32_t n_heads, size_t n_basis, error_text *error)
 {
-    *of = (joint){ .tokens = heads->tokens, .width = (size_t)n_heads * (heads->k_dim + heads->v_dim) };
+    *j = (joint){ .tokens = heads->tokens, .width = (size_t)n_heads * (heads->k_dim + heads->v_dim) };
     size_t n;
-    of->mean = calloc(of->width, sizeof *of->mean);
-    of->numbers = __builtin_mul_overflow(of->tokens, of->width, &n) ? NULL : calloc(n, sizeof *of->numbers);
-    if (!of->mean || !of->numbers)
-        return error_set(error, "has %zu tokens of %zu numbers: more than memory holds", of->tokens, of->width);
-    fill_joint(of, heads, n_heads, n_basis);
-    return find_basis(of, n_basis, error);
+    j->mean = calloc(j->width, sizeof *j->mean);
+    j->numbers = __builtin_mul_overflow(j->tokens, j->width, &n) ? NULL : calloc(n, sizeof *j->numbers);
+    if (!j->mean || !j->numbers)
+        return error_set(error, "has %zu tokens of %zu numbers: more than memory holds", j->tokens, j->width);
+    fill_joint(j, heads, n_heads, n_basis);
+    return find_basis(j, n_basis, error);
 }
 
-static void make_latents(const joint *of, size_t rank, float *latents)
+static void make_latents(const joint *j, size_t rank, float *latents)
 {
-    for (size_t t = 0; t < of->tokens; t++)
+    for (size_t t = 0; t < j->tokens; t++)
         for (size_t r = 0; r < rank; r++) {
-            const double *row = of->numbers + t * of->width, *axis = of->basis + r * of->width;
+            const double *row = j->numbers + t * j->width, *axis = j->basis + r * j->width;
             double sum = 0;
-            for (size_t c = 0; c < of->width; c++)
+            for (size_t c = 0; c < j->width; c++)
                 sum += row[c] * axis[c];
-            latents[t * rank + r] = (float)(sum * of->deviation[0]);
+            latents[t * rank + r] = (float)(sum * j->deviation[0]);
         }
 }
 
 /* Latents to the heads' back_k and back_v; `row` is scratch. */
-static void expand_latents(const joint *of, size_t rank, const float *latents, const eval_head *heads, uint32_t n_heads, double *row)
+static void expand_latents(const joint *j, size_t rank, const float *latents, const eval_head *heads, uint32_t n_heads, double *row)
 {
-    for (size_t t = 0; t < of->tokens; t++) {
-        memset(row, 0, of->width * sizeof *row);
+    for (size_t t = 0; t < j->tokens; t++) {
+        memset(row, 0, j->width * sizeof *row);
         for (size_t r = 0; r < rank; r++) {
-            const double *axis = of->basis + r * of->width, x = latents[t * rank + r] / of->deviation[0];
-            for (size_t c = 0; c < of->width; c++)
+            const double *axis = j->basis + r * j->width, x = latents[t * rank + r] / j->deviation[0];
+            for (size_t c = 0; c < j->width; c++)
                 row[c] += x * axis[c];
         }
-        const double *from = row, *mean = of->mean;
+        const double *from = row, *mean = j->mean;
         for (uint32_t i = 0; i < 2 * n_heads; i++) {
             const place at = place_of(heads, i, t);
             for (uint32_t c = 0; c < at.dim; c++)
-                at.back[c] = (float)(*from++ * of->deviation[at.side] + *mean++);
+                at.back[c] = (float)(*from++ * j->deviation[at.side] + *mean++);
         }
     }
 }
@@ -276,45 +276,45 @@ typedef struct layer_work {
 static void compare_heads(const layer_work *work, eval_divergence *sums)
 {
     for (uint32_t h = 0; h < work->n_heads; h++) {
-        const eval_head *one = &work->heads[h];
-        for (size_t i = 0; i < one->positions; i++)
-            for (uint32_t g = 0; g < one->group; g++)
-                eval_head_compare(sums, one, i, g, NULL);
+        const eval_head *head = &work->heads[h];
+        for (size_t i = 0; i < head->positions; i++)
+            for (uint32_t g = 0; g < head->group; g++)
+                eval_head_compare(sums, head, i, g, NULL);
     }
 }
 
-static int cannot(error_text *error, const format *one, kvt_status status)
+static int cannot(error_text *error, const format *fmt, kvt_status status)
 {
-    return error_set(error, "cannot be stored as %s: %s", name_of(one).text, kvt_status_text(status));
+    return error_set(error, "cannot be stored as %s: %s", name_of(fmt).text, kvt_status_text(status));
 }
 
 /* Keys and values of each head as they are. */
-static int measure_direct(format *one, const layer_work *work, error_text *error)
+static int measure_direct(format *fmt, const layer_work *work, error_text *error)
 {
     for (uint32_t h = 0; h < work->n_heads; h++) {
         const eval_head *head = &work->heads[h];
-        const rows of[2] = { { head->k, head->back_k, head->tokens, head->k_dim, head->k_dim },
-                             { head->v, head->back_v, head->tokens, head->v_dim, head->v_dim } };
+        const rows r[2] = { { head->k, head->back_k, head->tokens, head->k_dim, head->k_dim },
+                            { head->v, head->back_v, head->tokens, head->v_dim, head->v_dim } };
         kvt_pages pages;
-        kvt_status status = kvt_head_pages(&one->layout, work->memory, head->tokens, 0, &pages);
+        kvt_status status = kvt_head_pages(&fmt->layout, work->memory, head->tokens, 0, &pages);
         for (kvt_side side = KVT_K; status == KVT_OK && side <= KVT_V; side++)
-            status = through_side(one, side, &pages, &of[side]);
+            status = through_side(fmt, side, &pages, &r[side]);
         if (status != KVT_OK)
-            return cannot(error, one, status);
+            return cannot(error, fmt, status);
     }
-    one->bytes += one->layout.page_bytes * work->n_heads;
+    fmt->bytes += fmt->layout.page_bytes * work->n_heads;
     return 0;
 }
 
-static int measure_rank(format *one, const layer_work *work, const joint *of, const float *latents, float *back, double *row, error_text *error)
+static int measure_rank(format *fmt, const layer_work *work, const joint *j, const float *latents, float *back, double *row, error_text *error)
 {
-    const rows latent = { latents, back, of->tokens, one->rank, (uint32_t)one->rank }, none = { 0 };
-    const kvt_status status = through(one, work->memory, &latent, &none);
+    const rows latent = { latents, back, j->tokens, fmt->rank, (uint32_t)fmt->rank }, none = { 0 };
+    const kvt_status status = through(fmt, work->memory, &latent, &none);
     if (status != KVT_OK)
-        return cannot(error, one, status);
-    add_errors(&one->latent_signal, &one->latent_error, &latent, work->first);
-    expand_latents(of, one->rank, back, work->heads, work->n_heads, row);
-    one->bytes += one->way ? one->layout.page_bytes : peer_bytes(one->of, (uint32_t)one->rank, 0) * KVT_PAGE_TOKENS;
+        return cannot(error, fmt, status);
+    add_errors(&fmt->latent_signal, &fmt->latent_error, &latent, work->first);
+    expand_latents(j, fmt->rank, back, work->heads, work->n_heads, row);
+    fmt->bytes += fmt->way ? fmt->layout.page_bytes : peer_bytes(fmt->p, (uint32_t)fmt->rank, 0) * KVT_PAGE_TOKENS;
     return 0;
 }
 
@@ -322,31 +322,31 @@ static int measure_rank(format *one, const layer_work *work, const joint *of, co
 static int measure_joint(format *formats, size_t n, const layer_work *work, const char *layer, error_text *error)
 {
     const size_t n_basis = basis_tokens(work->options, work->heads->tokens);
-    joint of;
-    int status = joint_make(&of, work->heads, work->n_heads, n_basis, error);
-    float *latents = calloc(of.tokens * KVT_MAX_DIM, sizeof *latents), *back = calloc(of.tokens * KVT_MAX_DIM, sizeof *back);
-    double *row = calloc(of.width, sizeof *row);
+    joint j;
+    int status = joint_make(&j, work->heads, work->n_heads, n_basis, error);
+    float *latents = calloc(j.tokens * KVT_MAX_DIM, sizeof *latents), *back = calloc(j.tokens * KVT_MAX_DIM, sizeof *back);
+    double *row = calloc(j.width, sizeof *row);
     if (status == 0 && (!latents || !back || !row))
-        status = error_set(error, "has %zu tokens: more than memory holds", of.tokens);
-    size_t made = 0;
+        status = error_set(error, "has %zu tokens: more than memory holds", j.tokens);
+    size_t count = 0;
     for (size_t i = 0; status == 0 && i < n; i++) {
-        format *one = &formats[i];
-        progress_show(work->options->progress, layer, i, n, name_of(one).text);
-        if (one->rank > of.most) {
-            status = error_set(error, "--rank %zu is more than the %zu that %zu tokens of %zu numbers have", one->rank, of.most, n_basis, of.width);
+        format *fmt = &formats[i];
+        progress_show(work->options->progress, layer, i, n, name_of(fmt).text);
+        if (fmt->rank > j.most) {
+            status = error_set(error, "--rank %zu is more than the %zu that %zu tokens of %zu numbers have", fmt->rank, j.most, n_basis, j.width);
             break;
         }
-        if (one->rank != 0 && one->rank != made)
-            make_latents(&of, made = one->rank, latents);
-        status = one->rank ? measure_rank(one, work, &of, latents, back, row, error) : measure_direct(one, work, error);
-        one->numbers += of.width * KVT_PAGE_TOKENS;
+        if (fmt->rank != 0 && fmt->rank != count)
+            make_latents(&j, count = fmt->rank, latents);
+        status = fmt->rank ? measure_rank(fmt, work, &j, latents, back, row, error) : measure_direct(fmt, work, error);
+        fmt->numbers += j.width * KVT_PAGE_TOKENS;
         if (status == 0)
-            compare_heads(work, &one->sums);
+            compare_heads(work, &fmt->sums);
     }
     free(latents);
     free(back);
     free(row);
-    joint_free(&of);
+    joint_free(&j);
     return status;
 }
 
@@ -357,18 +357,18 @@ static int measure_latents(format *formats, size_t n, const layer_work *work, co
     const rows latent = { head->k, head->back_k, head->tokens, head->k_dim, head->v_dim };
     const rows rope = { head->k + head->v_dim, head->back_k + head->v_dim, head->tokens, head->k_dim, head->k_dim - head->v_dim };
     for (size_t i = 0; i < n; i++) {
-        format *one = &formats[i];
-        progress_show(work->options->progress, layer, i, n, name_of(one).text);
-        const kvt_status status = through(one, work->memory, &latent, &rope);
+        format *fmt = &formats[i];
+        progress_show(work->options->progress, layer, i, n, name_of(fmt).text);
+        const kvt_status status = through(fmt, work->memory, &latent, &rope);
         if (status != KVT_OK)
-            return cannot(error, one, status);
+            return cannot(error, fmt, status);
         for (size_t t = 0; t < head->tokens; t++)
             memcpy(head->back_v + t * head->v_dim, head->back_k + t * head->k_dim, head->v_dim * sizeof(float));
-        add_errors(&one->latent_signal, &one->latent_error, &latent, work->first);
-        add_errors(&one->rope_signal, &one->rope_error, &rope, work->first);
-        one->bytes += one->way ? one->layout.page_bytes : peer_bytes(one->of, latent.dim, rope.dim) * KVT_PAGE_TOKENS;
-        one->numbers += (uint64_t)head->k_dim * KVT_PAGE_TOKENS;
-        compare_heads(work, &one->sums);
+        add_errors(&fmt->latent_signal, &fmt->latent_error, &latent, work->first);
+        add_errors(&fmt->rope_signal, &fmt->rope_error, &rope, work->first);
+        fmt->bytes += fmt->way ? fmt->layout.page_bytes : peer_bytes(fmt->p, latent.dim, rope.dim) * KVT_PAGE_TOKENS;
+        fmt->numbers += (uint64_t)head->k_dim * KVT_PAGE_TOKENS;
+        compare_heads(work, &fmt->sums);
     }
     return 0;
 }
@@ -392,46 +392,46 @@ static int check_layer(const eval_layer *layer, const eval_latent_options *optio
 static int load_heads(const layer_work *work, const eval_layer *layer, error_text *error)
 {
     for (uint32_t h = 0; h < work->n_heads; h++) {
-        eval_head *one = &work->heads[h];
-        rows_head_to_f32(layer->k, h, one->k);
+        eval_head *this_head = &work->heads[h];
+        rows_head_to_f32(layer->k, h, this_head->k);
         if (layer->v)
-            rows_head_to_f32(layer->v, h, one->v);
+            rows_head_to_f32(layer->v, h, this_head->v);
         else
-            for (size_t t = 0; t < one->tokens; t++)
-                memcpy(one->v + t * one->v_dim, one->k + t * one->k_dim, one->v_dim * sizeof(float));
-        eval_head_load_queries(one, layer->q, h * one->group, work->options->from);
-        if (!eval_head_is_finite(one))
+            for (size_t t = 0; t < this_head->tokens; t++)
+                memcpy(this_head->v + t * this_head->v_dim, this_head->k + t * this_head->k_dim, this_head->v_dim * sizeof(float));
+        eval_head_load_queries(this_head, layer->q, h * this_head->group, work->options->from);
+        if (!eval_head_is_finite(this_head))
             return error_set(error, "has a NaN or an infinity in head %u: what attention makes of it cannot be compared", h);
-        eval_head_find_truth(one);
+        eval_head_find_truth(this_head);
     }
     return 0;
 }
 
-static int set_layout(format *one, const eval_layer *layer, const eval_latent_options *options, size_t *memory_bytes, error_text *error)
+static int set_layout(format *fmt, const eval_layer *layer, const eval_latent_options *options, size_t *memory_bytes, error_text *error)
 {
-    const uint32_t dim = one->rank ? (uint32_t)one->rank : layer->k->dim - options->rope_dim;
+    const uint32_t dim = fmt->rank ? (uint32_t)fmt->rank : layer->k->dim - options->rope_dim;
     kvt_spec spec = { .size = sizeof spec,
-                      .k_scheme = one->way ? one->way->scheme->scheme : KVT_SCHEME_bf16,
-                      .rope_scheme = one->rope,
+                      .k_scheme = fmt->way ? fmt->way->scheme->scheme : KVT_SCHEME_bf16,
+                      .rope_scheme = fmt->rope,
                       .k_dim = dim,
-                      .rope_dim = one->rank ? 0 : options->rope_dim,
+                      .rope_dim = fmt->rank ? 0 : options->rope_dim,
                       .kv_heads = 1,
                       .tiers = options->tiers };
-    if (one->way)
-        spec.k_options = one->way->options;
-    if (layer->v && !one->rank) {
+    if (fmt->way)
+        spec.k_options = fmt->way->options;
+    if (layer->v && !fmt->rank) {
         spec.v_scheme = spec.k_scheme;
         spec.v_dim = layer->v->dim;
         spec.v_options = spec.k_options;
     }
-    kvt_status status = kvt_layout_init(&one->layout, &spec);
+    kvt_status status = kvt_layout_init(&fmt->layout, &spec);
     size_t bytes = 0;
     if (status == KVT_OK)
-        status = kvt_layout_bytes(&one->layout, layer->k->tokens, &bytes);
+        status = kvt_layout_bytes(&fmt->layout, layer->k->tokens, &bytes);
     if (status != KVT_OK)
-        return cannot(error, one, status);
-    if (!one->way) /* peers' rows are not more than those of f32 */
-        bytes += layer->k->tokens * (peer_bytes(one->of, dim, spec.rope_dim) + 64) + 63;
+        return cannot(error, fmt, status);
+    if (!fmt->way) /* peers' rows are not more than those of f32 */
+        bytes += layer->k->tokens * (peer_bytes(fmt->p, dim, spec.rope_dim) + 64) + 63;
     bytes -= bytes % 64;
     *memory_bytes = bytes > *memory_bytes ? bytes : *memory_bytes;
     return 0;
@@ -489,7 +489,7 @@ static void add_ways(format *formats, size_t *n, const eval_ways *ways, uint32_t
 static void add_peers(format *formats, size_t *n, size_t rank)
 {
     for (size_t i = 0; i < N_PEERS; i++)
-        formats[(*n)++] = (format){ .of = &PEERS[i], .rope = KVT_SCHEME_bf16, .rank = rank };
+        formats[(*n)++] = (format){ .p = &PEERS[i], .rope = KVT_SCHEME_bf16, .rank = rank };
 }
 
 /* Returns how many; at most (ranks + 1 or schemes of rotary parts) * (ways + peers). */
@@ -512,23 +512,23 @@ static size_t choose_formats(format *formats, const eval_layer *layer, const eva
 
 /* ---- reports ---- */
 
-static double bytes_of(const format *one)
+static double bytes_of(const format *fmt)
 {
-    return (double)one->bytes / KVT_PAGE_TOKENS;
+    return (double)fmt->bytes / KVT_PAGE_TOKENS;
 }
-static double bits_of(const format *one)
+static double bits_of(const format *fmt)
 {
-    return 8.0 * (double)one->bytes / (double)one->numbers;
+    return 8.0 * (double)fmt->bytes / (double)fmt->numbers;
 }
 
 static int by_bytes(const void *a, const void *b)
 {
-    const format *one = a, *other = b;
-    if (one->bytes != other->bytes)
-        return one->bytes > other->bytes ? -1 : 1;
-    if (one->sums.lost != other->sums.lost)
-        return one->sums.lost < other->sums.lost ? -1 : 1;
-    return one->sums.error < other->sums.error ? -1 : one->sums.error > other->sums.error;
+    const format *fmt = a, *other = b;
+    if (fmt->bytes != other->bytes)
+        return fmt->bytes > other->bytes ? -1 : 1;
+    if (fmt->sums.lost != other->sums.lost)
+        return fmt->sums.lost < other->sums.lost ? -1 : 1;
+    return fmt->sums.error < other->sums.error ? -1 : fmt->sums.error > other->sums.error;
 }
 
 static double decibels(double signal, double error)
@@ -537,13 +537,13 @@ static double decibels(double signal, double error)
 }
 
 /* Of what is left, where nothing was lost. */
-static double latent_decibels(const format *one)
+static double latent_decibels(const format *fmt)
 {
-    return one->sums.lost == 0 ? decibels(one->latent_signal, one->latent_error) : (double)NAN;
+    return fmt->sums.lost == 0 ? decibels(fmt->latent_signal, fmt->latent_error) : (double)NAN;
 }
-static double rope_decibels(const format *one)
+static double rope_decibels(const format *fmt)
 {
-    return one->sums.lost == 0 ? decibels(one->rope_signal, one->rope_error) : (double)NAN;
+    return fmt->sums.lost == 0 ? decibels(fmt->rope_signal, fmt->rope_error) : (double)NAN;
 }
 
 static void print_formats(const format *formats, size_t n, bool has_ranks)
@@ -551,16 +551,16 @@ static void print_formats(const format *formats, size_t n, bool has_ranks)
     printf("  %-13s %-4s %-8s %-8s %-8s %8s %6s %9s %7s %9s %8s %8s\n", "format", has_ranks ? "rank" : "", "rotation", "centring", "detail",
            "B/token", "bits", "latent dB", "rope dB", "KL mean", "same top", "error %");
     for (size_t i = 0; i < n; i++) {
-        const format *one = &formats[i];
-        const eval_divergence *sums = &one->sums;
-        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9s %8s %8s\n", name_of(one).text,
-               one->rank   ? eval_number("%.0f", (double)one->rank, 0).text
+        const format *fmt = &formats[i];
+        const eval_divergence *sums = &fmt->sums;
+        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9s %8s %8s\n", name_of(fmt).text,
+               fmt->rank   ? eval_number("%.0f", (double)fmt->rank, 0).text
                : has_ranks ? "-"
                            : "",
-               one->way ? eval_rotation_name(one->way) : "-", one->way ? eval_centring_name(one->way) : "-",
-               one->way ? eval_detail_of(one->way).text : "-", eval_number("%.1f", bytes_of(one), 0).text, bits_of(one),
-               one->latent_signal > 0 ? eval_number("%.2f", latent_decibels(one), sums->lost).text : "-",
-               one->rope_signal > 0 ? eval_number("%.2f", rope_decibels(one), sums->lost).text : "-",
+               fmt->way ? eval_rotation_name(fmt->way) : "-", fmt->way ? eval_centring_name(fmt->way) : "-",
+               fmt->way ? eval_detail_of(fmt->way).text : "-", eval_number("%.1f", bytes_of(fmt), 0).text, bits_of(fmt),
+               fmt->latent_signal > 0 ? eval_number("%.2f", latent_decibels(fmt), sums->lost).text : "-",
+               fmt->rope_signal > 0 ? eval_number("%.2f", rope_decibels(fmt), sums->lost).text : "-",
                eval_number("%.3g", eval_mean_kl(sums), sums->lost).text, eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text,
                eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text);
     }
@@ -572,14 +572,14 @@ static void print_formats(const format *formats, size_t n, bool has_ranks)
 static void append_formats(json_t *array, const format *formats, size_t n, size_t layers, bool has_queries)
 {
     for (size_t i = 0; i < n; i++) {
-        const format *one = &formats[i];
-        const eval_divergence *sums = &one->sums;
-        const eval_way *way = one->way;
+        const format *fmt = &formats[i];
+        const eval_divergence *sums = &fmt->sums;
+        const eval_way *way = fmt->way;
         json_t *object = json_object();
-        json_object_set_new(object, "format", json_string(name_of(one).text));
-        json_object_set_new(object, "rank", one->rank ? json_integer((json_int_t)one->rank) : json_null());
+        json_object_set_new(object, "format", json_string(name_of(fmt).text));
+        json_object_set_new(object, "rank", fmt->rank ? json_integer((json_int_t)fmt->rank) : json_null());
         json_object_set_new(object, "scheme", name_or_null(way ? eval_way_name(way) : NULL));
-        json_object_set_new(object, "rope_scheme", name_or_null(way && one->layout.rope.dim ? kvt_scheme_get(one->rope)->name : NULL));
+        json_object_set_new(object, "rope_scheme", name_or_null(way && fmt->layout.rope.dim ? kvt_scheme_get(fmt->rope)->name : NULL));
         json_object_set_new(object, "rotation", name_or_null(way ? eval_rotation_name(way) : NULL));
         json_object_set_new(object, "centring", name_or_null(way ? eval_centring_name(way) : NULL));
         json_object_set_new(object, "effort", name_or_null(way ? eval_effort_name(way) : NULL));
@@ -589,10 +589,10 @@ static void append_formats(json_t *array, const format *formats, size_t n, size_
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
         json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(has_queries));
-        json_object_set_new(object, "bytes_per_token", json_real(bytes_of(one)));
-        json_object_set_new(object, "bits_per_element", json_real(bits_of(one)));
-        json_object_set_new(object, "latent_snr_db", number_or_null(latent_decibels(one)));
-        json_object_set_new(object, "rope_snr_db", number_or_null(rope_decibels(one)));
+        json_object_set_new(object, "bytes_per_token", json_real(bytes_of(fmt)));
+        json_object_set_new(object, "bits_per_element", json_real(bits_of(fmt)));
+        json_object_set_new(object, "latent_snr_db", number_or_null(latent_decibels(fmt)));
+        json_object_set_new(object, "rope_snr_db", number_or_null(rope_decibels(fmt)));
         json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
         json_object_set_new(object, "kl_max", number_or_null(eval_most_kl(sums)));
         json_object_set_new(object, "same_top", number_or_null(eval_same_top(sums)));

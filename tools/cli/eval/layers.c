@@ -7,20 +7,20 @@
 
 /* Tensors of one kind, in the order of the inputs. */
 typedef struct tensors {
-    const rows_tensor **of;
+    const rows_tensor **tensor;
     const char **paths;
     size_t n;
 } tensors;
 
 static int tensors_add(tensors *list, const char *path, const rows_tensor *tensor)
 {
-    const rows_tensor **of = realloc(list->of, (list->n + 1) * sizeof *of);
-    list->of = of != NULL ? of : list->of;
+    const rows_tensor **t = realloc(list->tensor, (list->n + 1) * sizeof *t);
+    list->tensor = t != NULL ? t : list->tensor;
     const char **paths = realloc(list->paths, (list->n + 1) * sizeof *paths);
     list->paths = paths != NULL ? paths : list->paths;
-    if (of == NULL || paths == NULL)
+    if (t == NULL || paths == NULL)
         return -1;
-    list->of[list->n] = tensor;
+    list->tensor[list->n] = tensor;
     list->paths[list->n++] = path;
     return 0;
 }
@@ -45,8 +45,8 @@ static int compare_layers(const tensors kinds[ROWS_UNKNOWN], const eval_job *cho
     const char *about = "inputs";
     int status = layers == NULL ? error_set(&error, "out of memory") : 0;
     for (size_t i = 0; status == 0 && i < n; i++)
-        layers[i] = (eval_layer){ n_values > 0 ? kinds[ROWS_VALUES].paths[i] : kinds[ROWS_KEYS].paths[i], kinds[ROWS_KEYS].of[i],
-                                  n_values > 0 ? kinds[ROWS_VALUES].of[i] : NULL, n_queries > 0 ? kinds[ROWS_QUERIES].of[i] : NULL };
+        layers[i] = (eval_layer){ n_values > 0 ? kinds[ROWS_VALUES].paths[i] : kinds[ROWS_KEYS].paths[i], kinds[ROWS_KEYS].tensor[i],
+                                  n_values > 0 ? kinds[ROWS_VALUES].tensor[i] : NULL, n_queries > 0 ? kinds[ROWS_QUERIES].tensor[i] : NULL };
     if (status == 0)
         status = comparison->of_layers(chosen, layers, n, &shown, array, &about, &error);
     if (status != 0)
@@ -92,7 +92,7 @@ int eval_layers_run(const eval_job *chosen, const char **paths)
     for (size_t i = 0; i < opened; i++)
         rows_close(&files[i]);
     for (size_t i = 0; i < ROWS_UNKNOWN; i++) {
-        free(kinds[i].of);
+        free(kinds[i].tensor);
         free(kinds[i].paths);
     }
     free(files);

@@ -72,15 +72,15 @@ typedef struct head {
 } head;
 
 /* The block from token `first` on; false when there is none. */
-static bool load_block(head *one, size_t first)
+static bool load_block(head *h, size_t first)
 {
-    const rows_tensor *tensor = one->report->tensor;
+    const rows_tensor *tensor = h->report->tensor;
     const size_t n = at_most(tensor->tokens - first, BLOCK_TOKENS);
-    if (n > 0 && (first != one->first || n != one->n))
-        rows_to_f32(tensor, one->index, first, n, one->space->rows);
+    if (n > 0 && (first != h->first || n != h->n))
+        rows_to_f32(tensor, h->index, first, n, h->space->rows);
     if (n > 0) {
-        one->first = first;
-        one->n = n;
+        h->first = first;
+        h->n = n;
     }
     return n > 0;
 }
@@ -92,20 +92,20 @@ static bool is_centred(const eval_tensor *report, size_t token)
 }
 
 /* What is said of the block's rows, but for their deviations from a mean that is not known yet; `n_mean` rows are in the sums of it so far. */
-static void look_at_block(head *one, eval_tensor *report, size_t *n_mean)
+static void look_at_block(head *h, eval_tensor *report, size_t *n_mean)
 {
     const uint32_t dim = report->tensor->dim;
-    eval_space *space = one->space;
-    for (size_t i = 0; i < one->n; i++) {
+    eval_space *space = h->space;
+    for (size_t i = 0; i < h->n; i++) {
         const float *row = space->rows + i * dim;
-        const size_t t = one->first + i;
+        const size_t t = h->first + i;
         uint64_t bad = 0;
         for (uint32_t c = 0; c < dim; c++)
             bad += isfinite(row[c]) ? 0 : 1;
         report->nonfinite += bad;
         space->used[t] = bad == 0 && t >= report->from;
         for (uint32_t c = 0; space->used[t] && c < dim; c++)
-            one->energy += (double)row[c] * row[c];
+            h->energy += (double)row[c] * row[c];
         for (uint32_t c = 0; bad == 0 && t > 0 && c < dim; c++)
             space->mean[c] += row[c];
         report->n_used += space->used[t] ? 1 : 0;
@@ -114,51 +114,51 @@ static void look_at_block(head *one, eval_tensor *report, size_t *n_mean)
     }
 }
 
-static void look_at_head(head *one, eval_tensor *report)
+static void look_at_head(head *h, eval_tensor *report)
 {
     const uint32_t dim = report->tensor->dim;
-    eval_space *space = one->space;
+    eval_space *space = h->space;
     size_t n_mean = 0;
     for (uint32_t c = 0; c < dim; c++)
         space->mean[c] = 0;
-    for (size_t first = 0; load_block(one, first); first += one->n)
-        look_at_block(one, report, &n_mean);
+    for (size_t first = 0; load_block(h, first); first += h->n)
+        look_at_block(h, report, &n_mean);
     for (uint32_t c = 0; n_mean > 0 && c < dim; c++)
         space->mean[c] /= (double)n_mean;
-    for (size_t first = 0; load_block(one, first); first += one->n) {
-        for (size_t i = first == 0; i < one->n; i++) {
+    for (size_t first = 0; load_block(h, first); first += h->n) {
+        for (size_t i = first == 0; i < h->n; i++) {
             const float *row = space->rows + i * dim;
             for (uint32_t c = 0; space->used[first + i] && c < dim; c++) {
                 const double deviation = row[c] - space->mean[c];
-                one->centred_energy += deviation * deviation;
+                h->centred_energy += deviation * deviation;
             }
         }
     }
-    report->energy += one->energy;
-    report->centred_energy += one->centred_energy;
+    report->energy += h->energy;
+    report->centred_energy += h->centred_energy;
 }
 
 /* ---- one way ---- */
 
 typedef struct transfer {
     const eval_result *way;
-    const head *of;
+    const head *h;
     kvt_pages pages;
 } transfer;
 
 /* All tokens, in order: the bytes are those of an engine that writes one at a time. */
 static kvt_status store(const transfer *job)
 {
-    const head *of = job->of;
-    return kvt_write(&job->way->layout, of->report->side, &job->pages, of->first, of->n, of->space->rows, KVT_F32,
-                     (ptrdiff_t)(of->report->tensor->dim * sizeof(float)));
+    const head *h = job->h;
+    return kvt_write(&job->way->layout, h->report->side, &job->pages, h->first, h->n, h->space->rows, KVT_F32,
+                     (ptrdiff_t)(h->report->tensor->dim * sizeof(float)));
 }
 
 static kvt_status load(const transfer *job)
 {
-    const head *of = job->of;
-    return kvt_read(&job->way->layout, of->report->side, &job->pages, of->first, of->n, of->space->back, KVT_F32,
-                    (ptrdiff_t)(of->report->tensor->dim * sizeof(float)));
+    const head *h = job->h;
+    return kvt_read(&job->way->layout, h->report->side, &job->pages, h->first, h->n, h->space->back, KVT_F32,
+                    (ptrdiff_t)(h->report->tensor->dim * sizeof(float)));
 }
 
 /* The best rate of passes that together take 20 ms or more. A pass repeats the job until the clock's resolution does not matter. */
@@ -184,7 +184,7 @@ static kvt_status measure(kvt_status (*run)(const transfer *), const transfer *j
         passes++;
         best = fmin(best, taken / (double)repeats);
     }
-    *gbps = (double)(job->of->n * job->of->report->tensor->dim * sizeof(float)) / best / 1e9;
+    *gbps = (double)(job->h->n * job->h->report->tensor->dim * sizeof(float)) / best / 1e9;
     return KVT_OK;
 }
 
@@ -203,33 +203,33 @@ typedef struct errors {
     double all, centred;
 } errors;
 
-static void add_block_errors(eval_result *sums, const head *one, errors *of)
+static void add_block_errors(eval_result *sums, const head *h, errors *e)
 {
-    const uint32_t dim = one->report->tensor->dim;
-    for (size_t i = 0; i < one->n; i++) {
-        const float *row = one->space->rows + i * dim;
-        const float *back = one->space->back + i * dim;
-        const size_t t = one->first + i;
+    const uint32_t dim = h->report->tensor->dim;
+    for (size_t i = 0; i < h->n; i++) {
+        const float *row = h->space->rows + i * dim;
+        const float *back = h->space->back + i * dim;
+        const size_t t = h->first + i;
         double of_token = 0;
         bool lost = false;
-        for (uint32_t c = 0; one->space->used[t] && c < dim; c++) {
+        for (uint32_t c = 0; h->space->used[t] && c < dim; c++) {
             const double difference = (double)back[c] - row[c];
             lost = lost || !isfinite(back[c]);
             of_token += difference * difference;
             sums->max_abs_error = fmax(sums->max_abs_error, fabs(difference));
         }
         sums->lost += lost ? 1 : 0;
-        of->all += of_token;
-        of->centred += is_centred(one->report, t) ? of_token : 0;
+        e->all += of_token;
+        e->centred += is_centred(h->report, t) ? of_token : 0;
     }
 }
 
 static int pass_block(eval_result *sums, const transfer *job, bool speed, error_text *error)
 {
-    const head *one = job->of;
-    const eval_space *space = one->space;
+    const head *h = job->h;
+    const eval_space *space = h->space;
     if (sums->way->peer != NULL)
-        return peer_store(sums->way->peer, one->report->side, sums->way->options.rotation, space->rows, one->n, one->report->tensor->dim, space->back,
+        return peer_store(sums->way->peer, h->report->side, sums->way->options.rotation, space->rows, h->n, h->report->tensor->dim, space->back,
                           error);
     kvt_status status = store(job);
     if (status == KVT_OK && speed)
@@ -242,38 +242,38 @@ static int pass_block(eval_result *sums, const transfer *job, bool speed, error_
 }
 
 /* Stores and reads back one head in pages of exactly the size that the layout says, at the end of the memory, so that an overrun is one. */
-static int run_head(eval_result *sums, head *one, bool speed, error_text *error)
+static int run_head(eval_result *sums, head *h, bool speed, error_text *error)
 {
-    eval_space *space = one->space;
-    const size_t page = sums->layout.page_bytes, pages = pages_of(one->report->tensor->tokens), places = at_most(pages, PLACES);
+    eval_space *space = h->space;
+    const size_t page = sums->layout.page_bytes, pages = pages_of(h->report->tensor->tokens), places = at_most(pages, PLACES);
     for (size_t p = 0; p < pages; p++)
         space->table[p] = space->pages + (space->n_bytes - (places - p % places) * page);
-    const transfer job = { .way = sums, .of = one, .pages = { .table = space->table, .count = pages } };
-    errors of = { 0, 0 };
-    for (size_t first = 0; load_block(one, first); first += one->n) {
+    const transfer job = { .way = sums, .h = h, .pages = { .table = space->table, .count = pages } };
+    errors e = { 0, 0 };
+    for (size_t first = 0; load_block(h, first); first += h->n) {
         if (pass_block(sums, &job, speed && first == 0, error) != 0)
             return -1;
-        add_block_errors(sums, one, &of);
+        add_block_errors(sums, h, &e);
     }
-    sums->error_energy += of.all;
-    sums->centred_error_energy += of.centred;
-    mean_add(&sums->snr, one->energy, of.all);
-    mean_add(&sums->centred_snr, one->centred_energy, of.centred);
+    sums->error_energy += e.all;
+    sums->centred_error_energy += e.centred;
+    mean_add(&sums->snr, h->energy, e.all);
+    mean_add(&sums->centred_snr, h->centred_energy, e.centred);
     return 0;
 }
 
 /* ---- one tensor ---- */
 
-static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tiers, error_text *error)
+static int set_layout(eval_result *result, const eval_tensor *report, uint32_t tiers, error_text *error)
 {
     const uint32_t dim = report->tensor->dim;
-    if (one->way->peer != NULL) {
-        one->page_bytes = eval_peer_page(one->way->peer, report->side, dim);
-        one->pair_bytes = eval_peer_page(one->way->peer, KVT_K, dim) + eval_peer_page(one->way->peer, KVT_V, dim);
+    if (result->way->peer != NULL) {
+        result->page_bytes = eval_peer_page(result->way->peer, report->side, dim);
+        result->pair_bytes = eval_peer_page(result->way->peer, KVT_K, dim) + eval_peer_page(result->way->peer, KVT_V, dim);
         return 0;
     }
-    const kvt_scheme scheme = one->way->scheme->scheme;
-    const kvt_side_options *options = &one->way->options;
+    const kvt_scheme scheme = result->way->scheme->scheme;
+    const kvt_side_options *options = &result->way->options;
     kvt_spec spec = { .size = sizeof spec, .k_scheme = scheme, .k_dim = dim, .kv_heads = 1, .tiers = tiers, .k_options = *options };
     kvt_layout alone, pair;
     kvt_status status = kvt_layout_init(&alone, &spec); /* a page of values alone, if there were one, would take as much */
@@ -286,11 +286,11 @@ static int set_layout(eval_result *one, const eval_tensor *report, uint32_t tier
     spec.k_dim = 1;
     spec.k_options = (kvt_side_options){ 0 };
     if (status == KVT_OK)
-        status = kvt_layout_init(&one->layout, report->side == KVT_K ? &alone.spec : &spec);
+        status = kvt_layout_init(&result->layout, report->side == KVT_K ? &alone.spec : &spec);
     if (status != KVT_OK)
-        return error_set(error, "cannot be stored as %s: %s", eval_way_name(one->way), kvt_status_text(status));
-    one->page_bytes = alone.page_bytes;
-    one->pair_bytes = pair.page_bytes;
+        return error_set(error, "cannot be stored as %s: %s", eval_way_name(result->way), kvt_status_text(status));
+    result->page_bytes = alone.page_bytes;
+    result->pair_bytes = pair.page_bytes;
     return 0;
 }
 
@@ -299,23 +299,23 @@ static int set_results(eval_tensor *report, const eval_ways *ways, uint32_t tier
     *most_bytes = 64;
     report->n_results = ways->n;
     for (size_t i = 0; i < ways->n; i++) {
-        eval_result *one = &report->results[i];
-        *one = (eval_result){ .way = &ways->ways[i], .same_as = i, .write_gbps = (double)NAN, .read_gbps = (double)NAN };
-        if (set_layout(one, report, tiers, error) != 0)
+        eval_result *result = &report->results[i];
+        *result = (eval_result){ .way = &ways->ways[i], .same_as = i, .write_gbps = (double)NAN, .read_gbps = (double)NAN };
+        if (set_layout(result, report, tiers, error) != 0)
             return -1;
         const uint32_t padded = eval_padded_dim(report->tensor->dim);
-        for (size_t j = 0; j < i && one->same_as == i; j++) {
-            if (eval_same_way(one->way, &ways->ways[j], padded))
-                one->same_as = j;
+        for (size_t j = 0; j < i && result->same_as == i; j++) {
+            if (eval_same_way(result->way, &ways->ways[j], padded))
+                result->same_as = j;
         }
-        if (one->same_as == i && eval_is_too_short(one->way, report->tensor->tokens)) {
-            one->same_as = (size_t)-1;
-            if (i == 0 || ways->ways[i - 1].peer != one->way->peer) /* once, not for each rotation */
-                eval_say_too_short(one->way, report->tensor->tokens, report->input);
+        if (result->same_as == i && eval_is_too_short(result->way, report->tensor->tokens)) {
+            result->same_as = (size_t)-1;
+            if (i == 0 || ways->ways[i - 1].peer != result->way->peer) /* once, not for each rotation */
+                eval_say_too_short(result->way, report->tensor->tokens, report->input);
         }
-        if (one->way->peer != NULL)
+        if (result->way->peer != NULL)
             continue;
-        const size_t bytes = at_most(pages_of(report->tensor->tokens), PLACES) * one->layout.page_bytes;
+        const size_t bytes = at_most(pages_of(report->tensor->tokens), PLACES) * result->layout.page_bytes;
         *most_bytes = bytes > *most_bytes ? bytes : *most_bytes;
     }
     return 0;
@@ -330,13 +330,13 @@ int eval_measure(eval_tensor *report, const eval_ways *ways, uint32_t tiers, boo
         return -1;
     int status = 0;
     for (uint32_t h = 0; status == 0 && h < report->tensor->heads; h++) {
-        head one = { .report = report, .space = space, .index = h };
-        look_at_head(&one, report);
+        head part = { .report = report, .space = space, .index = h };
+        look_at_head(&part, report);
         for (size_t i = 0; status == 0 && i < ways->n; i++) {
             if (report->results[i].same_as != i)
                 continue;
             progress_show(state, report->input, h * ways->n + i, report->tensor->heads * ways->n, eval_way_name(&ways->ways[i]));
-            status = run_head(&report->results[i], &one, speed && h == 0, error);
+            status = run_head(&report->results[i], &part, speed && h == 0, error);
         }
     }
     progress_end(state);

@@ -69,7 +69,7 @@ typedef struct worker_space {
 } worker_space;
 
 typedef struct job {
-    const plan *of;
+    const plan *p;
     const windows *text;
     pool *threads;
     pass_state *pass;
@@ -111,16 +111,16 @@ static prediction predict(const float *logits, uint32_t n)
 }
 
 /* One run's prediction of token i beside the exact one. */
-static void compare_one(const job *work, lane *one, size_t i, const float *exact, prediction truth, const float *logits)
+static void compare_one(const job *work, lane *l, size_t i, const float *exact, prediction truth, const float *logits)
 {
-    const uint32_t n = work->of->model->vocabulary;
+    const uint32_t n = work->p->model->vocabulary;
     const prediction ours = predict(logits, n);
     /* A weight of zero for a key that became infinite leaves finite numbers, too. */
-    const bool lost = i - work->first >= one->lost_from || !isfinite(ours.log_sum);
-    one->kld[i] = lost ? (double)NAN : arithmetic_divergence(exact, logits, n, truth.log_sum, ours.log_sum);
-    if (one->surprise != NULL) {
-        one->surprise[i] = lost ? (double)NAN : ours.log_sum - (double)logits[target(work->text, i)];
-        one->same[i] = lost ? (double)NAN : ours.top == truth.top ? 1 : 0;
+    const bool lost = i - work->first >= l->lost_from || !isfinite(ours.log_sum);
+    l->kld[i] = lost ? (double)NAN : arithmetic_divergence(exact, logits, n, truth.log_sum, ours.log_sum);
+    if (l->surprise != NULL) {
+        l->surprise[i] = lost ? (double)NAN : ours.log_sum - (double)logits[target(work->text, i)];
+        l->same[i] = lost ? (double)NAN : ours.top == truth.top ? 1 : 0;
     }
 }
 
@@ -129,7 +129,7 @@ static void compare_chunks(void *data, unsigned worker, unsigned workers)
 {
     (void)workers;
     job *work = data;
-    const checkpoint *model = work->of->model;
+    const checkpoint *model = work->p->model;
     worker_space *space = &work->workers[worker];
     for (size_t at; (at = COMPARED * atomic_fetch_add(&work->next, 1)) < work->n;) {
         const size_t n = work->n - at < COMPARED ? work->n - at : COMPARED;
@@ -178,31 +178,31 @@ static void show(void *owner, const pass_rows *rows, size_t layer)
 /* For a pass, which calls back with one owner. */
 typedef struct stored_run {
     job *work;
-    lane *one;
+    lane *l;
 } stored_run;
 
 static void store_of(void *owner, const pass_rows *rows, size_t layer, size_t side, size_t head)
 {
-    const stored_run *of = owner;
-    eval_stored_store(&of->one->stored, rows, layer, side, head);
+    const stored_run *run = owner;
+    eval_stored_store(&run->l->stored, rows, layer, side, head);
 }
 
 static void show_of(void *owner, const pass_rows *rows, size_t layer)
 {
-    const stored_run *of = owner;
-    show(of->work, rows, layer);
+    const stored_run *run = owner;
+    show(run->work, rows, layer);
 }
 
 static int run_stored(job *work, size_t index, error_text *error)
 {
-    lane *one = &work->runs[index];
-    stored_run both = { work, one };
+    lane *l = &work->runs[index];
+    stored_run both = { work, l };
     const pass_cache cache = { .store = store_of, .done = show_of, .owner = &both };
-    one->last = work->lasts + index % work->group * work->of->room * work->of->model->dim;
-    snprintf(work->doing, sizeof work->doing, "token %zu of %zu, %s", work->first, work->text->predicted, eval_pair_name(one->way).text);
-    eval_stored_begin(&one->stored);
-    pass_run(work->pass, work->tokens, work->n, &cache, one->last);
-    return eval_stored_end(&one->stored, &one->lost_from, error);
+    l->last = work->lasts + index % work->group * work->p->room * work->p->model->dim;
+    snprintf(work->doing, sizeof work->doing, "token %zu of %zu, %s", work->first, work->text->predicted, eval_pair_name(l->way).text);
+    eval_stored_begin(&l->stored);
+    pass_run(work->pass, work->tokens, work->n, &cache, l->last);
+    return eval_stored_end(&l->stored, &l->lost_from, error);
 }
 
 static int run_window(job *work, error_text *error)
@@ -225,7 +225,7 @@ static int run_windows(job *work, error_text *error)
     const windows *text = work->text;
     int status = 0;
     progress_start(&work->shown);
-    work->all = (text->predicted + text->size - 1) / text->size * (1 + work->n_runs) * work->of->model->layers;
+    work->all = (text->predicted + text->size - 1) / text->size * (1 + work->n_runs) * work->p->model->layers;
     for (work->first = 0; status == 0 && work->first < text->predicted; work->first += text->size) {
         work->n = text->predicted - work->first < text->size ? text->predicted - work->first : text->size;
         status = run_window(work, error);
@@ -241,42 +241,42 @@ static int run_windows(job *work, error_text *error)
 
 static int check_memory(const job *work, size_t predicted, error_text *error)
 {
-    const plan *of = work->of;
-    const checkpoint *model = of->model;
-    const double rows = (double)of->room * model->dim * sizeof(float), workers = pool_workers(work->threads);
-    double bytes = pass_bytes(model, of->room, pool_workers(work->threads)) + (1 + (double)work->group) * rows +
+    const plan *p = work->p;
+    const checkpoint *model = p->model;
+    const double rows = (double)p->room * model->dim * sizeof(float), workers = pool_workers(work->threads);
+    double bytes = pass_bytes(model, p->room, pool_workers(work->threads)) + (1 + (double)work->group) * rows +
                    workers * 2 * COMPARED * sizeof(float) * (double)model->vocabulary +
                    (1 + (double)work->n_runs) * 3 * sizeof(double) * (double)predicted;
-    for (size_t i = 0; i < of->pairs->n; i++) {
+    for (size_t i = 0; i < p->pairs->n; i++) {
         kvt_layout layout;
-        if (eval_stored_layout(&layout, &of->pairs->pairs[i], model, error) != 0)
+        if (eval_stored_layout(&layout, &p->pairs->pairs[i], model, error) != 0)
             return -1;
-        bytes += 2.0 * (double)layout.page_bytes * model->kv_heads * ceil((double)of->room / KVT_PAGE_TOKENS) * (double)of->runs_per_way;
+        bytes += 2.0 * (double)layout.page_bytes * model->kv_heads * ceil((double)p->room / KVT_PAGE_TOKENS) * (double)p->runs_per_way;
     }
     const double there = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (bytes > there)
         return error_set(error,
                          "%zu ways over windows of %zu tokens take %.1f GB, more than the %.1f GB of this machine: fewer --schemes%s or a smaller "
                          "--context would be right",
-                         of->pairs->n, of->room, bytes / 1e9, there / 1e9, of->options->by_layer ? ", no --by-layer" : "");
+                         p->pairs->n, p->room, bytes / 1e9, there / 1e9, p->options->by_layer ? ", no --by-layer" : "");
     return 0;
 }
 
-static int lane_open(lane *one, const plan *of, size_t index, size_t predicted, error_text *error)
+static int lane_open(lane *l, const plan *p, size_t index, size_t predicted, error_text *error)
 {
-    const checkpoint *model = of->model;
-    const size_t part = index % of->runs_per_way;
-    one->way = &of->pairs->pairs[index / of->runs_per_way];
-    one->kld = malloc(predicted * sizeof *one->kld);
-    one->surprise = part == 0 ? malloc(predicted * sizeof *one->surprise) : NULL;
-    one->same = part == 0 ? malloc(predicted * sizeof *one->same) : NULL;
-    if (one->kld == NULL || (part == 0 && (one->surprise == NULL || one->same == NULL)))
+    const checkpoint *model = p->model;
+    const size_t part = index % p->runs_per_way;
+    l->way = &p->pairs->pairs[index / p->runs_per_way];
+    l->kld = malloc(predicted * sizeof *l->kld);
+    l->surprise = part == 0 ? malloc(predicted * sizeof *l->surprise) : NULL;
+    l->same = part == 0 ? malloc(predicted * sizeof *l->same) : NULL;
+    if (l->kld == NULL || (part == 0 && (l->surprise == NULL || l->same == NULL)))
         return error_set(error, "%zu tokens: out of memory", predicted);
-    one->stored.first_layer = part > 0 ? (uint32_t)(part - 1) / 2 : 0;
-    one->stored.layers = part > 0 ? 1 : model->layers;
-    one->stored.sides[0] = part == 0 || part % 2 == 1;
-    one->stored.sides[1] = part == 0 || part % 2 == 0;
-    return eval_stored_open(&one->stored, model, of->room, one->way, of->options->first, of->options->open, error);
+    l->stored.first_layer = part > 0 ? (uint32_t)(part - 1) / 2 : 0;
+    l->stored.layers = part > 0 ? 1 : model->layers;
+    l->stored.sides[0] = part == 0 || part % 2 == 1;
+    l->stored.sides[1] = part == 0 || part % 2 == 0;
+    return eval_stored_open(&l->stored, model, p->room, l->way, p->options->first, p->options->open, error);
 }
 
 static void job_close(job *work)
@@ -303,18 +303,18 @@ static void job_close(job *work)
 
 static int job_open(job *work, error_text *error)
 {
-    const plan *of = work->of;
-    const checkpoint *model = of->model;
-    const size_t rows = of->room * model->dim, fit = GROUP_BYTES / (rows * sizeof(float));
-    work->n_runs = of->pairs->n * of->runs_per_way;
+    const plan *p = work->p;
+    const checkpoint *model = p->model;
+    const size_t rows = p->room * model->dim, fit = GROUP_BYTES / (rows * sizeof(float));
+    work->n_runs = p->pairs->n * p->runs_per_way;
     work->group = fit < 1 ? 1 : fit < work->n_runs ? fit : work->n_runs;
-    if (check_memory(work, work->text->predicted, error) != 0 || pass_open(&work->pass, model, of->room, work->threads, error) != 0)
+    if (check_memory(work, work->text->predicted, error) != 0 || pass_open(&work->pass, model, p->room, work->threads, error) != 0)
         return -1;
     work->runs = calloc(work->n_runs, sizeof *work->runs);
     work->workers = calloc(pool_workers(work->threads), sizeof *work->workers);
     work->exact = malloc(rows * sizeof *work->exact);
     work->lasts = malloc(work->group * rows * sizeof *work->lasts);
-    work->tokens = malloc(of->room * sizeof *work->tokens);
+    work->tokens = malloc(p->room * sizeof *work->tokens);
     work->surprise = malloc(work->text->predicted * sizeof *work->surprise);
     bool there = work->runs && work->workers && work->exact && work->lasts && work->tokens && work->surprise;
     for (unsigned i = 0; there && i < pool_workers(work->threads); i++) {
@@ -325,9 +325,9 @@ static int job_open(job *work, error_text *error)
         there = layer_open(&space->rows, model, COMPARED, NULL) == 0 && space->logits[0] != NULL && space->logits[1] != NULL;
     }
     if (!there)
-        return error_set(error, "%zu ways: out of memory", of->pairs->n);
+        return error_set(error, "%zu ways: out of memory", p->pairs->n);
     for (size_t i = 0; i < work->n_runs; i++)
-        if (lane_open(&work->runs[i], of, i, work->text->predicted, error) != 0)
+        if (lane_open(&work->runs[i], p, i, work->text->predicted, error) != 0)
             return -1;
     return 0;
 }
@@ -342,23 +342,23 @@ typedef struct stress_job {
 
 static void stress_layer(void *owner, const pass_rows *rows, size_t layer)
 {
-    stress_job *of = owner;
-    if (of->status == 0)
-        of->status = stress_outliers(of->model, layer, rows->open[0], rows->open[1], rows->room, rows->n, of->error);
+    stress_job *own = owner;
+    if (own->status == 0)
+        own->status = stress_outliers(own->model, layer, rows->open[0], rows->open[1], rows->room, rows->n, own->error);
 }
 
 /* Runs the first window to see which channels are strong. */
 static int add_outliers(checkpoint *model, const windows *text, pool *threads, error_text *error)
 {
     pass_state *pass;
-    stress_job of = { model, 0, error };
-    const pass_cache cache = { .done = stress_layer, .owner = &of };
+    stress_job own = { model, 0, error };
+    const pass_cache cache = { .done = stress_layer, .owner = &own };
     if (pass_open(&pass, model, text->size, threads, error) != 0)
         return -1;
     uint32_t *tokens = malloc(text->size * sizeof *tokens);
     float *last = malloc(text->size * model->dim * sizeof *last);
     if (tokens == NULL || last == NULL) {
-        of.status = error_set(error, "%zu tokens: out of memory", text->size);
+        own.status = error_set(error, "%zu tokens: out of memory", text->size);
     } else {
         given(text, 0, text->size, tokens);
         pass_run(pass, tokens, text->size, &cache, last);
@@ -366,7 +366,7 @@ static int add_outliers(checkpoint *model, const windows *text, pool *threads, e
     free(tokens);
     free(last);
     pass_close(pass);
-    return of.status;
+    return own.status;
 }
 
 /* ---- results ---- */
@@ -376,7 +376,7 @@ size_t eval_model_bin(const eval_model_report *report, size_t bin)
     return bin * report->context / report->bins;
 }
 
-static void fill_positions(eval_model_result *one, const eval_model_report *report, const double *kld)
+static void fill_positions(eval_model_result *result, const eval_model_report *report, const double *kld)
 {
     double sums[EVAL_MODEL_BINS] = { 0 };
     size_t counts[EVAL_MODEL_BINS] = { 0 }, lost[EVAL_MODEL_BINS] = { 0 };
@@ -389,18 +389,18 @@ static void fill_positions(eval_model_result *one, const eval_model_report *repo
         counts[bin]++;
     }
     for (size_t bin = 0; bin < report->bins; bin++)
-        one->by_position[bin] = (eval_model_part){ lost[bin], sums[bin] / (double)counts[bin] };
+        result->by_position[bin] = (eval_model_part){ lost[bin], sums[bin] / (double)counts[bin] };
 }
 
 /* Nothing but how many is said of a way that lost predictions. */
-static void set_lost(eval_model_result *one)
+static void set_lost(eval_model_result *result)
 {
     static const statistics_interval none = { (double)NAN, (double)NAN, (double)NAN };
-    one->perplexity = one->kld_p99 = one->kld_p999 = one->kld_max = (double)NAN;
-    one->log_ratio = one->kld = one->same_top = none;
+    result->perplexity = result->kld_p99 = result->kld_p999 = result->kld_max = (double)NAN;
+    result->log_ratio = result->kld = result->same_top = none;
 }
 
-static void fill_means(eval_model_result *one, const eval_model_report *report, const lane *whole, const double *exact_surprise)
+static void fill_means(eval_model_result *result, const eval_model_report *report, const lane *whole, const double *exact_surprise)
 {
     const size_t n = report->predicted;
     const statistics_blocks blocks = { report->context, EVAL_MODEL_BLOCK };
@@ -409,70 +409,70 @@ static void fill_means(eval_model_result *one, const eval_model_report *report, 
         surprise += whole->surprise[i];
         whole->surprise[i] -= exact_surprise[i];
     }
-    one->perplexity = exp(surprise / (double)n);
-    one->log_ratio = statistics_mean(whole->surprise, n, blocks);
-    one->same_top = statistics_rate(whole->same, n, blocks);
-    one->kld = statistics_mean(whole->kld, n, blocks);
-    one->kld_p99 = statistics_quantile(whole->kld, n, 0.99); /* sorts */
-    one->kld_p999 = statistics_quantile(whole->kld, n, 0.999);
-    one->kld_max = whole->kld[n - 1];
+    result->perplexity = exp(surprise / (double)n);
+    result->log_ratio = statistics_mean(whole->surprise, n, blocks);
+    result->same_top = statistics_rate(whole->same, n, blocks);
+    result->kld = statistics_mean(whole->kld, n, blocks);
+    result->kld_p99 = statistics_quantile(whole->kld, n, 0.99); /* sorts */
+    result->kld_p999 = statistics_quantile(whole->kld, n, 0.999);
+    result->kld_max = whole->kld[n - 1];
 }
 
 /* Of a run of one layer. */
-static eval_model_part part_of(const lane *of, size_t predicted)
+static eval_model_part part_of(const lane *l, size_t predicted)
 {
     double sum = 0;
     for (size_t i = 0; i < predicted; i++)
-        sum += of->kld[i];
-    return (eval_model_part){ of->lost, sum / (double)predicted }; /* NAN where some were lost */
+        sum += l->kld[i];
+    return (eval_model_part){ l->lost, sum / (double)predicted }; /* NAN where some were lost */
 }
 
-static int fill_result(eval_model_result *one, const eval_model_report *report, const plan *of, const lane *runs, const double *exact_surprise,
+static int fill_result(eval_model_result *result, const eval_model_report *report, const plan *p, const lane *runs, const double *exact_surprise,
                        error_text *error)
 {
     const lane *whole = &runs[0];
-    one->way = *whole->way;
-    one->bits = 8.0 * (double)eval_pair_page(whole->way, of->model->head_dim, of->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * of->model->head_dim);
-    one->all_told = eval_stored_bits(&whole->stored, of->room);
-    one->lost = whole->lost;
-    fill_positions(one, report, whole->kld);
-    if (one->lost == 0)
-        fill_means(one, report, whole, exact_surprise);
+    result->way = *whole->way;
+    result->bits = 8.0 * (double)eval_pair_page(whole->way, p->model->head_dim, p->model->head_dim) / (2.0 * KVT_PAGE_TOKENS * p->model->head_dim);
+    result->all_told = eval_stored_bits(&whole->stored, p->room);
+    result->lost = whole->lost;
+    fill_positions(result, report, whole->kld);
+    if (result->lost == 0)
+        fill_means(result, report, whole, exact_surprise);
     else
-        set_lost(one);
-    if (of->runs_per_way == 1)
+        set_lost(result);
+    if (p->runs_per_way == 1)
         return 0;
-    one->by_layer = malloc((of->runs_per_way - 1) * sizeof *one->by_layer);
-    if (one->by_layer == NULL)
-        return error_set(error, "%" PRIu32 " layers: out of memory", of->model->layers);
-    for (size_t i = 0; i + 1 < of->runs_per_way; i++)
-        one->by_layer[i] = part_of(&runs[i + 1], report->predicted);
+    result->by_layer = malloc((p->runs_per_way - 1) * sizeof *result->by_layer);
+    if (result->by_layer == NULL)
+        return error_set(error, "%" PRIu32 " layers: out of memory", p->model->layers);
+    for (size_t i = 0; i + 1 < p->runs_per_way; i++)
+        result->by_layer[i] = part_of(&runs[i + 1], report->predicted);
     return 0;
 }
 
 static int by_bits(const void *a, const void *b)
 {
-    const eval_model_result *one = a, *other = b;
-    if (one->bits != other->bits)
-        return one->bits > other->bits ? -1 : 1;
-    if (one->lost != other->lost)
-        return one->lost < other->lost ? -1 : 1;
-    return one->kld.mean < other->kld.mean ? -1 : one->kld.mean > other->kld.mean;
+    const eval_model_result *result = a, *other = b;
+    if (result->bits != other->bits)
+        return result->bits > other->bits ? -1 : 1;
+    if (result->lost != other->lost)
+        return result->lost < other->lost ? -1 : 1;
+    return result->kld.mean < other->kld.mean ? -1 : result->kld.mean > other->kld.mean;
 }
 
 static int fill_report(eval_model_report *report, const job *work, error_text *error)
 {
-    const plan *of = work->of;
+    const plan *p = work->p;
     double surprise = 0;
     for (size_t i = 0; i < report->predicted; i++)
         surprise += work->surprise[i];
     report->perplexity = exp(surprise / (double)report->predicted);
-    report->results = calloc(of->pairs->n, sizeof *report->results);
+    report->results = calloc(p->pairs->n, sizeof *report->results);
     if (report->results == NULL)
-        return error_set(error, "%zu ways: out of memory", of->pairs->n);
-    for (size_t i = 0; i < of->pairs->n; i++) {
+        return error_set(error, "%zu ways: out of memory", p->pairs->n);
+    for (size_t i = 0; i < p->pairs->n; i++) {
         report->n++;
-        if (fill_result(&report->results[i], report, of, &work->runs[i * of->runs_per_way], work->surprise, error) != 0)
+        if (fill_result(&report->results[i], report, p, &work->runs[i * p->runs_per_way], work->surprise, error) != 0)
             return -1;
     }
     qsort(report->results, report->n, sizeof *report->results, by_bits);
@@ -489,9 +489,9 @@ void eval_model_free(eval_model_report *report)
 
 /* ---- the whole ---- */
 
-static int measure(eval_model_report *report, const plan *of, const windows *text, pool *threads, error_text *error)
+static int measure(eval_model_report *report, const plan *p, const windows *text, pool *threads, error_text *error)
 {
-    job work = { .of = of, .text = text, .threads = threads };
+    job work = { .p = p, .text = text, .threads = threads };
     int status = job_open(&work, error);
     if (status == 0)
         status = run_windows(&work, error);
@@ -516,52 +516,52 @@ static int distinct(eval_pairs *to, const eval_pairs *from, const checkpoint *mo
     return to->pairs != NULL ? 0 : -1;
 }
 
-static int choose_windows(windows *text, const text_run *of, const eval_model_options *options, const char **about, error_text *error)
+static int choose_windows(windows *text, const text_run *run, const eval_model_options *options, const char **about, error_text *error)
 {
     *about = "--tokens";
-    if (options->tokens > of->n_tokens)
-        return error_set(error, "%zu: the text has only %zu", options->tokens, of->n_tokens);
-    const size_t n = options->tokens != 0 ? options->tokens : of->n_tokens;
+    if (options->tokens > run->n_tokens)
+        return error_set(error, "%zu: the text has only %zu", options->tokens, run->n_tokens);
+    const size_t n = options->tokens != 0 ? options->tokens : run->n_tokens;
     if (n < 2)
         return error_set(error, "%zu: at least 2 would be right", n);
     *about = "--bos";
-    if (options->bos && of->model.bos == NO_TOKEN)
+    if (options->bos && run->model.bos == NO_TOKEN)
         return error_set(error, "the model has no token that begins a text");
     *about = "--context";
-    if (options->context > of->model.context)
-        return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", options->context, of->model.context);
-    const size_t context = options->context != 0 ? options->context : of->model.context;
-    *text = (windows){ .tokens = of->tokens, .predicted = options->bos ? n : n - 1, .bos = options->bos ? of->model.bos : NO_TOKEN };
+    if (options->context > run->model.context)
+        return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", options->context, run->model.context);
+    const size_t context = options->context != 0 ? options->context : run->model.context;
+    *text = (windows){ .tokens = run->tokens, .predicted = options->bos ? n : n - 1, .bos = options->bos ? run->model.bos : NO_TOKEN };
     text->size = context < text->predicted ? context : text->predicted;
     return 0;
 }
 
 int eval_model(eval_model_report *report, const eval_pairs *pairs, const eval_model_options *options, const char **about, error_text *error)
 {
-    text_run of;
+    text_run run;
     windows text = { 0 };
     eval_pairs each = { 0 };
     *report = (eval_model_report){ .options = options };
-    int status = run_open(&of, &options->source, about, error);
+    int status = run_open(&run, &options->source, about, error);
     if (status == 0)
-        status = choose_windows(&text, &of, options, about, error);
+        status = choose_windows(&text, &run, options, about, error);
     if (status == 0) {
         *about = options->source.model;
-        if (distinct(&each, pairs, &of.model) != 0)
+        if (distinct(&each, pairs, &run.model) != 0)
             status = error_set(error, "out of memory");
     }
     if (status == 0 && options->outliers)
-        status = add_outliers(&of.model, &text, of.threads, error);
+        status = add_outliers(&run.model, &text, run.threads, error);
     if (status == 0) {
-        const plan all = { options, &of.model, &each, options->by_layer ? 1 + 2 * (size_t)of.model.layers : 1, text.size };
-        report->layers = of.model.layers;
+        const plan all = { options, &run.model, &each, options->by_layer ? 1 + 2 * (size_t)run.model.layers : 1, text.size };
+        report->layers = run.model.layers;
         report->context = text.size;
         report->predicted = text.predicted;
         report->windows = (text.predicted + text.size - 1) / text.size;
         report->bins = text.size < EVAL_MODEL_BINS ? text.size : EVAL_MODEL_BINS;
-        status = measure(report, &all, &text, of.threads, error);
+        status = measure(report, &all, &text, run.threads, error);
     }
     free(each.pairs);
-    run_close(&of);
+    run_close(&run);
     return status;
 }

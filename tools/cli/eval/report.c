@@ -27,22 +27,22 @@ static double mean_decibels(const eval_mean *mean)
     return mean->n_exact > 0 ? INFINITY : (double)NAN;
 }
 
-static eval_row row_of(const eval_tensor *report, const eval_result *one)
+static eval_row row_of(const eval_tensor *report, const eval_result *result)
 {
-    const bool whole = one->lost == 0;
+    const bool whole = result->lost == 0;
     return (eval_row){
-        .way = one->way,
-        .bits = 8.0 * (double)one->page_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
-        .pair_bits = 4.0 * (double)one->pair_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
-        .page_bytes = one->page_bytes,
-        .bytes_per_token = one->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads,
-        .snr = whole ? decibels(report->energy, one->error_energy, report->n_used) : (double)NAN,
-        .centred_snr = whole ? decibels(report->centred_energy, one->centred_error_energy, report->n_centred_used) : (double)NAN,
-        .max_abs_error = whole && report->n_used > 0 ? one->max_abs_error : (double)NAN,
-        .lost = one->lost,
+        .way = result->way,
+        .bits = 8.0 * (double)result->page_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
+        .pair_bits = 4.0 * (double)result->pair_bytes / ((double)KVT_PAGE_TOKENS * report->tensor->dim),
+        .page_bytes = result->page_bytes,
+        .bytes_per_token = result->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads,
+        .snr = whole ? decibels(report->energy, result->error_energy, report->n_used) : (double)NAN,
+        .centred_snr = whole ? decibels(report->centred_energy, result->centred_error_energy, report->n_centred_used) : (double)NAN,
+        .max_abs_error = whole && report->n_used > 0 ? result->max_abs_error : (double)NAN,
+        .lost = result->lost,
         .rows = report->n_used,
-        .write_gbps = one->write_gbps,
-        .read_gbps = one->read_gbps,
+        .write_gbps = result->write_gbps,
+        .read_gbps = result->read_gbps,
     };
 }
 
@@ -86,12 +86,12 @@ static void insert(eval_row *rows, size_t *n, eval_row row)
 
 eval_cell eval_number(const char *format, double value, uint64_t lost)
 {
-    eval_cell one = { "-" };
+    eval_cell cell = { "-" };
     if (lost > 0)
         return (eval_cell){ "lost" };
     if (!isnan(value))
-        snprintf(one.text, sizeof one.text, format, value);
-    return one;
+        snprintf(cell.text, sizeof cell.text, format, value);
+    return cell;
 }
 
 void eval_say_lost(const char *name, const eval_way *way, uint64_t lost, uint64_t rows, const char *what)
@@ -330,11 +330,11 @@ int eval_report_tensor(const eval_tensor *report, json_t *array)
     return 0;
 }
 
-static void add_mean(eval_mean *sum, const eval_mean *one)
+static void add_mean(eval_mean *sum, const eval_mean *mean)
 {
-    sum->sum += one->sum;
-    sum->n += one->n;
-    sum->n_exact += one->n_exact;
+    sum->sum += mean->sum;
+    sum->n += mean->n;
+    sum->n_exact += mean->n_exact;
 }
 
 void eval_summary_add(eval_summary *summary, const eval_tensor *report)
@@ -342,20 +342,20 @@ void eval_summary_add(eval_summary *summary, const eval_tensor *report)
     for (size_t i = 0; i < report->n_results; i++) {
         if (report->results[i].same_as >= report->n_results)
             continue; /* left out */
-        const eval_result *one = &report->results[report->results[i].same_as];
+        const eval_result *result = &report->results[report->results[i].same_as];
         struct eval_sum *sum = &summary->sums[i];
         sum->shown = sum->shown || report->results[i].same_as == i;
-        sum->page_bytes = summary->n_tensors == 0 || sum->page_bytes == one->page_bytes ? one->page_bytes : 0;
-        sum->bytes_per_token += one->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads;
-        sum->pair_bytes += (uint64_t)one->pair_bytes * report->tensor->heads;
+        sum->page_bytes = summary->n_tensors == 0 || sum->page_bytes == result->page_bytes ? result->page_bytes : 0;
+        sum->bytes_per_token += result->page_bytes / KVT_PAGE_TOKENS * report->tensor->heads;
+        sum->pair_bytes += (uint64_t)result->pair_bytes * report->tensor->heads;
         sum->elements_per_token += (uint64_t)report->tensor->dim * report->tensor->heads;
-        add_mean(&sum->snr, &one->snr);
-        add_mean(&sum->centred_snr, &one->centred_snr);
-        sum->max_abs_error = fmax(sum->max_abs_error, one->max_abs_error);
-        sum->lost += one->lost;
+        add_mean(&sum->snr, &result->snr);
+        add_mean(&sum->centred_snr, &result->centred_snr);
+        sum->max_abs_error = fmax(sum->max_abs_error, result->max_abs_error);
+        sum->lost += result->lost;
         sum->rows += report->n_used;
-        sum->write_gbps += one->write_gbps;
-        sum->read_gbps += one->read_gbps;
+        sum->write_gbps += result->write_gbps;
+        sum->read_gbps += result->read_gbps;
     }
     summary->n_tensors++;
     summary->n_heads += report->tensor->heads;

@@ -140,15 +140,15 @@ int eval_stored_open(eval_stored *to, const checkpoint *model, size_t room, cons
         return -1;
     to->heads = calloc(heads, sizeof *to->heads);
     for (size_t i = 0; to->heads != NULL && i < heads; i++) {
-        eval_stored_head *one = &to->heads[i];
+        eval_stored_head *head = &to->heads[i];
         const size_t page = to->layout.page_bytes, bytes = pages * page; /* no product overflows: a window has 2^20 tokens */
-        one->memory = aligned_alloc(64, bytes + to->first.page_bytes + to->open.page_bytes);
-        one->peer_rows = malloc(PEER_MOST_UNIT * model->head_dim * sizeof *one->peer_rows);
-        if (one->memory == NULL || one->peer_rows == NULL)
+        head->memory = aligned_alloc(64, bytes + to->first.page_bytes + to->open.page_bytes);
+        head->peer_rows = malloc(PEER_MOST_UNIT * model->head_dim * sizeof *head->peer_rows);
+        if (head->memory == NULL || head->peer_rows == NULL)
             return error_set(error, "%zu tokens as %s: out of memory", room, eval_pair_name(way).text);
-        one->pages = (kvt_pages){ .base = one->memory, .stride = page, .count = pages };
-        one->first = (kvt_pages){ .base = one->memory + bytes, .stride = to->first.page_bytes, .count = 1 };
-        one->open = (kvt_pages){ .base = one->memory + bytes + to->first.page_bytes, .stride = to->open.page_bytes, .count = 1 };
+        head->pages = (kvt_pages){ .base = head->memory, .stride = page, .count = pages };
+        head->first = (kvt_pages){ .base = head->memory + bytes, .stride = to->first.page_bytes, .count = 1 };
+        head->open = (kvt_pages){ .base = head->memory + bytes + to->first.page_bytes, .stride = to->open.page_bytes, .count = 1 };
     }
     return to->heads != NULL ? 0 : error_set(error, "%" PRIu32 " kv heads: out of memory", model->kv_heads);
 }
@@ -168,23 +168,24 @@ void eval_stored_begin(eval_stored *to)
         to->heads[i].lost_from = SIZE_MAX;
 }
 
-int eval_stored_end(const eval_stored *of, size_t *lost_from, error_text *error)
+int eval_stored_end(const eval_stored *stored, size_t *lost_from, error_text *error)
 {
     *lost_from = SIZE_MAX;
-    for (size_t i = 0; i < 2 * (size_t)of->model->kv_heads; i++) {
-        if (of->heads[i].failed) {
-            *error = of->heads[i].error;
+    for (size_t i = 0; i < 2 * (size_t)stored->model->kv_heads; i++) {
+        if (stored->heads[i].failed) {
+            *error = stored->heads[i].error;
             return -1;
         }
-        *lost_from = of->heads[i].lost_from < *lost_from ? of->heads[i].lost_from : *lost_from;
+        *lost_from = stored->heads[i].lost_from < *lost_from ? stored->heads[i].lost_from : *lost_from;
     }
     return 0;
 }
 
-double eval_stored_bits(const eval_stored *of, size_t tokens)
+double eval_stored_bits(const eval_stored *stored, size_t tokens)
 {
-    const uint32_t dim = of->model->head_dim;
+    const uint32_t dim = stored->model->head_dim;
     const size_t pages = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS,
-                 bytes = eval_all_pages(of->way, dim, dim, of->has_first ? &of->first : NULL, of->has_open ? &of->open : NULL, tokens);
+                 bytes = eval_all_pages(stored->way, dim, dim, stored->has_first ? &stored->first : NULL, stored->has_open ? &stored->open : NULL,
+                                        tokens);
     return 8.0 * (double)bytes / ((double)(pages * KVT_PAGE_TOKENS) * 2 * dim);
 }

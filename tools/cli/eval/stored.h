@@ -42,9 +42,9 @@ void eval_stored_begin(eval_stored *to);
 void eval_stored_store(eval_stored *to, const pass_rows *rows, size_t layer, size_t side, size_t head);
 
 /* The first position since which some row of the window is lost, or SIZE_MAX. -1 with the error: something could not be stored. */
-int eval_stored_end(const eval_stored *of, size_t *lost_from, error_text *error);
+int eval_stored_end(const eval_stored *stored, size_t *lost_from, error_text *error);
 
 /* Bits of an element, of all pages of a sequence of `tokens` tokens, whose last page still counts as open. */
-double eval_stored_bits(const eval_stored *of, size_t tokens);
+double eval_stored_bits(const eval_stored *stored, size_t tokens);
 
 #endif

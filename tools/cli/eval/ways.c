@@ -42,25 +42,25 @@ typedef struct choice {
     bool chosen[MOST_WORDS];
 } choice;
 
-static int unknown_word(const choice *one, const char *typed, const char *who)
+static int unknown_word(const choice *c, const char *typed, const char *who)
 {
     nearest best = { .typed = typed };
-    for (size_t i = 0; i < one->n; i++)
-        nearest_consider(&best, one->words[i].name);
+    for (size_t i = 0; i < c->n; i++)
+        nearest_consider(&best, c->words[i].name);
     nearest_consider(&best, "all");
-    if (one->rest != NULL)
-        nearest_consider(&best, one->rest);
-    if (strcmp(typed, "fp8") == 0 && strcmp(one->what, "scheme") == 0)
+    if (c->rest != NULL)
+        nearest_consider(&best, c->rest);
+    if (strcmp(typed, "fp8") == 0 && strcmp(c->what, "scheme") == 0)
         best.name = "e4m3";
     char text[200];
-    snprintf(text, sizeof text, "\"%s\" is no %s: %s%s%s%s", typed, one->what, best.name ? "did you mean " : "", best.name ? best.name : "",
-             best.name ? "? " : "", one->where);
-    error_print(who, one->option, text);
+    snprintf(text, sizeof text, "\"%s\" is no %s: %s%s%s%s", typed, c->what, best.name ? "did you mean " : "", best.name ? best.name : "",
+             best.name ? "? " : "", c->where);
+    error_print(who, c->option, text);
     return -1;
 }
 
 /* `list` NULL: the word `standard`, or all of them when that is NULL too. */
-static int choose(choice *one, const char *list, const char *standard, const char *who)
+static int choose(choice *c, const char *list, const char *standard, const char *who)
 {
     if (list == NULL)
         list = standard != NULL ? standard : "all";
@@ -68,26 +68,26 @@ static int choose(choice *one, const char *list, const char *standard, const cha
         const size_t length = strcspn(at, ",");
         char typed[32];
         snprintf(typed, sizeof typed, "%.*s", length < sizeof typed ? (int)length : (int)sizeof typed, at);
-        const size_t n_all = one->n_all > 0 ? one->n_all : one->n;
-        const bool all = strcmp(typed, "all") == 0, rest = one->rest != NULL && strcmp(typed, one->rest) == 0;
+        const size_t n_all = c->n_all > 0 ? c->n_all : c->n;
+        const bool all = strcmp(typed, "all") == 0, rest = c->rest != NULL && strcmp(typed, c->rest) == 0;
         bool known = all || rest;
-        for (size_t i = 0; i < one->n; i++) {
-            const bool same = strcmp(typed, one->words[i].name) == 0;
-            one->chosen[i] = one->chosen[i] || same || (i < n_all ? all : rest);
+        for (size_t i = 0; i < c->n; i++) {
+            const bool same = strcmp(typed, c->words[i].name) == 0;
+            c->chosen[i] = c->chosen[i] || same || (i < n_all ? all : rest);
             known = known || same;
         }
         if (!known)
-            return unknown_word(one, typed, who);
+            return unknown_word(c, typed, who);
         at = at[length] == ',' ? at + length + 1 : NULL;
     }
     return 0;
 }
 
-static size_t count(const choice *one)
+static size_t count(const choice *c)
 {
     size_t n = 0;
-    for (size_t i = 0; i < one->n; i++)
-        n += one->chosen[i] ? 1 : 0;
+    for (size_t i = 0; i < c->n; i++)
+        n += c->chosen[i] ? 1 : 0;
     return n;
 }
 
@@ -412,10 +412,10 @@ static kvt_side_options within(const eval_way *way, uint32_t padded_dim)
 
 bool eval_same_way(const eval_way *a, const eval_way *b, uint32_t padded_dim)
 {
-    const kvt_side_options one = within(a, padded_dim);
+    const kvt_side_options options = within(a, padded_dim);
     const kvt_side_options other = within(b, padded_dim);
-    return a->scheme == b->scheme && a->peer == b->peer && one.rotation == other.rotation && one.centring == other.centring &&
-           one.effort == other.effort && one.fp8_block == other.fp8_block && one.fp8_scale == other.fp8_scale;
+    return a->scheme == b->scheme && a->peer == b->peer && options.rotation == other.rotation && options.centring == other.centring &&
+           options.effort == other.effort && options.fp8_block == other.fp8_block && options.fp8_scale == other.fp8_scale;
 }
 
 bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim)

@@ -667,19 +667,19 @@ static void take_models(const arguments *a, size_question *q, const char *const 
     const size_t asked = q->n_models;
     q->n_models = 0;
     for (size_t i = 0; i < asked; i++) {
-        found_model *one = &found[q->n_models];
-        const int failed = take_model(a, q, assumed, a->n_names ? a->names[i] : well_known[i], one);
+        found_model *match = &found[q->n_models];
+        const int failed = take_model(a, q, assumed, a->n_names ? a->names[i] : well_known[i], match);
         *code = *code ? *code : failed;
         if (failed) {
-            free_model(one);
-            *one = (found_model){ 0 };
+            free_model(match);
+            *match = (found_model){ 0 };
             continue;
         }
-        q->models[q->n_models] = one->model;
-        q->notes[q->n_models] = one->description.notes;
-        q->model_weights[q->n_models] = one->weights;
-        q->stages[q->n_models] = one->stages;
-        unknown[q->n_models++] = one->description.unknown_type;
+        q->models[q->n_models] = match->model;
+        q->notes[q->n_models] = match->description.notes;
+        q->model_weights[q->n_models] = match->weights;
+        q->stages[q->n_models] = match->stages;
+        unknown[q->n_models++] = match->description.unknown_type;
     }
 }
 

@@ -81,14 +81,14 @@ typedef struct script {
 /* As wide as a phone held upright, letters of a size that can be read there. */
 static script make_script(const size_question *question)
 {
-    script made;
+    script gp;
     char limit[200] = "";
     const size_t lines = question->n_models * question->n_types;
     const uint64_t budget = size_cache_budget(question, question->n_models == 1 ? 0 : SIZE_NO_MODEL);
     if (question->budget_given)
         snprintf(limit, sizeof limit, ", %.9g with lines lc 'black' lw 1 dt 1 title 'what fits: %s for the cache'", (double)budget / GIB,
                  number_binary(budget).text);
-    snprintf(made.text, sizeof made.text,
+    snprintf(gp.text, sizeof gp.text,
              "set terminal svg size 720,%zu font 'sans-serif,22' dynamic background 'white' linewidth 2 noenhanced; "
              "set key outside bottom center vertical maxcols 1 Left reverse samplen 2 height 1; "
              "set grid lw 0.5; set xrange [0:*] noextend; set yrange [0:*]; set border 3; set tics nomirror; set lmargin 9; set offsets 0, 0, graph "
@@ -100,7 +100,7 @@ static script make_script(const size_question *question)
              760 + 32 * lines, question->request.engine == KVT_ENGINE_llama_cpp ? "context of all sequences" : "context of each sequence",
              number_grouped(question->request.sequences).text, question->request.sequences == 1 ? "" : "s", kvt_engine_name(question->request.engine),
              lines - 1, question->n_types, question->n_types, limit);
-    return made;
+    return gp;
 }
 
 /* ---- gnuplot ---- */
@@ -120,10 +120,10 @@ static int set_up(posix_spawn_file_actions_t *files, posix_spawnattr_t *attribut
 }
 
 /* Starts gnuplot on the data; its picture comes out of *picture, its complaints go to our standard error. 0 or an errno. */
-static int start_gnuplot(script *made, FILE *data, pid_t *child, int *picture)
+static int start_gnuplot(script *s, FILE *data, pid_t *child, int *picture)
 {
     char name[] = "gnuplot", plain[] = "-d", execute[] = "-e";
-    char *const arguments[] = { name, plain, execute, made->text, NULL };
+    char *const arguments[] = { name, plain, execute, s->text, NULL };
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
     int out[2];
@@ -157,12 +157,12 @@ static int copy_all(int from, FILE *to)
     return n == 0 ? 0 : -1;
 }
 
-static int run_gnuplot(script *made, FILE *data, FILE *to)
+static int run_gnuplot(script *text, FILE *data, FILE *to)
 {
     pid_t child;
     int picture = -1, status = 0;
     fflush(stdout);
-    const int why = start_gnuplot(made, data, &child, &picture);
+    const int why = start_gnuplot(text, data, &child, &picture);
     if (why == ENOENT)
         size_say("--plot", "needs gnuplot, which is not installed: apt-get install gnuplot-nox");
     else if (why != 0)
@@ -193,8 +193,8 @@ int size_plot(const size_question *question, const char *path)
         size_say(path, "%s", error.text);
         code = EXIT_FAILURE;
     } else if (code == 0) {
-        script made = make_script(question);
-        code = run_gnuplot(&made, data, output.stream);
+        script gp = make_script(question);
+        code = run_gnuplot(&gp, data, output.stream);
         if (code) {
             file_output_discard(&output);
         } else if (file_output_commit(&output, &error) != 0) {

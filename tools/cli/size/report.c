@@ -127,9 +127,9 @@ static kvt_status largest_of_stages(const size_answer *answer, find_largest *fin
         return find(answer->model, &answer->request, budget, value);
     *value = UINT64_MAX;
     for (uint32_t i = 0; i < answer->n_stages && status == KVT_OK; i++) {
-        uint64_t one = 0;
-        status = find(&answer->stages[i].part.model, &answer->request, budget, &one);
-        *value = *value < one ? *value : one;
+        uint64_t n = 0;
+        status = find(&answer->stages[i].part.model, &answer->request, budget, &n);
+        *value = *value < n ? *value : n;
     }
     return status;
 }
@@ -608,10 +608,10 @@ static json_t *stages_json(const size_answer *answer)
         const model_stage *stage = &answer->stages[i];
         kvt_size_report report;
         const kvt_status status = kvt_size(&stage->part.model, &answer->request, &report, NULL);
-        json_t *one = status != KVT_OK ? NULL
-                                       : json_pack("{s:I, s:I, s:I}", "first_layer", integer(stage->first), "layers", integer(stage->count),
-                                                   "total_bytes", integer(report.total_bytes));
-        if (json_array_append_new(stages, one) != 0) {
+        json_t *item = status != KVT_OK ? NULL
+                                        : json_pack("{s:I, s:I, s:I}", "first_layer", integer(stage->first), "layers", integer(stage->count),
+                                                    "total_bytes", integer(report.total_bytes));
+        if (json_array_append_new(stages, item) != 0) {
             json_decref(stages);
             return NULL;
         }

@@ -205,11 +205,11 @@ static bool counted_names(const config_reader *r, const char *field, const layer
     if (!alike_layers(r, PART_NOTHING, l))
         return false;
     for (size_t i = 0; i < json_array_size(lists); i++) {
-        const json_t *one = json_array_get(lists, i), *list = json_array_get(one, 0);
+        const json_t *item = json_array_get(lists, i), *list = json_array_get(item, 0);
         json_int_t times = 0;
         char entry[64];
         snprintf(entry, sizeof entry, "%s[%zu][1]", field, i);
-        if (!config_check_integer(r, entry, json_array_get(one, 1), 1, MAX_LAYERS, &times))
+        if (!config_check_integer(r, entry, json_array_get(item, 1), 1, MAX_LAYERS, &times))
             return false;
         for (size_t t = 0; t < (size_t)times * json_array_size(list); t++, layer++) {
             if (layer == l->count)
@@ -222,7 +222,7 @@ static bool counted_names(const config_reader *r, const char *field, const layer
 }
 
 /* A list of 0 and 1. */
-static bool numbered_layers(const config_reader *r, const char *field, uint16_t zero, uint16_t one, config_layers *l)
+static bool numbered_layers(const config_reader *r, const char *field, uint16_t zero, uint16_t n, config_layers *l)
 {
     const json_t *list = layer_list(r, field, l);
     for (uint32_t i = 0; list && i < l->count; i++) {
@@ -231,7 +231,7 @@ static bool numbered_layers(const config_reader *r, const char *field, uint16_t 
         snprintf(entry, sizeof entry, "%s[%u]", field, (unsigned)i);
         if (!config_check_integer(r, entry, json_array_get(list, i), 0, 1, &value))
             return false;
-        l->parts[i] = value ? one : zero;
+        l->parts[i] = value ? n : zero;
     }
     return list != NULL;
 }
@@ -689,19 +689,19 @@ static bool read_per_layer(const config_reader *r, config_layers *l)
 {
     const json_t *object = config_find(r, "per_layer_config");
     const char *key, *field;
-    json_t *one, *value;
+    json_t *item, *value;
     if (object && !json_is_object(object))
         return config_fail_field(r, "per_layer_config", object, "an object with a member for each layer");
-    json_object_foreach((json_t *)(uintptr_t)object, key, one)
+    json_object_foreach((json_t *)(uintptr_t)object, key, item)
     {
         char *end, name[160], shown[64];
         const unsigned long layer = strtoul(key, &end, 10);
         config_show(key, shown, sizeof shown);
         if (*key < '0' || *key > '9' || *end || layer >= l->count)
             return config_fail(r, "per_layer_config has \"%s\", but must have numbers of layers below %u", shown, (unsigned)l->count);
-        if (!json_is_object(one))
+        if (!json_is_object(item))
             return config_fail(r, "per_layer_config.%s must be an object", shown);
-        json_object_foreach(one, field, value)
+        json_object_foreach(item, field, value)
         {
             json_int_t number = 0;
             char what[64];

@@ -15,9 +15,9 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
         return KVT_ERR_OVERFLOW;
     plan->pages = plan->used_rows;
     kvt_layout layout;
-    const kvt_status made = kvt_plan_tiles(sizing, group, plan, &layout);
+    const kvt_status outcome = kvt_plan_tiles(sizing, group, plan, &layout);
     plan->padding = 0; /* channels up to a multiple of 16 are kvtile's layout, and no other engine has them */
-    return made;
+    return outcome;
 }
 
 const struct kvt_engine_rules kvt_engine_logical = {

@@ -190,9 +190,9 @@ static kvt_status resolve_auto(const char *asked, const struct kvt_store_type **
 {
     if (!asked || strcmp((*type)->name, "auto") != 0)
         return KVT_OK;
-    for (const struct kvt_store_type *one = types; one->name; one++) {
-        if (strcmp(one->name, asked) == 0) {
-            *type = one;
+    for (const struct kvt_store_type *t = types; t->name; t++) {
+        if (strcmp(t->name, asked) == 0) {
+            *type = t;
             return KVT_OK;
         }
     }
