@@ -450,7 +450,7 @@ one_screen() {
 }
 run "$@" "$kvtile"
 one_screen kvtile
-for command in "" size eval convert inspect info bench; do
+for command in "" size eval convert inspect store info bench; do
     if [ "$command" = bench ] && ! "$@" "$kvtile" bench --help >/dev/null 2>&1; then
         continue # built without benchmarks
     fi

@@ -9,6 +9,7 @@ int kvt_cmd_eval(int argc, const char **argv);
 int kvt_cmd_convert(int argc, const char **argv);
 int kvt_cmd_bench(int argc, const char **argv);
 int kvt_cmd_inspect(int argc, const char **argv);
+int kvt_cmd_store(int argc, const char **argv);
 int kvt_cmd_info(int argc, const char **argv);
 
 #endif

@@ -22,6 +22,7 @@ static const struct command {
     { "convert", kvt_cmd_convert, "rows in and out of other engines' formats" },
     { "bench", kvt_cmd_bench, "speed of each scheme's kernels, beside what limits them" },
     { "inspect", kvt_cmd_inspect, "a saved sequence: what is in it, and whether it is whole" },
+    { "store", kvt_cmd_store, "a folder of blocks: what it holds, its budget, damaged blocks" },
     { "info", kvt_cmd_info, "version, CPU features, and which kernels run" },
 };
 static const size_t N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS;

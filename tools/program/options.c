@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 poptContext options_open(const char *who, const char *program, int argc, const char **argv, const struct poptOption *table)
 {
@@ -54,4 +55,49 @@ int options_take(poptContext context, int argc, const char **argv, const struct 
         return POPT_ERROR_MALLOC;
     }
     return option;
+}
+
+bool options_read_bytes(const char *text, uint64_t *bytes)
+{
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+    } units[] = { { "", 1 },
+                  { "b", 1 },
+                  { "k", UINT64_C(1) << 10 },
+                  { "kib", UINT64_C(1) << 10 },
+                  { "m", UINT64_C(1) << 20 },
+                  { "mib", UINT64_C(1) << 20 },
+                  { "g", UINT64_C(1) << 30 },
+                  { "gib", UINT64_C(1) << 30 },
+                  { "t", UINT64_C(1) << 40 },
+                  { "tib", UINT64_C(1) << 40 },
+                  { "kb", UINT64_C(1000) },
+                  { "mb", UINT64_C(1000000) },
+                  { "gb", UINT64_C(1000000000) },
+                  { "tb", UINT64_C(1000000000000) } };
+    uint64_t whole = 0, fraction = 0, parts = 1;
+    const char *c = text;
+    bool good = *c >= '0' && *c <= '9';
+    for (; *c >= '0' && *c <= '9' && good; c++)
+        good = !__builtin_mul_overflow(whole, (uint64_t)10, &whole) && !__builtin_add_overflow(whole, (uint64_t)(*c - '0'), &whole);
+    if (good && *c == '.') {
+        for (c++; *c >= '0' && *c <= '9'; c++) {
+            if (parts < 1000000) { /* further digits are less than a byte of a megabyte */
+                fraction = 10 * fraction + (uint64_t)(*c - '0');
+                parts *= 10;
+            }
+        }
+    }
+    if (*c == ' ')
+        c++;
+    size_t unit = 0;
+    while (unit < sizeof units / sizeof units[0] && strcasecmp(c, units[unit].name) != 0)
+        unit++;
+    good = good && unit < sizeof units / sizeof units[0];
+    if (good) { /* fraction < parts <= 10^6, and no unit is above 2^40: no overflow in the second product */
+        const uint64_t rest = units[unit].bytes / parts * fraction + units[unit].bytes % parts * fraction / parts;
+        good = !__builtin_mul_overflow(whole, units[unit].bytes, bytes) && !__builtin_add_overflow(*bytes, rest, bytes);
+    }
+    return good;
 }

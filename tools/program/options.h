@@ -3,6 +3,8 @@
 #define KVT_TOOLS_OPTIONS_H
 
 #include <popt.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 /* A context for the arguments of `program`, to be given to poptFreeContext. NULL without memory: `who` has said so then. */
 poptContext options_open(const char *who, const char *program, int argc, const char **argv, const struct poptOption *table);
@@ -11,5 +13,9 @@ poptContext options_open(const char *who, const char *program, int argc, const c
  * NULL or malloc'ed before and after, the caller frees it. Of several the last counts, where popt by itself would leak the others. Returns what popt
  * ended with: -1, or less for an error. */
 int options_take(poptContext context, int argc, const char **argv, const struct poptOption *table, char **const values[]);
+
+/* A number, perhaps with decimals, and a unit: B, KiB .. TiB, KB .. TB. K .. T are binary, as in llama.cpp and vLLM. False: it is none, or not below
+ * 2^64. */
+bool options_read_bytes(const char *text, uint64_t *bytes);
 
 #endif
