@@ -1,46 +1,82 @@
 #!/bin/sh
-# debian.sh FOLDER: Debian's newest llama.cpp in a chroot, FOLDER/sid, with the plug-in of build/dev: its own tests, its benchmark, and its server under
-# load. As root, by hand. FOLDER has model.gguf, and two.gguf of check_llama.sh: build/ggml is such a folder.
+# debian.sh FOLDER [STEP...]: Debian's newest llama.cpp in a chroot, FOLDER/sid, with the plug-in. As root, by hand. FOLDER has model.gguf, and two.gguf of
+# check_llama.sh: build/ggml is such a folder. The plug-in is that of build/release, and for `server` one with AddressSanitizer, build/asan.
+#     architectures   test-llama-archs: each architecture that llama.cpp knows
+#     divergence      llama-perplexity: the table of docs/accuracy.md that llama.cpp's own tool makes; half an hour
+#     speed           llama-bench: the table of docs/llama.cpp.md; half an hour. KVT_ALONE is a command that keeps the machine free of other work
+#     server          llama-server: four clients for KVT_SECONDS each (600), with a cache for each client, and with one for all
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(cd "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- architectures divergence speed server
 sid=$folder/sid
 if [ ! -d "$sid" ]; then
     debootstrap --variant=minbase sid "$sid"
     chroot "$sid" apt-get -o Acquire::Check-Valid-Until=false update
-    chroot "$sid" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends llama.cpp llama.cpp-tools llama.cpp-tests libsleef3
 fi
+chroot "$sid" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends llama.cpp llama.cpp-tools llama.cpp-tools-extra \
+    llama.cpp-tests libsleef3 libasan8 >"$folder/sid.log"
 mkdir -p "$sid/kvtile"
-cp "$here/build/dev/libkvtile-ggml.so" "$folder/model.gguf" "$folder/two.gguf" "$sid/kvtile"
 mountpoint -q "$sid/proc" || mount -t proc proc "$sid/proc"
+cp "$folder/model.gguf" "$folder/two.gguf" "$sid/kvtile"
 
-# with KVTILE COMMAND...: in the chroot, with the plug-in.
-with() {
-    way=$1
+# plugin FOLDER [OPTION...]: built there, and put into the chroot.
+plugin() {
+    build=$1
     shift
-    KVTILE=$way,report GGML_BACKEND_PATH=/kvtile/libkvtile-ggml.so chroot "$sid" "$@"
+    cmake -S "$here" -B "$here/build/$build" -G Ninja -DKVT_BUILD_BENCH=OFF -DKVT_GGML_HEADERS="$folder/llama.cpp/ggml" "$@" >"$folder/$build.log"
+    cmake --build "$here/build/$build" --target kvt_ggml >>"$folder/$build.log"
+    cp "$here/build/$build/libkvtile-ggml.so" "$sid/kvtile/$build.so"
 }
 
-echo "---- architectures"
-with f32 /usr/libexec/x86_64-linux-gnu/llama.cpp-tests/test-llama-archs -s 1
+architectures() {
+    plugin release -DCMAKE_BUILD_TYPE=Release
+    KVTILE=f32,report GGML_BACKEND_PATH=/kvtile/release.so chroot "$sid" /usr/libexec/x86_64-linux-gnu/llama.cpp-tests/test-llama-archs -s 1
+}
 
-echo "---- speed"
-for threads in 1 2; do
-    for type in f16 q8_0 q4_0; do
-        chroot "$sid" llama-bench -m /kvtile/model.gguf -t $threads -fa 1 -ctk $type -ctv $type -p 2048 -n 24 -d 512,2048,8000 -r 1
-    done
-    for way in quality balanced compact tight; do
-        with $way llama-bench -m /kvtile/model.gguf -t $threads -p 2048 -n 24 -d 512,2048,8000 -r 1
-    done
-done
+divergence() {
+    plugin release -DCMAKE_BUILD_TYPE=Release
+    [ -f "$sid/kvtile/wide.gguf" ] || LD_LIBRARY_PATH=$folder/bin "$folder/check_llama" --widen "$folder/model.gguf" "$sid/kvtile/wide.gguf"
+    cp "$here/tools/demo/chesterton-brown.txt" "$sid/kvtile"
+    "$here/tests/ggml/measure_divergence.py" --threads "$(nproc)" /kvtile/release.so /kvtile/wide.gguf /kvtile/chesterton-brown.txt /kvtile/logits -- \
+        chroot "$sid" llama-perplexity
+    rm "$sid/kvtile/logits"
+}
 
-echo "---- the server"
+speed() {
+    plugin release -DCMAKE_BUILD_TYPE=Release
+    "$here/tests/ggml/random_gguf.py" "$sid/kvtile/random.gguf"
+    "$here/tests/ggml/measure_speed.py" --alone "${KVT_ALONE:-}" /kvtile/release.so /kvtile/model.gguf /kvtile/random.gguf -- chroot "$sid" llama-bench
+}
+
+# serve KVTILE OPTION...
 serve() {
     way=$1
     shift
-    KVTILE=$way,report GGML_BACKEND_PATH=/kvtile/libkvtile-ggml.so "$here/tests/ggml/check_server.py" 600 8091 chroot "$sid" llama-server \
-        -m /kvtile/two.gguf -np 4 --context-shift --slot-save-path /kvtile -t 1 "$@"
+    KVTILE=$way,report GGML_BACKEND_PATH=/kvtile/asan.so "$here/tests/ggml/check_server.py" "${KVT_SECONDS:-600}" 8091 chroot "$sid" \
+        env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libasan.so.8 llama-server -m /kvtile/two.gguf -np 4 -c 2048 --context-shift --slots \
+        --slot-save-path /kvtile -t 2 "$@"
 }
-# Sequences that share blocks are rounded with others, so only rows that are not rounded give the answers that one client alone gets.
-serve balanced -c 2048 --no-kv-unified
-serve f16 -c 4096 --kv-unified
+
+server() {
+    # By gcc, whose sanitizer is a library that can be loaded first.
+    plugin asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++ -DBUILD_SHARED_LIBS=OFF -DKVT_FEW_TIERS=ON \
+        -DKVT_NO_AVX512=ON -DCMAKE_C_FLAGS="-fsanitize=address -fno-omit-frame-pointer" -DCMAKE_CXX_FLAGS="-fsanitize=address -fno-omit-frame-pointer"
+    serve balanced --no-kv-unified
+    # Sequences that share blocks are rounded with others, so only rows that are not rounded give the answers that one client alone gets.
+    serve f16 --kv-unified
+}
+
+for step in "$@"; do
+    case $step in
+    architectures | divergence | speed | server)
+        echo "---- $step"
+        $step
+        ;;
+    *)
+        echo "debian.sh: $step is none of architectures, divergence, speed, server" >&2
+        exit 2
+        ;;
+    esac
+done

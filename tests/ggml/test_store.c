@@ -147,11 +147,8 @@ START_TEST(test_taken_back)
     }
     for (unsigned cell = BACK; cell < TOKENS; cell++)
         write_cell(&s[0], cell, cell);
-    ck_assert_int_eq(s[0].block[1].form, STORE_OPEN);
-    for (int i = 0; i < 2; i++) {
-        write_cell(&s[i], TOKENS, TOKENS);
+    for (int i = 0; i < 2; i++)
         ck_assert_int_eq(s[i].block[1].form, STORE_SEALED);
-    }
     for (int side = 0; side < 2; side++) {
         static float rows[2][TOKENS][HEADS * V_DIM];
         for (int i = 0; i < 2; i++)
@@ -160,6 +157,59 @@ START_TEST(test_taken_back)
     }
     for (int i = 0; i < 2; i++)
         store_close(&s[i]);
+}
+END_TEST
+
+/* What a stream's rows are rounded to does not depend on what is written to others meanwhile, nor on how often. */
+START_TEST(test_streams_apart)
+{
+    enum { FIRST = 150, SECOND = 90, THIRD = 130, BACK = 5 };
+    store s[2];
+    const store_shape shape = shape_of(0);
+    static float rows[2][2][FIRST][HEADS * V_DIM];
+    memset(&expected, 0, sizeof expected);
+    for (int busy = 0; busy < 2; busy++) {
+        ck_assert_ptr_null(store_open(&s[busy], &sealing, &shape));
+        static const unsigned tokens[] = { FIRST, SECOND, THIRD };
+        for (unsigned turn = 0; turn < 3; turn++)
+            for (unsigned i = 0; i < tokens[turn] + BACK; i++) {
+                const unsigned cell = i < tokens[turn] ? i : tokens[turn] - BACK + (i - tokens[turn]); /* the last few again */
+                write_cell(&s[busy], cell, 1000 * turn + i);
+                for (unsigned batch = 0; busy && i % 4 == 0 && batch < 3; batch++) {
+                    int64_t others[MOST_BATCH];
+                    for (unsigned other = 0; other < MOST_BATCH; other++)
+                        others[other] = (int64_t)(CELLS + (7 * i + 100 * batch + other) % CELLS);
+                    write_cells(&s[busy], &expected, others, MOST_BATCH, 1);
+                }
+            }
+        for (int side = 0; side < 2; side++)
+            store_read(&s[busy], side, 0, 0, FIRST, rows[busy][side][0]);
+    }
+    ck_assert_mem_eq(rows[0], rows[1], sizeof rows[0]);
+    for (int i = 0; i < 2; i++)
+        store_close(&s[i]);
+}
+END_TEST
+
+/* Blocks that were opened again, and are not whole, do not stay open for ever: the oldest ones are stored. */
+START_TEST(test_unfinished)
+{
+    enum { BLOCKS = ALL / 64, OPEN = 4 };
+    store s;
+    store_shape shape = shape_of(0);
+    shape.cells = ALL;
+    shape.streams = 1;
+    memset(&expected, 0, sizeof expected);
+    ck_assert_ptr_null(store_open(&s, &sealing, &shape));
+    for (unsigned cell = 0; cell < 64 * BLOCKS; cell++)
+        write_cell(&s, cell, cell);
+    ck_assert_uint_eq(s.counts[STORE_SEALED] + s.counts[STORE_FIRST], BLOCKS);
+    for (unsigned block = 0; block < BLOCKS; block++)
+        write_cell(&s, 64 * block, block);
+    ck_assert_uint_eq(s.counts[STORE_OPEN], OPEN);
+    ck_assert_uint_eq(s.counts[STORE_SEALED] + s.counts[STORE_FIRST], BLOCKS - OPEN);
+    ck_assert_int_eq(s.block[BLOCKS - 1].form, STORE_OPEN);
+    store_close(&s);
 }
 END_TEST
 
@@ -239,6 +289,8 @@ int main(void)
     tcase_add_test(cases, test_rows_as_they_come);
     tcase_add_test(cases, test_sealed_rows);
     tcase_add_test(cases, test_taken_back);
+    tcase_add_test(cases, test_streams_apart);
+    tcase_add_test(cases, test_unfinished);
     tcase_add_test(cases, test_forms_and_bytes);
     tcase_add_test(cases, test_words_of_the_variable);
     suite_add_tcase(suite, cases);

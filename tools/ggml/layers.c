@@ -170,39 +170,75 @@ static size_t in_block(const layer *l, size_t block)
     return left < CELLS ? left : CELLS;
 }
 
-/* Each worker takes whole blocks. */
-static void each_block(const layer *l, int side, unsigned worker, unsigned workers, bool is_import)
+/* Blocks of which a worker has a share, with room for the rows of one. */
+typedef struct blocks {
+    const layer *l;
+    int side;
+    float *rows;
+    uint8_t *raw; /* of a row */
+} blocks;
+
+typedef void block_fn(const blocks *all, size_t stream, size_t block);
+
+static void export_block(const blocks *all, size_t stream, size_t block)
 {
-    const size_t width = width_of(l, side);
-    float *rows = must_have(calloc(CELLS * width, sizeof *rows));
-    for (size_t i = worker; i < l->rows.blocks * streams_of(l); i += workers) {
-        const size_t stream = i / l->rows.blocks, block = i % l->rows.blocks, n = in_block(l, block);
-        if (l->rows.block[i].form == STORE_EMPTY)
-            continue;
-        if (!is_import)
-            store_read(&l->rows, side, stream, block * CELLS, n, rows);
-        for (size_t cell = 0; cell < n; cell++) {
-            uint8_t *raw = raw_row(l, side, stream, block * CELLS + cell);
-            if (is_import)
-                from_raw(l->tensor[side], raw, rows + cell * width);
-            else
-                to_raw(l->tensor[side], rows + cell * width, raw);
-        }
-        if (is_import)
-            store_replace(&l->rows, side, stream, block, rows);
+    const layer *l = all->l;
+    const size_t width = width_of(l, all->side), n = in_block(l, block);
+    store_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
+    for (size_t cell = 0; cell < n; cell++)
+        to_raw(l->tensor[all->side], all->rows + cell * width, raw_row(l, all->side, stream, block * CELLS + cell));
+}
+
+/* Whether the raw rows are what export_block made. */
+static bool is_as_exported(const blocks *all, size_t stream, size_t block)
+{
+    const layer *l = all->l;
+    const struct ggml_tensor *t = l->tensor[all->side];
+    const size_t width = width_of(l, all->side), n = in_block(l, block), bytes = host.ggml_row_size(t->type, t->ne[0]);
+    bool is = true;
+    store_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
+    for (size_t cell = 0; cell < n && is; cell++) {
+        to_raw(t, all->rows + cell * width, all->raw);
+        is = memcmp(all->raw, raw_row(l, all->side, stream, block * CELLS + cell), bytes) == 0;
     }
-    free(rows);
+    return is;
+}
+
+/* A shift of one sequence's positions goes over the rows of all: those that it left alone are not rounded again. */
+static void import_block(const blocks *all, size_t stream, size_t block)
+{
+    const layer *l = all->l;
+    const size_t width = width_of(l, all->side), n = in_block(l, block);
+    if (is_as_exported(all, stream, block))
+        return;
+    for (size_t cell = 0; cell < n; cell++)
+        from_raw(l->tensor[all->side], raw_row(l, all->side, stream, block * CELLS + cell), all->rows + cell * width);
+    store_replace(&l->rows, all->side, stream, block, all->rows);
+}
+
+/* Each worker takes whole blocks. */
+static void each_block(const layer *l, int side, unsigned worker, unsigned workers, block_fn *call)
+{
+    const size_t count = l->rows.blocks * streams_of(l);
+    blocks all = { .l = l, .side = side };
+    all.rows = must_have(calloc(CELLS * width_of(l, side), sizeof *all.rows));
+    all.raw = must_have(malloc(l->tensor[side]->nb[1]));
+    for (size_t i = worker; i < count; i += workers)
+        if (l->rows.block[i].form != STORE_EMPTY)
+            call(&all, i / l->rows.blocks, i % l->rows.blocks);
+    free(all.raw);
+    free(all.rows);
 }
 
 void layer_export(const layer *l, int side, unsigned worker, unsigned workers)
 {
     if (l->tensor[side])
-        each_block(l, side, worker, workers, false);
+        each_block(l, side, worker, workers, export_block);
 }
 
 void layer_import(const layer *l, int side, unsigned worker, unsigned workers)
 {
-    each_block(l, side, worker, workers, true);
+    each_block(l, side, worker, workers, import_block);
 }
 
 static void settle(layer *l)

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { KEPT_PAGES = 2, SYSTEM_PAGE = 4096, CELLS = KVT_PAGE_TOKENS, LINE = 64 };
+enum { KEPT_PAGES = 2, UNFINISHED = 4, SYSTEM_PAGE = 4096, CELLS = KVT_PAGE_TOKENS, LINE = 64 };
 
 /* Arguments were checked when the store was opened: anything but KVT_OK is a bug. */
 static void must(kvt_status status)
@@ -197,22 +197,6 @@ static void forget(uint32_t *list, size_t *n, size_t index)
     }
 }
 
-/* From then on the open page's rows are the block's; those that are stored are in `before`. */
-static void open_block(store *s, size_t index)
-{
-    store_block *b = &s->block[index];
-    b->before = b->form;
-    b->opens = !b->has_rows && b->form != STORE_EMPTY;
-    b->written[0] = b->written[1] = 0;
-    if (b->has_rows)
-        forget(s->kept, &s->n_kept, index);
-    else
-        s->with_rows++;
-    b->has_rows = true;
-    set_form(s, b, STORE_OPEN);
-    s->open[s->n_open++] = (uint32_t)index;
-}
-
 static size_t block_of(const store *s, int64_t cell)
 {
     const size_t c = (size_t)cell;
@@ -223,20 +207,55 @@ static size_t in_block(const store *s, int64_t cell)
     return (size_t)cell % s->shape.cells % CELLS;
 }
 
+/* Of the blocks of a stream that were opened again and are not whole, the newest stay open: their sequence goes on there, or may. It depends on the
+ * stream alone, so what one sequence is rounded to does not depend on others in other streams. */
+static void find_due(store *s, size_t stream)
+{
+    size_t oldest = SIZE_MAX, n = 0;
+    for (size_t i = 0; i < s->n_open; i++) {
+        const store_block *b = &s->block[s->open[i]];
+        if (s->open[i] / s->blocks != stream || b->before == STORE_EMPTY || b->is_due)
+            continue;
+        n++;
+        if (oldest == SIZE_MAX || b->call < s->block[oldest].call)
+            oldest = s->open[i];
+    }
+    if (n > UNFINISHED)
+        s->block[oldest].is_due = true;
+}
+
+/* From then on the open page's rows are the block's; those that are stored are in `before`. Of a block that is opened again the cells before the
+ * first one that is written count as there. */
+static void open_block(store *s, size_t index, size_t first)
+{
+    store_block *b = &s->block[index];
+    b->before = b->form;
+    b->opens = !b->has_rows && b->form != STORE_EMPTY;
+    b->written[0] = b->written[1] = b->before == STORE_EMPTY ? 0 : (UINT64_C(1) << first) - 1;
+    if (b->has_rows)
+        forget(s->kept, &s->n_kept, index);
+    else
+        s->with_rows++;
+    b->has_rows = true;
+    set_form(s, b, STORE_OPEN);
+    s->open[s->n_open++] = (uint32_t)index;
+}
+
 void store_begin(store *s, int side, const int64_t *cells, size_t n)
 {
     s->call++;
-    s->batch += side == 0;
     s->n_touched = 0;
     for (size_t i = 0; i < n; i++) {
         const size_t index = block_of(s, cells[i]);
         store_block *b = &s->block[index];
         if (b->call != s->call) {
             b->call = s->call;
-            b->batch = s->batch;
-            b->opens = false;
-            if (b->form != STORE_OPEN)
-                open_block(s, index);
+            b->opens = b->is_due = false;
+            if (b->form != STORE_OPEN) {
+                open_block(s, index, in_block(s, cells[i]));
+                if (b->before != STORE_EMPTY)
+                    find_due(s, index / s->blocks);
+            }
             s->touched[s->n_touched++] = (uint32_t)index;
         }
         b->written[side] |= UINT64_C(1) << in_block(s, cells[i]);
@@ -274,10 +293,10 @@ void store_write(const store *s, int side, const int64_t *cells, size_t n, const
 
 /* ---- sealing ---- */
 
-/* Whole, or opened again and left alone since then; while only keys of some cells are there, values are still to come. */
-static bool is_to_be_sealed(const store *s, const store_block *b)
+/* While only keys of some cells are there, values are still to come. */
+static bool is_to_be_sealed(const store_block *b)
 {
-    return b->written[0] == b->written[1] && (b->written[0] == UINT64_MAX || (b->before != STORE_EMPTY && b->batch != s->batch));
+    return b->written[0] == b->written[1] && (b->written[0] == UINT64_MAX || b->is_due);
 }
 
 void store_mark_first(store *s, int64_t cell)
@@ -289,7 +308,7 @@ bool store_has_unsealed(const store *s)
 {
     bool has = false;
     for (size_t i = 0; i < s->n_open && s->seals && !has; i++)
-        has = is_to_be_sealed(s, &s->block[s->open[i]]);
+        has = is_to_be_sealed(&s->block[s->open[i]]);
     return has;
 }
 
@@ -297,7 +316,7 @@ void store_begin_seal(store *s)
 {
     s->n_touched = 0;
     for (size_t i = 0; i < s->n_open; i++)
-        if (is_to_be_sealed(s, &s->block[s->open[i]]))
+        if (is_to_be_sealed(&s->block[s->open[i]]))
             s->touched[s->n_touched++] = s->open[i];
 }
 
@@ -322,20 +341,35 @@ void store_end_seal(store *s)
         forget(s->open, &s->n_open, index);
         s->kept[s->n_kept++] = (uint32_t)index;
     }
+    s->has_sealed |= s->n_touched > 0;
     s->n_touched = 0;
+}
+
+static bool is_newest(const store *s, size_t kept)
+{
+    size_t newer = 0;
+    for (size_t i = kept + 1; i < s->n_kept && newer < KEPT_PAGES; i++)
+        newer += s->kept[i] / s->blocks == s->kept[kept] / s->blocks;
+    return newer < KEPT_PAGES;
 }
 
 void store_release(store *s)
 {
+    if (!s->has_sealed)
+        return;
+    s->has_sealed = false;
     size_t n = 0;
-    for (; s->n_kept - n > KEPT_PAGES * s->shape.streams; n++) {
-        const size_t index = s->kept[n];
+    for (size_t i = 0; i < s->n_kept; i++) {
+        const uint32_t index = s->kept[i];
+        if (is_newest(s, i)) {
+            s->kept[n++] = index;
+            continue;
+        }
         (void)madvise(s->memory[STORE_OPEN] + index * s->block_bytes[STORE_OPEN], s->block_bytes[STORE_OPEN], MADV_DONTNEED);
         s->block[index].has_rows = false;
         s->with_rows--;
     }
-    s->n_kept -= n;
-    memmove(s->kept, s->kept + n, s->n_kept * sizeof *s->kept);
+    s->n_kept = n;
 }
 
 /* ---- rows out ---- */

@@ -34,12 +34,13 @@ typedef struct store_shape {
 typedef enum store_form { STORE_EMPTY, STORE_OPEN, STORE_SEALED, STORE_FIRST, STORE_FORMS } store_form;
 
 typedef struct store_block {
-    uint64_t written[2];  /* cells since it was opened: of keys, of values */
-    uint64_t batch, call; /* that wrote to it last */
+    uint64_t written[2]; /* cells since it was opened: of keys, of values */
+    uint64_t call;       /* that wrote to it last */
     store_form form, before;
     bool has_rows; /* its open page holds its rows */
     bool is_first; /* a sequence begins here */
     bool opens;    /* rows that are stored have to be read first */
+    bool is_due;   /* it is sealed, whole or not */
 } store_block;
 
 typedef struct store {
@@ -52,10 +53,11 @@ typedef struct store {
     uint8_t *memory[STORE_FORMS];
     size_t counts[STORE_FORMS], with_rows; /* blocks */
     store_block *block;                    /* [stream][block] */
-    uint64_t batch, call;                  /* of store_begin: for keys, for either side */
+    uint64_t call;                         /* of store_begin */
     uint32_t *lists;                       /* of blocks: */
     uint32_t *open, *kept, *touched;       /* open ones; sealed ones with rows, the oldest first; those that something is done with */
     size_t n_open, n_kept, n_touched;
+    bool has_sealed; /* since memory was given back */
 } store;
 
 /* NULL, or what is wrong. */
@@ -74,14 +76,14 @@ void store_write(const store *s, int side, const int64_t *cells, size_t n, const
 /* The cell is the first of a sequence: its block is sealed in the scheme for that, as a stream's first one is. */
 void store_mark_first(store *s, int64_t cell);
 
-/* Blocks that are whole, or were opened again and then left alone, are sealed: if there are any, store_begin_seal, then all workers, and then
- * store_end_seal. */
+/* Blocks that are whole are sealed, and of those that were opened again and are not whole all but a stream's newest: if there are any,
+ * store_begin_seal, then all workers, and then store_end_seal. */
 bool store_has_unsealed(const store *s);
 void store_begin_seal(store *s);
 void store_seal(const store *s, uint32_t worker, uint32_t workers);
 void store_end_seal(store *s);
 
-/* Gives memory back: of rows in open pages that are sealed, but for the newest. */
+/* Gives memory back: of rows in open pages that are sealed, but for the newest of each stream. */
 void store_release(store *s);
 
 /* Rows of cells first .. first + n - 1 of a stream, as f32, all heads in a row. Cells that never were written are zeros. */
