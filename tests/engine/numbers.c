@@ -28,7 +28,7 @@ static int predict(const char *path, size_t n, char **tokens)
     pool *alone = pool_open(1);
     int result = checkpoint_open(&model, path, &error);
     if (result == 0)
-        result = forward_open(&state, &model, &exact, n, alone, &error);
+        result = forward_open(&state, &model, &exact, n, 1, alone, &error);
     for (size_t i = 0; result == 0 && i < n; i++)
         fwrite(forward_token(&state, (uint32_t)strtoul(tokens[i], NULL, 10), i), sizeof(float), model.vocabulary, stdout);
     if (result != 0)

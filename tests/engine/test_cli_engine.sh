@@ -110,6 +110,53 @@ expect_close "$(awk '$1 == "f32" { print $2 }' "$work/stdout")" "$reference"
 awk '$1 == "f32" { f = $2 } $1 == "kv2" { d = 100 * ($2 / f - 1) - $3; exit !(d < 0.001 && d > -0.001) }' "$work/stdout" ||
     fail "percent in the table: $(cat "$work/stdout")"
 
+# ---- saving and going on: the text is what it would have been in one go; so it is behind more of a prompt
+call generate --prompt "$prompt" --tokens 12 --preset balanced
+cp "$work/stdout" "$work/whole"
+call generate --prompt "$prompt" --tokens 5 --preset balanced --save "$work/text.kvt"
+head -c -1 "$work/stdout" >"$work/parts"
+call generate --resume "$work/text.kvt" --tokens 7 --preset balanced --threads 2
+cat "$work/stdout" >>"$work/parts"
+cmp "$work/whole" "$work/parts" || fail "in two parts: $(cat "$work/parts")"
+call generate --prompt "The old man" --tokens 1 --preset balanced --save "$work/begin.kvt"
+call generate --resume "$work/begin.kvt" --prompt " He laughed" --tokens 3 --preset balanced --save "$work/behind.kvt"
+grep -qF "He laughed" "$work/stdout" || fail "a prompt behind what was saved: $(cat "$work/stdout")"
+
+# ---- chat: what comes first is stored once; after /new the same question has the same answer, and so it has with another number of threads
+printf 'Hello there\nWho is it?\n\n/new\nHello there\n' >"$work/questions"
+for way in "--threads 1" "--threads 3 --context 256"; do
+    # shellcheck disable=SC2086
+    $emulator "$engine" chat $model --prompt "$prompt" --tokens 6 --preset balanced $way --save "$work/chat.kvt" \
+        <"$work/questions" >"$work/stdout" 2>"$work/stderr" || fail "chat: $(cat "$work/stderr")"
+    cp "$work/stdout" "$work/chat${way%% 3*}"
+    grep -q ' of [0-9]* are in the KV cache$' "$work/stderr" || fail "chat: $(cat "$work/stderr")"
+done
+cmp "$work/chat--threads 1" "$work/chat--threads" || fail "chat in another number of threads"
+# shellcheck disable=SC2086
+printf 'Hello there\n' | $emulator "$engine" chat $model --prompt "$prompt" --tokens 6 --preset balanced >"$work/alone" 2>"$work/stderr" ||
+    fail "chat: $(cat "$work/stderr")"
+n=$(wc -c <"$work/alone")
+[ "$(head -c "$n" "$work/chat--threads")" = "$(cat "$work/alone")" ] || fail "the first answer is another with more questions behind it"
+[ "$(tail -c "$n" "$work/chat--threads")" = "$(cat "$work/alone")" ] || fail "the answer after /new is another"
+# What was saved is the last conversation: it goes on as the second question does.
+# shellcheck disable=SC2086
+printf 'Who is it?\n' | $emulator "$engine" chat $model --resume "$work/chat.kvt" --tokens 6 --preset balanced >"$work/resumed" 2>"$work/stderr" ||
+    fail "chat --resume: $(cat "$work/stderr")"
+tail -c +$((n + 1)) "$work/chat--threads" | head -c "$(wc -c <"$work/resumed")" | cmp - "$work/resumed" || fail "chat --resume: $(cat "$work/resumed")"
+
+# ---- a context that is full: half goes, and f32 keys that are turned tell what keys of their positions would
+if [ $# -eq 0 ]; then
+    for threads in 1 3; do
+        call generate --prompt "$prompt" --tokens 400 --context 192 --preset balanced --threads $threads
+        cp "$work/stdout" "$work/long$threads"
+    done
+    cmp "$work/long1" "$work/long3" || fail "a full context in another number of threads"
+    # shellcheck disable=SC2086
+    call perplexity $book --tokens 700 --context 192 --schemes kv8
+    awk '$1 == "f32" { f = $2 } $1 == "kv8" { d = $2 / f - 1; exit !(f > 1 && d < 0.001 && d > -0.001) }' "$work/stdout" ||
+        fail "a full context: $(cat "$work/stdout")"
+fi
+
 # ---- capture: keys and values of 2 heads, queries of 4
 # shellcheck disable=SC2086
 call capture $book --tokens 10 --out "$work/plain"
@@ -125,7 +172,7 @@ for kind in keys values queries; do
 done
 
 # ---- errors name the argument, the value and what would be right
-expect_error 2 "no command: generate, perplexity, capture or export" "$@" "$engine"
+expect_error 2 "no command: generate, chat, perplexity, capture or export" "$@" "$engine"
 expect_error 2 "generat: no such command" "$@" "$engine" generat
 expect_error 2 "surplus: one command" "$@" "$engine" generate surplus
 expect_error 2 "--nosuch" "$@" "$engine" generate --nosuch
@@ -161,10 +208,24 @@ refuse '--prompt: "": some text, or --bos' generate --prompt ""
 refuse '--chat: the vocabulary has none of the tokens that mark a question (<|im_start|>, ' generate --prompt x --chat
 usage '--chat: a question is a --prompt, which is missing' generate --text x --chat
 usage '--chat: perplexity has no such option' perplexity --text x --chat
+usage '--context: "191": a whole number from 192 to 1048576' generate --prompt x --context 191
+usage '--save: "y": the reference has no such cache' generate --prompt x --reference --save y
+usage '--resume: "y": perplexity has no such option' perplexity --text x --resume y
+usage '--schemes: "kv4": chat has no such option' chat --schemes kv4
+refuse "--context: 1025: 192 to 1024, the model's context" generate --prompt x --context 1025
+refuse "missing: cannot be opened" generate --resume "$work/missing"
+refuse "tok2048.bin: " generate --resume "$demo/tok2048.bin"
+refuse "text.kvt: cannot be loaded: group 0 was saved with other schemes" generate --resume "$work/text.kvt" --preset tight
+refuse "--tokens: 1020: 1 to 1010 would be right" generate --resume "$work/text.kvt" --tokens 1020 --preset balanced
 refuse "missing: cannot be opened" generate --text "$work/missing"
 refuse "chesterton-brown.txt: takes " generate --text "$demo/chesterton-brown.txt"
 refuse "--tokens: 1020: 1 to 1015 would be right, as the prompt takes 9 of 1024 tokens" generate --prompt "$prompt" --tokens 1020
 refuse "--tokens: 1: at least 2" perplexity --text "$demo/chesterton-brown.txt" --tokens 1
+got=0
+# shellcheck disable=SC2086
+"$@" "$engine" generate $model --prompt x --tokens 1 --save "$work/nowhere/x.kvt" >/dev/null 2>"$work/stderr" || got=$?
+[ "$got" -eq 1 ] || fail "--save into no folder: exit code $got"
+grep -q 'nowhere/x.kvt: cannot be written: ' "$work/stderr" || fail "--save into no folder: $(cat "$work/stderr")"
 if [ -w /dev/full ]; then
     got=0
     # shellcheck disable=SC2086

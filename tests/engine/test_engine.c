@@ -985,7 +985,7 @@ static void close_book(book *it)
 static void open_state(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, pool *threads)
 {
     error_text error = { "" };
-    ck_assert_msg(forward_open(state, model, way, tokens, threads, &error) == 0, "%s", error.text);
+    ck_assert_msg(forward_open(state, model, way, tokens, 1, threads, &error) == 0, "%s", error.text);
 }
 
 /* The surprise of tokens 1 .. n-1. */
@@ -1205,9 +1205,10 @@ START_TEST(captures_what_attention_sees)
     const size_t side = (size_t)it.model.layers * it.model.kv_dim * TOKENS;
     float *back = malloc(2 * side * sizeof *back);
     ck_assert_ptr_nonnull(back);
-    const kvt_sequence stored = { .blocks = tiles.cache.blocks, .n_blocks = tiles.cache.n_blocks, .stored = TOKENS };
+    kvt_sequence stored;
+    ck_assert_int_eq(kvt_cache_entry(tiles.cache.cache, tiles.cache.id, 0, &stored), KVT_OK);
     const kvt_view_rows rows = { .size = sizeof rows,
-                                 .view = &tiles.cache.view,
+                                 .view = kvt_cache_view(tiles.cache.cache, 0),
                                  .sequence = &stored,
                                  .n_tokens = TOKENS,
                                  .layers = it.model.layers,
@@ -1235,9 +1236,9 @@ START_TEST(context_is_the_limit)
     error_text error = { "" };
     pool *threads = open_pool(1);
     ck_assert_int_eq(checkpoint_open(&model, KVT_DEMO_DIR "/gutenberg-3.5M.f16.bin", &error), 0);
-    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 1025, threads, &error), -1);
+    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 1025, 1, threads, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "1 to 1024"));
-    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 0, threads, &error), -1);
+    ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 0, 1, threads, &error), -1);
     checkpoint_close(&model);
     pool_close(threads);
 }
@@ -1332,7 +1333,11 @@ START_TEST(limits_of_kvtile)
     } cases[] = { { 1, 1, 1026, "head_dim is 1026" }, { 258, 2, 16, "heads is 258 with 2 kv heads: a group" } };
     for (size_t i = 0; i < 2; i++) {
         const uint32_t dim = cases[i].heads * cases[i].head_dim;
+        static double frequencies[2 * 1026];
+        layer_kind kind = { .rope = ROPE_WHOLE };
         const checkpoint model = { .dim = dim,
+                                   .kinds = &kind,
+                                   .frequencies = frequencies,
                                    .ffn = 1,
                                    .layers = 1,
                                    .vocabulary = 5,
@@ -1343,7 +1348,7 @@ START_TEST(limits_of_kvtile)
                                    .kv_dim = cases[i].kv_heads * cases[i].head_dim };
         forward_state state;
         error_text error = { "" };
-        ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 64, threads, &error), -1);
+        ck_assert_int_eq(forward_open(&state, &model, &F32_TILES, 64, 1, threads, &error), -1);
         ck_assert_msg(strstr(error.text, cases[i].part) != NULL, "%s", error.text);
         open_state(&state, &model, &REFERENCE, 64, threads);
         forward_close(&state);

@@ -8,11 +8,12 @@
 typedef struct chat_template {
     const char *name, *marker; /* a token that only models of this template have */
     const char *before, *after;
-    const char *end; /* the token that ends an answer */
-    bool bos;        /* whether BOS comes first */
+    const char *end;     /* the token that ends an answer */
+    const char *between; /* behind it, before the next question */
+    bool bos;            /* whether BOS comes first */
 } chat_template;
 
-/* NULL with the error: none of them fits. */
+/* NULL with the error (NULL: not wanted): none of them fits. */
 const chat_template *chat_find(const tokenizer *words, error_text *error);
 
 /* The question in the template; the caller frees it. NULL: no memory. */

@@ -53,7 +53,7 @@ int cmd_capture(const options *chosen, const char **argument, error_text *error)
     if (result == 0)
         result = run_limit(&job, chosen, argument, error);
     if (result == 0)
-        result = forward_open(&state, &job.model, &chosen->way, job.n_tokens, job.threads, error);
+        result = forward_open(&state, &job.model, &chosen->way, job.n_tokens, 1, job.threads, error);
     if (result == 0)
         result = forward_capture(&state, error);
     if (result == 0) {

@@ -1,104 +1,55 @@
 /* kvtile-engine generate: the prompt, and how the model goes on. */
-#define _POSIX_C_SOURCE 200809L /* open_memstream */
-#include "tools/engine/commands.h"
-#include "tools/engine/sample.h"
-#include "tools/files/text.h"
+#include "tools/engine/speech.h"
 #include "tools/program/progress.h"
 
-#include <errno.h>
-#include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-/* Text on its way to the standard output. On a terminal it is shown as names are: a vocabulary may have tokens that steer it. */
-typedef struct destination {
-    bool terminal;
-    char held[4]; /* the beginning of a character */
-    size_t n_held;
-} destination;
-
-static int write_token(destination *to, const tokenizer *words, uint32_t before, uint32_t next)
+/* How many new tokens there is room for behind `used` others, if the prompt leaves any. A context that was asked for is never full. */
+static int choose_length(const text_run *job, const options *chosen, size_t used, size_t *n_new, const char **argument, error_text *error)
 {
-    if (!to->terminal) {
-        tokenizer_write(words, before, next, stdout);
-        return fflush(stdout) == 0 ? 0 : -1;
-    }
-    char *bytes = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&bytes, &size);
-    if (memory == NULL)
-        return -1;
-    fwrite(to->held, 1, to->n_held, memory);
-    tokenizer_write(words, before, next, memory);
-    int result = ferror(memory) ? -1 : 0;
-    result = fclose(memory) == 0 ? result : -1;
-    if (result == 0) {
-        const size_t printed = text_print_part(stdout, bytes, size, false);
-        to->n_held = size - printed;
-        memcpy(to->held, bytes + printed, to->n_held);
-        result = fflush(stdout) == 0 ? 0 : -1;
-    }
-    free(bytes);
-    return result;
-}
-
-static bool are_finite(const float *x, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
-/* Writes the prompt, unless it is a question, and up to n_new tokens more, each as soon as it is known, until the model ends its text. Tokens that
- * were run: *n_run. */
-static int write_text(forward_state *state, const text_run *job, const options *chosen, size_t n_new, size_t *n_run, error_text *error)
-{
-    destination to = { .terminal = isatty(STDOUT_FILENO) != 0 };
-    uint64_t random = chosen->seed;
-    uint32_t before = job->words.bos;
-    const float *logits = NULL;
-    const size_t n = job->n_tokens + n_new;
-    for (size_t i = 0; i < n; i++) {
-        const bool is_new = i >= job->n_tokens;
-        if (is_new && (state->cache.lost || !are_finite(logits, job->model.vocabulary))) {
-            putchar('\n');
-            return error_set(error, "gives no finite predictions of token %zu: rows of the KV cache, or numbers of the model, are too large for %s",
-                             i, kvt_scheme_get(chosen->way.k_scheme)->name);
-        }
-        const uint32_t next = is_new ? sample_token(logits, job->model.vocabulary, chosen->temperature, &random) : job->tokens[i];
-        if (is_new && (next == job->words.bos || next == job->words.eos || next == job->answer_end))
-            break;
-        if ((is_new || !chosen->source.chat) && write_token(&to, &job->words, before, next) != 0)
-            return error_set(error, "cannot be written: %s", strerror(errno));
-        before = next;
-        if (i + 1 == n)
-            break;
-        logits = forward_token(state, next, i);
-        *n_run = i + 1;
-    }
-    text_print_part(stdout, to.held, to.n_held, true);
-    return putchar('\n') != EOF && fflush(stdout) == 0 ? 0 : error_set(error, "cannot be written: %s", strerror(errno));
-}
-
-/* How many new tokens there is room for, if the prompt leaves any. */
-static int choose_length(const text_run *job, const options *chosen, size_t *n_new, const char **argument, error_text *error)
-{
-    const size_t context = job->model.context;
-    *argument = chosen->source.prompt != NULL ? "--prompt" : chosen->source.text;
-    if (job->n_tokens == 0)
+    const size_t context = chosen->context ? chosen->context : job->model.context, n = used + job->n_tokens;
+    *argument = chosen->source.prompt != NULL ? "--prompt" : chosen->source.text != NULL ? "--text" : "--resume";
+    if (chosen->source.text != NULL && chosen->source.prompt == NULL)
+        *argument = chosen->source.text;
+    if (n == 0)
         return error_set(error, "\"\": some text, or --bos, would be right");
-    if (job->n_tokens >= context)
-        return error_set(error, "takes %zu tokens: at most %zu, one less than the model's context, would be right", job->n_tokens, context - 1);
+    *n_new = chosen->tokens != 0 ? chosen->tokens : n < context ? context - n : 0;
+    if (chosen->context && *n_new)
+        return 0;
+    if (n >= context)
+        return error_set(error, "takes %zu tokens: at most %zu, one less than the model's context, would be right", n, context - 1);
     *argument = "--tokens";
-    if (chosen->tokens > context - job->n_tokens)
+    if (chosen->tokens > context - n)
         return error_set(error, "%zu: 1 to %zu would be right, as the prompt takes %zu of %zu tokens, the model's context", chosen->tokens,
-                         context - job->n_tokens, job->n_tokens, context);
-    *n_new = chosen->tokens != 0 ? chosen->tokens : context - job->n_tokens;
+                         context - n, n, context);
     return 0;
+}
+
+/* What was saved, and the logits behind it where no prompt comes. */
+static int resume(forward_state *state, const options *chosen, const char **argument, error_text *error)
+{
+    if (chosen->resume == NULL)
+        return 0;
+    *argument = chosen->resume;
+    return cache_load(&state->cache, chosen->resume, error);
+}
+
+/* The last of the tokens that are stored is run again, for what it predicts. */
+static int hear_last(speech *s, error_text *error)
+{
+    kv_cache *cache = &s->state->cache;
+    const size_t n = cache_tokens(cache);
+    const uint32_t last = cache->tokens[n - 1];
+    cache_truncate(cache, n - 1);
+    return speech_hear(s, &last, 1, false, error);
+}
+
+static int write_text(speech *s, size_t n_new, error_text *error)
+{
+    const text_run *job = s->job;
+    if (s->state->cache.reference || job->n_tokens)
+        return speech_hear(s, job->tokens, job->n_tokens, !s->chosen->source.chat, error) != 0 ? -1 : speech_say(s, n_new, s->chosen->save, error);
+    return hear_last(s, error) != 0 ? -1 : speech_say(s, n_new, s->chosen->save, error);
 }
 
 int cmd_generate(const options *chosen, const char **argument, error_text *error)
@@ -107,20 +58,32 @@ int cmd_generate(const options *chosen, const char **argument, error_text *error
     forward_state state = { 0 };
     size_t n_new = 0;
     int result = run_open(&job, &chosen->source, argument, error);
+    const bool is_open_ended = chosen->context || chosen->resume;
+    if (result == 0 && !is_open_ended)
+        result = choose_length(&job, chosen, 0, &n_new, argument, error);
     if (result == 0)
-        result = choose_length(&job, chosen, &n_new, argument, error);
+        result = run_room(&job, chosen, argument, error);
     if (result == 0) {
         *argument = chosen->source.model;
-        result = forward_open(&state, &job.model, &chosen->way, job.n_tokens + n_new - 1, job.threads, error);
+        const size_t room = chosen->context ? chosen->context : chosen->resume ? job.model.context : job.n_tokens + n_new - (chosen->save ? 0 : 1);
+        result = forward_open(&state, &job.model, &chosen->way, room, 1, job.threads, error);
     }
+    if (result == 0)
+        result = resume(&state, chosen, argument, error);
+    if (result == 0 && is_open_ended)
+        result = choose_length(&job, chosen, chosen->resume ? cache_tokens(&state.cache) : 0, &n_new, argument, error);
     if (result == 0) {
-        size_t n_run = 0;
+        speech said = speech_open(&state, &job, chosen);
         const double start = seconds();
         *argument = "the text";
-        result = write_text(&state, &job, chosen, n_new, &n_run, error);
+        result = write_text(&said, n_new, error);
         if (result == 0)
-            fprintf(stderr, "%zu tokens, %.1f tokens/s; KV cache: %zu bytes, %zu per token\n", n_run, (double)n_run / (seconds() - start),
+            fprintf(stderr, "%zu tokens, %.1f tokens/s; KV cache: %zu bytes, %zu per token\n", said.n_run, (double)said.n_run / (seconds() - start),
                     state.cache.bytes, state.cache.token_bytes);
+    }
+    if (result == 0 && chosen->save != NULL) {
+        *argument = chosen->save;
+        result = cache_save(&state.cache, chosen->save, error);
     }
     forward_close(&state);
     run_close(&job);

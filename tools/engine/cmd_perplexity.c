@@ -13,10 +13,10 @@ typedef struct measured {
     size_t token_bytes;
 } measured;
 
-static int measure(measured *result, const text_run *job, const cache_way *way, const char *name, error_text *error)
+static int measure(measured *result, const text_run *job, const cache_way *way, size_t context, const char *name, error_text *error)
 {
     forward_state state;
-    if (forward_open(&state, &job->model, way, job->n_tokens, job->threads, error) != 0)
+    if (forward_open(&state, &job->model, way, context ? context : job->n_tokens, 1, job->threads, error) != 0)
         return -1;
     const size_t n = job->n_tokens - 1; /* the last is only predicted */
     double surprise = 0;
@@ -25,7 +25,10 @@ static int measure(measured *result, const text_run *job, const cache_way *way, 
     progress_start(&shown);
     for (size_t i = 0; i < n; i++) {
         progress_show(&shown, name, i, n, NULL);
-        forward_token(&state, job->tokens[i], i);
+        if (context)
+            forward_next(&state, job->tokens[i]);
+        else
+            forward_token(&state, job->tokens[i], i);
         const double one = forward_surprise(&state, job->tokens[i + 1]);
         const bool is_lost = state.cache.lost || !isfinite(one);
         lost += is_lost ? 1 : 0;
@@ -49,7 +52,7 @@ static int report_one(const text_run *job, const options *chosen, error_text *er
 {
     const cache_way *way = &chosen->way;
     measured result;
-    if (measure(&result, job, way, "perplexity", error) != 0)
+    if (measure(&result, job, way, chosen->context, "perplexity", error) != 0)
         return -1;
     if (result.lost == 0)
         printf("perplexity %.4f over %zu tokens\n", result.perplexity, job->n_tokens);
@@ -77,7 +80,7 @@ static int report_table(const text_run *job, const options *chosen, error_text *
 {
     cache_way way = chosen->way;
     measured base;
-    if (measure(&base, job, &way, "f32", error) != 0)
+    if (measure(&base, job, &way, chosen->context, "f32", error) != 0)
         return -1;
     printf("over %zu tokens\n%-6s  %10s  %10s  %12s  %8s  %9s\n", job->n_tokens, "scheme", "perplexity", "to f32, %", "bits/element", "B/token",
            "tokens/s");
@@ -90,7 +93,7 @@ static int report_table(const text_run *job, const options *chosen, error_text *
         way.k_scheme = way.v_scheme = chosen->schemes[i];
         if (way.k_scheme == KVT_SCHEME_f32)
             continue;
-        if (measure(&row, job, &way, name, error) != 0)
+        if (measure(&row, job, &way, chosen->context, name, error) != 0)
             return -1;
         print_row(name, &row, base.perplexity);
         if (row.lost > 0)
@@ -103,6 +106,8 @@ int cmd_perplexity(const options *chosen, const char **argument, error_text *err
 {
     text_run job;
     int result = run_open(&job, &chosen->source, argument, error);
+    if (result == 0)
+        result = run_room(&job, chosen, argument, error);
     if (result == 0)
         result = run_limit(&job, chosen, argument, error);
     if (result == 0 && job.n_tokens < 2) {

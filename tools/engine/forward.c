@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int forward_open(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, pool *threads, error_text *error)
+int forward_open(forward_state *state, const checkpoint *model, const cache_way *way, size_t tokens, uint32_t sequences, pool *threads,
+                 error_text *error)
 {
-    *state = (forward_state){ .model = model, .threads = threads };
+    *state = (forward_state){ .model = model, .threads = threads, .kept = KVT_PAGE_TOKENS };
     if (tokens < 1 || tokens > model->context)
         return error_set(error, "tokens is %zu: 1 to %" PRIu32 ", the model's context, would be right", tokens, model->context);
     state->logits = malloc(model->vocabulary * sizeof *state->logits);
@@ -15,7 +16,7 @@ int forward_open(forward_state *state, const checkpoint *model, const cache_way 
         forward_close(state);
         return error_set(error, "vocabulary is %" PRIu32 ": out of memory", model->vocabulary);
     }
-    const int result = cache_open(&state->cache, model, way, tokens, threads, error);
+    const int result = cache_open(&state->cache, model, way, tokens, sequences, threads, error);
     if (result != 0)
         forward_close(state);
     return result;
@@ -70,6 +71,7 @@ const float *forward_token(forward_state *state, uint32_t token, size_t position
     rows->n = 1;
     layer_set_angles(state->model, position, 1, rows->cosines, rows->sines);
     layer_embed(rows, &token);
+    cache_begin(&state->cache, token, position);
     for (size_t layer = 0; layer < state->model->layers; layer++) {
         layer_project(rows, layer);
         capture(state, layer, position);
@@ -77,9 +79,20 @@ const float *forward_token(forward_state *state, uint32_t token, size_t position
         cache_attend(&state->cache, layer, position, rows->query, rows->attended);
         layer_finish(rows, layer);
     }
+    cache_end(&state->cache);
     layer_norm_last(rows);
     layer_predict(rows, rows->normed, 1, state->logits);
     return state->logits;
+}
+
+const float *forward_next(forward_state *state, uint32_t token)
+{
+    kv_cache *cache = &state->cache;
+    if (cache_tokens(cache) == cache->room) {
+        const size_t pages = (cache->room - state->kept) / 2 / KVT_PAGE_TOKENS;
+        cache_remove(cache, state->kept, state->kept + pages * KVT_PAGE_TOKENS);
+    }
+    return forward_token(state, token, cache_tokens(cache));
 }
 
 double forward_surprise(const forward_state *state, uint32_t token)

@@ -19,6 +19,7 @@ static const char BRIEF[] = "Examples:\n"
                             "An example: runs a small model with its KV cache in kvtile's pages.\n"
                             "\n"
                             "  generate    goes on with --prompt TEXT or --text FILE\n"
+                            "  chat        answers each line of the standard input\n"
                             "  perplexity  of --text FILE\n"
                             "  capture     writes keys, values and queries of --text FILE into --out FOLDER\n"
                             "  export      writes the model's f16 form\n"
@@ -35,9 +36,12 @@ static const char HELP[] =
     "       kvtile-engine perplexity --model MODEL [--tokenizer FILE] --text FILE [options]\n"
     "       kvtile-engine capture    --model MODEL [--tokenizer FILE] --text FILE --out DIRECTORY [options]\n"
     "       kvtile-engine export     --model MODEL --out FILE\n"
+    "       kvtile-engine chat       --model MODEL [--tokenizer FILE] [--prompt TEXT | --text FILE] [options]\n"
     "Runs a small model of the Llama family over a text, with its KV cache in kvtile's pages.\n"
     "\n"
     "  generate    goes on with the text; speed and bytes of KV cache on stderr\n"
+    "  chat        answers each line of the standard input, as the model was trained to be asked (see --chat), or goes on with it; the line /new\n"
+    "              begins anew behind --prompt or --text, which is stored once and forked\n"
     "  perplexity  exp of the mean surprise of each token after the first, given those before it; speed on stderr\n"
     "  capture     writes what goes into attention: layerL_keys.qvkt and layerL_queries.qvkt (after RoPE) and layerL_values.qvkt for each\n"
     "              layer L, [head][token][channel]. Runs the reference unless a way of storing is given\n"
@@ -47,7 +51,8 @@ static const char HELP[] =
     "                   a llama2.c checkpoint (f32) or its f16 form\n"
     "  --tokenizer FILE of llama2.c, or tokenizer.json (default: what a folder or a GGUF file brings along)\n"
     "  --tokens N       the first N tokens of the text (default: all, but not more than the model's context);\n"
-    "                   generate: N tokens more (default: until the context is full), or less if the model ends its text\n"
+    "                   generate: N tokens more (default: until the context is full), or less if the model ends its text;\n"
+    "                   chat: of an answer at most (default 256)\n"
     "  --bos            put the token before the text that marks its beginning, for models that were trained so\n"
     "  --threads N      that share the work (default 1); results do not depend on it\n"
     "\n"
@@ -61,9 +66,13 @@ static const char HELP[] =
     "  --preset P       balanced, quality, compact or tight: schemes, rotation 64, own centres, the first page in kv8\n"
     "  --reference      plain f32 rows, and attention in plain C instead of kvtile's\n"
     "\n"
-    "generate:\n"
+    "generate, chat:\n"
+    "  --context N      room for N tokens, 192 to the model's context (perplexity too): when they are full, half of those behind the first page go\n"
+    "                   (behind the pages of chat's --prompt), and the keys of the others are turned to their new positions where they lie\n"
+    "  --save FILE      in the end, the sequence with its tokens into a file\n"
+    "  --resume FILE    go on with a sequence that was saved by the same model and options; generate needs no --prompt then\n"
     "  --chat           the prompt is a question, which is put as the model was trained to be asked: ChatML, Llama 3, Gemma, Phi-3 or Mistral,\n"
-    "                   whichever tokens its vocabulary has; only the answer is written\n"
+    "                   whichever tokens its vocabulary has; only the answer is written (generate alone)\n"
     "  --temperature T  0 takes the likeliest token, 1 draws as the model says (default 0)\n"
     "  --seed N         of the random numbers (default 0)\n"
     "\n"
@@ -75,7 +84,7 @@ static const char HELP[] =
     "  kvtile-engine perplexity --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes all --rotation 64\n"
     "  kvtile-engine capture --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --tokens 1024 --out captured\n";
 
-enum { CAPTURE = 1, PERPLEXITY = 2, GENERATE = 4, EXPORT = 8, RUNS = CAPTURE | PERPLEXITY | GENERATE };
+enum { CAPTURE = 1, PERPLEXITY = 2, GENERATE = 4, EXPORT = 8, CHAT = 16, SAYS = GENERATE | CHAT, RUNS = CAPTURE | PERPLEXITY | SAYS };
 
 static int cmd_export(const options *chosen, const char **argument, error_text *error)
 {
@@ -94,9 +103,8 @@ static const struct command {
     unsigned bit;
     int (*run)(const options *chosen, const char **argument, error_text *error);
 } COMMANDS[] = {
-    { "capture", CAPTURE, cmd_capture },
-    { "perplexity", PERPLEXITY, cmd_perplexity },
-    { "generate", GENERATE, cmd_generate },
+    { "capture", CAPTURE, cmd_capture },    { "perplexity", PERPLEXITY, cmd_perplexity },
+    { "generate", GENERATE, cmd_generate }, { "chat", CHAT, cmd_chat },
     { "export", EXPORT, cmd_export },
 };
 
@@ -121,7 +129,7 @@ static void list_options(arguments *given, text_option list[N_TEXTS])
         { "--model", &texts->model, RUNS | EXPORT, RUNS | EXPORT },
         { "--tokenizer", &texts->tokenizer, RUNS, 0 },
         { "--text", &texts->text, RUNS, CAPTURE | PERPLEXITY },
-        { "--prompt", &texts->prompt, GENERATE, 0 },
+        { "--prompt", &texts->prompt, SAYS, 0 },
         { "--out", &texts->out, CAPTURE | EXPORT, CAPTURE | EXPORT },
         { "--tokens", &texts->tokens, RUNS, 0 },
         { "--threads", &texts->threads, RUNS, 0 },
@@ -133,8 +141,11 @@ static void list_options(arguments *given, text_option list[N_TEXTS])
         { "--centring", &texts->centring, RUNS, 0 },
         { "--first", &texts->first, RUNS, 0 },
         { "--preset", &texts->preset, RUNS, 0 },
-        { "--temperature", &texts->temperature, GENERATE, 0 },
-        { "--seed", &texts->seed, GENERATE, 0 },
+        { "--temperature", &texts->temperature, SAYS, 0 },
+        { "--seed", &texts->seed, SAYS, 0 },
+        { "--context", &texts->context, SAYS | PERPLEXITY, 0 },
+        { "--save", &texts->save, SAYS, 0 },
+        { "--resume", &texts->resume, SAYS, 0 },
     };
     memcpy(list, all, sizeof all);
 }
@@ -160,9 +171,9 @@ static int check_given(const struct command *command, arguments *given, const ch
     if (given->chat && given->texts.prompt == NULL)
         return error_set(error, "a question is a --prompt, which is missing");
     *argument = "--prompt";
-    if (command->bit == GENERATE && given->texts.prompt == NULL && given->texts.text == NULL)
+    if (command->bit == GENERATE && given->texts.prompt == NULL && given->texts.text == NULL && given->texts.resume == NULL)
         return error_set(error, "is missing, and --text too: one of them would be right");
-    if (command->bit == GENERATE && given->texts.prompt != NULL && given->texts.text != NULL)
+    if ((command->bit & SAYS) && given->texts.prompt != NULL && given->texts.text != NULL)
         return error_set(error, "\"%.60s\": --text is given too; one of them would be right", given->texts.prompt);
     return 0;
 }
@@ -189,7 +200,7 @@ static int run_command(const char *name, arguments *given)
         }
         return code;
     }
-    error_print("kvtile-engine", name, "no such command: generate, perplexity, capture or export would be right");
+    error_print("kvtile-engine", name, "no such command: generate, chat, perplexity, capture or export would be right");
     return 2;
 }
 
@@ -225,7 +236,7 @@ int main(int argc, char **argv)
         fputs(help_all ? HELP : BRIEF, stdout);
         code = 0;
     } else if (name == NULL) {
-        error_print("kvtile-engine", "no command", "generate, perplexity, capture or export would be right; see kvtile-engine --help");
+        error_print("kvtile-engine", "no command", "generate, chat, perplexity, capture or export would be right; see kvtile-engine --help");
         code = 2;
     } else if (poptPeekArg(context) != NULL) {
         error_print("kvtile-engine", poptPeekArg(context), "one command and its options would be right; see kvtile-engine --help");

@@ -181,11 +181,24 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
     chosen->source.text = texts->text;
     chosen->source.prompt = texts->prompt;
     chosen->out = texts->out;
-    uint64_t tokens = 0, threads = 1;
+    chosen->save = texts->save;
+    chosen->resume = texts->resume;
+    uint64_t tokens = 0, threads = 1, context = 0;
     *argument = "--tokens";
     if (texts->tokens != NULL && read_number(&tokens, texts->tokens, 1, 1 << 20, error) != 0)
         return -1;
     chosen->tokens = (size_t)tokens;
+    *argument = "--context";
+    if (texts->context != NULL && read_number(&context, texts->context, KVT_PAGE_TOKENS + FORWARD_LEAST_ROOM, 1 << 20, error) != 0)
+        return -1;
+    chosen->context = (size_t)context;
+    if (chosen->way.reference)
+        for (int i = 0; i < 3; i++) {
+            const char *const text = i == 0 ? texts->context : i == 1 ? texts->save : texts->resume;
+            *argument = i == 0 ? "--context" : i == 1 ? "--save" : "--resume";
+            if (text != NULL)
+                return error_set(error, "\"%.60s\": the reference has no such cache; one of the two options would be right", text);
+        }
     *argument = "--threads";
     if (texts->threads != NULL && read_number(&threads, texts->threads, 1, POOL_MOST_WORKERS, error) != 0)
         return -1;
@@ -199,16 +212,24 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
     return read_way(chosen, texts, argument, error);
 }
 
+int run_room(const text_run *job, const options *chosen, const char **argument, error_text *error)
+{
+    *argument = "--context";
+    return chosen->context > job->model.context ? error_set(error, "%zu: %d to %" PRIu32 ", the model's context, would be right", chosen->context,
+                                                            KVT_PAGE_TOKENS + FORWARD_LEAST_ROOM, job->model.context)
+                                                : 0;
+}
+
 int run_limit(text_run *job, const options *chosen, const char **argument, error_text *error)
 {
     *argument = "--tokens";
     if (chosen->tokens > job->n_tokens)
         return error_set(error, "%zu: the text has only %zu", chosen->tokens, job->n_tokens);
-    if (chosen->tokens > job->model.context)
+    if (chosen->tokens > job->model.context && !chosen->context)
         return error_set(error, "%zu: 1 to %" PRIu32 ", the model's context, would be right", chosen->tokens, job->model.context);
     if (chosen->tokens != 0)
         job->n_tokens = chosen->tokens;
-    else if (job->n_tokens > job->model.context)
+    else if (job->n_tokens > job->model.context && !chosen->context)
         job->n_tokens = job->model.context;
     *argument = chosen->source.model; /* what is wrong from now on is the model's */
     return 0;

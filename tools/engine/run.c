@@ -31,6 +31,8 @@ static int encode(text_run *job, const run_source *source, error_text *error)
     if (source->prompt != NULL)
         return tokenizer_encode(&job->words, source->bos, (const uint8_t *)source->prompt, strlen(source->prompt), &job->tokens, &job->n_tokens,
                                 error);
+    if (source->text == NULL)
+        return tokenizer_encode(&job->words, source->bos, (const uint8_t *)"", 0, &job->tokens, &job->n_tokens, error);
     file_map text;
     if (file_map_open(&text, source->text, error) != 0)
         return -1;

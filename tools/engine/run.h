@@ -9,7 +9,7 @@
 typedef struct run_source {
     const char *model;     /* a file or a folder */
     const char *tokenizer; /* a file, or NULL: what the model brings along */
-    const char *text;      /* a file; not looked at when there is a prompt */
+    const char *text;      /* a file, not looked at when there is a prompt, or NULL: no text */
     const char *prompt;    /* the text itself, or NULL */
     bool chat;             /* the prompt is a question to a chat model */
     bool bos;
