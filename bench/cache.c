@@ -1,10 +1,12 @@
 /* What kvtile/cache.h costs, and what shifting costs in accuracy.
  *   kvtile-cache costs     appending a token, forking, opening and loading a saved sequence, shifting: 32 layers, 8 KV heads of 128
  *   kvtile-cache steps     decode steps beside the calls of kvt_attend and kvt_write that they consist of: the same model, 4 query heads to a KV head
+ *   kvtile-cache rows FILE...   signal to noise of rows (QVKT files, of kvtile-engine capture) that went through the cache: what kvtile eval says
  *   kvtile-cache shift     errors of keys that were shifted where they lie, against keys that were made for their positions */
 #include <kvtile/saved.h>
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,17 +63,15 @@ typedef struct home {
     double frequencies[KVT_MAX_DIM / 2];
 } home;
 
-static void open_home(home *h, const shape *s, kvt_scheme scheme, const kvt_spec *preset, const kvt_spec *first)
+static void open_home_as(home *h, const shape *s, const kvt_spec *spec, const kvt_spec *first, kvt_dtype open)
 {
-    kvt_spec spec = { .size = sizeof spec, .k_scheme = scheme, .v_scheme = scheme, .k_dim = s->dim, .v_dim = s->dim, .kv_heads = s->heads };
-    spec.k_options = spec.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
     const kvt_rope_parameters parameters = { .size = sizeof parameters, .dim = s->dim, .base = 10000 };
     must(kvt_rope_fill(&parameters, h->frequencies), "frequencies");
     const kvt_rope rope = { .size = sizeof rope, .frequencies = h->frequencies, .pairs = s->dim / 2 };
     const kvt_cache_group group = { .size = sizeof group,
-                                    .spec = preset ? preset : &spec,
+                                    .spec = spec,
                                     .first_spec = first,
-                                    .open_dtype = KVT_BF16,
+                                    .open_dtype = open,
                                     .layers = s->layers,
                                     .blocks = (s->tokens / 64 + 1) * (s->sequences > 2 ? s->sequences : 2),
                                     .rope = &rope };
@@ -84,6 +84,13 @@ static void open_home(home *h, const shape *s, kvt_scheme scheme, const kvt_spec
     must(kvt_step_workspace(kvt_cache_view(h->cache, 0), &limits, &h->workspace_bytes), "a workspace");
     h->workspace = memory_of(h->workspace_bytes);
     h->scratch = memory_of(kvt_cache_work_bytes(h->cache));
+}
+
+static void open_home(home *h, const shape *s, kvt_scheme scheme, const kvt_spec *preset, const kvt_spec *first)
+{
+    kvt_spec spec = { .size = sizeof spec, .k_scheme = scheme, .v_scheme = scheme, .k_dim = s->dim, .v_dim = s->dim, .kv_heads = s->heads };
+    spec.k_options = spec.v_options = (kvt_side_options){ .rotation = KVT_ROTATION_64, .centring = KVT_CENTRING_OWN };
+    open_home_as(h, s, preset ? preset : &spec, first, KVT_BF16);
 }
 
 static void close_home(const home *h)
@@ -413,6 +420,111 @@ static void steps(void)
         }
 }
 
+/* ---- rows of files ---- */
+
+typedef struct qvkt {
+    uint32_t heads, dim;
+    size_t tokens; /* of whole pages */
+    float *rows;   /* [head][token][dim], all that are in the file */
+    size_t head_stride;
+    bool is_bf16; /* every number is one */
+} qvkt;
+
+static void refuse(const char *path, const char *why)
+{
+    fprintf(stderr, "kvtile-cache: %s: %s\n", path, why);
+    exit(1);
+}
+
+static qvkt open_qvkt(const char *path)
+{
+    char magic[4];
+    int32_t sizes[4]; /* layer, heads, tokens, dim */
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        refuse(path, "cannot be opened");
+    if (fread(magic, 1, 4, file) != 4 || memcmp(magic, "QVKT", 4) != 0 || fread(sizes, 4, 4, file) != 4)
+        refuse(path, "a QVKT file, as kvtile-engine capture writes it, would be right");
+    if (sizes[1] < 1 || sizes[1] > KVT_MAX_HEADS || sizes[2] < PAGE || sizes[2] > 1 << 20 || sizes[3] < 1 || sizes[3] > KVT_MAX_DIM)
+        refuse(path, "heads, tokens or channels are not what a cache holds: at least 64 tokens would be right");
+    qvkt f = { .heads = (uint32_t)sizes[1], .dim = (uint32_t)sizes[3], .tokens = (size_t)sizes[2] / PAGE * PAGE, .is_bf16 = true };
+    f.head_stride = (size_t)sizes[2] * f.dim;
+    const size_t n = f.heads * f.head_stride;
+    f.rows = memory_of(n * sizeof *f.rows);
+    if (fread(f.rows, sizeof *f.rows, n, file) != n)
+        refuse(path, "is shorter than it says");
+    fclose(file);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &f.rows[i], 4);
+        f.is_bf16 = f.is_bf16 && (bits & 0xffff) == 0;
+    }
+    return f;
+}
+
+/* Rows as keys and as values through a cache whose first page is in kv8 where there are more, in steps of 1 to 100 tokens, and read back. Rows that
+ * are bf16 numbers wait in open pages of bf16, as an engine's do; others in f32. */
+static void read_through(const qvkt *f, kvt_scheme scheme, float *read)
+{
+    home h;
+    const shape s = { 1, f->heads, f->dim, f->tokens, 1 };
+    kvt_spec spec = { .size = sizeof spec, .k_dim = f->dim, .v_dim = f->dim, .kv_heads = f->heads }, first;
+    must(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
+    spec.k_scheme = spec.v_scheme = scheme;
+    open_home_as(&h, &s, &spec, f->tokens > PAGE ? &first : NULL, f->is_bf16 ? KVT_BF16 : KVT_F32);
+    uint32_t id;
+    must(kvt_cache_new(h.cache, &id), "a sequence");
+    float *rows = memory_of(100 * (size_t)f->heads * f->dim * sizeof *rows);
+    uint64_t state = 3;
+    for (size_t t = 0, n; t < f->tokens; t += n) {
+        (void)normal(&state);
+        n = 1 + (size_t)(state >> 33) % 100;
+        n = n < f->tokens - t ? n : f->tokens - t;
+        for (size_t i = 0; i < n * f->heads; i++)
+            memcpy(rows + i * f->dim, f->rows + i % f->heads * f->head_stride + (t + i / f->heads) * f->dim, f->dim * sizeof *rows);
+        append(&h, &s, id, (uint32_t)n, rows, rows, KVT_F32);
+    }
+    kvt_sequence entry;
+    must(kvt_cache_entry(h.cache, id, 0, &entry), "an entry");
+    const kvt_view_rows all = { .size = sizeof all,
+                                .view = kvt_cache_view(h.cache, 0),
+                                .sequence = &entry,
+                                .n_tokens = f->tokens,
+                                .layers = 1,
+                                .rows = read,
+                                .dtype = KVT_F32,
+                                .side_stride = (ptrdiff_t)(f->heads * f->tokens * f->dim * sizeof *read),
+                                .token_stride = (ptrdiff_t)(f->dim * sizeof *read),
+                                .head_stride = (ptrdiff_t)(f->tokens * f->dim * sizeof *read) };
+    must(kvt_view_read(&all, 0, 1), "rows");
+    free(rows);
+    close_home(&h);
+}
+
+static void rows_of(int n, char **paths)
+{
+    static const kvt_scheme schemes[] = { KVT_SCHEME_kv8, KVT_SCHEME_kv6, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
+    for (int i = 0; i < n; i++) {
+        const qvkt f = open_qvkt(paths[i]);
+        const size_t side = f.heads * f.tokens * f.dim, from = f.tokens > PAGE ? PAGE : 0;
+        float *read = memory_of(2 * side * sizeof *read);
+        for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
+            read_through(&f, schemes[k], read);
+            double energy[2] = { 0 }, error[2] = { 0 };
+            for (size_t at = 0; at < 2 * side; at++) {
+                const size_t token = at / f.dim % f.tokens, which = at / side;
+                const double exact = (double)f.rows[at % side / (f.tokens * f.dim) * f.head_stride + token * f.dim + at % f.dim];
+                const double difference = (double)read[at] - exact;
+                energy[which] += token >= from ? exact * exact : 0;
+                error[which] += token >= from ? difference * difference : 0;
+            }
+            printf("%s %s from %zu: as keys %.9g dB, as values %.9g dB\n", paths[i], kvt_scheme_get(schemes[k])->name, from,
+                   10 * log10(energy[0] / error[0]), 10 * log10(energy[1] / error[1]));
+        }
+        free(read), free(f.rows);
+    }
+}
+
 /* ---- shift ---- */
 
 /* The exact row at a position. */
@@ -504,10 +616,12 @@ int main(int argc, char **argv)
         costs();
     else if (argc == 2 && strcmp(argv[1], "steps") == 0)
         steps();
+    else if (argc > 2 && strcmp(argv[1], "rows") == 0)
+        rows_of(argc - 2, argv + 2);
     else if (argc == 2 && strcmp(argv[1], "shift") == 0)
         shift();
     else {
-        fprintf(stderr, "Usage: kvtile-cache costs | steps | shift\n");
+        fprintf(stderr, "Usage: kvtile-cache costs | steps | rows FILE... | shift\n");
         return 2;
     }
     return 0;
