@@ -370,17 +370,18 @@ int file_output_commit(file_output *output, error_text *error)
 {
     int result = finish_stream(output);
     if (output->path != NULL) {
-        const int why = errno;
+        int why = errno;
         sigset_t before;
         begin_change(&before);
-        if (result == 0)
+        if (result == 0) {
             result = rename(output->temporary, output->path);
-        const int why_not = result != 0 && why == 0 ? errno : why;
+            why = errno;
+        }
         if (result != 0)
             unlink(output->temporary);
         forget(output);
         end_change(&before);
-        errno = why_not;
+        errno = why;
     }
     if (result != 0)
         error_set(error, "cannot be written: %s", errno != 0 ? strerror(errno) : "a write failed");
