@@ -1,6 +1,6 @@
 /* Attention between logits and sums: what does not depend on schemes. docs/formats.md, section 9. */
+#include "arch/exp.h"
 #include "kernels/lanes.h"
-#include "vec_exp.h"
 
 /* Logits that are so far below the largest count for nothing: e^-26 of 2^15.5 is nothing to weights of 16 bits, nor to floats; and no product with
  * what is left is subnormal. */

@@ -1,15 +1,8 @@
 /* Frequencies of RoPE, and rows that are turned by them. */
 #include "kernels/api/cache.h"
+#include "kernels/api/elementary.h"
 
 #include <math.h>
-
-/* The same bits on every CPU: SLEEF's plain C without fused operations. Its header does not compile where it declares them. */
-typedef struct sine_cosine {
-    double sine, cosine;
-} sine_cosine;
-double Sleef_cinz_expd1_u10purec(double);
-double Sleef_cinz_logd1_u10purec(double);
-sine_cosine Sleef_cinz_sincosd1_u10purec(double);
 
 #define PI 3.14159265358979323846
 
@@ -21,7 +14,7 @@ static bool is_positive(double x)
 /* base^(-2i / dim) */
 static double plain(double base, uint32_t i, uint32_t dim)
 {
-    return Sleef_cinz_expd1_u10purec(-(2.0 * i / dim) * Sleef_cinz_logd1_u10purec(base));
+    return kvt_exp(-(2.0 * i / dim) * kvt_log(base));
 }
 
 static double limited(double x, double low, double high)
@@ -32,7 +25,7 @@ static double limited(double x, double low, double high)
 /* The pair, as a fraction, that turns `turns` times within the original length. */
 static double pair_of_turns(const kvt_rope_parameters *p, double turns)
 {
-    return p->dim * Sleef_cinz_logd1_u10purec(p->original_length / (turns * 2 * PI)) / (2 * Sleef_cinz_logd1_u10purec(p->base));
+    return p->dim * kvt_log(p->original_length / (turns * 2 * PI)) / (2 * kvt_log(p->base));
 }
 
 /* Pairs that turn often keep their frequency, those that turn seldom get that of linear scaling, and between them it changes gradually. */
@@ -104,7 +97,7 @@ kvt_status kvt_rope_fill(const kvt_rope_parameters *given, double *frequencies)
     if (status)
         return status;
     const double exponent = p.dim / (p.dim - 2.0);
-    const double base = p.kind == KVT_ROPE_NTK ? p.base * Sleef_cinz_expd1_u10purec(exponent * Sleef_cinz_logd1_u10purec(p.factor)) : p.base;
+    const double base = p.kind == KVT_ROPE_NTK ? p.base * kvt_exp(exponent * kvt_log(p.factor)) : p.base;
     for (uint32_t i = 0; i < p.dim / 2; i++) {
         const double frequency = plain(base, i, p.dim);
         switch (p.kind) {
@@ -155,7 +148,7 @@ kvt_status kvt_rope_take(const kvt_rope *given, uint32_t dim, kvt_rope *rope)
 void kvt_rope_angles(const kvt_rope *rope, int64_t positions, float *cosines, float *sines)
 {
     for (uint32_t i = 0; i < rope->pairs; i++) {
-        const sine_cosine turned = Sleef_cinz_sincosd1_u10purec((double)positions * rope->frequencies[i]);
+        const kvt_sine_cosine turned = kvt_sincos((double)positions * rope->frequencies[i]);
         sines[i] = (float)turned.sine;
         cosines[i] = (float)turned.cosine;
     }

@@ -1,24 +1,10 @@
 /* Every word of the lane vocabulary, on every usable tier, against the scalar tier; and the scalar tier's permutations against arch/VEC.md. */
 #include "kernels/kernels.h"
 #include "support.h"
-#include "vec_words.h"
+#include "vec_tiers.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) extern const vec_word vec_words_##name[];
-#include "arch/isa.def"
-#undef KVT_TIER_ROW
-
-static const struct tier_words {
-    const char *tier;
-    unsigned id;
-    const vec_word *words;
-} tiers[] = {
-#define KVT_TIER_ROW(name, id, folder, brings, flags, needs) { #name, id, vec_words_##name },
-#include "arch/isa.def"
-#undef KVT_TIER_ROW
-};
 
 static void put32(uint8_t *p, uint32_t x)
 {

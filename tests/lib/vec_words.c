@@ -1,7 +1,7 @@
 #include "vec_words.h"
 
+#include "arch/exp.h"
 #include "kernels/number.h"
-#include "vec_exp.h"
 
 #include <string.h>
 
@@ -38,6 +38,7 @@ WORD(f32x16_butterflies, f32x16_store(out, f32x16_butterflies(F(0), 1)); f32x16_
 OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
 OUT_F(f32x16_set1, f32x16_set1(1.5f))
 OUT_F(f32x16_exp, f32x16_exp(F(0)))
+OUT_F(f32x16_exp_plain, f32x16_exp_plain(F(0)))
 OUT_I(i32x16_from_f32_rne, i32x16_from_f32_rne(F(0)))
 OUT_I(i32x16_from_f32_trunc, i32x16_from_f32_trunc(F(0)))
 OUT_I(i32x16_set1, i32x16_set1(0x80c0ffee))
@@ -191,6 +192,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(f32x16_from_i32, INPUT_BYTES),
     ROW(f32x16_set1, INPUT_BYTES),
     ROW(f32x16_exp, INPUT_EXP),
+    ROW(f32x16_exp_plain, INPUT_BYTES),
     ROW(i32x16_from_f32_rne, INPUT_SMALL),
     ROW(i32x16_from_f32_trunc, INPUT_SMALL),
     ROW(i32x16_set1, INPUT_BYTES),

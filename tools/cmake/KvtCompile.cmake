@@ -13,6 +13,9 @@ target_include_directories(kvt_compile INTERFACE ${PROJECT_SOURCE_DIR})
 # Contracted or reordered float operations would make the bits depend on the compiler.
 target_compile_options(kvt_compile INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wvla -Wstrict-prototypes
                                              -Wmissing-prototypes -Wcast-qual -ffp-contract=off -fno-fast-math -fno-math-errno)
+if(KVT_SLEEF)
+  target_compile_definitions(kvt_compile INTERFACE KVT_SLEEF)
+endif()
 if(KVT_WERROR)
   target_compile_options(kvt_compile INTERFACE -Werror)
 endif()
