@@ -3,6 +3,7 @@
 
 #include "tools/files/error.h"
 #include "tools/files/nearest.h"
+#include "tools/program/options.h"
 #include "tools/program/program.h"
 
 #include <kvtile/kvtile.h>
@@ -55,6 +56,17 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--version") == 0) {
         printf("kvtile %s\n", kvt_version());
         return 0;
+    }
+    /* What shells complete by: `kvtile --options` lists the commands, `kvtile --options COMMAND` its options. */
+    if (strcmp(argv[1], "--options") == 0) {
+        if (argc == 2) {
+            for (size_t i = 0; i < N_COMMANDS; i++)
+                puts(COMMANDS[i].name);
+            return 0;
+        }
+        options_list_only();
+        argv++;
+        argc = 2;
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], COMMANDS[i].name) == 0) {

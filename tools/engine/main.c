@@ -222,6 +222,8 @@ int main(int argc, char **argv)
         table[i] = (struct poptOption){ list[i].name + 2, 0, POPT_ARG_STRING, NULL, i + 1, NULL, NULL };
         values[i] = list[i].place;
     }
+    if (argc == 2 && strcmp(argv[1], "--options") == 0)
+        options_list_only();
     void *words = argv; /* popt wants const char **, which C does not convert to */
     poptContext context = options_open("kvtile-engine", "kvtile-engine", argc, words, table);
     if (context == NULL)

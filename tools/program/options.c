@@ -4,12 +4,29 @@
 #include "tools/program/program.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+static bool lists_only;
+
+void options_list_only(void)
+{
+    lists_only = true;
+}
+
+_Noreturn static void list(const struct poptOption *table)
+{
+    for (; table->longName != NULL; table++)
+        printf("--%s\n", table->longName);
+    exit(0);
+}
+
 poptContext options_open(const char *who, const char *program, int argc, const char **argv, const struct poptOption *table)
 {
+    if (lists_only)
+        list(table);
     poptContext context = poptGetContext(program, argc, argv, table, 0);
     if (context == NULL)
         error_print(who, "arguments", "cannot be read: out of memory");

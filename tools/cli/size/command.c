@@ -759,11 +759,9 @@ int kvt_cmd_size(int argc, const char **argv)
                                           POPT_TABLEEND };
 #undef TEXT
 #undef FLAG
-    poptContext popt = poptGetContext("kvtile size", argc, argv, options, 0);
-    if (!popt) {
-        size_say("arguments", "no memory");
+    poptContext popt = options_open("kvtile size", "kvtile size", argc, argv, options);
+    if (!popt)
         return EXIT_FAILURE;
-    }
     const int code = run(popt, argc, argv, options, &a);
     for (size_t i = 0; i < N_TEXTS; i++)
         free(a.texts[i]);
