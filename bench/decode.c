@@ -52,54 +52,33 @@ static size_t layers_of(const decode *state, const machine *here, size_t layer_b
 
 /* ---- a step ---- */
 
-/* A head's step, but for where its numbers are. */
-static kvt_attention shape_of(const decode *state, const decode_tiles *tiles, kvt_segment *segment)
+/* All pages of a layer, [head][page]; where centres are the pages' own, rows of the newest, which is not full, are behind all layers. */
+static kvt_view view_of(const decode *state, const decode_tiles *tiles, unsigned char *base)
 {
-    const bench_case *one = &state->one;
-    *segment = (kvt_segment){ .layout = &tiles->layout, .pages = { .stride = tiles->layout.page_bytes, .count = state->pages } };
-    return (kvt_attention){ .size = sizeof(kvt_attention),
-                            .segments = segment,
-                            .n_segments = 1,
-                            .end = state->tokens,
-                            .position = state->tokens - 1,
-                            .group = one->group,
-                            .query_tokens = 1,
-                            .query_dtype = KVT_F32,
-                            .query_head_stride = (ptrdiff_t)(bench_row_dim(one) * sizeof(float)),
-                            .out_dtype = KVT_F32,
-                            .out_head_stride = (ptrdiff_t)(one->dim * sizeof(float)),
-                            .scale = 1 / sqrtf((float)bench_row_dim(one)) };
+    const size_t page = tiles->layout.page_bytes, heads = state->one.kv_heads;
+    return (kvt_view){ .size = sizeof(kvt_view),
+                       .layout = &tiles->layout,
+                       .pages = { .base = base,
+                                  .blocks = state->pages,
+                                  .layer_stride = tiles->layer_bytes,
+                                  .block_stride = page,
+                                  .head_stride = state->pages * page },
+                       .open_pages = { .base = base + tiles->layers * tiles->layer_bytes,
+                                       .blocks = 1,
+                                       .layer_stride = heads * tiles->open_bytes,
+                                       .block_stride = heads * tiles->open_bytes,
+                                       .head_stride = tiles->open_bytes },
+                       .open_dtype = tiles->open_bytes ? KVT_F16 : (kvt_dtype)0,
+                       .layers = (uint32_t)tiles->layers };
 }
 
-static kvt_attention ask(const decode *state, const decode_tiles *tiles, kvt_segment *segment, size_t head)
-{
-    const size_t rows = head * state->one.group;
-    kvt_attention asked = shape_of(state, tiles, segment);
-    segment->pages.base = tiles->memory.base + tiles->at * tiles->layer_bytes + head * state->pages * tiles->layout.page_bytes;
-    asked.queries = state->queries + rows * bench_row_dim(&state->one);
-    asked.out = state->out + rows * state->one.dim;
-    return asked;
-}
-
-/* What all workers of a round get. */
-typedef struct round_job {
+/* What all workers of a step get. */
+typedef struct step_job {
     decode *state;
-    const decode_tiles *tiles;
-} round_job;
-
-static size_t workspace_stride(const decode *state)
-{
-    const size_t ours = state->ours.sizes.workspace_bytes, f16 = state->f16.sizes.workspace_bytes;
-    return round_up(ours > f16 ? ours : f16, LINE);
-}
-static void *workspace_of(const decode *state, unsigned worker)
-{
-    return state->workspaces + worker * workspace_stride(state);
-}
-static unsigned char *partials_of(const decode *state, const decode_tiles *tiles, size_t head)
-{
-    return state->partials + head * tiles->sizes.chunks * tiles->sizes.partial_bytes;
-}
+    kvt_view view;
+    kvt_sequence sequence;
+    kvt_step step;
+} step_job;
 
 static void note(decode *state, unsigned worker, kvt_status status)
 {
@@ -107,52 +86,42 @@ static void note(decode *state, unsigned worker, kvt_status status)
         state->statuses[worker] = status;
 }
 
-static void attend_heads(void *data, unsigned worker, unsigned workers)
+static void attend_share(void *data, unsigned worker, unsigned workers)
 {
-    const round_job *job = data;
-    const size_t heads = job->state->one.kv_heads;
-    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
-        kvt_segment segment;
-        const kvt_attention asked = ask(job->state, job->tiles, &segment, head);
-        note(job->state, worker, kvt_attend(&asked, workspace_of(job->state, worker)));
-    }
+    const step_job *job = data;
+    note(job->state, worker, kvt_step_attend(&job->step, worker, workers));
 }
 
-static void attend_chunks(void *data, unsigned worker, unsigned workers)
+static void merge_share(void *data, unsigned worker, unsigned workers)
 {
-    const round_job *job = data;
-    const decode_tiles *tiles = job->tiles;
-    size_t unit = 0, n = 0;
-    note(job->state, worker, kvt_attend_plan(job->state->one.kv_heads, tiles->sizes.chunks, workers, worker, &unit, &n));
-    for (size_t end = unit + n; unit < end; unit++) {
-        const size_t head = unit / tiles->sizes.chunks, chunk = unit % tiles->sizes.chunks;
-        kvt_segment segment;
-        const kvt_attention asked = ask(job->state, tiles, &segment, head);
-        unsigned char *to = partials_of(job->state, tiles, head) + chunk * tiles->sizes.partial_bytes;
-        note(job->state, worker, kvt_attend_chunks(&asked, chunk, 1, to, workspace_of(job->state, worker)));
-    }
+    const step_job *job = data;
+    note(job->state, worker, kvt_step_merge(&job->step, worker, workers));
 }
 
-static void merge_heads(void *data, unsigned worker, unsigned workers)
-{
-    const round_job *job = data;
-    const size_t heads = job->state->one.kv_heads;
-    for (size_t head = pool_first(heads, worker, workers); head < pool_first(heads, worker + 1, workers); head++) {
-        kvt_segment segment;
-        const kvt_attention asked = ask(job->state, job->tiles, &segment, head);
-        note(job->state, worker, kvt_merge(&asked, partials_of(job->state, job->tiles, head), workspace_of(job->state, worker)));
-    }
-}
-
+/* The newest token's rows are stored already: they are the last that was written, or, where centres are the pages' own, alone in their page. */
 static void run_tiles(decode *state, decode_tiles *tiles)
 {
-    round_job job = { state, tiles };
-    if (state->one.kv_heads % pool_workers(state->threads) == 0) {
-        pool_run(state->threads, attend_heads, &job);
-    } else {
-        pool_run(state->threads, attend_chunks, &job);
-        pool_run(state->threads, merge_heads, &job);
-    }
+    const bench_case *one = &state->one;
+    step_job job = { .state = state, .view = view_of(state, tiles, tiles->memory.base) };
+    job.sequence = (kvt_sequence){ .blocks = state->blocks,
+                                   .n_blocks = state->pages,
+                                   .stored = tiles->open_bytes ? state->pages * KVT_PAGE_TOKENS : state->tokens - 1,
+                                   .fresh = 1 };
+    job.step = (kvt_step){ .size = sizeof(kvt_step),
+                           .view = &job.view,
+                           .layer = (uint32_t)tiles->at,
+                           .sequences = &job.sequence,
+                           .n_sequences = 1,
+                           .heads = one->kv_heads * one->group,
+                           .dtype = KVT_F32,
+                           .out_dtype = KVT_F32,
+                           .q = state->queries,
+                           .out = state->out,
+                           .scale = 1 / sqrtf((float)bench_row_dim(one)),
+                           .workspace = state->workspace,
+                           .workspace_bytes = tiles->workspace_bytes };
+    pool_run(state->threads, attend_share, &job);
+    pool_run(state->threads, merge_share, &job);
     tiles->at = (tiles->at + 1) % tiles->layers;
 }
 
@@ -233,16 +202,23 @@ static kvt_status choose_layout(decode_tiles *tiles, const bench_case *one, kvt_
     return bench_case_layout(&of_scheme, &tiles->layout);
 }
 
-static kvt_status choose_sizes(decode *state, decode_tiles *tiles)
+static kvt_status choose_sizes(const decode *state, decode_tiles *tiles)
 {
-    kvt_segment segment;
-    unsigned char nowhere;
+    const bench_case *one = &state->one;
+    const bool is_own = tiles->layout.spec.k_options.centring == KVT_CENTRING_OWN || tiles->layout.spec.v_options.centring == KVT_CENTRING_OWN;
+    tiles->open_bytes = 0;
+    tiles->layers = 1;
     kvt_status status = kvt_layout_bytes(&tiles->layout, state->tokens, &tiles->layer_bytes);
+    if (status == KVT_OK && is_own)
+        status = kvt_view_open_bytes(&tiles->layout, KVT_F16, &tiles->open_bytes);
     if (status != KVT_OK)
         return status;
-    const kvt_attention asked = shape_of(state, tiles, &segment);
-    segment.pages.base = &nowhere; /* only counted */
-    return kvt_attend_plan_sizes(&asked, &tiles->sizes);
+    unsigned char nowhere;
+    const kvt_view view = view_of(state, tiles, &nowhere); /* only measured */
+    const kvt_step_limits limits = {
+        .sequences = 1, .tokens = state->tokens + KVT_PAGE_TOKENS, .fresh = 1, .heads = one->kv_heads * one->group, .workers = one->threads
+    };
+    return kvt_step_workspace(&view, &limits, &tiles->workspace_bytes);
 }
 
 static kvt_status fill_tiles(const decode *state, const decode_tiles *tiles, const float *rows)
@@ -273,13 +249,13 @@ static size_t place_small(decode *state)
 {
     const bench_case *one = &state->one;
     const size_t rows = (size_t)one->kv_heads * one->group * bench_row_dim(one) * sizeof(float);
-    const decode_tiles *larger = state->f16.sizes.partial_bytes > state->ours.sizes.partial_bytes ? &state->f16 : &state->ours;
+    const size_t ours = state->ours.workspace_bytes, f16 = state->f16.workspace_bytes;
     size_t used = 0;
     state->queries = part(state, &used, rows);
     state->out = part(state, &used, rows);
     state->logits = part(state, &used, one->threads * (size_t)one->group * state->tokens * sizeof(float));
-    state->workspaces = part(state, &used, one->threads * workspace_stride(state));
-    state->partials = part(state, &used, one->kv_heads * larger->sizes.chunks * larger->sizes.partial_bytes);
+    state->workspace = part(state, &used, ours > f16 ? ours : f16);
+    state->blocks = part(state, &used, state->pages * sizeof *state->blocks);
     return used;
 }
 
@@ -293,6 +269,11 @@ static int start_threads(decode *state)
         return 0;
     snprintf(state->error, sizeof state->error, "%u threads cannot be started: %s", state->one.threads, strerror(errno));
     return -1;
+}
+
+static size_t tiles_bytes(const decode *state, const decode_tiles *tiles)
+{
+    return tiles->layers * (tiles->layer_bytes + state->one.kv_heads * tiles->open_bytes);
 }
 
 int decode_open(decode *state, const bench_case *one, const machine *here, workload_size size)
@@ -319,8 +300,8 @@ int decode_open(decode *state, const bench_case *one, const machine *here, workl
     state->ours.at = state->f16.at = state->row_at = 0;
     state->read_at = state->ours.layers / 2; /* where ours have not just been */
     const size_t filled = (size_t)FILLED_TOKENS * bench_row_dim(one) * sizeof(float), used = place_small(state);
-    const size_t needs[] = { state->ours.layers * state->ours.layer_bytes, state->f16.layers * state->f16.layer_bytes,
-                             state->row_layers * row_layer_bytes(state), used > filled ? used : filled };
+    const size_t needs[] = { tiles_bytes(state, &state->ours), tiles_bytes(state, &state->f16), state->row_layers * row_layer_bytes(state),
+                             used > filled ? used : filled };
     arena *const arenas[] = { &state->ours.memory, &state->f16.memory, &state->rows, &state->small };
     if (start_threads(state) != 0 || arenas_need(arenas, needs, 4, !is_alone, state->error, sizeof state->error) != 0)
         return -1;
@@ -338,6 +319,8 @@ int decode_open(decode *state, const bench_case *one, const machine *here, workl
         fill_repeat(state->rows.base, bytes, state->row_layers * row_layer_bytes(state));
     }
     place_small(state);
+    for (size_t p = 0; p < state->pages; p++)
+        state->blocks[p] = (uint32_t)p;
     fill_rows(state->queries, (size_t)one->kv_heads * one->group, bench_row_dim(one), KVT_F32);
     return 0;
 }

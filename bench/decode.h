@@ -7,7 +7,7 @@
 #include "bench/machine.h"
 #include "tools/pool/pool.h"
 
-#include <kvtile/attend.h>
+#include <kvtile/step.h>
 
 typedef enum decode_contender {
     DECODE_OURS,
@@ -22,8 +22,7 @@ typedef enum decode_contender {
 typedef struct decode_tiles {
     arena memory;
     kvt_layout layout;
-    kvt_attend_sizes sizes;
-    size_t layer_bytes;
+    size_t layer_bytes, open_bytes, workspace_bytes; /* open_bytes: of a head's newest page; 0: that is as the others */
     size_t layers;
     size_t at; /* layer */
 } decode_tiles;
@@ -42,7 +41,8 @@ typedef struct decode {
     size_t read_at, row_layers, row_at;
     float *queries, *out; /* [kv_head][group][dim] */
     float *logits;        /* of each worker, the reference's */
-    unsigned char *workspaces, *partials;
+    unsigned char *workspace;
+    uint32_t *blocks; /* [pages] */
     kvt_status statuses[POOL_MOST_WORKERS];
     char error[200];
 } decode;
