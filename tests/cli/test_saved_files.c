@@ -2,6 +2,7 @@
  *   test_saved_files              the tests
  *   test_saved_files make PATH    writes a file, for test_cli_inspect.sh */
 #define _DEFAULT_SOURCE /* mkdtemp, usleep */
+#include "tests/lib/cache_home.h"
 #include "tests/lib/support.h"
 #include "tools/files/saved.h"
 
@@ -22,53 +23,21 @@
 
 enum { DIM = 16, HEADS = 2, TOKENS = 300 };
 
-typedef struct home {
-    kvt_cache *cache;
-    void *memory, *scratch;
-    uint32_t id;
-} home;
+typedef cache_home home;
 
 static void open_home(home *h, size_t tokens)
 {
-    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS }, first;
-    if (kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first) != KVT_OK)
-        abort();
-    const kvt_cache_group group = { .size = sizeof group, .spec = &spec, .first_spec = &first, .open_dtype = KVT_F16, .layers = 2, .blocks = 8 };
-    const kvt_cache_spec wanted = { .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = 1, .tokens = 512 };
-    size_t bytes;
-    if (kvt_cache_bytes(&wanted, &bytes) != KVT_OK || !(h->memory = aligned_alloc(64, bytes)) ||
-        kvt_cache_init(&wanted, h->memory, bytes, &h->cache) != KVT_OK || kvt_cache_new(h->cache, &h->id) != KVT_OK)
-        abort();
-    h->scratch = aligned_alloc(64, (kvt_cache_work_bytes(h->cache) + 63) / 64 * 64);
-    if (!tokens)
-        return;
-    static uint16_t rows[2 * TOKENS * HEADS * DIM];
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        rows[i] = (uint16_t)(0x3000 + i * 37 % 0x800);
-    kvt_sequence entry;
-    const kvt_view_rows stored = { .size = sizeof stored,
-                                   .view = kvt_cache_view(h->cache, 0),
-                                   .sequence = &entry,
-                                   .n_tokens = tokens,
-                                   .layers = 2,
-                                   .rows = rows,
-                                   .dtype = KVT_F16,
-                                   .token_stride = HEADS * DIM * 2,
-                                   .head_stride = DIM * 2 };
-    if (kvt_cache_append(h->cache, h->id, (uint32_t)tokens) != KVT_OK || kvt_cache_entry(h->cache, h->id, 0, &entry) != KVT_OK ||
-        kvt_view_write(&stored, 0, 1) != KVT_OK || kvt_cache_commit(h->cache, h->id, (uint32_t)tokens) != KVT_OK)
-        abort();
-}
-
-static void close_home(home *h)
-{
-    free(h->memory), free(h->scratch);
+    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS };
+    kvt_cache_group group = { .open_dtype = KVT_F16, .layers = 2, .blocks = 8 };
+    home_open(h, KVT_PRESET_BALANCED, &spec, &group, &(kvt_cache_spec){ .sequences = 1, .tokens = 512 });
+    if (tokens)
+        home_fill(h, tokens);
 }
 
 static int write_home(const home *h, const char *path, uint64_t model, error_text *error)
 {
     const kvt_save save = { .size = sizeof save, .model = model };
-    return saved_write(path, h->cache, h->id, &save, h->scratch, kvt_cache_work_bytes(h->cache), error);
+    return saved_write(path, h->cache, h->id, &save, h->scratch, h->scratch_bytes, error);
 }
 
 static char folder[32], path[64];
@@ -132,7 +101,7 @@ START_TEST(killed)
         last = model;
     }
     printf("killed %d times; %zu times there was a new file\n", 1200 / KVT_TEST_SHARE, changed);
-    close_home(&h);
+    home_close(&h);
     end();
 }
 END_TEST
@@ -165,7 +134,7 @@ START_TEST(no_room)
     }
     ck_assert_int_eq(write_home(&h, path, 3, &error), 0);
     ck_assert_uint_eq(check_file(), 3);
-    close_home(&h);
+    home_close(&h);
     end();
 }
 END_TEST
@@ -227,7 +196,7 @@ START_TEST(failing_disk)
     }
     ck_assert(failed == 0 || renamed == 1);
     printf("EIO: %zu calls failed\n", failed);
-    close_home(&h);
+    home_close(&h);
     end();
 }
 END_TEST
@@ -262,7 +231,7 @@ START_TEST(there_and_back)
     ck_assert(longer && fputc(0, longer) == 0 && fclose(longer) == 0);
     ck_assert_int_eq(saved_open(&file, again, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "would be right"));
-    close_home(&h), close_home(&other);
+    home_close(&h), home_close(&other);
     end();
 }
 END_TEST
@@ -276,7 +245,7 @@ int main(int argc, char **argv)
         const int result = write_home(&h, argv[2], 0x1234, &error);
         if (result != 0)
             fprintf(stderr, "%s\n", error.text);
-        close_home(&h);
+        home_close(&h);
         return result != 0;
     }
     Suite *suite = suite_create("saved_files");

@@ -1,8 +1,7 @@
 /* Saved sequences: words of a right one become others, and checksums are made right again, or not; whatever opens is read where it lies, and loaded.
  */
 #include "target.h"
-
-#include <kvtile/saved.h>
+#include "tests/lib/cache_home.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,77 +11,29 @@
 
 enum { DIM = 16, HEADS = 2, TOKENS = 70, GROUP_BYTES = 384, RECORD = 320 };
 
-static kvt_cache *cache;
-static uint32_t id;
+static cache_home home;
 static uint8_t *right, *bytes_now;
-static size_t right_bytes, head_bytes, written;
-static void *scratch;
-
-static int keep(void *context, const void *bytes, size_t n)
-{
-    (void)context;
-    memcpy(right + written, bytes, n);
-    written += n;
-    return 0;
-}
-static int read_on(void *context, void *bytes, size_t n)
-{
-    const uint8_t **at = context;
-    if (n > (size_t)(bytes_now + right_bytes - *at))
-        return -1;
-    memcpy(bytes, *at, n);
-    *at += n;
-    return 0;
-}
+static size_t right_bytes, head_bytes;
 
 static void must(int holds)
 {
-    if (!holds)
-        abort();
-}
-
-static void *memory_of(size_t bytes)
-{
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    must(memory != NULL);
-    memset(memory, 0, bytes);
-    return memory;
+    home_must(holds);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS }, first;
-    must(kvt_preset_spec(KVT_PRESET_COMPACT, &spec, &first) == KVT_OK);
-    const kvt_cache_group group = { .size = sizeof group, .spec = &spec, .first_spec = &first, .open_dtype = KVT_F16, .layers = 1, .blocks = 8 };
-    const kvt_cache_spec wanted = { .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = 1, .tokens = 256, .state_bytes = 8 };
-    size_t bytes;
-    must(kvt_cache_bytes(&wanted, &bytes) == KVT_OK && kvt_cache_init(&wanted, memory_of(bytes), bytes, &cache) == KVT_OK);
-    scratch = memory_of(kvt_cache_work_bytes(cache));
-    must(kvt_cache_new(cache, &id) == KVT_OK && kvt_cache_append(cache, id, TOKENS) == KVT_OK);
-    kvt_sequence entry;
-    must(kvt_cache_entry(cache, id, 0, &entry) == KVT_OK);
-    static uint16_t rows[TOKENS * HEADS * DIM];
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        rows[i] = (uint16_t)(0x3000 + i * 37 % 0x800);
-    const kvt_view_rows stored = { .size = sizeof stored,
-                                   .view = kvt_cache_view(cache, 0),
-                                   .sequence = &entry,
-                                   .n_tokens = TOKENS,
-                                   .layers = 1,
-                                   .rows = rows,
-                                   .dtype = KVT_F16,
-                                   .token_stride = HEADS * DIM * 2,
-                                   .head_stride = DIM * 2 };
-    must(kvt_view_write(&stored, 0, 1) == KVT_OK && kvt_cache_commit(cache, id, TOKENS) == KVT_OK);
-    uint32_t ids[TOKENS] = { 0 };
-    const kvt_save save = { .size = sizeof save, .model = 5, .token_ids = ids };
-    must(kvt_cache_save_bytes(cache, id, &save, &right_bytes) == KVT_OK);
-    right = memory_of(right_bytes);
-    bytes_now = memory_of(right_bytes);
-    must(kvt_cache_save(cache, id, &save, keep, NULL, scratch, kvt_cache_work_bytes(cache)) == KVT_OK);
-    must(kvt_saved_head_bytes(right, &head_bytes) == KVT_OK && kvt_cache_truncate(cache, id, 0) == KVT_OK);
+    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS };
+    kvt_cache_group group = { .open_dtype = KVT_F16, .layers = 1, .blocks = 8 };
+    home_open(&home, KVT_PRESET_COMPACT, &spec, &group, &(kvt_cache_spec){ .sequences = 1, .tokens = 256, .state_bytes = 8 });
+    home_fill(&home, TOKENS);
+    const uint32_t ids[TOKENS] = { 0 };
+    const home_tape saved = home_save(&home, 5, ids);
+    right = saved.bytes;
+    right_bytes = saved.size;
+    bytes_now = home_memory(right_bytes);
+    must(kvt_saved_head_bytes(right, &head_bytes) == KVT_OK && kvt_cache_truncate(home.cache, home.id, 0) == KVT_OK);
     return 0;
 }
 
@@ -139,10 +90,10 @@ static void use(size_t size)
         if (view.layout->spec.kv_heads <= 4)
             (void)!kvt_view_read(&last, 0, 1);
     }
-    const uint8_t *at = bytes_now + saved.head_bytes;
-    const kvt_status loaded = kvt_cache_load(cache, id, &saved, 5, read_on, &at);
+    home_tape from = { bytes_now, right_bytes, saved.head_bytes };
+    const kvt_status loaded = kvt_cache_load(home.cache, home.id, &saved, 5, home_read, &from);
     must(loaded || !verified);
-    must(kvt_cache_truncate(cache, id, 0) == KVT_OK);
+    must(kvt_cache_truncate(home.cache, home.id, 0) == KVT_OK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

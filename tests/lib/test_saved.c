@@ -1,6 +1,7 @@
 /* Saved sequences: every bit of them counts, specs go through bytes, what lies in memory is attended to as it was in the cache, and the bytes are the
  * same on every CPU. */
 #define _POSIX_C_SOURCE 200809L
+#include "cache_home.h"
 #include "plain_cache.h"
 
 #include <kvtile/saved.h>
@@ -11,72 +12,33 @@
 
 enum { HEADS = 2, LAYERS = 2, DIM = 16, MOST_TOKENS = 4096 };
 
-typedef struct tape {
-    unsigned char *bytes;
-    size_t size, at;
-} tape;
-
-static int write_tape(void *context, const void *bytes, size_t n)
-{
-    tape *to = context;
-    ck_assert_uint_le(n, to->size - to->at);
-    memcpy(to->bytes + to->at, bytes, n);
-    to->at += n;
-    return 0;
-}
-static int read_tape(void *context, void *bytes, size_t n)
-{
-    tape *from = context;
-    if (n > from->size - from->at)
-        return -1;
-    memcpy(bytes, from->bytes + from->at, n);
-    from->at += n;
-    return 0;
-}
+typedef home_tape tape;
 
 /* ---- a cache with one sequence ---- */
 
 typedef struct home {
-    kvt_cache *cache;
-    void *memory, *scratch, *workspace;
+    cache_home in;
+    void *workspace;
     size_t workspace_bytes;
-    uint32_t id;
 } home;
 
 static const double FREQUENCIES[DIM / 2] = { 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003 };
 
 static void open_home(home *h, size_t tokens)
 {
-    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS }, first;
-    ck_assert_int_eq(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), KVT_OK);
+    kvt_spec spec = { .size = sizeof spec, .k_dim = DIM, .v_dim = DIM, .kv_heads = HEADS };
     const kvt_rope rope = { .size = sizeof rope, .frequencies = FREQUENCIES, .pairs = DIM / 2 };
-    const kvt_cache_group group = { .size = sizeof group,
-                                    .spec = &spec,
-                                    .first_spec = &first,
-                                    .open_dtype = KVT_F16,
-                                    .layers = LAYERS,
-                                    .blocks = 2 * MOST_TOKENS / 64,
-                                    .rope = &rope };
-    const kvt_cache_spec wanted = {
-        .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = 2, .tokens = MOST_TOKENS, .state_bytes = 40, .state_marks = 1
-    };
-    size_t bytes;
-    ck_assert_int_eq(kvt_cache_bytes(&wanted, &bytes), KVT_OK);
-    h->memory = aligned_alloc(64, bytes);
-    ck_assert_ptr_nonnull(h->memory);
-    uint64_t noise = tokens;
-    test_fill(&noise, h->memory, bytes);
-    ck_assert_int_eq(kvt_cache_init(&wanted, h->memory, bytes, &h->cache), KVT_OK);
-    h->scratch = aligned_alloc(64, (kvt_cache_work_bytes(h->cache) + 63) / 64 * 64);
+    kvt_cache_group group = { .open_dtype = KVT_F16, .layers = LAYERS, .blocks = 2 * MOST_TOKENS / 64, .rope = &rope };
+    home_open(&h->in, KVT_PRESET_BALANCED, &spec, &group,
+              &(kvt_cache_spec){ .sequences = 2, .tokens = MOST_TOKENS, .state_bytes = 40, .state_marks = 1 });
     const kvt_step_limits limits = { 1, MOST_TOKENS, MOST_TOKENS, 2 * HEADS, 1 };
-    ck_assert_int_eq(kvt_step_workspace(kvt_cache_view(h->cache, 0), &limits, &h->workspace_bytes), KVT_OK);
+    ck_assert_int_eq(kvt_step_workspace(kvt_cache_view(h->in.cache, 0), &limits, &h->workspace_bytes), KVT_OK);
     h->workspace = aligned_alloc(64, (h->workspace_bytes + 63) / 64 * 64);
-    ck_assert_int_eq(kvt_cache_new(h->cache, &h->id), KVT_OK);
     if (!tokens)
         return;
-    ck_assert_int_eq(kvt_cache_append(h->cache, h->id, (uint32_t)tokens), KVT_OK);
+    ck_assert_int_eq(kvt_cache_append(h->in.cache, h->in.id, (uint32_t)tokens), KVT_OK);
     kvt_sequence entry;
-    ck_assert_int_eq(kvt_cache_entry(h->cache, h->id, 0, &entry), KVT_OK);
+    ck_assert_int_eq(kvt_cache_entry(h->in.cache, h->in.id, 0, &entry), KVT_OK);
     uint16_t *rows[2] = { test_malloc(tokens * HEADS * DIM * 2), test_malloc(tokens * HEADS * DIM * 2) };
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
         for (size_t t = 0; t < tokens; t++)
@@ -84,7 +46,7 @@ static void open_home(home *h, size_t tokens)
                 for (uint32_t head = 0; head < HEADS; head++)
                     plain_row(t, 0, layer, side, head, DIM, rows[side] + (t * HEADS + head) * DIM);
         const kvt_step step = { .size = sizeof step,
-                                .view = kvt_cache_view(h->cache, 0),
+                                .view = kvt_cache_view(h->in.cache, 0),
                                 .layer = layer,
                                 .sequences = &entry,
                                 .n_sequences = 1,
@@ -99,28 +61,23 @@ static void open_home(home *h, size_t tokens)
         ck_assert_int_eq(kvt_step_append(&step, 0, 1), KVT_OK);
     }
     free(rows[0]), free(rows[1]);
-    memset(kvt_cache_state(h->cache, h->id), 0x5c, 40);
-    ck_assert_int_eq(kvt_cache_commit(h->cache, h->id, (uint32_t)tokens), KVT_OK);
+    memset(kvt_cache_state(h->in.cache, h->in.id), 0x5c, 40);
+    ck_assert_int_eq(kvt_cache_commit(h->in.cache, h->in.id, (uint32_t)tokens), KVT_OK);
 }
 
 static void close_home(home *h)
 {
-    free(h->memory), free(h->scratch), free(h->workspace);
+    home_close(&h->in);
+    free(h->workspace);
 }
 
 static tape save_home(const home *h)
 {
-    const size_t tokens = kvt_cache_tokens(h->cache, h->id);
+    const size_t tokens = kvt_cache_tokens(h->in.cache, h->in.id);
     uint32_t *ids = test_malloc(tokens * sizeof *ids + 1);
     for (size_t t = 0; t < tokens; t++)
         ids[t] = (uint32_t)(t * 7 + 3);
-    const kvt_save save = { .size = sizeof save, .model = 99, .token_ids = ids };
-    tape to = { 0 };
-    ck_assert_int_eq(kvt_cache_save_bytes(h->cache, h->id, &save, &to.size), KVT_OK);
-    to.bytes = aligned_alloc(64, (to.size + 63) / 64 * 64);
-    ck_assert_ptr_nonnull(to.bytes);
-    ck_assert_int_eq(kvt_cache_save(h->cache, h->id, &save, write_tape, &to, h->scratch, kvt_cache_work_bytes(h->cache)), KVT_OK);
-    ck_assert_uint_eq(to.at, to.size);
+    const tape to = home_save(&h->in, 99, ids);
     free(ids);
     return to;
 }
@@ -136,9 +93,9 @@ static bool is_refused(home *h, tape *from)
         return why[0] != '\0';
     from->at = saved.head_bytes;
     const kvt_status verified = kvt_saved_verify(&saved, from->size, why, sizeof why);
-    const kvt_status status = kvt_cache_load(h->cache, h->id, &saved, 99, read_tape, from);
+    const kvt_status status = kvt_cache_load(h->in.cache, h->in.id, &saved, 99, home_read, from);
     ck_assert(status != KVT_OK || verified == KVT_OK);
-    ck_assert_uint_eq(kvt_cache_tokens(h->cache, h->id), status ? 0 : saved.end);
+    ck_assert_uint_eq(kvt_cache_tokens(h->in.cache, h->in.id), status ? 0 : saved.end);
     return status != KVT_OK;
 }
 
@@ -233,8 +190,8 @@ START_TEST(any_head)
         const uint64_t head = hash64(copy.bytes, saved.head_bytes - 8);
         memcpy(copy.bytes + saved.head_bytes - 8, &head, 8);
         accepted += !is_refused(&to, &copy);
-        if (kvt_cache_tokens(to.cache, to.id))
-            ck_assert_int_eq(kvt_cache_truncate(to.cache, to.id, 0), KVT_OK);
+        if (kvt_cache_tokens(to.in.cache, to.in.id))
+            ck_assert_int_eq(kvt_cache_truncate(to.in.cache, to.in.id, 0), KVT_OK);
     }
     printf("%zu heads were accepted\n", accepted);
     free(copy.bytes), free(small.bytes);
@@ -292,15 +249,15 @@ START_TEST(attention)
     kvt_saved saved;
     ck_assert_int_eq(kvt_saved_open(whole.bytes, whole.size, &saved, NULL, 0), KVT_OK);
     whole.at = saved.head_bytes;
-    ck_assert_int_eq(kvt_cache_load(to.cache, to.id, &saved, 99, read_tape, &whole), KVT_OK);
-    ck_assert_mem_eq(kvt_cache_state(to.cache, to.id), kvt_cache_state(from.cache, from.id), 40);
+    ck_assert_int_eq(kvt_cache_load(to.in.cache, to.in.id, &saved, 99, home_read, &whole), KVT_OK);
+    ck_assert_mem_eq(kvt_cache_state(to.in.cache, to.in.id), kvt_cache_state(from.in.cache, from.in.id), 40);
     kvt_view view;
     kvt_sequence entries[3];
     float out[3][LAYERS][2 * HEADS * DIM];
-    ck_assert_int_eq(kvt_cache_entry(from.cache, from.id, 0, &entries[0]), KVT_OK);
+    ck_assert_int_eq(kvt_cache_entry(from.in.cache, from.in.id, 0, &entries[0]), KVT_OK);
     ck_assert_int_eq(kvt_saved_view(&saved, whole.size, 0, &view, &entries[1]), KVT_OK);
-    ck_assert_int_eq(kvt_cache_entry(to.cache, to.id, 0, &entries[2]), KVT_OK);
-    const kvt_view *views[] = { kvt_cache_view(from.cache, 0), &view, kvt_cache_view(to.cache, 0) };
+    ck_assert_int_eq(kvt_cache_entry(to.in.cache, to.in.id, 0, &entries[2]), KVT_OK);
+    const kvt_view *views[] = { kvt_cache_view(from.in.cache, 0), &view, kvt_cache_view(to.in.cache, 0) };
     for (int i = 0; i < 3; i++)
         attend(views[i], entries[i], from.workspace, from.workspace_bytes, out[i]);
     ck_assert_mem_eq(out[0], out[1], sizeof out[0]);
