@@ -90,7 +90,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_saved_verify(const kvt_saved *saved, size_
 
 /* The view of a group whose records follow the head in memory, and the sequence's entry in it, of all of its tokens: for kvt_step_attend and
  * kvt_view_read, which write nothing. Checksums are not compared. The view points into *saved. Errors: NULL, RANGE (no such group; fewer bytes than
- * the whole; a sequence that does not begin with its first token). */
+ * the whole; a sequence that does not begin with its first token), LAYOUT (one of *saved that was changed). */
 KVT_API KVT_MUST_CHECK kvt_status kvt_saved_view(const kvt_saved *saved, size_t bytes, uint32_t group, kvt_view *view, kvt_sequence *entry);
 
 /* Reads the records that follow the head, to a sequence of the cache that has exactly saved->first tokens: it has saved->end then. With an error it

@@ -719,6 +719,8 @@ kvt_status kvt_saved_view(const kvt_saved *saved, size_t bytes, uint32_t g, kvt_
     if (g >= saved->n_groups || bytes < saved->bytes || saved->first)
         return KVT_ERR_RANGE;
     const kvt_saved_group *group = &saved->groups[g];
+    if (!kvt_is_sealed(&group->layout) || (group->first_layout.size && !kvt_is_sealed(&group->first_layout)))
+        return KVT_ERR_LAYOUT;
     *view = (kvt_view){ .size = sizeof *view,
                         .layout = &group->layout,
                         .first_layout = group->first_layout.size ? &group->first_layout : NULL,

@@ -20,6 +20,8 @@ const char *const test_call_names[TEST_CALLS] = {
     [TEST_MERGE] = "kvt_merge",
     [TEST_ATTEND_PLAN] = "kvt_attend_plan",
     [TEST_LAYOUT_APART] = "kvt_layout_apart",
+    [TEST_LAYOUT_PART_BYTES] = "kvt_layout_part_bytes",
+    [TEST_VIEW_OPEN_BYTES] = "kvt_view_open_bytes",
     [TEST_STEP_WORKSPACE] = "kvt_step_workspace",
     [TEST_STEP_APPEND] = "kvt_step_append",
     [TEST_STEP_ATTEND] = "kvt_step_attend",
@@ -347,6 +349,10 @@ kvt_status test_call_run(test_call call, const test_arguments *a)
         return kvt_attend_plan(a->heads, a->chunks, a->workers, a->worker, r ? &r->first : NULL, r ? &r->count : NULL);
     case TEST_LAYOUT_APART:
         return kvt_layout_apart(a->layout, r ? &r->layout : NULL);
+    case TEST_LAYOUT_PART_BYTES:
+        return kvt_layout_part_bytes(a->layout, a->side, r ? &r->bytes : NULL);
+    case TEST_VIEW_OPEN_BYTES:
+        return kvt_view_open_bytes(a->layout, a->dtype, r ? &r->bytes : NULL);
     case TEST_STEP_WORKSPACE:
         return kvt_step_workspace(a->step_value.view, a->limits, r ? &r->bytes : NULL);
     case TEST_STEP_APPEND:

@@ -31,6 +31,8 @@ typedef enum test_call {
     TEST_MERGE,
     TEST_ATTEND_PLAN,
     TEST_LAYOUT_APART,
+    TEST_LAYOUT_PART_BYTES,
+    TEST_VIEW_OPEN_BYTES,
     TEST_STEP_WORKSPACE, /* and what follows: with a view */
     TEST_STEP_APPEND,
     TEST_STEP_ATTEND,

@@ -15,6 +15,7 @@
 enum {
     TRANSFERS = OF(TEST_WRITE) | OF(TEST_READ) | OF(TEST_CONVERT_IN) | OF(TEST_CONVERT_OUT),
     WITH_SIDE = TRANSFERS | OF(TEST_APPEND),
+    SIZES_OF_PARTS = OF(TEST_LAYOUT_PART_BYTES) | OF(TEST_VIEW_OPEN_BYTES),
     ROW_CALLS = OF(TEST_ROWS_ENCODE) | OF(TEST_ROWS_DECODE),
     FORMATS = ROW_CALLS | OF(TEST_CONVERT_IN) | OF(TEST_CONVERT_OUT),
     MLA = OF(TEST_MLA_WRITE) | OF(TEST_MLA_EXPAND),
@@ -25,7 +26,7 @@ enum {
     RESULTS_OF_STEPS = OF(TEST_STEP_ATTEND) | OF(TEST_STEP_MERGE),
     VIEW_ROWS = OF(TEST_VIEW_WRITE) | OF(TEST_VIEW_READ),
     WITH_VIEW = STEPS | VIEW_ROWS | OF(TEST_STEP_WORKSPACE),
-    GIVEN_LAYOUTS = WITH_PAGES | WITH_VIEW | OF(TEST_LAYOUT_APART) | OF(TEST_LAYOUT_BYTES) | OF(TEST_HEAD_PAGES),
+    GIVEN_LAYOUTS = WITH_PAGES | WITH_VIEW | SIZES_OF_PARTS | OF(TEST_LAYOUT_APART) | OF(TEST_LAYOUT_BYTES) | OF(TEST_HEAD_PAGES),
     ATTENTIONS = OF(TEST_ATTEND_PLAN_SIZES) | OF(TEST_ATTEND) | OF(TEST_ATTEND_CHUNKS) | OF(TEST_MERGE),
     WITH_WORKSPACE = OF(TEST_ATTEND) | OF(TEST_ATTEND_CHUNKS) | OF(TEST_MERGE),
     WITH_QUERIES = OF(TEST_ATTEND) | OF(TEST_ATTEND_CHUNKS),
@@ -97,11 +98,14 @@ static ptrdiff_t short_stride(uint64_t *state, ptrdiff_t row)
     FAULT(tokens, OF(TEST_LAYOUT_BYTES) | OF(TEST_HEAD_PAGES), a->tokens = SIZE_MAX - test_below(state, 64))                                         \
     FAULT(results_null,                                                                                                                              \
           OF(TEST_LAYOUT_INIT) | OF(TEST_LAYOUT_BYTES) | OF(TEST_HEAD_PAGES) | OF(TEST_ATTEND_PLAN_SIZES) | OF(TEST_ATTEND_PLAN) | SIZES |           \
-              OF(TEST_LAYOUT_APART) | OF(TEST_STEP_WORKSPACE) | OF(TEST_TIERS_PARSE),                                                                \
+              SIZES_OF_PARTS | OF(TEST_LAYOUT_APART) | OF(TEST_STEP_WORKSPACE) | OF(TEST_TIERS_PARSE),                                               \
           a->results = NULL)                                                                                                                         \
     FAULT(base, OF(TEST_HEAD_PAGES), a->base = NULL)                                                                                                 \
     FAULT(head, OF(TEST_HEAD_PAGES), a->head = test_below(state, 2) ? a->n_heads : UINT32_MAX)                                                       \
-    FAULT(side, WITH_SIDE, a->side = test_below(state, 2) ? (kvt_side)wrong_enum(state) : a->layout_value.v.dim ? KVT_ROPE : KVT_V)                  \
+    FAULT(side, WITH_SIDE | OF(TEST_LAYOUT_PART_BYTES),                                                                                              \
+          a->side = test_below(state, 2)    ? (kvt_side)wrong_enum(state)                                                                            \
+                    : a->layout_value.v.dim ? KVT_ROPE                                                                                               \
+                                            : KVT_V)                                                                                                 \
     FAULT(pages_null, WITH_PAGES, a->pages = NULL)                                                                                                   \
     FAULT(pages_count, WITH_PAGES, a->pages_value[0].count = 0)                                                                                      \
     FAULT(pages_base, WITH_PAGES, (a->pages_value[0].base = NULL, a->pages_value[0].table = NULL))                                                   \
@@ -113,7 +117,8 @@ static ptrdiff_t short_stride(uint64_t *state, ptrdiff_t row)
     FAULT(n, WITH_RANGE, a->n = test_below(state, 2) ? TEST_PAGES * KVT_PAGE_TOKENS : huge(state))                                                   \
     FAULT(own_centre, OF(TEST_WRITE) | OF(TEST_APPEND) | OF(TEST_CONVERT_IN) | OF(TEST_MLA_WRITE) | OF(TEST_V4_IN), a->first = not_a_page(a))        \
     FAULT(rows_null, OF(TEST_WRITE) | OF(TEST_READ) | OF(TEST_APPEND) | ROW_CALLS, a->rows = NULL)                                                   \
-    FAULT(dtype, OF(TEST_WRITE) | OF(TEST_READ) | OF(TEST_APPEND) | ROW_CALLS, a->dtype = (kvt_dtype)(test_below(state, 2) ? 0 : wrong_enum(state))) \
+    FAULT(dtype, OF(TEST_VIEW_OPEN_BYTES) | OF(TEST_WRITE) | OF(TEST_READ) | OF(TEST_APPEND) | ROW_CALLS,                                            \
+          a->dtype = (kvt_dtype)(test_below(state, 2) ? 0 : wrong_enum(state)))                                                                      \
     FAULT(row_stride, OF(TEST_WRITE) | OF(TEST_READ) | ROW_CALLS, a->row_stride = short_stride(state, a->row_stride))                                \
     FAULT(encoded_null, FORMATS, a->encoded = NULL)                                                                                                  \
     FAULT(encoded_stride, FORMATS, a->encoded_stride = short_stride(state, a->encoded_stride))                                                       \
