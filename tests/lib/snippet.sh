@@ -8,3 +8,8 @@ if ! [ -s "$3" ]; then
     echo "$1 has no piece $2" >&2
     exit 1
 fi
+# What is promised of a step (docs/integrate.md, README): a page of an engine's code is no place for more.
+if [ "$2" = step ] && [ "$(wc -l <"$3")" -gt 10 ]; then
+    echo "$1: the step has $(wc -l <"$3") lines: at most ten" >&2
+    exit 1
+fi

@@ -4,7 +4,7 @@
 #include "tools/engine/speech.h"
 #include "tools/program/progress.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +91,7 @@ static int talk(conversation *c, error_text *error)
         else if (*line != '\0')
             result = take_turn(c, line, error);
     free(line);
-    return result;
+    return result == 0 && !feof(stdin) ? error_set(error, "a question cannot be read: %s", strerror(errno)) : result;
 }
 
 /* What is saved goes on; otherwise --prompt or --text is what all conversations begin with. */
