@@ -52,6 +52,18 @@ static int write_text(speech *s, size_t n_new, error_text *error)
     return hear_last(s, error) != 0 ? -1 : speech_say(s, n_new, s->chosen->save, error);
 }
 
+/* What is there of the prompt. */
+static int take_beginning(prefix *beginning, speech *s, const char **argument, error_text *error)
+{
+    if (s->chosen->store == NULL)
+        return 0;
+    *argument = s->chosen->store;
+    if (prefix_open(beginning, &s->state->cache, s->chosen->store, error) != 0)
+        return -1;
+    s->beginning = beginning;
+    return prefix_take(beginning, s->job->tokens, s->job->n_tokens, error);
+}
+
 int cmd_generate(const options *chosen, const char **argument, error_text *error)
 {
     text_run job;
@@ -75,8 +87,15 @@ int cmd_generate(const options *chosen, const char **argument, error_text *error
     if (result == 0) {
         speech said = speech_open(&state, &job, chosen);
         const double start = seconds();
-        *argument = "the text";
-        result = write_text(&said, n_new, error);
+        prefix beginning = { 0 };
+        result = take_beginning(&beginning, &said, argument, error);
+        *argument = result == 0 ? "the text" : *argument;
+        if (result == 0)
+            result = write_text(&said, n_new, error);
+        if (result == 0 && chosen->store != NULL)
+            fprintf(stderr, "%zu of %zu tokens of the prompt were there, %zu blocks are new, of %llu bytes in all; the first token after %.3f s\n",
+                    beginning.taken, job.n_tokens, beginning.kept, (unsigned long long)beginning.bytes, said.said_at - start);
+        prefix_close(&beginning);
         if (result == 0)
             fprintf(stderr, "%zu tokens, %.1f tokens/s; KV cache: %zu bytes, %zu per token\n", said.n_run, (double)said.n_run / (seconds() - start),
                     state.cache.bytes, state.cache.token_bytes);

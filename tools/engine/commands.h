@@ -11,13 +11,13 @@ enum { MOST_SCHEMES = 64 };
 typedef struct option_texts {
     char *model, *tokenizer, *text, *prompt, *out, *tokens, *threads, *seed, *temperature;
     char *scheme, *k, *v, *schemes, *rotation, *centring, *first, *preset;
-    char *context, *save, *resume;
+    char *context, *save, *resume, *store;
 } option_texts;
 
 typedef struct options {
     run_source source;
-    const char *out, *save, *resume; /* NULL where not given */
-    size_t tokens, context;          /* 0: not given */
+    const char *out, *save, *resume, *store; /* NULL where not given */
+    size_t tokens, context;                  /* 0: not given */
     cache_way way;
     bool shows_way; /* a scheme was asked for */
     kvt_scheme schemes[MOST_SCHEMES];

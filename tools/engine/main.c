@@ -71,6 +71,7 @@ static const char HELP[] =
     "                   (behind the pages of chat's --prompt), and the keys of the others are turned to their new positions where they lie\n"
     "  --save FILE      in the end, the sequence with its tokens into a file\n"
     "  --resume FILE    go on with a sequence that was saved by the same model and options; generate needs no --prompt then\n"
+    "  --store FOLDER   takes what is there of the prompt from a folder of blocks, and keeps the rest there (generate alone)\n"
     "  --chat           the prompt is a question, which is put as the model was trained to be asked: ChatML, Llama 3, Gemma, Phi-3 or Mistral,\n"
     "                   whichever tokens its vocabulary has; only the answer is written (generate alone)\n"
     "  --temperature T  0 takes the likeliest token, 1 draws as the model says (default 0)\n"
@@ -81,8 +82,7 @@ static const char HELP[] =
     "Examples:\n"
     "  kvtile-engine generate --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --prompt \"Father Brown\" --tokens 100 --scheme kv4 --rotation "
     "64\n"
-    "  kvtile-engine perplexity --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes all --rotation 64\n"
-    "  kvtile-engine capture --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --tokens 1024 --out captured\n";
+    "  kvtile-engine perplexity --model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin --text chesterton-brown.txt --schemes all --rotation 64\n";
 
 enum { CAPTURE = 1, PERPLEXITY = 2, GENERATE = 4, EXPORT = 8, CHAT = 16, SAYS = GENERATE | CHAT, RUNS = CAPTURE | PERPLEXITY | SAYS };
 
@@ -146,6 +146,7 @@ static void list_options(arguments *given, text_option list[N_TEXTS])
         { "--context", &texts->context, SAYS | PERPLEXITY, 0 },
         { "--save", &texts->save, SAYS, 0 },
         { "--resume", &texts->resume, SAYS, 0 },
+        { "--store", &texts->store, GENERATE, 0 },
     };
     memcpy(list, all, sizeof all);
 }

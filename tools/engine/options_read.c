@@ -183,6 +183,7 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
     chosen->out = texts->out;
     chosen->save = texts->save;
     chosen->resume = texts->resume;
+    chosen->store = texts->store;
     uint64_t tokens = 0, threads = 1, context = 0;
     *argument = "--tokens";
     if (texts->tokens != NULL && read_number(&tokens, texts->tokens, 1, 1 << 20, error) != 0)
@@ -193,12 +194,15 @@ int options_read(options *chosen, const option_texts *texts, const char **argume
         return -1;
     chosen->context = (size_t)context;
     if (chosen->way.reference)
-        for (int i = 0; i < 3; i++) {
-            const char *const text = i == 0 ? texts->context : i == 1 ? texts->save : texts->resume;
-            *argument = i == 0 ? "--context" : i == 1 ? "--save" : "--resume";
+        for (int i = 0; i < 4; i++) {
+            const char *const text = i == 0 ? texts->context : i == 1 ? texts->save : i == 2 ? texts->resume : texts->store;
+            *argument = i == 0 ? "--context" : i == 1 ? "--save" : i == 2 ? "--resume" : "--store";
             if (text != NULL)
                 return error_set(error, "\"%.60s\": the reference has no such cache; one of the two options would be right", text);
         }
+    *argument = "--store";
+    if (texts->store != NULL && texts->resume != NULL)
+        return error_set(error, "\"%.60s\": --resume is given too, and what is saved begins otherwise; one of the two would be right", texts->store);
     *argument = "--threads";
     if (texts->threads != NULL && read_number(&threads, texts->threads, 1, POOL_MOST_WORKERS, error) != 0)
         return -1;

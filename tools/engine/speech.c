@@ -3,6 +3,7 @@
 
 #include "tools/engine/sample.h"
 #include "tools/files/text.h"
+#include "tools/program/progress.h"
 
 #include <errno.h>
 #include <math.h>
@@ -61,7 +62,13 @@ int speech_hear(speech *s, const uint32_t *tokens, size_t n, bool is_shown, erro
     for (size_t i = 0; i < n; i++) {
         if (is_shown && write_token(s, tokens[i]) != 0)
             return cannot_write(error);
+        if (s->beginning != NULL && i < s->beginning->taken) {
+            s->before = tokens[i];
+            continue;
+        }
         run_token(s, tokens[i]);
+        if (s->beginning != NULL && prefix_keep(s->beginning, error) != 0)
+            return -1;
     }
     return 0;
 }
@@ -91,6 +98,8 @@ int speech_say(speech *s, size_t n, bool is_kept, error_text *error)
                              s->n_run, kvt_scheme_get(s->chosen->way.k_scheme)->name);
         }
         const uint32_t next = sample_token(s->logits, job->model.vocabulary, s->chosen->temperature, &s->random);
+        if (i == 0)
+            s->said_at = seconds();
         const bool is_end = next == job->words.bos || next == job->words.eos || next == job->answer_end;
         if (!is_end && write_token(s, next) != 0)
             return cannot_write(error);

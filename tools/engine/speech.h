@@ -3,6 +3,7 @@
 #define KVT_ENGINE_SPEECH_H
 
 #include "tools/engine/commands.h"
+#include "tools/engine/prefix.h"
 
 typedef struct speech {
     forward_state *state;
@@ -15,6 +16,8 @@ typedef struct speech {
     uint32_t before;     /* the token before */
     const float *logits; /* of what comes next; NULL: nothing has been run */
     size_t n_run;
+    prefix *beginning; /* where blocks of the prompt come from and go to, or NULL */
+    double said_at;    /* when the first token was said */
 } speech;
 
 /* What is stored already counts as heard. */

@@ -404,15 +404,25 @@ void store_close(store *folder)
 
 /* ---- blocks ---- */
 
-/* Whether an open file of `size` bytes is the block `key`, whose header and bytes these are then. `room` bytes are at least what its size says. */
-static bool read_block(int file, const store_key *key, uint64_t size, header *head, void *bytes)
+/* Whether an open file of `size` bytes is the block `key`: its header, and its bytes for free(). 1, 0 or -1: no memory. */
+static int read_block(int file, const store_key *key, uint64_t size, header *head, void **bytes)
 {
+    *bytes = NULL;
     if (size < sizeof *head || read_all(file, head, sizeof *head) != 0 || head->magic != BLOCK_MAGIC || head->bytes != size - sizeof *head)
-        return false;
-    if (!is_same(&head->key, key) || read_all(file, bytes, (size_t)head->bytes) != 0)
-        return false;
-    const store_key checksum = checksum_of(head, bytes), right = store_next_key(&head->previous, head->ids);
-    return is_same(&checksum, &head->checksum) && is_same(&right, key);
+        return 0;
+    if (!is_same(&head->key, key))
+        return 0;
+    *bytes = malloc(head->bytes != 0 ? (size_t)head->bytes : 1);
+    if (*bytes == NULL)
+        return -1;
+    if (read_all(file, *bytes, (size_t)head->bytes) == 0) {
+        const store_key checksum = checksum_of(head, *bytes), right = store_next_key(&head->previous, head->ids);
+        if (is_same(&checksum, &head->checksum) && is_same(&right, key))
+            return 1;
+    }
+    free(*bytes);
+    *bytes = NULL;
+    return 0;
 }
 
 /* Removes the file that has a block's name, if it still is the one that was read. */
@@ -431,24 +441,39 @@ static int remove_damaged(store *folder, const char *name, const struct stat *da
     return result;
 }
 
-int store_get(store *folder, const store_key *previous, const uint32_t *ids, void *bytes, size_t n, error_text *error)
+/* What the file `name` holds, which must be the block `key`: 1; 0: there is none, or it was damaged, which is counted then; -1 with the error. */
+static int take_block(store *folder, const char *name, const store_key *key, header *head, void **bytes, struct stat *status, uint64_t *damaged,
+                      error_text *error)
+{
+    const int file = open_block(folder, name, status);
+    if (file < 0)
+        return errno == ENOENT || errno == ELOOP ? 0 : fail(error, "cannot be read");
+    const int result = read_block(file, key, (uint64_t)status->st_size, head, bytes);
+    close(file);
+    if (result < 0)
+        return error_set(error, "block of %lld bytes: out of memory", (long long)status->st_size);
+    if (result == 0) {
+        ++*damaged;
+        return remove_damaged(folder, name, status, error);
+    }
+    return 1;
+}
+
+int store_get(store *folder, const store_key *previous, const uint32_t *ids, void **bytes, size_t *n, error_text *error)
 {
     const store_key key = store_next_key(previous, ids);
     char name[NAME];
     struct stat status;
+    uint64_t damaged = 0;
     header head;
-    const int file = open_block(folder, name_of(&key, name), &status);
-    if (file < 0)
-        return errno == ENOENT || errno == ELOOP ? 0 : fail(error, "cannot be read");
-    if ((uint64_t)status.st_size != sizeof head + (uint64_t)n) {
-        close(file);
-        return 0; /* store_put replaces it */
-    }
-    const bool is_right = read_block(file, &key, (uint64_t)status.st_size, &head, bytes);
-    close(file);
-    if (!is_right)
-        return remove_damaged(folder, name, &status, error);
-    return is_same(&head.previous, previous) && memcmp(head.ids, ids, sizeof head.ids) == 0 ? 1 : 0;
+    const int result = take_block(folder, name_of(&key, name), &key, &head, bytes, &status, &damaged, error);
+    if (result != 1)
+        return result;
+    *n = (size_t)head.bytes;
+    if (is_same(&head.previous, previous) && memcmp(head.ids, ids, sizeof head.ids) == 0)
+        return 1;
+    free(*bytes);
+    return 0;
 }
 
 /* The new file, as PART. -1 with errno, and it is not there. */
@@ -551,25 +576,16 @@ static int look_at(store *folder, const entry *one, store_block *block, uint64_t
 {
     struct stat status;
     header head;
-    const int file = open_block(folder, one->name, &status);
-    if (file < 0)
-        return errno == ENOENT || errno == ELOOP ? 0 : fail(error, "cannot be read");
-    void *bytes = malloc(status.st_size > 0 ? (size_t)status.st_size : 1);
     store_key key;
+    void *bytes;
     for (size_t i = 0; i < sizeof key.bytes; i++) {
         const char pair[] = { one->name[2 * i], one->name[2 * i + 1], '\0' };
         key.bytes[i] = (unsigned char)strtoul(pair, NULL, 16);
     }
-    const bool is_right = bytes != NULL && read_block(file, &key, (uint64_t)status.st_size, &head, bytes);
-    const bool has_memory = bytes != NULL;
-    close(file);
+    const int result = take_block(folder, one->name, &key, &head, &bytes, &status, damaged, error);
+    if (result != 1)
+        return result;
     free(bytes);
-    if (!has_memory)
-        return error_set(error, "block of %lld bytes: out of memory", (long long)status.st_size);
-    if (!is_right) {
-        ++*damaged;
-        return remove_damaged(folder, one->name, &status, error);
-    }
     *block = (store_block){ .key = head.key, .previous = head.previous, .bytes = (uint64_t)status.st_size, .used = status.st_mtim };
     memcpy(block->ids, head.ids, sizeof head.ids);
     return 1;

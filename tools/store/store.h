@@ -5,7 +5,7 @@
  * token ids; the first key is one of everything else that the bytes depend on. So equal keys mean equal tokens from the first on:
  *
  *     store_key key = store_first_key(fingerprint, n);
- *     for (i = 0; i + 64 <= tokens && store_get(folder, &key, ids + i, bytes, n_bytes, &error) == 1; i += 64)
+ *     for (i = 0; i + 64 <= tokens && store_get(folder, &key, ids + i, &bytes, &n, &error) == 1; i += 64, free(bytes))
  *         key = store_next_key(&key, ids + i);
  *
  * A block is a file. It appears whole or not at all, and is only believed when its key, its token ids and a checksum over all of it are right. The
@@ -43,9 +43,9 @@ store_key store_next_key(const store_key *previous, const uint32_t *ids);
 int store_open(store **opened, const char *folder, uint64_t budget, error_text *error);
 void store_close(store *folder);
 
-/* The block of 64 tokens behind `previous`, of exactly n bytes. 1: here it is; 0: there is none, and `bytes` may hold anything; -1 with the error.
- * A damaged block is removed, and is none. */
-int store_get(store *folder, const store_key *previous, const uint32_t *ids, void *bytes, size_t n, error_text *error);
+/* The block of 64 tokens behind `previous`. 1: its n bytes, for free(); 0: there is none; -1 with the error, no memory among them. A damaged block is
+ * removed, and is none. */
+int store_get(store *folder, const store_key *previous, const uint32_t *ids, void **bytes, size_t *n, error_text *error);
 
 /* Keeps a block, as the one that was used last. 0 also when it was there before; -1 with the error, and no other block has changed: it is larger than
  * the budget, the disk is full. */
