@@ -2,6 +2,7 @@
 
 #include <kvtile/kvtile.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -84,6 +85,29 @@ static uint32_t find_features(void)
         found |= vector_bytes == 32 ? CPU_SVE256 : 0;
         found |= vector_bytes == 64 ? CPU_SVE512 : 0;
     }
+    return found;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+static const struct feature {
+    const char *name;
+    uint32_t bit;
+} features[] = { { "asimd", CPU_ASIMD }, { "asimddp", CPU_DOTPROD }, { "i8mm", CPU_I8MM } };
+
+static bool has(const char *name)
+{
+    int32_t value = 0;
+    size_t bytes = sizeof value;
+    return sysctlbyname(name, &value, &bytes, NULL, 0) == 0 && value != 0;
+}
+
+static uint32_t find_features(void)
+{
+    uint32_t found = CPU_ASIMD;
+    found |= has("hw.optional.arm.FEAT_DotProd") ? CPU_DOTPROD : 0;
+    found |= has("hw.optional.arm.FEAT_I8MM") ? CPU_I8MM : 0;
     return found;
 }
 

@@ -138,9 +138,27 @@ KVT_LANES f32x16 f32x16_div(f32x16 a, f32x16 b)
 {
     KVT_MAP(f32x16, 16, a.v[i] / b.v[i]);
 }
+#if defined(_WIN32)
+/* That of mingw-w64 rounds twice, to 64 bits first. Here the product is exact, and the sum is rounded to an odd last bit, which rounding to a float
+ * cannot mistake for half way (Boldo and Melquiond). */
+KVT_LANES float kvt_fmaf(float a, float b, float c)
+{
+    const double product = (double)a * b, sum = product + c, added = sum - product;
+    const double lost = (product - (sum - added)) + (c - added);
+    uint64_t bits;
+    memcpy(&bits, &sum, 8);
+    if ((lost > 0 || lost < 0) && !(bits & 1))
+        bits = (lost > 0) == (sum > 0) ? bits + 1 : bits - 1;
+    double odd;
+    memcpy(&odd, &bits, 8);
+    return (float)odd;
+}
+#else
+#define kvt_fmaf fmaf
+#endif
 KVT_LANES f32x16 f32x16_fma(f32x16 a, f32x16 b, f32x16 c)
 {
-    KVT_MAP(f32x16, 16, fmaf(a.v[i], b.v[i], c.v[i]));
+    KVT_MAP(f32x16, 16, kvt_fmaf(a.v[i], b.v[i], c.v[i]));
 }
 KVT_LANES f32x16 f32x16_min_num(f32x16 a, f32x16 b)
 {
@@ -476,8 +494,8 @@ KVT_LANES f32x16 f32x16_add_neighbours(f32x16 a, f32x16 b)
 {
     f32x16 r;
     for (int i = 0; i < 16; i++) {
-        const float *from = (i < 8 ? a : b).v + i % 8 * 2;
-        r.v[i] = from[0] + from[1];
+        const f32x16 *from = i < 8 ? &a : &b;
+        r.v[i] = from->v[i % 8 * 2] + from->v[i % 8 * 2 + 1];
     }
     return r;
 }
@@ -499,8 +517,8 @@ KVT_LANES i32x16 i32x16_add_pairs(i32x16 a, i32x16 b)
 {
     i32x16 r;
     for (int i = 0; i < 16; i++) {
-        const uint32_t *from = (i & 2 ? b : a).v + i / 4 * 4 + i % 2 * 2;
-        r.v[i] = from[0] + from[1];
+        const i32x16 *from = i & 2 ? &b : &a;
+        r.v[i] = from->v[i / 4 * 4 + i % 2 * 2] + from->v[i / 4 * 4 + i % 2 * 2 + 1];
     }
     return r;
 }

@@ -12,7 +12,12 @@ typedef struct kvt_problem {
     size_t bytes;
 } kvt_problem;
 
-__attribute__((format(printf, 3, 4))) kvt_status kvt_fail(const kvt_problem *to, kvt_status status, const char *format, ...);
+#if defined(_WIN32)
+#define KVT_PRINTF gnu_printf /* with __USE_MINGW_ANSI_STDIO */
+#else
+#define KVT_PRINTF printf
+#endif
+__attribute__((format(KVT_PRINTF, 3, 4))) kvt_status kvt_fail(const kvt_problem *to, kvt_status status, const char *format, ...);
 
 typedef struct kvt_checked_view {
     kvt_view v; /* as this version has it */

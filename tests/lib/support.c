@@ -5,8 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(_WIN32)
+#include <io.h>
+#include <windows.h>
+#define R_OK 4
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -126,7 +133,7 @@ static int between(uint64_t *state, int low, int high)
 }
 
 /* A number and its neighbours, up to `ulps` away. */
-static uint32_t near(uint64_t *state, double value, int ulps)
+static uint32_t neighbour(uint64_t *state, double value, int ulps)
 {
     return test_bits(value) + (uint32_t)between(state, -ulps, ulps);
 }
@@ -160,7 +167,7 @@ static void ties(uint64_t *state, uint32_t dim, uint32_t *x, int kind, bool exac
     static const double steps[3] = { 127, 8, 448 };
     double largest = exact ? steps[kind] * power(between(state, -12, 8)) : (1 + test_uniform(state)) * power(between(state, -10, 10));
     for (uint32_t c = 0; c < dim; c++)
-        x[c] = near(state, half_way(state, kind, largest), exact ? (int)test_below(state, 2) : 2);
+        x[c] = neighbour(state, half_way(state, kind, largest), exact ? (int)test_below(state, 2) : 2);
     for (uint32_t c = test_below(state, 16); c < dim; c += 16) /* in every block */
         x[c] = test_bits(largest) | random_sign(state);
 }
@@ -178,7 +185,7 @@ static void thresholds(uint64_t *state, uint32_t dim, uint32_t *x)
             limit = limits[test_below(state, n)];
         for (uint32_t c = begin; c < begin + width; c++)
             x[c] = test_bits(limit * test_uniform(state)) | random_sign(state);
-        uint32_t bits = near(state, limit, 2);
+        uint32_t bits = neighbour(state, limit, 2);
         x[begin + test_below(state, width)] = (bits < 0x7f800000 ? bits : 0x7f7fffff) | random_sign(state);
     }
 }
@@ -308,16 +315,26 @@ test_arena test_arena_make(size_t bytes)
 {
     const size_t guard = GUARD_BYTES;
     bytes = (bytes + guard - 1) / guard * guard;
+#if defined(_WIN32)
+    unsigned char *all = VirtualAlloc(NULL, bytes + 2 * guard, MEM_RESERVE, PAGE_NOACCESS);
+    ck_assert_msg(all && VirtualAlloc(all + guard, bytes, MEM_COMMIT, PAGE_READWRITE), "VirtualAlloc of %zu bytes", bytes);
+#else
     unsigned char *all = mmap(NULL, bytes + 2 * guard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ck_assert_msg(all != MAP_FAILED, "mmap of %zu bytes", bytes);
     ck_assert_msg(mprotect(all + guard, bytes, PROT_READ | PROT_WRITE) == 0, "mprotect of %zu bytes", bytes);
+#endif
     return (test_arena){ all + guard, bytes };
 }
 
 void test_arena_free(const test_arena *arena)
 {
+#if defined(_WIN32)
+    if (arena->base)
+        ck_assert(VirtualFree(arena->base - GUARD_BYTES, 0, MEM_RELEASE));
+#else
     if (arena->base)
         ck_assert_int_eq(munmap(arena->base - GUARD_BYTES, arena->bytes + 2 * (size_t)GUARD_BYTES), 0);
+#endif
 }
 
 unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_end)

@@ -122,6 +122,12 @@ START_TEST(edges_of_doubles)
 }
 END_TEST
 
+#if defined(_WIN32) /* msvcrt's sine of 2^32 has 30 good bits */
+static const bool accurate_libm = false;
+#else
+static const bool accurate_libm = true;
+#endif
+
 /* Against libm, whose functions are accurate to a unit in the last place or less: no constant is wrong in a build that has nothing else to compare.
  */
 START_TEST(doubles_are_accurate)
@@ -154,7 +160,8 @@ int main(int argc, char **argv)
     tcase_add_test(tc, exp_of_floats);
     tcase_add_test(tc, functions_of_doubles);
     tcase_add_test(tc, edges_of_doubles);
-    tcase_add_test(tc, doubles_are_accurate);
+    if (accurate_libm)
+        tcase_add_test(tc, doubles_are_accurate);
     suite_add_tcase(suite, tc);
     return test_run(suite);
 }

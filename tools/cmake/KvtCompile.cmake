@@ -16,6 +16,13 @@ target_compile_options(kvt_compile INTERFACE -Wall -Wextra -Wpedantic -Wshadow -
 if(KVT_SLEEF)
   target_compile_definitions(kvt_compile INTERFACE KVT_SLEEF)
 endif()
+# gcc for Windows keeps registers of 32 and 64 bytes in a stack that is aligned to 16 (GCC bug 54412): moves must not ask for alignment.
+if(WIN32)
+  target_compile_definitions(kvt_compile INTERFACE __USE_MINGW_ANSI_STDIO=1) # %zu
+endif()
+if(WIN32 AND CMAKE_C_COMPILER_ID STREQUAL GNU)
+  target_compile_options(kvt_compile INTERFACE -Wa,-muse-unaligned-vector-move)
+endif()
 if(KVT_WERROR)
   target_compile_options(kvt_compile INTERFACE -Werror)
 endif()

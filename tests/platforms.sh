@@ -1,0 +1,110 @@
+#!/bin/sh
+# Builds the library without SLEEF and the tests of bits for another system, or with another compiler, and runs them where this machine can.
+#   tests/platforms.sh PLATFORM [TEST...]     all tests, or golden, vec, exp and so on
+# PLATFORM
+#   here                            cc of this machine, or $CC; on a Mac, in Termux or on a board too: see docs/platforms.md
+#   macos-arm64, macos-x86_64       zig cc; compiled, not run
+#   musl-x86_64                     zig cc, static, run here
+#   musl-arm64                      zig cc, static, run by qemu-aarch64-static: also for Android's shell (adb) and Termux
+#   windows-x86_64                  Debian's mingw-w64, run by Wine
+#   windows-x86_64-zig              zig cc, run by Wine
+# $KVT_OPTIONS are further options for CMake, as -DKVT_FEW_TIERS=ON.
+# $ZIG is a command that is zig; without it `python3 -m ziglang` (PyPI: ziglang). $QEMU_CPU chooses the CPU of qemu, $KVT_TEST_TIER one tier.
+set -eu
+cd "$(dirname "$0")/.."
+if [ $# -eq 0 ]; then
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0" >&2
+    exit 2
+fi
+platform=$1
+shift
+build=$PWD/build/platforms/$platform
+mkdir -p "$build/bin"
+
+# zig TARGET: makes commands of zig's that CMake takes.
+zig() {
+    for tool in cc ar ranlib; do
+        target=""
+        [ $tool != cc ] || target="-target $1"
+        # shellcheck disable=SC2016
+        printf '#!/bin/sh\nexec %s %s %s "$@"\n' "${ZIG:-python3 -m ziglang}" $tool "$target" >"$build/bin/zig-$tool"
+        chmod +x "$build/bin/zig-$tool"
+    done
+    # Of Debian's headers this one alone.
+    cp "${KVT_XXHASH:-/usr/include/xxhash.h}" "$build/bin"
+    set_options="-DCMAKE_C_COMPILER=$build/bin/zig-cc -DCMAKE_AR=$build/bin/zig-ar -DCMAKE_RANLIB=$build/bin/zig-ranlib -DKVT_XXHASH_INCLUDE=$build/bin"
+}
+
+set_options=""
+emulator=""
+case $platform in
+here) ;;
+macos-arm64)
+    zig aarch64-macos
+    set_options="$set_options -DCMAKE_SYSTEM_NAME=Darwin -DCMAKE_SYSTEM_PROCESSOR=arm64"
+    emulator=none
+    ;;
+macos-x86_64)
+    zig x86_64-macos
+    set_options="$set_options -DCMAKE_SYSTEM_NAME=Darwin -DCMAKE_SYSTEM_PROCESSOR=x86_64"
+    emulator=none
+    ;;
+musl-x86_64)
+    zig x86_64-linux-musl
+    set_options="$set_options -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=x86_64"
+    ;;
+musl-arm64)
+    zig aarch64-linux-musl
+    set_options="$set_options -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64"
+    emulator=qemu-aarch64-static
+    ;;
+windows-x86_64)
+    cp /usr/include/xxhash.h "$build/bin"
+    set_options="-DCMAKE_SYSTEM_NAME=Windows -DCMAKE_C_COMPILER=x86_64-w64-mingw32-gcc-posix -DKVT_XXHASH_INCLUDE=$build/bin"
+    emulator=wine
+    ;;
+windows-x86_64-zig)
+    zig x86_64-windows-gnu
+    set_options="$set_options -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=x86_64"
+    emulator=wine
+    ;;
+*)
+    echo "$0: no platform $platform" >&2
+    exit 2
+    ;;
+esac
+if command -v ninja >/dev/null; then
+    export CMAKE_GENERATOR=Ninja
+else
+    export CMAKE_GENERATOR="Unix Makefiles"
+fi
+
+# shellcheck disable=SC2086 # words are wanted
+cmake --preset plain -B "$build" $set_options ${KVT_OPTIONS:-} >"$build/configure.log" 2>&1 || {
+    cat "$build/configure.log"
+    exit 1
+}
+cmake --build "$build" >"$build/build.log" 2>&1 || {
+    cat "$build/build.log"
+    exit 1
+}
+grep -c 'warning:' "$build/build.log" | sed 's/^/warnings: /'
+echo "$platform: $(uname -srm)"
+sed -nE 's/^-- (The C compiler identification is|Tiers:)/\1/p' "$build/configure.log"
+if [ "$emulator" = none ]; then
+    for program in "$build"/bin/test_*; do
+        file -b "$program"
+    done | sort | uniq -c
+    echo "$platform: compiled, not run"
+    exit
+fi
+[ $# -gt 0 ] || set -- exp vec golden rope tiers rowformats attend mla
+for test in "$@"; do
+    program=$build/bin/test_$test
+    [ -f "$program" ] || program=$program.exe
+    WINEDEBUG=-all $emulator "$program" || {
+        echo "$platform: test_$test FAILED" >&2
+        exit 1
+    }
+done
+echo "$platform: all passed: $*"
