@@ -132,8 +132,9 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_cache_free(kvt_cache *cache, uint32_t id);
 KVT_API size_t kvt_cache_tokens(const kvt_cache *cache, uint32_t id);
 KVT_API size_t kvt_cache_fresh(const kvt_cache *cache, uint32_t id);
 
-/* Blocks for `fresh` new tokens. Called again before kvt_cache_commit it says another number of them. It takes as long as there are new blocks, and
- * copies rows of open pages that a fork shares. Errors: FULL (no blocks: nothing was taken), RANGE (more tokens than a sequence has). */
+/* Blocks for `fresh` new tokens. Called again before their steps it says another number of them (0: none; once steps have run kvt_cache_commit of 0
+ * takes them back). It takes as long as there are new blocks, and copies rows of open pages that a fork shares. Errors: FULL (no blocks: nothing was
+ * taken), RANGE (more tokens than a sequence has). */
 KVT_API KVT_MUST_CHECK kvt_status kvt_cache_append(kvt_cache *cache, uint32_t id, uint32_t fresh);
 
 /* What steps have to know of the sequence in a group, with the new tokens and without masks. It is good until the sequence is changed. Errors: RANGE
@@ -149,7 +150,7 @@ KVT_API KVT_MUST_CHECK kvt_status kvt_cache_commit(kvt_cache *cache, uint32_t id
 KVT_API KVT_MUST_CHECK kvt_status kvt_cache_fork(kvt_cache *cache, uint32_t id, uint32_t *fork);
 
 /* Only the first `tokens` stay. As long as their last page is one of the two newest that the sequence had, its rows are what they were; otherwise
- * they are read back from its page. New tokens that were not committed go. Errors: RANGE (more than there are; a window has given back what the
+ * they are read back from its page. New tokens whose steps have not run go. Errors: RANGE (more than there are; a window has given back what the
  * remaining tokens would see; no mark of the state there), FULL (a block for rows of an open page). */
 KVT_API KVT_MUST_CHECK kvt_status kvt_cache_truncate(kvt_cache *cache, uint32_t id, size_t tokens);
 

@@ -580,8 +580,10 @@ static void keep_group(kvt_group *group, const kvt_record *r, kvt_holding *h)
     for (uint32_t i = 0; i < 2; i++) {
         if (h->new_open[i] == KVT_NO_BLOCK)
             continue;
-        /* The new tokens may be fewer in the end, so even rows of the page before are still needed. */
-        const size_t n = own % 2 == i ? r->stored % KVT_PAGE_TOKENS : h->kept < own ? KVT_PAGE_TOKENS : 0;
+        /* The new tokens may be fewer in the end, or none: so rows of the page before are still needed, and of the one before that where the last
+         * page is full. */
+        const bool has_older = own % 2 == i ? h->kept + 1 < own : h->kept < own;
+        const size_t n = has_older ? KVT_PAGE_TOKENS : own % 2 == i ? r->stored % KVT_PAGE_TOKENS : 0;
         if (n && h->open[i] != KVT_NO_BLOCK)
             copy_open(group, h->open[i], h->new_open[i], n);
         kvt_keep_new_open(group, h, i);

@@ -148,6 +148,29 @@ START_TEST(wrong_arguments)
 }
 END_TEST
 
+/* A fork whose new tokens are taken back before their steps is as if they had never been: the rows of both newest pages are there, of which the older
+ * one's were in the block that the new tokens would have taken. */
+START_TEST(taken_back)
+{
+    cache_home h;
+    uint32_t fork = KVT_NO_SEQUENCE;
+    open_wide(&h, KVT_PRESET_TIGHT, 16, 2);
+    ck_assert_int_eq(kvt_cache_new(h.cache, &h.id), KVT_OK);
+    home_fill(&h, 320); /* five whole pages */
+    ck_assert_int_eq(kvt_cache_fork(h.cache, h.id, &fork), KVT_OK);
+    const kvt_save all = { .size = sizeof all };
+    home_tape saved[2] = { home_save(&h, 0, NULL), { 0 } };
+    ck_assert(kvt_cache_append(h.cache, fork, 100) == KVT_OK && kvt_cache_append(h.cache, fork, 0) == KVT_OK);
+    ck_assert_int_eq(kvt_cache_save_bytes(h.cache, fork, &all, &saved[1].size), KVT_OK);
+    saved[1].bytes = home_memory(saved[1].size);
+    ck_assert_int_eq(kvt_cache_save(h.cache, fork, &all, home_write, &saved[1], h.scratch, h.scratch_bytes), KVT_OK);
+    ck_assert_uint_eq(saved[0].size, saved[1].size);
+    ck_assert_mem_eq(saved[0].bytes, saved[1].bytes, saved[0].size);
+    free(saved[0].bytes), free(saved[1].bytes);
+    home_close(&h);
+}
+END_TEST
+
 /* Presets by name, and what they cannot be made of. */
 START_TEST(presets)
 {
@@ -189,6 +212,117 @@ START_TEST(changed_layouts)
 }
 END_TEST
 
+/* ---- bits ---- */
+
+/* Rows of tokens of one layer, f16: a function of the token alone, so that any grouping has the same. */
+static void make_rows(uint16_t *rows, size_t first, size_t n, uint32_t heads, uint32_t dim, uint32_t kind)
+{
+    for (size_t i = 0; i < n * heads * dim; i++) {
+        uint64_t state = ((first * heads * dim + i) * 4 + kind) * 0x9e3779b97f4a7c15;
+        rows[i] = (uint16_t)(0x2c00 + (test_random(&state) & 0x8fff) % 0x9000);
+    }
+}
+
+enum { ALL = 1230, BIT_DIM = 32, BIT_KV_HEADS = 2, BIT_HEADS = 4 };
+
+/* Stores tokens first .. and attends to them, by so many workers. */
+static void run_step(const kvt_view *view, kvt_sequence entry, uint32_t workers, uint16_t *rows, float *out)
+{
+    static unsigned char workspace[1 << 25] __attribute__((aligned(64)));
+    const size_t n = entry.fresh;
+    uint16_t *k = rows + n * BIT_HEADS * BIT_DIM, *v = k + n * BIT_KV_HEADS * BIT_DIM;
+    make_rows(rows, entry.stored, n, BIT_HEADS, BIT_DIM, 0);
+    make_rows(k, entry.stored, n, BIT_KV_HEADS, BIT_DIM, 1);
+    make_rows(v, entry.stored, n, BIT_KV_HEADS, BIT_DIM, 2);
+    const kvt_step step = { .size = sizeof step,
+                            .view = view,
+                            .sequences = &entry,
+                            .n_sequences = 1,
+                            .heads = BIT_HEADS,
+                            .dtype = KVT_F16,
+                            .out_dtype = KVT_F32,
+                            .q = rows,
+                            .k = k,
+                            .v = v,
+                            .out = out + entry.stored * BIT_HEADS * BIT_DIM,
+                            .scale = 0.1f,
+                            .workspace = workspace,
+                            .workspace_bytes = sizeof workspace };
+    char why[200];
+    TEST_REQUIRE(kvt_step_problem(&step, why, sizeof why) == KVT_OK, "%s", why);
+    for (uint32_t i = 0; i < workers; i++)
+        ck_assert_int_eq(kvt_step_append(&step, i, workers), KVT_OK);
+    for (uint32_t i = 0; i < workers; i++)
+        ck_assert_int_eq(kvt_step_attend(&step, i, workers), KVT_OK);
+    for (uint32_t i = 0; i < workers; i++)
+        ck_assert_int_eq(kvt_step_merge(&step, i, workers), KVT_OK);
+}
+
+static kvt_pool blocks_of(size_t page_bytes, size_t blocks)
+{
+    kvt_pool pool = { .blocks = blocks, .block_stride = page_bytes * BIT_KV_HEADS, .head_stride = page_bytes };
+    pool.base = home_memory(pool.block_stride * blocks);
+    return pool;
+}
+
+/* With a cache, on every tier, by 1 to 16 workers, in any grouping, and in blocks that another sequence left in disorder: what one worker gets
+ * without a cache, in one step. */
+START_TEST(same_bits)
+{
+    const size_t results = (size_t)ALL * BIT_HEADS * BIT_DIM;
+    float *right = test_malloc(results * sizeof *right), *out = test_malloc(results * sizeof *out);
+    uint16_t *rows = test_malloc((size_t)ALL * (BIT_HEADS + 2 * BIT_KV_HEADS) * BIT_DIM * sizeof *rows);
+    kvt_spec spec = { .size = sizeof spec, .k_dim = BIT_DIM, .v_dim = BIT_DIM, .kv_heads = BIT_KV_HEADS }, first;
+    kvt_layout layout, first_layout;
+    size_t open_bytes;
+    ck_assert_int_eq(kvt_preset_spec((kvt_preset)_i, &spec, &first), KVT_OK);
+    ck_assert(kvt_layout_init(&layout, &spec) == KVT_OK && kvt_layout_init(&first_layout, &first) == KVT_OK);
+    ck_assert_int_eq(kvt_view_open_bytes(&layout, KVT_BF16, &open_bytes), KVT_OK);
+    enum { BLOCKS = ALL / 64 + 2 };
+    const kvt_view alone = { .size = sizeof alone,
+                             .layout = &layout,
+                             .first_layout = &first_layout,
+                             .pages = blocks_of(layout.page_bytes, BLOCKS),
+                             .first_pages = blocks_of(first_layout.page_bytes, 1),
+                             .open_pages = blocks_of(open_bytes, 2),
+                             .open_dtype = KVT_BF16,
+                             .layers = 1 };
+    uint32_t blocks[BLOCKS];
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        blocks[i] = i ? i - 1 : 0;
+    run_step(&alone, (kvt_sequence){ .blocks = blocks, .n_blocks = BLOCKS, .open = { 0, 1 }, .fresh = ALL }, 1, rows, right);
+    test_tier tiers[32];
+    const size_t n_tiers = test_tiers(tiers);
+    uint64_t state = 99 + (uint64_t)_i;
+    for (size_t t = 0; t < n_tiers; t++) {
+        cache_home h;
+        kvt_spec of_tier = { .size = sizeof of_tier, .k_dim = BIT_DIM, .v_dim = BIT_DIM, .kv_heads = BIT_KV_HEADS, .tiers = tiers[t].mask };
+        kvt_cache_group group = { .open_dtype = KVT_BF16, .layers = 1, .blocks = 2 * BLOCKS };
+        home_open(&h, (kvt_preset)_i, &of_tier, &group, &(kvt_cache_spec){ .sequences = 2, .tokens = ALL + 64 });
+        /* Two sequences take blocks in turns, and one is gone then. */
+        uint32_t other;
+        ck_assert_int_eq(kvt_cache_new(h.cache, &other), KVT_OK);
+        for (uint32_t i = 1; i <= 9; i++)
+            ck_assert(kvt_cache_append(h.cache, other, 64 * i) == KVT_OK && kvt_cache_append(h.cache, h.id, 70 * i) == KVT_OK);
+        ck_assert(kvt_cache_free(h.cache, other) == KVT_OK && kvt_cache_append(h.cache, h.id, 0) == KVT_OK);
+        for (size_t stored = 0; stored < ALL;) {
+            const uint32_t most = t % 2 ? 400 : 1300, left = (uint32_t)(ALL - stored), fresh = 1 + test_below(&state, most < left ? most : left);
+            kvt_sequence entry;
+            ck_assert(kvt_cache_append(h.cache, h.id, fresh) == KVT_OK && kvt_cache_entry(h.cache, h.id, 0, &entry) == KVT_OK);
+            run_step(kvt_cache_view(h.cache, 0), entry, 1 + test_below(&state, 16), rows, out);
+            ck_assert_int_eq(kvt_cache_commit(h.cache, h.id, fresh), KVT_OK);
+            stored += fresh;
+        }
+        const size_t at = test_difference(out, right, results * sizeof *out);
+        TEST_REQUIRE(at == results * sizeof *out, "preset %d, tier %s: token %zu has other results than without the cache", _i, tiers[t].name,
+                     at / (BIT_HEADS * BIT_DIM * sizeof *out));
+        home_close(&h);
+    }
+    free(alone.pages.base), free(alone.first_pages.base), free(alone.open_pages.base);
+    free(right), free(out), free(rows);
+}
+END_TEST
+
 /* ---- stack ---- */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -210,7 +344,7 @@ static void *live(void *of)
 {
     life *l = of;
     cache_home h;
-    uint32_t fork;
+    uint32_t fork = KVT_NO_SEQUENCE;
     l->step = "opening";
     open_wide(&h, l->preset, l->dim, 1);
     l->step = "kvt_cache_mark, _fork, _truncate";
@@ -279,8 +413,10 @@ int main(void)
     TCase *tcase = tcase_create("cache_calls");
     tcase_set_timeout(tcase, 600);
     tcase_add_test(tcase, wrong_arguments);
+    tcase_add_test(tcase, taken_back);
     tcase_add_test(tcase, presets);
     tcase_add_test(tcase, changed_layouts);
+    tcase_add_loop_test(tcase, same_bits, 0, KVT_TEST_SHARE > 1 ? 1 : 4);
     tcase_add_test(tcase, stack);
     suite_add_tcase(suite, tcase);
     return test_run(suite);
