@@ -26,6 +26,16 @@ static double median(const double *values, size_t n)
     return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
 }
 
+/* Two standard errors of a median, as a share of it: 2 * 1.2533 s / sqrt(n), where s is what a normal distribution with these quartiles has. */
+static double noise(const double *values, size_t n)
+{
+    double sorted[MOST_SAMPLES];
+    memcpy(sorted, values, n * sizeof *values);
+    qsort(sorted, n, sizeof *sorted, compare);
+    const double between_quartiles = sorted[n - 1 - (n - 1) / 4] - sorted[(n - 1) / 4];
+    return 2 * 1.2533 * between_quartiles / 1.349 / sqrt((double)n) / median(values, n);
+}
+
 enum { MOST_CONTENDERS = (int)N_CONTENDERS > (int)N_DECODE_CONTENDERS ? (int)N_CONTENDERS : (int)N_DECODE_CONTENDERS };
 
 /* The last MOST_SAMPLES samples. */
@@ -126,6 +136,7 @@ static void run_case(shim_state *state, void *context)
         count_decode(state, &plan->step, &all);
     else
         count_conversion(state, &plan->work, &all);
+    shim_set_counter(state, MEASURE_NOISE, noise(all.ours, kept(&all)));
     shim_set_counter(state, MEASURE_SAMPLES, (double)all.n);
 }
 

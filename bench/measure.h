@@ -19,6 +19,7 @@
 #define MEASURE_CELLS    "cells_ratio" /* only of appended keys */
 #define MEASURE_BYTES    "working_set"
 #define MEASURE_SAMPLES  "samples"
+#define MEASURE_NOISE    "noise" /* what the median of our times may be off, as a share, after their scatter: two standard errors */
 /* Of attend, which has these and the last two: shares of a limit are its time over ours, speed-ups the other's time over ours. */
 #define MEASURE_TOKENS    "tokens"
 #define MEASURE_STEP      "microseconds"

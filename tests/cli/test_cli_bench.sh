@@ -94,6 +94,30 @@ grep -q '^op .*elem/ns.*floor.*memcpy' "$work/stdout" || fail "no heading"
 [ "$(grep -c '^write *q8_0' "$work/stdout")" -eq 2 ] || fail "not 2 rows"
 if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi
 
+# Two runs beside each other: the same file is as fast as itself, twice the time is half the speed, and what lies within the noise is called so.
+run "$@" bench --quick --schemes q8_0,f16 --ops write,attend --json
+cp "$work/stdout" "$work/a.json"
+expect_json 'all(.results[]; .noise >= 0 and .noise < 10)'
+"$jq" '.results |= map(.noise = 0.01)' "$work/a.json" >"$work/b.json"
+"$jq" '.results |= map(if .op == "write" and .side == "k" then .elements_per_ns *= 2 elif .op == "attend" then .gbps_stored /= 1.5
+    else .elements_per_ns *= 1.005 end)' "$work/b.json" >"$work/c.json"
+run "$@" bench --compare "$work/b.json" "$work/c.json" --json
+expect_json '.cases == 6 and .faster == 2 and .slower == 2 and (.median_speedup | . > 1 and . < 1.01)'
+expect_json 'all(.results[]; .verdict == (if .op == "attend" then "slower" elif .side == "k" then "faster" else "noise" end))'
+expect_json 'all(.results[] | select(.op == "attend"); .speedup | . > 0.666 and . < 0.667)'
+run "$@" bench --compare "$work/a.json" "$work/a.json"
+grep -q '^6 cases: 0 faster, 0 slower,$' "$work/stdout" || fail "a file differs from itself: $(cat "$work/stdout")"
+if tail -n +5 "$work/stdout" | grep -q '.\{41\}'; then fail "the comparison is wider than 40 columns"; fi
+"$jq" 'del(.results[].noise)' "$work/a.json" >"$work/old.json"
+run "$@" bench --compare "$work/old.json" "$work/a.json" --json
+expect_json 'all(.results[]; .verdict == "unknown" and .noise == null)'
+echo '{ "cpu": "none", "results": [] }' >"$work/empty.json"
+echo '[]' >"$work/array.json"
+expect_error 1 'it has no results' "$@" bench --compare "$work/a.json" "$work/array.json"
+expect_error 1 'unable to open' "$@" bench --compare "$work/none.json" "$work/a.json"
+expect_error 1 'no case in common' "$@" bench --compare "$work/a.json" "$work/empty.json"
+expect_error 2 'two files would be right' "$@" bench --compare "$work/a.json"
+
 expect_error 2 '"q9" is no scheme' "$@" bench --schemes q8_0,q9
 expect_error 2 '"" is no scheme' "$@" bench --schemes ""
 expect_error 2 '1 to 128 would be right' "$@" bench --group 129

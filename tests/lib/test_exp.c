@@ -79,7 +79,8 @@ static void require_same(const char *function, double x, double plain, double ch
 /* A number of either sign whose binary exponent is anything from low to high - 1. */
 static double of_any_size(uint64_t *state, int low, int high)
 {
-    const double x = ldexp(1 + test_uniform(state), low + (int)test_below(state, (uint32_t)(high - low)));
+    const int exponent = low + (int)test_below(state, (uint32_t)(high - low));
+    const double x = ldexp(1 + test_uniform(state), exponent);
     return test_below(state, 2) ? x : -x;
 }
 

@@ -7,6 +7,7 @@
 #ifdef KVT_HAVE_BENCH
 
 #include "bench/measure.h"
+#include "tools/cli/bench/compare.h"
 #include "tools/files/json.h"
 #include "tools/files/nearest.h"
 #include "tools/program/options.h"
@@ -41,6 +42,7 @@ static const char BRIEF[] = "Examples:\n"
                             "  --group LIST, --tokens LIST, --kv-heads N, --threads LIST     of attend\n"
                             "  --quick          a rough look: short samples, from L2\n"
                             "  --json           the machine, and an array of results\n"
+                            "  --compare A B    two files of --json: what is faster, and what is noise\n"
                             "\n"
                             "kvtile bench --help-all has every option and explains the columns.\n";
 
@@ -72,6 +74,9 @@ static const char HELP[] =
     "                   the latents and rotates the rotary parts\n"
     "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
     "  --json           one object: the machine, and an array of results\n"
+    "  --compare A.json B.json\n"
+    "                   measures nothing: how many times as fast each case of B is as it is in A, both of them files of --json. What differs\n"
+    "                   by less than 5 %, or than the samples of either scatter, is noise. Of two CPUs the first tier of each case counts\n"
     "  --help-all       this text; --help: one screen\n"
     "\n"
     "elem/ns        elements (channels of all rows) per nanosecond, median\n"
@@ -578,23 +583,35 @@ int kvt_cmd_bench(int argc, const char **argv)
 {
     int help = 0, help_all = 0;
     int json = 0;
-    int quick = 0;
+    int quick = 0, compare = 0;
     texts given = { 0 };
     char **const values[] = { &given.schemes, &given.ops,      &given.side,     &given.tier,    &given.head_dim,  &given.where,
                               &given.dtype,   &given.rotation, &given.centring, &given.effort,  &given.fp8_block, &given.fp8_scale,
                               &given.group,   &given.tokens,   &given.kv_heads, &given.threads, &given.rope };
     const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },     { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },    { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },       { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },    { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },  { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
-        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },      { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
-        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },   { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
-        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },       { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
-        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
-        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL }, POPT_TABLEEND,
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
+        { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },
+        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },
+        { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },
+        { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },
+        { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },
+        { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
+        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },
+        { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
+        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },
+        { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
+        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },
+        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
+        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
+        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "compare", 0, POPT_ARG_NONE, &compare, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
+        POPT_TABLEEND,
     };
     poptContext context = options_open(WHO, "kvtile", argc, argv, table);
     if (context == NULL)
@@ -607,6 +624,12 @@ int kvt_cmd_bench(int argc, const char **argv)
     } else if (help || help_all) {
         fputs(help_all ? HELP : BRIEF, stdout);
         code = 0;
+    } else if (compare) {
+        const char *first = poptGetArg(context), *second = poptGetArg(context);
+        if (first == NULL || second == NULL || poptPeekArg(context) != NULL)
+            error_print(WHO, "--compare", "two files would be right, A.json B.json, that kvtile bench --json printed");
+        else
+            code = bench_compare(WHO, first, second, json);
     } else if (poptPeekArg(context) != NULL) {
         error_print(WHO, poptPeekArg(context), "no argument would be right, only options; see kvtile bench --help");
     } else if (choose(&chosen, &given) == 0) {
