@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 OWN = {"f16": 16, "q8_0": 8.5, "q5_1": 6, "q4_0": 4.5, "iq4_nl": 4.5}  # bits of llama.cpp's
-KVTILE = {"f32": 32, "kv8": 8.44, "quality": 5.94, "balanced": 4.94, "compact": 4.44, "kv5/kv3+first=kv8": 4.44, "tight": 3.94}  # head_dim 64
+KVTILE = {"f32": 32, "kv8": 8.44, "quality": 5.94, "balanced": 4.94, "compact": 4.44, "kv5/kv3": 4.44, "tight": 3.94}  # head_dim 64
 FIGURES = {"mean": r"Mean +KLD: +(\S+)", "99 %": r"99\.0% +KLD: +(\S+)", "99.9 %": r"99\.9% +KLD: +(\S+)", "most": r"Maximum KLD: +(\S+)",
            "same top, %": r"Same top p: +(\S+)", "perplexity, %": r"Mean PPL\(Q\)/PPL\(base\) +: +(\S+)"}
 BOUNDS = [("compact", "mean", 0.3, "q4_0"), ("compact", "99 %", 0.4, "iq4_nl"), ("balanced", "mean", 0.12, "q4_0"), ("kv8", "mean", 0.35, "q8_0")]

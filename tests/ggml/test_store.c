@@ -226,6 +226,8 @@ START_TEST(test_forms_and_bytes)
     ck_assert_int_eq(s.block[0].form, STORE_FIRST);
     ck_assert_int_eq(s.block[1].form, STORE_SEALED);
     ck_assert_int_eq(s.block[2].form, STORE_OPEN);
+    ck_assert_uint_gt(s.layout[STORE_SEALED].k.centre_bytes, 0);
+    ck_assert_uint_eq(s.layout[STORE_FIRST].k.centre_bytes, 0);
     ck_assert_uint_eq(store_bytes(&s), s.block_bytes[STORE_FIRST] + s.block_bytes[STORE_SEALED] + 3 * s.block_bytes[STORE_OPEN]);
 
     /* A sequence that begins in another block. */
@@ -271,8 +273,9 @@ START_TEST(test_words_of_the_variable)
     ck_assert(o.report && o.way.rotation == KVT_ROTATION_128 && o.way.first == KVT_SCHEME_NONE && o.way.centring == KVT_CENTRING_OWN);
     ck_assert(options_read(&o, "q8_0/kv3,centring=none", problem, sizeof problem));
     ck_assert(o.way.k_scheme == KVT_SCHEME_q8_0 && o.way.v_scheme == KVT_SCHEME_kv3 && o.way.centring == KVT_CENTRING_NONE);
+    ck_assert_int_eq(o.way.first, KVT_SCHEME_kv8);
     ck_assert(options_read(&o, "f32", problem, sizeof problem));
-    ck_assert(o.way.rotation == KVT_ROTATION_NONE && o.way.centring == KVT_CENTRING_NONE);
+    ck_assert(o.way.rotation == KVT_ROTATION_NONE && o.way.centring == KVT_CENTRING_NONE && o.way.first == KVT_SCHEME_NONE);
     static const char *const wrong[] = { "kv44", "kv5/", "rotation=32", "centring=page", "first=kv44", "balanced,kv" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         ck_assert(!options_read(&o, wrong[i], problem, sizeof problem));

@@ -35,7 +35,9 @@ static bool take_schemes(store_way *way, char *name)
     if (!find_scheme(name, &k) || !find_scheme(slash ? slash : name, &v))
         return false;
     const bool is_plain = k == v && kvt_scheme_get(k)->block == 0 && !kvt_scheme_get(k)->is_fp8;
-    *way = (store_way){ k, v, KVT_SCHEME_NONE, is_plain ? KVT_ROTATION_NONE : KVT_ROTATION_64, is_plain ? KVT_CENTRING_NONE : KVT_CENTRING_OWN };
+    *way = (store_way){ k, v, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE };
+    if (!is_plain)
+        *way = (store_way){ k, v, KVT_SCHEME_kv8, KVT_ROTATION_64, KVT_CENTRING_OWN };
     return true;
 }
 

@@ -106,6 +106,8 @@ static kvt_status choose_layouts(store *s)
     status = kvt_layout_init(&s->layout[STORE_SEALED], &spec);
     if (status || !w->first)
         return status;
+    /* A first token is unlike all others in many models, and would move the centre away from them. */
+    spec.k_options.centring = spec.v_options.centring = KVT_CENTRING_NONE;
     spec.k_scheme = spec.v_scheme = w->first;
     return kvt_layout_init(&s->layout[STORE_FIRST], &spec);
 }
