@@ -39,7 +39,7 @@ LEGS = {
     "tests/lib/avx512_emulated.sh": "takes minutes a tier", "tests/fuzz/run.sh": "takes as long as it is told",
     "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
     "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
-    "head": "beside a command", "for": "beside a command", "done": "beside a command", "random_store": "test_block_store", "tests/platforms.sh": ".ci/run platforms",
+    "head": "beside a command", "for": "beside a command", "done": "beside a command", "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
 }
 # What is printed, and stands by itself.
 PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
