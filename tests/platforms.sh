@@ -18,7 +18,7 @@ if [ $# -eq 0 ]; then
 fi
 platform=$1
 shift
-build=$PWD/build/platforms/$platform
+build=$PWD/build/platforms/$platform${CC:+-$(basename "$CC")}
 mkdir -p "$build/bin"
 
 # zig TARGET: makes commands of zig's that CMake takes.
