@@ -86,12 +86,21 @@ expect_error 2 '--ops write,attend would be right' "$@" bench --rope kv8
 run "$@" bench --quick --schemes kv4 --ops attend --tier scalar --where l2 --head-dim 72 --rotation 64 --json
 expect_json '(.results | length == 1) and .results[0].reference_speedup == null and .results[0].multiply_share == null'
 run "$@" bench --quick --schemes kv4 --ops attend --where l2
-grep -q '^op .*us *GB/s *read multiply *f16 *plain' "$work/stdout" || fail "no heading"
+grep -q '^op  *scheme  *us  *GB/s  *read  *f16$' "$work/stdout" || fail "no heading"
+tail -n 1 "$work/stdout" | grep -q "attention reads kv4 at [0-9.]* GB/s, [0-9.]* times as fast as f16$" || fail "no line to share"
 [ "$(grep -c '^attend *kv4' "$work/stdout")" -eq 1 ] || fail "not 1 row"
 
 run "$@" bench --quick --schemes q8_0 --ops write
-grep -q '^op .*elem/ns.*floor.*memcpy' "$work/stdout" || fail "no heading"
+grep -q '^op  *scheme side  *elem/ns  *floor  *memcpy$' "$work/stdout" || fail "no heading"
 [ "$(grep -c '^write *q8_0' "$work/stdout")" -eq 2 ] || fail "not 2 rows"
+if tail -n +3 "$work/stdout" | grep -q '.\{41\}'; then fail "the rough look is wider than 40 columns"; fi
+
+# Several groups need the wide table.
+run "$@" bench --quick --schemes kv4 --ops write,attend --group 1,2 --where l2
+grep -q '^op .*us *GB/s *read multiply *f16 *plain' "$work/stdout" || fail "no heading"
+[ "$(grep -c '^attend *kv4' "$work/stdout")" -eq 2 ] || fail "not 2 rows"
+run "$@" bench --quick --schemes q8_0 --ops write --head-dim 64,128
+grep -q '^op .*elem/ns.*floor.*memcpy' "$work/stdout" || fail "no heading"
 if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi
 
 # Two runs beside each other: the same file is as fast as itself, twice the time is half the speed, and what lies within the noise is called so.

@@ -72,7 +72,7 @@ static const char HELP[] =
     "                   rotary parts of 64 channels in that scheme; --group is all heads (default: 20), and there is one KV head. Writing "
     "normalises\n"
     "                   the latents and rotates the rotary parts\n"
-    "  --quick          a rough look: short samples, and --where l2 unless it is given\n"
+    "  --quick          a rough look: short samples, --where l2 unless it is given, 40 columns unless lists are\n"
     "  --json           one object: the machine, and an array of results\n"
     "  --compare A.json B.json\n"
     "                   measures nothing: how many times as fast each case of B is as it is in A, both of them files of --json. What differs\n"
@@ -356,8 +356,10 @@ typedef struct report {
     const measure_plan *plan;
     size_t done;
     size_t failed;
-    bool terminal;   /* progress is shown */
-    json_t *results; /* NULL: a table */
+    bool terminal;                  /* progress is shown */
+    bool narrow;                    /* 40 columns */
+    double kv4_stored, kv4_speedup; /* of attention over kv4, for the line to share; 0: not measured */
+    json_t *results;                /* NULL: a table */
 } report;
 
 static void progress(const report *state)
@@ -410,9 +412,30 @@ static void print_head(const options *chosen, const machine *here)
         printf("ggml: %s\n", ggml_report());
 }
 
-static void print_heading(bool is_attend)
+/* 40 columns do for one tier, width, place, group and number of threads: the head says which. */
+static bool is_narrow(const options *chosen)
 {
-    if (is_attend)
+    const bench_selection *s = &chosen->selection;
+    const bool single_tier = (s->tiers & (s->tiers - 1)) == 0, single_place = (s->wheres & (s->wheres - 1)) == 0;
+    return chosen->quick && single_tier && single_place && s->n_dims == 1 && s->n_groups == 1 && s->n_threads == 1;
+}
+
+static void print_narrow_head(const options *chosen, const machine *here)
+{
+    unsigned tier = 0;
+    while (chosen->selection.tiers >> tier != 1)
+        tier++;
+    printf("kvtile %s, a rough look\n%s\n%s\n%s, head_dim %u, %s, rows %s\n", kvt_version(), here->cpu, here->date, kvt_tier_name(tier),
+           chosen->selection.dims[0], chosen->selection.wheres == 1U << BENCH_L2 ? "l2" : "memory", bench_dtype_name(chosen->selection.dtype));
+}
+
+static void print_heading(bool is_attend, bool narrow)
+{
+    if (narrow && is_attend)
+        printf("\n%-6s %-6s %7s %6s %5s %5s\n", "op", "scheme", "us", "GB/s", "read", "f16");
+    else if (narrow)
+        printf("\n%-6s %-6s %-4s %8s %5s %6s\n", "op", "scheme", "side", "elem/ns", "floor", "memcpy");
+    else if (is_attend)
         printf("\n%-6s %-6s %5s %-9s %4s %-6s %8s %3s %10s %7s %6s %8s %6s %6s\n", "op", "scheme", "group", "tier", "dim", "where", "tokens", "thr",
                "us", "GB/s", "read", "multiply", "f16", "plain");
     else
@@ -428,6 +451,24 @@ static void print_counter(const shim_result *result, const char *name, const cha
         printf(format, value);
     else
         printf("%*s", width, "");
+}
+
+static void print_narrow_row(const bench_case *timed, const shim_result *result)
+{
+    const bool is_attend = timed->op == BENCH_ATTEND;
+    printf("%-6s %-6.6s ", BENCH_OP_NAMES[timed->op], bench_scheme_name_of(timed).text);
+    if (!is_attend)
+        printf("%-4s ", timed->side == KVT_K ? "k" : "v");
+    if (result->error != NULL) {
+        printf("%s\n", result->error);
+        return;
+    }
+    print_counter(result, is_attend ? MEASURE_STEP : MEASURE_ELEMENTS, is_attend ? "%7.1f" : "%8.2f", 8);
+    print_counter(result, is_attend ? MEASURE_STORED : MEASURE_FLOOR, is_attend ? " %6.2f" : " %5.2f", 6);
+    print_counter(result, is_attend ? MEASURE_READ : MEASURE_MEMCPY, is_attend ? " %5.2f" : " %6.2f", 6);
+    if (is_attend)
+        print_counter(result, MEASURE_F16, " %5.2f", 0);
+    putchar('\n');
 }
 
 static void print_row(const bench_case *timed, const shim_result *result)
@@ -518,8 +559,15 @@ static void take_result(void *context, const shim_result *result)
     if (state->terminal)
         fputs("\r\033[K", stderr);
     if (state->done == 1 || (timed->op == BENCH_ATTEND) != (timed[-1].op == BENCH_ATTEND))
-        print_heading(timed->op == BENCH_ATTEND);
-    print_row(timed, result);
+        print_heading(timed->op == BENCH_ATTEND, state->narrow);
+    if (state->narrow)
+        print_narrow_row(timed, result);
+    else
+        print_row(timed, result);
+    if (timed->op == BENCH_ATTEND && result->error == NULL && strcmp(bench_scheme_name_of(timed).text, "kv4") == 0) {
+        state->kv4_stored = shim_result_counter(result, MEASURE_STORED);
+        state->kv4_speedup = shim_result_counter(result, MEASURE_F16);
+    }
     fflush(stdout);
     progress(state);
 }
@@ -561,15 +609,22 @@ static int measure(const options *chosen)
     } else if (shim_initialize(&n_arguments, arguments, "") != 0 || measure_register(&plan) != 0) {
         error_print(WHO, "cases", "Google Benchmark does not take them, or out of memory");
     } else {
-        report state = { .plan = &plan, .terminal = isatty(STDERR_FILENO) != 0, .results = chosen->json ? json_array() : NULL };
+        report state = {
+            .plan = &plan, .terminal = isatty(STDERR_FILENO) != 0, .results = chosen->json ? json_array() : NULL, .narrow = is_narrow(chosen)
+        };
         machine_look(&plan.machine);
-        if (!chosen->json)
+        if (!chosen->json && state.narrow)
+            print_narrow_head(chosen, &plan.machine);
+        else if (!chosen->json)
             print_head(chosen, &plan.machine);
         fflush(stdout);
         progress(&state);
         shim_run_captured(take_result, &state);
         if (chosen->json)
             print_json(&plan.machine, state.results);
+        else if (state.narrow && state.kv4_speedup > 0)
+            printf("\n%s: kvtile's attention reads kv4 at %.1f GB/s, %.2f times as fast as f16\n", plan.machine.cpu, state.kv4_stored,
+                   state.kv4_speedup);
         json_decref(state.results);
         code = state.failed == 0 && state.done == plan.list.n ? 0 : 1;
         if (state.failed > 0)
