@@ -23,14 +23,15 @@ const multiply_loops *multiply_of_tier(unsigned tier)
     return tier == 0 ? NULL : &loops;
 }
 
-/* Of kernels/dots.c (query_terms, V_TERMS): schemes with scales that are not FP8 multiply codes, the others floats. Codes are multiplied
- * by integers of 16 bits, which are two terms where dots are of bytes; of queries one is enough for codes of up to 5 bits. Rotary parts, a ninth of
- * a latent's keys, are counted as if their scheme were the latent's. */
+/* Of kernels/dots.c (query_terms, weight_terms): schemes with scales that are not FP8 multiply codes, the others floats. Codes are multiplied by
+ * integers of 16 bits, which are two terms where dots are of bytes; one is enough of queries and weights for codes of
+ * up to 5 bits. Rotary parts, a ninth of a latent's keys, are counted as if their scheme were the latent's. */
 size_t multiply_lines(const multiply_loops *loops, const kvt_layout *layout, uint32_t group, size_t tokens, bool *is_floats)
 {
     const kvt_scheme_info *scheme = kvt_scheme_get(layout->k.scheme);
     const bool is_bytes = loops->dot_bits == 8;
-    const size_t k_terms = is_bytes && scheme->bits > 5 ? 2 : 1, v_terms = is_bytes ? 2 : 1;
+    const kvt_scheme_info *values = kvt_scheme_get((layout->v.dim > 0 ? layout->v : layout->k).scheme);
+    const size_t k_terms = is_bytes && scheme->bits > 5 ? 2 : 1, v_terms = is_bytes && values->bits > 5 ? 2 : 1;
     const size_t tiles = (tokens + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS * (KVT_PAGE_TOKENS / KVT_TILE_TOKENS);
     const size_t numbers = tiles * KVT_TILE_TOKENS, k_numbers = numbers * (layout->k.padded_dim + layout->rope.padded_dim),
                  v_numbers = numbers * (layout->v.dim > 0 ? layout->v : layout->k).padded_dim;

@@ -11,12 +11,10 @@
 enum {
     CHUNK_GROUPS = 4, /* of 64 channels or tokens, whose integers lie together */
     CHUNK_BYTES = 128,
-    MOST_DOT_GROUPS = 8, /* whose dot fits 32 bits: 128 channels * 127 * 2^15 */
-    V_TERMS = KVT_DOT_BITS == 8 ? 2 : 1,
-    VALUE_ROWS = KVT_DOT_ROWS / V_TERMS,
-    BLOCKS_AT_A_TIME = 4,             /* whose long chains of operations go side by side */
-    PAGE_BYTES = KVT_PAGE_TOKENS * 2, /* of words */
-    LINES_BYTES = 256                 /* of a byte per code: a group of a tile */
+    MOST_DOT_GROUPS = 8,  /* whose dot fits 32 bits: 128 channels * 127 * 2^15 */
+    BLOCKS_AT_A_TIME = 4, /* whose long chains of operations go side by side */
+    LINES_BYTES = 256,    /* of a byte per code: a group of a tile */
+    MOST_SETS = 4         /* of sums, of groups side by side */
 };
 
 /* A query of a byte costs 0.1 dB of codes of 5 bits (docs/design.md). */
@@ -28,28 +26,32 @@ KVT_LANES uint32_t query_terms(uint32_t bits)
 {
     return KVT_DOT_BITS == 8 && !takes_bytes(bits) ? 2 : 1;
 }
+/* Weights of a byte, unsigned, lose next to nothing with codes of up to 5 bits (docs/accuracy.md). */
+KVT_LANES bool weighs_by_bytes(uint32_t bits)
+{
+    return bits <= 5;
+}
+KVT_LANES uint32_t weight_terms(uint32_t bits)
+{
+    return KVT_DOT_BITS == 8 && !weighs_by_bytes(bits) ? 2 : 1;
+}
 /* Groups of a block whose dot fits 32 bits. */
 KVT_LANES uint32_t dot_groups(const kvt_tile_spec *spec)
 {
     return spec->block_groups < MOST_DOT_GROUPS ? spec->block_groups : MOST_DOT_GROUPS;
 }
-/* What is added to codes, to make them bytes that dots can take. */
-KVT_LANES uint32_t bias_of(kvt_loop_id loop)
-{
-    return loop == KVT_LOOP_4 ? 8 : KVT_DOT_BIAS;
-}
 KVT_LANES uint32_t bits_of(kvt_loop_id loop)
 {
-    return loop == KVT_LOOP_8                               ? 8
-           : loop == KVT_LOOP_table_6                       ? 6
-           : loop == KVT_LOOP_table_5                       ? 5
-           : loop == KVT_LOOP_4 || loop == KVT_LOOP_table_4 ? 4
-           : loop == KVT_LOOP_table_3                       ? 3
-                                                            : 2;
+    return loop == KVT_LOOP_8         ? 8
+           : loop == KVT_LOOP_table_6 ? 6
+           : loop == KVT_LOOP_table_5 ? 5
+           : loop == KVT_LOOP_table_4 ? 4
+           : loop == KVT_LOOP_table_3 ? 3
+                                      : 2;
 }
 
 /* The four lines of a byte per code of a group of a K or V tile, ready for dots. */
-KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uint8_t *codes, uint32_t groups, uint32_t g, u8x64 line[4])
+KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uint8_t *codes, uint32_t groups, size_t g, u8x64 line[4])
 {
     if (loop == KVT_LOOP_8) {
         for (uint32_t i = 0; i < 4; i++) {
@@ -59,8 +61,16 @@ KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uin
         }
         return;
     }
+    if (loop == KVT_LOOP_table_4) {
+        for (uint32_t i = 0; i < 4; i += 2) {
+            const u8x64 two = u8x64_load(codes + g * (LINES_BYTES / 2) + (size_t)i * 32);
+            line[i] = levels_of_nibbles(table, two);
+            line[i + 1] = levels_of_nibbles(table, u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)));
+        }
+        return;
+    }
     planes_load(bits_of(loop), codes, groups, g, line);
-    for (uint32_t i = 0; loop != KVT_LOOP_4 && i < 4; i++)
+    for (uint32_t i = 0; i < 4; i++)
         line[i] = levels_of(bits_of(loop), table, line[i]);
 }
 
@@ -106,20 +116,27 @@ KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
 }
 #endif
 
-/* `rows` times `terms` sums get the dots with a group's lines. Sum v is row v / terms, term v % terms; rows' quads are a chunk apart. */
-#define ADD_LINE(j)                                                                                                                                  \
+/* `rows` times `terms` sums of each set get the dots with its group's lines. Sum v is row v / terms, term v % terms; rows' quads are a chunk apart.
+ */
+#define ADD_LINE(add, j)                                                                                                                             \
     {                                                                                                                                                \
-        const dot_line codes_of_line = dot_line_of(line[j]);                                                                                         \
+        dot_line codes_of_line[2];                                                                                                                   \
+        KVT_FOR_ROWS                                                                                                                                 \
+        for (uint32_t set = 0; set < sets; set++)                                                                                                    \
+            codes_of_line[set] = dot_line_of(line[set][j]);                                                                                          \
         KVT_FOR_ROWS                                                                                                                                 \
         for (uint32_t v = 0; v < rows * terms; v++)                                                                                                  \
-            sum[v] = dot_add(sum[v], codes_of_line, dot_quads_at(quads + v / terms * CHUNK_BYTES + v % terms * KVT_DOT_LOWER), j);                   \
+            KVT_FOR_ROWS                                                                                                                             \
+        for (uint32_t set = 0; set < sets; set++)                                                                                                    \
+            sum[set * rows * terms + v] =                                                                                                            \
+                add(sum[set * rows * terms + v], codes_of_line[set], dot_quads_at(quads + v / terms * CHUNK_BYTES + v % terms * KVT_DOT_LOWER), j);  \
     }
-KVT_LANES void add_group(uint32_t rows, uint32_t terms, uint32_t half, dot_sum *sum, const u8x64 line[4], const uint8_t *quads)
+KVT_LANES void add_group(bool is_u8, uint32_t sets, uint32_t rows, uint32_t terms, uint32_t half, dot_sum *sum, u8x64 line[][4], const uint8_t *quads)
 {
 #if defined(KVT_DOT_PAIRS)
     if (is_paired(rows * terms)) {
         for (uint32_t h = half; h < half + halves_at_once(rows * terms); h++) {
-            const u8x64 cells[2] = { dot_cells(line[0], line[1], h), dot_cells(line[2], line[3], h) };
+            const u8x64 cells[2] = { dot_cells(line[0][0], line[0][1], h), dot_cells(line[0][2], line[0][3], h) };
             KVT_FOR_ROWS
             for (uint32_t v = 0; v < rows * terms; v += 2) {
                 sum[v + h] = dot_add_two(sum[v + h], cells, quads + v / terms * CHUNK_BYTES);
@@ -129,7 +146,13 @@ KVT_LANES void add_group(uint32_t rows, uint32_t terms, uint32_t half, dot_sum *
     }
 #endif
     (void)half;
-    ADD_LINE(0) ADD_LINE(1) ADD_LINE(2) ADD_LINE(3)
+    if (sets >= 2 && !is_u8) {
+        ADD_LINE(dot_add_shared, 0) ADD_LINE(dot_add_shared, 1) ADD_LINE(dot_add_shared, 2) ADD_LINE(dot_add_shared, 3)
+    } else if (is_u8) {
+        ADD_LINE(dot_add_u8, 0) ADD_LINE(dot_add_u8, 1) ADD_LINE(dot_add_u8, 2) ADD_LINE(dot_add_u8, 3)
+    } else {
+        ADD_LINE(dot_add, 0) ADD_LINE(dot_add, 1) ADD_LINE(dot_add, 2) ADD_LINE(dot_add, 3)
+    }
 }
 
 /* The bias counts once: in the last term, which is added as it is. Without one all start with zero. */
@@ -163,20 +186,20 @@ KVT_LANES f32x16 finish_sum(uint32_t rows, uint32_t row, uint32_t terms, const d
     return f32x16_from_i32(terms == 1 ? last : i32x16_add(i32x16_shl(lanes_of_sum(rows * terms, row * terms, sum), 8), last));
 }
 
-/* As much of what is wanted next as group i of a page's tiles has lines. */
-KVT_LANES void prefetch_group(uint32_t bits, const uint8_t *ahead, uint32_t i)
+/* As much of the next page as group g of a tile has lines. */
+KVT_LANES void fetch_group(uint32_t bits, const kvt_page_side *page, size_t tile_bytes, uint32_t tile, size_t g)
 {
     KVT_FOR_ROWS
     for (uint32_t j = 0; j < (bits + 1) / 2; j++)
-        prefetch_far(ahead, ((size_t)i * ((bits + 1) / 2) + j) * 64);
+        prefetch_near(page->ahead, tile * tile_bytes + ((size_t)g * ((bits + 1) / 2) + j) * 64);
 }
 /* The scales of a page lie behind its codes. */
-static void prefetch_scales(const uint8_t *ahead, const kvt_tile_spec *spec)
+static void fetch_scales(const kvt_page_side *page, const kvt_tile_spec *spec)
 {
     const uint32_t groups = spec->dim / 16;
     const size_t bytes = PAGE_TILES * tile_scale_bytes(groups, spec);
     for (size_t i = 0; i < bytes; i += 64)
-        prefetch_far(ahead, PAGE_TILES * tile_code_bytes(spec->scheme->bits, groups) + i);
+        prefetch_near(page->ahead, PAGE_TILES * tile_code_bytes(spec->scheme->bits, groups) + i);
 }
 
 /* ---- K ---- */
@@ -214,7 +237,7 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
             for (uint32_t i = 0; is_byte && i < CHUNK_GROUPS; i++)
                 number[i] = i32x16_shl(number[i], 8);
             /* a term alone is used without the 2^8 that it counts for */
-            const uint32_t bias = bias_of(spec->scheme->loop) * (is_byte && KVT_DOT_BITS == 16 ? 256u : 1u);
+            const uint32_t bias = KVT_DOT_BIAS * (is_byte && KVT_DOT_BITS == 16 ? 256u : 1u);
             for (uint32_t i = 0; i < CHUNK_GROUPS && begin + i < groups; i++)
                 start[(begin + i) / per_dot] -= bias * sum[i];
             u8x64 half[2];
@@ -228,284 +251,444 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
     }
 }
 
-/* Tiles, and the rows that meet them: `row` is the first. Scales are 16 floats for each block. */
+/* A page, and the rows that meet it: `row` is the first. Scales are 16 floats for each block of each tile. */
 typedef struct score_work {
     const kvt_queries *q;
     const kvt_table *table;
-    const uint8_t *codes;
+    const kvt_page_side *page;
     const float *scale;
     size_t code_bytes, scales; /* of a tile */
     uint32_t groups, per_dot, per_block;
-    uint32_t row, tiles;
+    uint32_t row, first_tile, end_tile;
     float *logits;
-    kvt_ahead ahead;
 } score_work;
 
-KVT_LANES void score_tile(kvt_loop_id loop, uint32_t rows, uint32_t half, const score_work *w, const levels *all, const uint8_t *codes,
-                          const float *scale, float *logits, kvt_ahead ahead)
+/* A tile, or two of them, which share what is loaded of queries. */
+KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const score_work *w, const levels *all, uint32_t tile)
 {
-    const uint32_t bits = bits_of(loop), terms = query_terms(bits), groups = w->groups, per_dot = w->per_dot, n = w->q->n;
+    const uint32_t bits = bits_of(loop), terms = query_terms(bits), groups = w->groups, per_dot = w->per_dot, n = w->q->n, sums = rows * terms;
     const uint8_t *quads = w->q->quads + row_at(w->row, terms);
     const uint32_t scale_shift = (uint32_t)__builtin_ctz(w->per_block);
+    const float *factor = w->q->factor + w->row;
+    float *logits = w->logits + (size_t)w->row * KVT_PAGE_TOKENS + (size_t)tile * KVT_TILE_TOKENS;
     f32x16 total[KVT_DOT_ROWS];
     KVT_FOR_ROWS
-    for (uint32_t r = 0; r < rows; r++)
+    for (uint32_t r = 0; r < KVT_DOT_SETS * rows; r++)
         total[r] = f32x16_set1(0);
+    KVT_ROLLED
     for (uint32_t begin = 0, b = 0; begin < groups; begin += per_dot, b++) {
         const uint32_t end = groups - begin < per_dot ? groups : begin + per_dot;
         dot_sum sum[KVT_DOT_ROWS];
-        start_sums(bias_of(loop) != 0, rows, terms, sum, w->q->start + (size_t)w->row * groups + b, groups);
-        for (uint32_t g = begin; g < end; g++) {
-            u8x64 line[4];
-            if (w->row == 0 && half == 0)
-                prefetch_group(bits, ahead, g);
-            load_group_lines(loop, all, codes, groups, g, line);
-            add_group(rows, terms, half, sum, line, quads + (size_t)(g / CHUNK_GROUPS) * n * CHUNK_BYTES + (size_t)(g % CHUNK_GROUPS) * KVT_DOT_STEP);
-        }
-        const f32x16 s = f32x16_load(scale + (size_t)(begin >> scale_shift) * KVT_TILE_TOKENS);
         KVT_FOR_ROWS
-        for (uint32_t r = 0; r < rows; r++)
-            total[r] = f32x16_fma(finish_sum(rows, r, terms, sum), s, total[r]);
+        for (uint32_t set = 0; set < KVT_DOT_SETS; set++)
+            start_sums(KVT_DOT_BIAS != 0, rows, terms, sum + set * sums, w->q->start + (size_t)w->row * groups + b, groups);
+        KVT_ROLLED
+        for (size_t g = begin; g < end; g++) {
+            u8x64 line[KVT_DOT_SETS][4];
+            KVT_FOR_ROWS
+            for (uint32_t set = 0; set < KVT_DOT_SETS; set++) {
+                if (w->row == 0 && half == 0)
+                    fetch_group(bits, w->page, w->code_bytes, tile + set, g);
+                load_group_lines(loop, all, w->page->codes + (tile + set) * w->code_bytes, groups, g, line[set]);
+            }
+            add_group(false, KVT_DOT_SETS, rows, terms, half, sum, line,
+                      quads + (size_t)(g / CHUNK_GROUPS) * n * CHUNK_BYTES + (size_t)(g % CHUNK_GROUPS) * KVT_DOT_STEP);
+        }
+        KVT_FOR_ROWS
+        for (uint32_t set = 0; set < KVT_DOT_SETS; set++) {
+            const f32x16 s = f32x16_load(w->scale + (tile + set) * w->scales + (size_t)(begin >> scale_shift) * KVT_TILE_TOKENS);
+            KVT_FOR_ROWS
+            for (uint32_t r = 0; r < rows; r++)
+                total[set * rows + r] = f32x16_fma(finish_sum(rows, r, terms, sum + set * sums), s, total[set * rows + r]);
+        }
     }
     /* A byte that was not shifted up by 8 */
     const float unit = takes_bytes(bits) && KVT_DOT_BITS == 8 ? 0x1p8f : 1;
     KVT_FOR_ROWS
+    for (uint32_t set = 0; set < KVT_DOT_SETS; set++)
+        KVT_FOR_ROWS
     for (uint32_t r = 0; r < rows; r++)
-        store_lanes(rows * terms, half, logits + (size_t)(w->row + r) * KVT_SPAN_TOKENS,
-                    f32x16_mul(total[r], f32x16_set1(w->q->factor[w->row + r] * unit)));
+        store_lanes(sums, half, logits + r * KVT_PAGE_TOKENS + set * KVT_TILE_TOKENS,
+                    f32x16_mul(total[set * rows + r], f32x16_set1(factor[r] * unit)));
 }
 
 KVT_LANES void score_rows(kvt_loop_id loop, uint32_t rows, const score_work *w)
 {
     const uint32_t bits = bits_of(loop);
-    const levels all = loop == KVT_LOOP_8 || loop == KVT_LOOP_4 ? (levels){ 0 } : load_levels(bits, w->table, KVT_DOT_BIAS);
+    const levels all = loop == KVT_LOOP_8 ? (levels){ 0 } : load_levels(bits, w->table, KVT_DOT_BIAS);
     KVT_ROLLED
-    for (uint32_t i = 0; i < w->tiles; i++)
+    for (uint32_t tile = w->first_tile; tile < w->end_tile; tile += KVT_DOT_SETS)
         KVT_FOR_ROWS
     for (uint32_t half = 0; half < 2; half += halves_at_once(rows * query_terms(bits)))
-        score_tile(loop, rows, half, w, &all, w->codes + i * w->code_bytes, w->scale + i * w->scales, w->logits + (size_t)i * KVT_TILE_TOKENS,
-                   (const uint8_t *)((uintptr_t)w->ahead + i * w->code_bytes));
+        score_tiles(loop, rows, half, w, &all, tile);
 }
 
 /* ---- V ---- */
 
-/* Scales of n blocks of a page from b on, to [block][token of the span]; zeros where tokens are not first .. end-1 of the page. */
-KVT_LANES void load_page_scales(kvt_load_scales_fn *load, float *scale, const uint8_t *scales, uint32_t groups, const kvt_tile_spec *spec, uint32_t b,
-                                uint32_t n, int64_t first, int64_t end)
+/* Whether levels are negated where scales are negative, so that weights need no sign: where they are unsigned bytes. */
+KVT_LANES bool negates(uint32_t bits)
 {
-    const size_t tile_bytes = tile_scale_bytes(groups, spec);
-    for (uint32_t i = 0; i < PAGE_TILES; i++)
-        load(scales + i * tile_bytes, b, n, spec, scale + 16 * i, KVT_SPAN_TOKENS);
-    if (first <= 0 && end >= KVT_PAGE_TOKENS)
-        return;
-    const uint32_t from = first > 0 ? (uint32_t)first : 0, to = end < KVT_PAGE_TOKENS ? (uint32_t)end : KVT_PAGE_TOKENS;
-    for (uint32_t k = 0; k < n; k++)
+    return KVT_DOT_BITS == 8 && weighs_by_bytes(bits);
+}
+
+KVT_LANES uint32_t terms_of(bool by_bytes)
+{
+    return KVT_DOT_BITS == 8 && !by_bytes ? 2 : 1;
+}
+/* What is added to codes, to make them bytes that dots can take; unsigned weights take signed ones. */
+KVT_LANES uint32_t bias_of(bool by_bytes)
+{
+    return KVT_DOT_BITS == 8 && by_bytes ? 0 : KVT_DOT_BIAS;
+}
+
+/* Scales of a page's values: magnitudes where levels are negated, and then their signs, as quads lie. */
+typedef struct page_scales {
+    float scale[KVT_MAX_GROUPS][KVT_PAGE_TOKENS];
+    float largest[KVT_PAGE_TOKENS]; /* magnitude of each token's */
+    uint64_t spoilt;                /* blocks with scales that are not finite, which count as zeros */
+    uint8_t signs[KVT_MAX_GROUPS][KVT_PAGE_TOKENS];
+} page_scales;
+
+_Static_assert(KVT_MAX_GROUPS <= 64, "a bit for each block");
+KVT_ONCE void leave_out_spoilt(page_scales *to, uint32_t blocks)
+{
+    const i32x16 zero = i32x16_set1(0);
+    i32x16 most[PAGE_TILES] = { zero, zero, zero, zero };
+    KVT_ROLLED
+    for (uint32_t b = 0; b < blocks; b++)
+        KVT_ROLLED
+    for (uint32_t i = 0; i < PAGE_TILES; i++) {
+        float *at = to->scale[b] + 16 * i;
+        const f32x16 s = f32x16_load(at);
+        const mask16 is_spoilt = i32x16_gt(magnitude_bits(s), i32x16_set1(0x7f7fffff));
+        to->spoilt |= (uint64_t)mask16_any(is_spoilt) << b;
+        const f32x16 kept = f32x16_from_bits(i32x16_select(is_spoilt, zero, i32x16_from_f32_bits(s)));
+        f32x16_store(at, kept);
+        most[i] = i32x16_max_u(most[i], magnitude_bits(kept));
+        i32x16_store(to->largest + 16 * i, most[i]);
+    }
+}
+
+/* Zeros for tokens that are not first .. end-1. */
+KVT_ONCE void load_page_scales(kvt_load_scales_fn *load, page_scales *to, const kvt_weighted *w, const kvt_tile_spec *spec)
+{
+    const uint32_t bits = spec->scheme->bits, blocks = blocks_in(spec->dim / 16, spec->block_groups);
+    const bool is_whole = w->first == 0 && w->end == KVT_PAGE_TOKENS, is_negated = negates(bits);
+    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++)
+        load(w->page->scales + i * tile_scale_bytes(spec->dim / 16, spec), 0, blocks, spec, to->scale[0] + 16 * i, KVT_PAGE_TOKENS);
+    i32x16 most[PAGE_TILES] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
+    KVT_ROLLED
+    for (uint32_t b = 0; b < blocks; b++) {
+        i32x16 sign[PAGE_TILES];
+        KVT_FOR_ROWS
         for (uint32_t i = 0; i < PAGE_TILES; i++) {
-            float *at = scale + k * KVT_SPAN_TOKENS + 16 * i;
-            f32x16_store(at, lanes_between(f32x16_load(at), 16 * i, from, to, f32x16_set1(0)));
+            float *at = to->scale[b] + 16 * i;
+            f32x16 s = f32x16_set1(0);
+            if (is_whole)
+                s = f32x16_load(at);
+            else if (i >= w->page->first_tile && i < w->page->end_tile)
+                s = lanes_between(f32x16_load(at), 16 * i, w->first, w->end, s);
+            const i32x16 magnitude = magnitude_bits(s);
+            most[i] = i32x16_max_u(most[i], magnitude);
+            sign[i] = i32x16_shr(i32x16_from_f32_bits(s), 31);
+            f32x16_store(at, is_negated ? f32x16_from_bits(magnitude) : s);
         }
+        if (is_negated)
+            u8x64_store(to->signs[b], sign_bytes(bits, u8x64_pack_u8(sign)));
+    }
+    for (uint32_t i = 0; i < PAGE_TILES; i++)
+        i32x16_store(to->largest + 16 * i, most[i]);
+    to->spoilt = 0;
+    if (mask16_any(i32x16_gt(i32x16_max_u(i32x16_max_u(most[0], most[1]), i32x16_max_u(most[2], most[3])), i32x16_set1(0x7f7fffff))))
+        leave_out_spoilt(to, blocks);
 }
 
-/* Scales of a few blocks as halfwords, multiples of the largest / 32767, and that divided by what weights are multiplied with. */
-typedef struct span_scales {
-    uint8_t words[BLOCKS_AT_A_TIME][KVT_SPAN_PAGES][PAGE_BYTES];
-    float unit[BLOCKS_AT_A_TIME];
-} span_scales;
+/* Weights of a byte in two passes, where they have 15 bits. */
+typedef enum weight_part { WHOLE, UPPER_BYTE, LOWER_BITS } weight_part;
 
-KVT_ONCE void load_span_scales(kvt_load_scales_fn *load, span_scales *to, const kvt_weighted *w, const kvt_tile_spec *spec, uint32_t groups,
-                               uint32_t b, uint32_t n)
+/* Rows that meet lines which were unpacked once, and whose weights for a few blocks lie in L1. */
+enum { LOT_ROWS = 32, LOT_CHUNKS = 128 };
+typedef struct lot {
+    float weights[LOT_ROWS][KVT_PAGE_TOKENS]; /* such that products with scales are integers, when they are rounded */
+    float unit[LOT_ROWS];                     /* what one of these counts */
+    uint8_t quads[LOT_CHUNKS * CHUNK_BYTES];  /* [block][row] */
+    uint32_t start[LOT_CHUNKS + 4];           /* what makes up for the codes' bias */
+} lot;
+
+/* The largest product of a row's weights with a scale becomes 255, or what its bits allow. */
+KVT_ONCE void scale_weights(lot *to, const kvt_weighted *w, const page_scales *scales, float steps, uint32_t row, uint32_t rows)
 {
-    float scale[BLOCKS_AT_A_TIME * KVT_SPAN_TOKENS];
-    i32x16 m[4] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
-    for (uint32_t p = 0; p < w->pages; p++) {
-        const int64_t begin = (int64_t)p * KVT_PAGE_TOKENS;
-        load_page_scales(load, scale + begin, w->scales[p], groups, spec, b, n, w->first - begin, w->end - begin);
-        for (uint32_t k = 0; k < n; k++)
-            for (uint32_t i = 0; i < PAGE_TILES; i++)
-                m[k] = i32x16_max_u(m[k], magnitude_bits(f32x16_load(scale + k * KVT_SPAN_TOKENS + begin + 16 * i)));
-    }
-    uint32_t largest[4];
-    quad_max_u(m, largest);
-    for (uint32_t k = 0; k < n; k++) {
-        const bool is_usable = largest[k] > 0 && largest[k] < 0x7f800000;
-        float smax;
-        memcpy(&smax, &largest[k], 4);
-        to->unit[k] = smax * (0x1p15f / (KVT_WEIGHT_UNIT * 32767.0f));
-        const f32x16 r = f32x16_set1(is_usable ? 32767 / smax : 0);
-        for (uint32_t p = 0; p < w->pages; p++) {
-            i32x16 number[PAGE_TILES];
-            for (uint32_t i = 0; i < PAGE_TILES; i++)
-                number[i] = i32x16_from_f32_rne(f32x16_mul(f32x16_load(scale + k * KVT_SPAN_TOKENS + p * KVT_PAGE_TOKENS + 16 * i), r));
-            u8x64 half[2];
-            words_in_order(number, half);
-            if (!is_usable) /* scales that are not finite: the unit tells */
-                half[0] = half[1] = u8x64_from_i32(i32x16_set1(0));
-            u8x64_store(to->words[k][p], half[0]);
-            u8x64_store(to->words[k][p] + 64, half[1]);
-        }
-    }
-}
-
-/* Weights of some rows times scales of a block, as dots want them. */
-typedef struct block_weights {
-    uint8_t quads[KVT_SPAN_PAGES][VALUE_ROWS * CHUNK_BYTES];
-    uint32_t start[VALUE_ROWS < 4 ? 4 : VALUE_ROWS]; /* what makes up for the codes' bias */
-    float unit[VALUE_ROWS];
-} block_weights;
-
-KVT_LANES void make_block_weights(uint32_t bias, uint32_t rows, block_weights *to, const kvt_weighted *w, const span_scales *scales, uint32_t k,
-                                  uint32_t row)
-{
-    const u8x64 ones = u8x64_from_i32(i32x16_set1(0x00010001));
     KVT_ROLLED
     for (uint32_t begin = 0; begin < rows; begin += 4) {
-        i32x16 sum[4] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
-        KVT_ROLLED
-        for (uint32_t p = 0; p < w->pages; p++) {
-            const u8x64 s[2] = { u8x64_load(scales->words[k][p]), u8x64_load(scales->words[k][p] + 64) };
+        const float *weights = w->weights + (size_t)(row + begin) * KVT_PAGE_TOKENS;
+        i32x16 most[4];
+        KVT_FOR_ROWS
+        for (uint32_t r = 0; r < 4; r++) {
+            most[r] = i32x16_set1(0);
+            if (begin + r >= rows)
+                continue;
             KVT_FOR_ROWS
-            for (uint32_t i = 0; i < (rows < 4 ? rows : 4); i++) {
-                const uint8_t *words = w->words + (size_t)(row + begin + i) * KVT_SPAN_TOKENS * 2 + p * PAGE_BYTES;
-                const u8x64 x = i16x32_mulhrs(u8x64_load(words), s[0]), y = i16x32_mulhrs(u8x64_load(words + 64), s[1]);
-                dot_store(to->quads[p] + row_at(begin + i, V_TERMS), x, y, V_TERMS);
-                if (KVT_DOT_BIAS != 0 || bias != 0)
-                    sum[i] = i32x16_dot_s16(i32x16_dot_s16(sum[i], x, ones), y, ones);
-            }
+            for (uint32_t i = 0; i < PAGE_TILES; i++)
+                most[r] = i32x16_max_u(
+                    most[r], magnitude_bits(f32x16_mul(f32x16_load(weights + r * KVT_PAGE_TOKENS + 16 * i), f32x16_load(scales->largest + 16 * i))));
         }
-        uint32_t total[4];
-        quad_sum(sum, total);
-        for (uint32_t i = 0; i < (rows < 4 ? rows : 4); i++) {
-            to->start[begin + i] = 0u - bias * total[i];
-            to->unit[begin + i] = w->factors[row + begin + i] * scales->unit[k];
+        uint32_t largest[4];
+        quad_max_u(most, largest);
+        for (uint32_t r = 0; r < 4 && begin + r < rows; r++) {
+            float product;
+            memcpy(&product, &largest[r], 4);
+            const bool is_usable = product >= 0x1p-96f && product <= FLT_MAX;
+            const float unit = product * (1 / steps); /* an infinity or NaN tells */
+            to->unit[begin + r] = unit < 0x1p-96f ? 0 : unit;
+            const f32x16 factor = f32x16_set1(is_usable ? steps / product : 0);
+            KVT_FOR_ROWS
+            for (uint32_t i = 0; i < PAGE_TILES; i++)
+                f32x16_store(to->weights[begin + r] + 16 * i, f32x16_mul(f32x16_load(weights + r * KVT_PAGE_TOKENS + 16 * i), factor));
         }
     }
 }
 
-/* A group of the values of up to a span of tokens, and the rows whose sums they go to: `row` is the first. */
+KVT_LANES i32x16 part_of(i32x16 x, weight_part part)
+{
+    const i32x16 sign = i32x16_select(i32x16_gt(i32x16_set1(0), x), i32x16_set1(UINT32_MAX), i32x16_set1(0)),
+                 m = i32x16_sub(i32x16_xor(x, sign), sign);
+    const i32x16 some = part == UPPER_BYTE ? i32x16_shr(m, 7) : i32x16_and(m, i32x16_set1(127));
+    return i32x16_sub(i32x16_xor(some, sign), sign);
+}
+
+KVT_LANES void store_quads(bool by_bytes, uint8_t *quads, const i32x16 x[PAGE_TILES])
+{
+#if KVT_DOT_BITS == 8
+    if (by_bytes) {
+        dot_store_u8(quads, x);
+        return;
+    }
+#else
+    (void)by_bytes;
+#endif
+    u8x64 half[2];
+    words_in_order(x, half);
+    dot_store(quads, half[0], half[1], KVT_DOT_BITS == 8 ? 2 : 1);
+}
+
+/* Integers of some rows for `n` blocks. */
+KVT_LANES void make_quads(bool by_bytes, lot *to, const page_scales *scales, weight_part part, uint32_t rows, uint32_t b, uint32_t n)
+{
+    const uint32_t terms = terms_of(by_bytes), bias = bias_of(by_bytes);
+    KVT_ROLLED
+    for (uint32_t k = 0; k < n; k++) {
+        f32x16 s[PAGE_TILES];
+        KVT_FOR_ROWS
+        for (uint32_t i = 0; i < PAGE_TILES; i++)
+            s[i] = f32x16_load(scales->scale[b + k] + 16 * i);
+        KVT_ROLLED
+        for (uint32_t begin = 0; begin < rows; begin += 4) {
+            i32x16 sum[4] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
+            for (uint32_t r = begin; r < rows && r < begin + 4; r++) {
+                i32x16 x[PAGE_TILES];
+                KVT_FOR_ROWS
+                for (uint32_t i = 0; i < PAGE_TILES; i++)
+                    x[i] = i32x16_from_f32_rne(f32x16_mul(f32x16_load(to->weights[r] + 16 * i), s[i]));
+                for (uint32_t i = 0; part != WHOLE && i < PAGE_TILES; i++)
+                    x[i] = part_of(x[i], part);
+                uint8_t *quads = to->quads + (size_t)k * rows * CHUNK_BYTES + row_at(r, terms);
+                store_quads(by_bytes, quads, x);
+                if (bias)
+                    sum[r - begin] = i32x16_add(i32x16_add(x[0], x[1]), i32x16_add(x[2], x[3]));
+            }
+            if (!bias)
+                continue;
+            uint32_t total[4];
+            quad_sum(sum, total);
+            for (uint32_t r = begin; r < rows && r < begin + 4; r++)
+                to->start[k * rows + r] = 0u - bias * total[r - begin];
+        }
+    }
+}
+KVT_ONCE void make_bytes(lot *to, const page_scales *scales, weight_part part, uint32_t rows, uint32_t b, uint32_t n)
+{
+    make_quads(true, to, scales, part, rows, b, n);
+}
+KVT_ONCE void make_words(lot *to, const page_scales *scales, uint32_t rows, uint32_t b, uint32_t n)
+{
+    make_quads(false, to, scales, WHOLE, rows, b, n);
+}
+
+/* Groups begin .. end-1 of a page's values, and the rows whose sums they go to. */
 typedef struct value_work {
     const kvt_weighted *w;
     const kvt_table *table;
-    const block_weights *weights;
-    uint32_t groups, g, row;
-    const uint8_t *turned; /* lines of all pages, ready for dots: of values that are stored as keys */
+    const lot *lot;
+    const uint8_t (*signs)[KVT_PAGE_TOKENS]; /* of each block, from the first on */
+    size_t tile_bytes;
+    uint32_t groups, block_shift, begin, end; /* a block's groups are a power of two */
+    uint32_t lot_row, lot_rows, row;          /* the lot's first, how many it has, and which of them */
+    const uint8_t *unpacked;                  /* lines ready for dots: [tile][set][4] */
 } value_work;
 
-KVT_LANES void add_values(uint32_t rows, uint32_t half, const dot_sum *sum, const value_work *v)
+#if KVT_DOT_U8_OFFSET
+/* Weights of a byte, less 128, are signed; so 128 times the sum of codes is missing, whatever the row. */
+static const uint8_t kvt_ones64[64] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
+KVT_LANES void count_group(dot_sum *all, const u8x64 line[4])
 {
-    float *to = v->w->sums + v->row * v->w->sum_stride + 16 * v->g;
-    KVT_FOR_ROWS
-    for (uint32_t r = 0; r < rows; r++, to += v->w->sum_stride)
-        store_lanes(rows * V_TERMS, half, to, f32x16_fma(finish_sum(rows, r, V_TERMS, sum), f32x16_set1(v->weights->unit[r]), f32x16_load(to)));
+    const dot_quads ones = dot_quads_at(kvt_ones64);
+    *all = dot_add(*all, dot_line_of(line[0]), ones, 0);
+    *all = dot_add(*all, dot_line_of(line[1]), ones, 0);
+    *all = dot_add(*all, dot_line_of(line[2]), ones, 0);
+    *all = dot_add(*all, dot_line_of(line[3]), ones, 0);
 }
+#endif
 
-KVT_LANES void value_half(kvt_loop_id loop, uint32_t rows, uint32_t half, const value_work *v)
-{
-    const uint32_t bits = bits_of(loop), groups = v->groups, g = v->g;
-    const kvt_weighted *w = v->w;
-    const size_t tile_bytes = tile_code_bytes(bits, groups);
-    const levels all = loop == KVT_LOOP_8 || loop == KVT_LOOP_4 ? (levels){ 0 } : load_levels(bits, v->table, KVT_DOT_BIAS);
-    dot_sum sum[KVT_DOT_ROWS];
-    start_sums(bias_of(loop) != 0, rows, V_TERMS, sum, v->weights->start, 1);
-    KVT_ROLLED
-    for (uint32_t p = 0; p < w->pages; p++) {
-        const uint8_t *codes = w->codes[p];
-        if (v->row == 0 && half == 0)
-            for (uint32_t i = 0; i < PAGE_TILES; i++)
-                prefetch_group(bits, w->ahead[p], g * PAGE_TILES + i);
-        KVT_ROLLED
-        for (uint32_t i = 0; i < PAGE_TILES; i++) {
-            u8x64 line[4];
-            if (v->row == 0 && half == 0) { /* the lines of the next group are not near, and L1 does not foresee them */
-                KVT_FOR_ROWS
-                for (uint32_t j = 0; j < (bits + 1) / 2; j++)
-                    prefetch_near(codes + i * tile_bytes, ((size_t)(g + 1) * ((bits + 1) / 2) + j) * 64);
-            }
-            load_group_lines(loop, &all, codes + i * tile_bytes, groups, g, line);
-            add_group(rows, V_TERMS, half, sum, line, v->weights->quads[p] + KVT_DOT_STEP * i);
-        }
-    }
-    add_values(rows, half, sum, v);
-}
-KVT_LANES void value_rows(kvt_loop_id loop, uint32_t rows, const value_work *v)
-{
-    KVT_FOR_ROWS
-    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * V_TERMS))
-        value_half(loop, rows, half, v);
-}
-
-/* ---- keys that are values too: the latent of MLA ---- */
-
-enum { TURNED_ROWS = 32 }; /* for which a group is turned once, and whose weights stay in L1 */
-
-KVT_LANES void turned_half(uint32_t rows, uint32_t half, const value_work *v)
-{
-    dot_sum sum[KVT_DOT_ROWS];
-    start_sums(true, rows, V_TERMS, sum, v->weights->start, 1); /* zeros where there is no bias */
-    KVT_ROLLED
-    for (uint32_t p = 0; p < v->w->pages; p++)
-        KVT_ROLLED
-    for (uint32_t i = 0; i < PAGE_TILES; i++) {
-        u8x64 line[4];
-        for (uint32_t j = 0; j < 4; j++)
-            line[j] = u8x64_load(v->turned + ((size_t)p * PAGE_TILES + i) * LINES_BYTES + (size_t)j * 64);
-        add_group(rows, V_TERMS, half, sum, line, v->weights->quads[p] + KVT_DOT_STEP * i);
-    }
-    add_values(rows, half, sum, v);
-}
-KVT_LANES void turned_rows(uint32_t rows, const value_work *v)
-{
-    KVT_FOR_ROWS
-    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * V_TERMS))
-        turned_half(rows, half, v);
-}
-
-/* A group of the K tiles of all pages as the V tiles of the same numbers have it, ready for dots. */
-KVT_LANES void turn_group(kvt_loop_id loop, const kvt_weighted *w, const kvt_table *table, uint32_t groups, uint32_t g, bool is_first, uint8_t *to)
+/* Lines of codes as weights of the loop want them: levels with their scales' signs, or with a bias. */
+KVT_LANES void load_value_lines(kvt_loop_id loop, bool are_keys, const value_work *v, const levels *all, const uint8_t *signs, uint32_t tile,
+                                size_t g, u8x64 line[4])
 {
     const uint32_t bits = bits_of(loop);
-    const size_t tile_bytes = tile_code_bytes(bits, groups);
-    const levels all = loop == KVT_LOOP_8 || loop == KVT_LOOP_4 ? (levels){ 0 } : load_levels(bits, table, KVT_DOT_BIAS);
-    KVT_ROLLED
-    for (uint32_t p = 0; p < w->pages; p++)
-        KVT_ROLLED
-    for (uint32_t i = 0; i < PAGE_TILES; i++, to += LINES_BYTES) {
-        u8x64 line[4];
-        if (is_first)
-            prefetch_group(bits, w->ahead[p], g * PAGE_TILES + i);
-        load_group_lines(loop, &all, w->codes[p] + i * tile_bytes, groups, g, line);
+    const uint8_t *codes = v->w->page->codes + tile * v->tile_bytes;
+    if (negates(bits))
+        planes_load(bits, codes, v->groups, g, line);
+    else
+        load_group_lines(loop, all, codes, v->groups, g, line);
+    if (are_keys) {
         for (int j = 0; j < 4; j++)
             line[j] = u8x64_swap_cells(line[j]);
         u8x64_swap_quarters(line);
+    }
+    for (uint32_t j = 0; negates(bits) && j < 4; j++)
+        line[j] = signed_levels_of(bits, all, line[j], signs + 16 * tile + 4 * j);
+}
+KVT_LANES levels load_value_levels(kvt_loop_id loop, const kvt_table *table)
+{
+    if (loop == KVT_LOOP_8)
+        return (levels){ 0 };
+    return negates(bits_of(loop)) ? load_signed_levels(bits_of(loop), table) : load_levels(bits_of(loop), table, KVT_DOT_BIAS);
+}
+
+/* Some groups side by side, of each two of them one block. The loop is that of lines which are not unpacked yet. */
+KVT_LANES void value_groups(bool is_unpacked, kvt_loop_id loop, bool by_bytes, uint32_t sets, uint32_t rows, uint32_t half, const value_work *v,
+                            const levels *all, size_t g)
+{
+    const uint32_t terms = terms_of(by_bytes), sums = rows * terms;
+    const size_t k = (g - v->begin) >> v->block_shift;
+    const kvt_page_side *page = v->w->page;
+    const uint8_t *quads = v->lot->quads + k * v->lot_rows * CHUNK_BYTES + row_at(v->row, terms);
+    const size_t stride = v->w->sum_stride, pair_stride = v->block_shift > 1 ? 0 : (size_t)v->lot_rows * CHUNK_BYTES;
+    const uint8_t *signs = v->signs[k];
+    const size_t sign_stride = v->block_shift > 1 ? 0 : KVT_PAGE_TOKENS;
+    const float *unit = v->lot->unit + v->row;
+    float *to = v->w->sums + (v->lot_row + v->row) * stride + (size_t)16 * g;
+    dot_sum sum[KVT_DOT_ROWS], codes[1] = { dot_start(0) };
+    KVT_FOR_ROWS
+    for (uint32_t set = 0; set < sets; set++)
+        start_sums(bias_of(by_bytes) != 0, rows, terms, sum + set * sums,
+                   v->lot->start + (k + (v->block_shift > 1 ? 0 : set / 2)) * v->lot_rows + v->row, 1);
+    KVT_ROLLED
+    for (uint32_t i = page->first_tile; i < page->end_tile; i++) {
+        KVT_FOR_ROWS
+        for (uint32_t pair = 0; pair < sets; pair += 2) {
+            const uint32_t n = sets == 1 ? 1 : 2;
+            u8x64 line[2][4];
+            KVT_FOR_ROWS
+            for (uint32_t set = 0; set < n; set++) {
+                if (is_unpacked) {
+                    for (uint32_t j = 0; j < 4; j++)
+                        line[set][j] = u8x64_load(v->unpacked + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64);
+                } else {
+                    if (half == 0)
+                        fetch_group(bits_of(loop), page, v->tile_bytes, i, g + pair + set);
+                    load_value_lines(loop, false, v, all, signs + pair / 2 * sign_stride, i, g + pair + set, line[set]);
+                }
+            }
+            add_group(by_bytes && KVT_DOT_BITS == 8, n, rows, terms, half, sum + pair * sums, line,
+                      quads + pair / 2 * pair_stride + KVT_DOT_STEP * i);
+#if KVT_DOT_U8_OFFSET
+            if (by_bytes)
+                count_group(codes, line[0]);
+#endif
+        }
+    }
+    (void)codes;
+    KVT_FOR_ROWS
+    for (uint32_t set = 0; set < sets; set++)
+        KVT_FOR_ROWS
+    for (uint32_t r = 0; r < rows; r++) {
+        f32x16 x = finish_sum(rows, r, terms, sum + set * sums);
+#if KVT_DOT_U8_OFFSET
+        if (by_bytes)
+            x = f32x16_from_i32(i32x16_add(lanes_of_sum(rows, r, sum + set * sums), i32x16_shl(dot_finish(codes[0]), 7)));
+#endif
+        float *at = to + r * stride + set * 16;
+        store_lanes(rows * terms, half, at, f32x16_fma(x, f32x16_set1(unit[r]), f32x16_load(at)));
+    }
+}
+/* As many sets as there are registers for. */
+KVT_LANES uint32_t sets_at_once(uint32_t sums)
+{
+    return KVT_DOT_SETS == 1 ? 1 : sums * MOST_SETS > KVT_DOT_ROWS ? 2 : MOST_SETS;
+}
+KVT_LANES void value_rows(kvt_loop_id loop, uint32_t rows, const value_work *v)
+{
+    const bool by_bytes = weighs_by_bytes(bits_of(loop));
+    const uint32_t sums = rows * terms_of(by_bytes), sets = sets_at_once(sums);
+    const levels all = load_value_levels(loop, v->table);
+    KVT_ROLLED
+    for (size_t g = v->begin; g < v->end; g += sets)
+        KVT_FOR_ROWS
+    for (uint32_t half = 0; half < 2; half += halves_at_once(sums))
+        value_groups(false, loop, by_bytes, sets, rows, half, v, &all, g);
+}
+KVT_LANES void unpacked_rows(bool by_bytes, uint32_t sets, uint32_t rows, const value_work *v, uint32_t g)
+{
+    const uint32_t terms = terms_of(by_bytes);
+    KVT_FOR_ROWS
+    for (uint32_t half = 0; half < 2; half += halves_at_once(rows * terms))
+        value_groups(true, KVT_LOOP_8, by_bytes, sets, rows, half, v, NULL, g);
+}
+
+/* Lines of some groups, for lots of rows, or of keys that are values too: the latent of MLA. */
+KVT_LANES void unpack_groups(kvt_loop_id loop, bool are_keys, const value_work *v, uint32_t g, uint32_t n, uint8_t *to)
+{
+    const levels all = load_value_levels(loop, v->table);
+    const uint8_t *signs = v->signs[(g - v->begin) >> v->block_shift];
+    KVT_ROLLED
+    for (uint32_t i = v->w->page->first_tile; i < v->w->page->end_tile; i++)
+        KVT_ROLLED
+    for (uint32_t set = 0; set < n; set++) {
+        u8x64 line[4];
+        if (!are_keys && v->lot_row == 0)
+            fetch_group(bits_of(loop), v->w->page, v->tile_bytes, i, g + set);
+        load_value_lines(loop, are_keys, v, &all, signs, i, g + set, line);
         for (int j = 0; j < 4; j++)
-            u8x64_store(to + (size_t)j * 64, line[j]);
+            u8x64_store(to + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64, line[j]);
     }
 }
 
 /* ---- a copy for each width and number of rows ---- */
 
-/* Numbers of rows at once, as powers of two. */
-enum { ROW_COUNTS = 4 };
+/* Numbers of rows at once, as powers of two; of lines that are not unpacked at most 4. */
+enum { ROW_COUNTS = 4, DIRECT_COUNTS = 3 };
 typedef void score_rows_fn(const score_work *w);
 typedef void value_rows_fn(const value_work *v);
-typedef void turn_fn(const kvt_weighted *w, const kvt_table *table, uint32_t groups, uint32_t g, bool is_first, uint8_t *to);
-typedef void make_weights_fn(uint32_t bias, block_weights *to, const kvt_weighted *w, const span_scales *scales, uint32_t k, uint32_t row);
+typedef void unpacked_rows_fn(uint32_t sets, const value_work *v, uint32_t g);
+typedef void unpack_fn(bool are_keys, const value_work *v, uint32_t g, uint32_t n, uint8_t *to);
 
 typedef struct width_loops {
     score_rows_fn *score[ROW_COUNTS];
-    value_rows_fn *value[ROW_COUNTS];
-    turn_fn *turn;
+    value_rows_fn *value[DIRECT_COUNTS];
+    unpack_fn *unpack;
 } width_loops;
 
 #define SCORE_OF(name, loop, rows)                                                                                                                   \
     KVT_ONCE void score_##name##_##rows(const score_work *w)                                                                                         \
     {                                                                                                                                                \
-        if ((rows)*query_terms(bits_of(loop)) <= KVT_DOT_ROWS)                                                                                       \
+        if ((rows)*query_terms(bits_of(loop)) * KVT_DOT_SETS <= KVT_DOT_ROWS)                                                                        \
             score_rows(loop, rows, w);                                                                                                               \
     }
 #define VALUE_OF(name, loop, rows)                                                                                                                   \
     KVT_ONCE void value_##name##_##rows(const value_work *v)                                                                                         \
     {                                                                                                                                                \
-        if ((rows) <= VALUE_ROWS)                                                                                                                    \
+        if ((rows)*weight_terms(bits_of(loop)) * KVT_DOT_SETS <= KVT_DOT_ROWS)                                                                       \
             value_rows(loop, rows, v);                                                                                                               \
     }
 #define WIDTH_OF(name, loop)                                                                                                                         \
@@ -516,46 +699,49 @@ typedef struct width_loops {
     VALUE_OF(name, loop, 1)                                                                                                                          \
     VALUE_OF(name, loop, 2)                                                                                                                          \
     VALUE_OF(name, loop, 4)                                                                                                                          \
-    VALUE_OF(name, loop, 8)                                                                                                                          \
-    KVT_ONCE void turn_##name(const kvt_weighted *w, const kvt_table *table, uint32_t groups, uint32_t g, bool is_first, uint8_t *to)                \
+    KVT_ONCE void unpack_##name(bool are_keys, const value_work *v, uint32_t g, uint32_t n, uint8_t *to)                                             \
     {                                                                                                                                                \
-        turn_group(loop, w, table, groups, g, is_first, to);                                                                                         \
+        unpack_groups(loop, are_keys, v, g, n, to);                                                                                                  \
     }
 WIDTH_OF(8, KVT_LOOP_8)
-WIDTH_OF(4, KVT_LOOP_4)
-WIDTH_OF(t6, KVT_LOOP_table_6)
-WIDTH_OF(t5, KVT_LOOP_table_5)
-WIDTH_OF(t4, KVT_LOOP_table_4)
-WIDTH_OF(t3, KVT_LOOP_table_3)
-WIDTH_OF(t2, KVT_LOOP_table_2)
+WIDTH_OF(6, KVT_LOOP_table_6)
+WIDTH_OF(5, KVT_LOOP_table_5)
+WIDTH_OF(4, KVT_LOOP_table_4)
+WIDTH_OF(3, KVT_LOOP_table_3)
+WIDTH_OF(2, KVT_LOOP_table_2)
 
 #define LOOPS_OF(name)                                                                                                                               \
     {                                                                                                                                                \
-        { score_##name##_1, score_##name##_2, score_##name##_4, score_##name##_8 },                                                                  \
-            { value_##name##_1, value_##name##_2, value_##name##_4, value_##name##_8 }, turn_##name                                                  \
+        { score_##name##_1, score_##name##_2, score_##name##_4, score_##name##_8 }, { value_##name##_1, value_##name##_2, value_##name##_4 },        \
+            unpack_##name                                                                                                                            \
     }
 static const width_loops widths[KVT_LOOPS] = {
-    [KVT_LOOP_8] = LOOPS_OF(8),        [KVT_LOOP_4] = LOOPS_OF(4),        [KVT_LOOP_table_6] = LOOPS_OF(t6), [KVT_LOOP_table_5] = LOOPS_OF(t5),
-    [KVT_LOOP_table_4] = LOOPS_OF(t4), [KVT_LOOP_table_3] = LOOPS_OF(t3), [KVT_LOOP_table_2] = LOOPS_OF(t2),
+    [KVT_LOOP_8] = LOOPS_OF(8),       [KVT_LOOP_table_6] = LOOPS_OF(6), [KVT_LOOP_table_5] = LOOPS_OF(5),
+    [KVT_LOOP_table_4] = LOOPS_OF(4), [KVT_LOOP_table_3] = LOOPS_OF(3), [KVT_LOOP_table_2] = LOOPS_OF(2),
 };
 
-#define ROWS_OF(rows)                                                                                                                                \
-    KVT_ONCE void turned_##rows(const value_work *v)                                                                                                 \
+/* What does not depend on the width: [by bytes]. */
+#define ROWS_OF(rows, by_bytes)                                                                                                                      \
+    KVT_ONCE void unpacked_##rows##_##by_bytes(uint32_t sets, const value_work *v, uint32_t g)                                                       \
     {                                                                                                                                                \
-        if ((rows) <= VALUE_ROWS)                                                                                                                    \
-            turned_rows(rows, v);                                                                                                                    \
-    }                                                                                                                                                \
-    KVT_ONCE void weights_##rows(uint32_t bias, block_weights *to, const kvt_weighted *w, const span_scales *scales, uint32_t k, uint32_t row)       \
-    {                                                                                                                                                \
-        if ((rows) <= VALUE_ROWS)                                                                                                                    \
-            make_block_weights(bias, rows, to, w, scales, k, row);                                                                                   \
+        const uint32_t sums = (rows)*terms_of(by_bytes);                                                                                             \
+        if (sums * KVT_DOT_SETS > KVT_DOT_ROWS)                                                                                                      \
+            return;                                                                                                                                  \
+        if (KVT_DOT_SETS == 2 && sets == 2)                                                                                                          \
+            unpacked_rows(by_bytes, KVT_DOT_SETS, rows, v, g);                                                                                       \
+        else                                                                                                                                         \
+            unpacked_rows(by_bytes, 1, rows, v, g);                                                                                                  \
     }
-ROWS_OF(1)
-ROWS_OF(2)
-ROWS_OF(4)
-ROWS_OF(8)
-static value_rows_fn *const turned_of[ROW_COUNTS] = { turned_1, turned_2, turned_4, turned_8 };
-static make_weights_fn *const make_weights_of[ROW_COUNTS] = { weights_1, weights_2, weights_4, weights_8 };
+ROWS_OF(1, 0)
+ROWS_OF(2, 0)
+ROWS_OF(4, 0)
+ROWS_OF(8, 0)
+ROWS_OF(1, 1)
+ROWS_OF(2, 1)
+ROWS_OF(4, 1)
+ROWS_OF(8, 1)
+static unpacked_rows_fn *const unpacked_by[2][ROW_COUNTS] = { { unpacked_1_0, unpacked_2_0, unpacked_4_0, unpacked_8_0 },
+                                                              { unpacked_1_1, unpacked_2_1, unpacked_4_1, unpacked_8_1 } };
 
 /* How many of n rows at once: a power of two, `most` at most; its logarithm. */
 KVT_LANES uint32_t rows_at_once(uint32_t n, uint32_t most)
@@ -563,103 +749,121 @@ KVT_LANES uint32_t rows_at_once(uint32_t n, uint32_t most)
     return most >= 8 && n >= 8 ? 3 : most >= 4 && n >= 4 ? 2 : most >= 2 && n >= 2 ? 1 : 0;
 }
 
-/* ---- pages and spans ---- */
+/* ---- pages ---- */
 
-static void score(kvt_load_scales_fn *load, const uint8_t *codes, const uint8_t *scales, const kvt_tile_spec *spec, const kvt_queries *q,
-                  uint32_t n_tiles, float *logits, kvt_ahead ahead)
+static void score(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec, const kvt_queries *q, float *logits)
 {
     const uint32_t groups = spec->dim / 16, bits = spec->scheme->bits, blocks = blocks_in(groups, spec->block_groups);
-    const size_t code_bytes = tile_code_bytes(bits, groups), scale_bytes = tile_scale_bytes(groups, spec);
     score_rows_fn *const *of_rows = widths[spec->scheme->loop].score;
-    const uint32_t most = KVT_DOT_ROWS / query_terms(bits);
-    prefetch_scales(ahead, spec);
+    const uint32_t most = KVT_DOT_ROWS / KVT_DOT_SETS / query_terms(bits);
     float scale[PAGE_TILES * KVT_MAX_GROUPS * KVT_TILE_TOKENS];
     score_work w = {
         .q = q,
         .table = spec->scheme->table,
-        .code_bytes = code_bytes,
+        .page = page,
+        .scale = scale,
+        .code_bytes = tile_code_bytes(bits, groups),
         .scales = (size_t)blocks * KVT_TILE_TOKENS,
         .groups = groups,
         .per_dot = dot_groups(spec),
         .per_block = spec->block_groups,
-        /* Where all rows are met at once, all tiles are; otherwise one, which stays in L1. */
-        .tiles = q->n == 1u << rows_at_once(q->n, most) ? n_tiles : 1,
+        .logits = logits,
     };
-    for (uint32_t tile = 0; tile < n_tiles; tile++)
-        load(scales + tile * scale_bytes, 0, blocks, spec, scale + tile * w.scales, KVT_TILE_TOKENS);
-    for (uint32_t tile = 0; tile < n_tiles; tile += w.tiles) {
-        w.codes = codes + tile * code_bytes;
-        w.scale = scale + tile * w.scales;
-        w.logits = logits + (size_t)tile * KVT_TILE_TOKENS;
-        w.ahead = (const uint8_t *)((uintptr_t)ahead + tile * code_bytes);
-        w.row = 0;
-        while (w.row < q->n) {
-            const uint32_t n = rows_at_once(q->n - w.row, most);
+    fetch_scales(page, spec);
+    /* Where all rows are met at once, all tiles are; otherwise one or two, which stay in L1. */
+    const bool at_once = q->n == 1u << rows_at_once(q->n, most);
+    const uint32_t first_tile = page->first_tile / KVT_DOT_SETS * KVT_DOT_SETS;
+    for (uint32_t tile = first_tile; tile < first_tile + (page->end_tile - first_tile + KVT_DOT_SETS - 1) / KVT_DOT_SETS * KVT_DOT_SETS; tile++)
+        load(page->scales + tile * tile_scale_bytes(groups, spec), 0, blocks, spec, scale + tile * w.scales, KVT_TILE_TOKENS);
+    for (w.first_tile = first_tile; w.first_tile < page->end_tile; w.first_tile = w.end_tile) {
+        w.end_tile = at_once ? page->end_tile : w.first_tile + KVT_DOT_SETS;
+        for (uint32_t n = w.row = 0; w.row < q->n; w.row += 1u << n) {
+            n = rows_at_once(q->n - w.row, most);
             of_rows[n](&w);
-            w.row += 1u << n;
         }
     }
 }
 
-static void value(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
+/* Values of blocks b .. b+n-1, for all rows of a lot. */
+KVT_LANES void value_blocks(bool are_keys, const kvt_tile_spec *spec, const value_work *all, const page_scales *scales, uint32_t b, uint32_t n)
 {
-    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups, blocks = blocks_in(groups, per_block);
-    const uint32_t bias = bias_of(spec->scheme->loop);
-    value_rows_fn *const *of_rows = widths[spec->scheme->loop].value;
-    for (uint32_t p = 0; p < w->pages; p++)
-        prefetch_scales(w->ahead[p], spec);
-    for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_A_TIME) {
-        const uint32_t n_blocks = blocks - b < BLOCKS_AT_A_TIME ? blocks - b : BLOCKS_AT_A_TIME;
-        span_scales scales;
-        load_span_scales(load, &scales, w, spec, groups, b, n_blocks);
-        for (uint32_t row = 0, n; row < w->rows; row += 1u << n) {
-            block_weights weights; /* in L1: of 8 rows, 8 KiB */
-            value_work v = { .w = w, .table = spec->scheme->table, .weights = &weights, .groups = groups, .row = row };
-            n = rows_at_once(w->rows - row, VALUE_ROWS);
-            for (uint32_t k = 0; k < n_blocks; k++) {
-                make_weights_of[n](bias, &weights, w, &scales, k, row);
-                const uint32_t end = groups - (b + k) * per_block < per_block ? groups : (b + k + 1) * per_block;
-                for (v.g = (b + k) * per_block; v.g < end; v.g++)
-                    of_rows[n](&v);
+    const uint32_t per_block = spec->block_groups, bits = spec->scheme->bits;
+    const uint32_t most = KVT_DOT_ROWS / KVT_DOT_SETS / weight_terms(bits), log = rows_at_once(all->lot_rows, most);
+    const width_loops *loops = &widths[spec->scheme->loop];
+    uint8_t unpacked[PAGE_TILES * 2 * LINES_BYTES];
+    value_work v = *all;
+    v.signs = scales->signs + b;
+    v.begin = b * per_block;
+    v.end = v.groups - v.begin < n * per_block ? v.groups : v.begin + n * per_block;
+    v.unpacked = unpacked;
+    const bool are_sets = KVT_DOT_SETS == 1 || (per_block > 1 && (v.end - v.begin) % sets_at_once(v.lot_rows * weight_terms(bits)) == 0);
+    if (!are_keys && log < DIRECT_COUNTS && v.lot_rows == 1u << log && are_sets) {
+        loops->value[log](&v);
+        return;
+    }
+    for (uint32_t g = v.begin, sets; g < v.end; g += sets) {
+        sets = KVT_DOT_SETS == 2 && per_block > 1 && g + 1 < v.end ? 2 : 1;
+        loops->unpack(are_keys, &v, g, sets, unpacked);
+        v.row = 0;
+        for (uint32_t i; v.row < v.lot_rows; v.row += 1u << i) {
+            i = rows_at_once(v.lot_rows - v.row, most);
+            unpacked_by[weighs_by_bytes(bits)][i](sets, &v, g);
+        }
+    }
+}
+
+/* NaNs for all channels of spoilt blocks. */
+KVT_ONCE void spoil(const kvt_tile_spec *spec, const kvt_weighted *w, uint64_t blocks)
+{
+    for (uint32_t g = 0; g < spec->dim / 16; g++)
+        if (blocks >> g / spec->block_groups & 1)
+            for (uint32_t r = 0; r < w->rows; r++)
+                f32x16_store(w->sums + r * w->sum_stride + (size_t)16 * g, f32x16_set1((float)NAN));
+}
+
+static void value_page(bool are_keys, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
+{
+    const uint32_t groups = spec->dim / 16, bits = spec->scheme->bits, blocks = blocks_in(groups, spec->block_groups);
+    const bool by_bytes = weighs_by_bytes(bits), is_precise = by_bytes && w->is_precise;
+    page_scales scales;
+    lot rows;
+    value_work v = { .w = w,
+                     .table = spec->scheme->table,
+                     .lot = &rows,
+                     .tile_bytes = tile_code_bytes(bits, groups),
+                     .groups = groups,
+                     .block_shift = (uint32_t)__builtin_ctz(spec->block_groups) };
+    load_page_scales(load, &scales, w, spec);
+    for (; v.lot_row < w->rows; v.lot_row += v.lot_rows) {
+        v.lot_rows = w->rows - v.lot_row < LOT_ROWS ? w->rows - v.lot_row : LOT_ROWS;
+        scale_weights(&rows, w, &scales, !by_bytes ? KVT_WEIGHT_UNIT : is_precise ? 255 * 128.0f : 255.0f, v.lot_row, v.lot_rows);
+        for (uint32_t part = is_precise ? UPPER_BYTE : WHOLE; part <= (is_precise ? LOWER_BITS : WHOLE); part++) {
+            for (uint32_t r = 0; part == UPPER_BYTE && r < v.lot_rows; r++)
+                rows.unit[r] *= 128;
+            for (uint32_t r = 0; part == LOWER_BITS && r < v.lot_rows; r++)
+                rows.unit[r] /= 128;
+            const uint32_t at_once = LOT_CHUNKS / v.lot_rows;
+            for (uint32_t b = 0; b < blocks; b += at_once) {
+                const uint32_t n = blocks - b < at_once ? blocks - b : at_once;
+                if (by_bytes)
+                    make_bytes(&rows, &scales, (weight_part)part, v.lot_rows, b, n);
+                else
+                    make_words(&rows, &scales, v.lot_rows, b, n);
+                value_blocks(are_keys, spec, &v, &scales, b, n);
             }
         }
     }
+    if (scales.spoilt)
+        spoil(spec, w, scales.spoilt);
 }
-
-/* Rows begin .. end-1 of block b, which is the k-th of `scales`. */
-KVT_LANES void value_key_rows(const kvt_tile_spec *spec, const kvt_weighted *w, const span_scales *scales, uint32_t b, uint32_t k, uint32_t begin,
-                              uint32_t end)
+static void value(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
 {
-    const uint32_t groups = spec->dim / 16, per_block = spec->block_groups;
-    block_weights weights[TURNED_ROWS / VALUE_ROWS + 2]; /* of 31 rows, the last 7 are three lots */
-    for (uint32_t row = begin, lot = 0, n; row < end; row += 1u << n, lot++) {
-        n = rows_at_once(end - row, VALUE_ROWS);
-        make_weights_of[n](bias_of(spec->scheme->loop), &weights[lot], w, scales, k, row);
-    }
-    for (uint32_t g = b * per_block; g < groups && g < (b + 1) * per_block; g++) {
-        uint8_t turned[KVT_SPAN_TOKENS / KVT_TILE_TOKENS * LINES_BYTES];
-        widths[spec->scheme->loop].turn(w, spec->scheme->table, groups, g, begin == 0, turned);
-        value_work v = { .w = w, .weights = weights, .groups = groups, .g = g, .row = begin, .turned = turned };
-        for (uint32_t n; v.row < end; v.row += 1u << n, v.weights++) {
-            n = rows_at_once(end - v.row, VALUE_ROWS);
-            turned_of[n](&v);
-        }
-    }
+    fetch_scales(w->page, spec);
+    value_page(false, load, spec, w);
 }
-
 static void value_keys(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
 {
-    const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, spec->block_groups);
-    for (uint32_t p = 0; p < w->pages; p++)
-        prefetch_scales(w->ahead[p], spec);
-    for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_A_TIME) {
-        const uint32_t n = blocks - b < BLOCKS_AT_A_TIME ? blocks - b : BLOCKS_AT_A_TIME;
-        span_scales scales;
-        load_span_scales(load, &scales, w, spec, groups, b, n);
-        for (uint32_t k = 0; k < n; k++)
-            for (uint32_t row = 0; row < w->rows; row += TURNED_ROWS)
-                value_key_rows(spec, w, &scales, b + k, k, row, w->rows - row < TURNED_ROWS ? w->rows : row + TURNED_ROWS);
-    }
+    value_page(true, load, spec, w);
 }
 
 extern const kvt_loops KVT_EXPORT(dots);

@@ -91,15 +91,6 @@ KVT_LANES void add_parts(uint32_t parts, uint32_t rows, uint32_t first, uint32_t
     }
 }
 
-/* The scales of a page lie behind its codes. */
-static void prefetch_scales(const uint8_t *ahead, const kvt_tile_spec *spec)
-{
-    const uint32_t groups = spec->dim / 16;
-    const size_t bytes = PAGE_TILES * tile_scale_bytes(groups, spec);
-    for (size_t i = 0; i < bytes; i += 64)
-        prefetch_far(ahead, PAGE_TILES * tile_code_bytes(spec->scheme->bits, groups) + i);
-}
-
 /* How many of n rows at once: a power of two; its logarithm. */
 KVT_LANES uint32_t rows_at_once(uint32_t n)
 {
@@ -113,15 +104,15 @@ typedef struct score_work {
     const kvt_queries *q;
     const uint8_t *codes;
     const float *scale;
+    const uint8_t *ahead; /* the same tile of the next page; NULL: it has been fetched */
     uint32_t groups, per_sum;
     uint32_t row;
     float *logits;
-    kvt_ahead ahead;
 } score_work;
 
 /* Lines begin .. end-1 of a tile of keys. */
 KVT_LANES void add_keys(const float_format *f, uint32_t rows, const uint8_t *codes, uint32_t begin, uint32_t end, const float *x, size_t dim,
-                        f32x16 sum[FLOAT_ROWS][MOST_PARTS], bool is_first, kvt_ahead ahead)
+                        f32x16 sum[FLOAT_ROWS][MOST_PARTS], const uint8_t *ahead)
 {
     const uint32_t parts = parts_of(f), n = parts_at_once(parts, rows);
     KVT_FOR_ROWS
@@ -129,7 +120,7 @@ KVT_LANES void add_keys(const float_format *f, uint32_t rows, const uint8_t *cod
         f32x16 s[FLOAT_ROWS][MOST_PARTS], part[MOST_PARTS];
         clear_parts(rows, first, n, s);
         for (uint32_t line = begin; line < end; line++) {
-            if (first == 0 && is_first)
+            if (first == 0 && ahead)
                 prefetch_far(ahead, (size_t)line * 64);
             f->load(codes + (size_t)line * 64, first, n, part);
             add_parts(parts, rows, first, n, s, part, x + (size_t)line * parts, dim);
@@ -149,7 +140,7 @@ KVT_LANES void score_rows(const float_format *f, uint32_t rows, const score_work
         const uint32_t end = groups - begin < w->per_sum ? groups : begin + w->per_sum;
         f32x16 sum[FLOAT_ROWS][MOST_PARTS];
         clear_parts(rows, 0, parts, sum); /* gcc does not see that all are set */
-        add_keys(f, rows, w->codes, begin * lines_of(f), end * lines_of(f), w->q->x + (size_t)w->row * dim, dim, sum, w->row == 0, w->ahead);
+        add_keys(f, rows, w->codes, begin * lines_of(f), end * lines_of(f), w->q->x + (size_t)w->row * dim, dim, sum, w->ahead);
         const f32x16 s = f->has_scales ? without_least(f32x16_load(w->scale + (size_t)b * KVT_TILE_TOKENS)) : f32x16_set1(1);
         KVT_FOR_ROWS
         for (uint32_t r = 0; r < rows; r++) {
@@ -161,50 +152,48 @@ KVT_LANES void score_rows(const float_format *f, uint32_t rows, const score_work
     }
     KVT_FOR_ROWS
     for (uint32_t r = 0; r < rows; r++)
-        f32x16_store(w->logits + (size_t)(w->row + r) * KVT_SPAN_TOKENS, total[r]);
+        f32x16_store(w->logits + (size_t)(w->row + r) * KVT_PAGE_TOKENS, total[r]);
 }
 
 enum { ROW_COUNTS = 3 };
 typedef void score_rows_fn(const score_work *w);
 
-KVT_LANES void score_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *load, const uint8_t *codes, const uint8_t *scales,
-                          const kvt_tile_spec *spec, const kvt_queries *q, uint32_t n_tiles, float *logits, kvt_ahead ahead)
+KVT_LANES void score_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec,
+                          const kvt_queries *q, float *logits)
 {
     const uint32_t groups = spec->dim / 16;
-    const size_t code_bytes = tile_code_bytes(spec->scheme->bits, groups), scale_bytes = tile_scale_bytes(groups, spec);
-    prefetch_scales(ahead, spec);
-    for (uint32_t tile = 0; tile < n_tiles; tile++) {
+    for (uint32_t tile = page->first_tile; tile < page->end_tile; tile++) {
         float scale[KVT_MAX_GROUPS * KVT_TILE_TOKENS];
         if (load)
-            load(scales + tile * scale_bytes, 0, blocks_in(groups, spec->block_groups), spec, scale, KVT_TILE_TOKENS);
+            load(page->scales + tile * tile_scale_bytes(groups, spec), 0, blocks_in(groups, spec->block_groups), spec, scale, KVT_TILE_TOKENS);
         score_work w = {
             .q = q,
-            .codes = codes + tile * code_bytes,
+            .codes = page->codes + tile * tile_code_bytes(spec->scheme->bits, groups),
             .scale = scale,
+            .ahead = (const uint8_t *)((uintptr_t)page->ahead + tile * tile_code_bytes(spec->scheme->bits, groups)),
             .groups = groups,
             .per_sum = spec->block_groups < groups ? spec->block_groups : groups,
             .logits = logits + (size_t)tile * KVT_TILE_TOKENS,
-            .ahead = (const uint8_t *)((uintptr_t)ahead + tile * code_bytes),
         };
         for (uint32_t n; w.row < q->n; w.row += 1u << n) {
             n = rows_at_once(q->n - w.row);
             of_rows[n](&w);
+            w.ahead = NULL;
         }
     }
 }
 
 /* ---- V ---- */
 
-/* A group of a page's values, whose lines in tile i are at codes + i * tile_bytes, and the rows whose sums they go to: `row` is the first. `scaled`:
- * their weights times the block's scales. */
+/* A group of a page's values, and the rows whose sums they go to: `row` is the first. `scaled`: their weights times the block's scales. */
 typedef struct value_work {
     const kvt_weighted *w;
-    const uint8_t *codes;
-    size_t tile_bytes;
+    const uint8_t *const *codes; /* of each tile: the group's lines */
     const float *scaled;
     size_t stride;
+    const uint8_t *ahead; /* the group's lines of the next page's first tile; NULL: they have been fetched */
+    size_t tile_bytes;
     uint32_t row, g;
-    kvt_ahead ahead; /* NULL: it has been fetched */
 } value_work;
 
 KVT_LANES void value_rows(const float_format *f, uint32_t rows, const value_work *v)
@@ -217,39 +206,35 @@ KVT_LANES void value_rows(const float_format *f, uint32_t rows, const value_work
     for (uint32_t first = 0; first < parts; first += n) {
         f32x16 s[FLOAT_ROWS][MOST_PARTS], part[MOST_PARTS];
         clear_parts(rows, first, n, s);
-        for (uint32_t line = 0; line < PAGE_TILES * lines; line++) {
-            if (first == 0 && v->ahead)
-                prefetch_far(v->ahead, ((size_t)v->g * PAGE_TILES * lines + line) * 64);
-            f->load(v->codes + line / lines * v->tile_bytes + line % lines * 64, first, n, part);
-            add_parts(parts, rows, first, n, s, part, v->scaled + line * parts, v->stride);
-        }
+        for (uint32_t tile = w->page->first_tile; tile < w->page->end_tile; tile++)
+            for (uint32_t line = 0; line < lines; line++) {
+                if (first == 0 && v->ahead)
+                    prefetch_far(v->ahead, tile * v->tile_bytes + (size_t)line * 64);
+                f->load(v->codes[tile] + (size_t)line * 64, first, n, part);
+                add_parts(parts, rows, first, n, s, part, v->scaled + (tile * lines + line) * parts, v->stride);
+            }
         copy_parts(parts, rows, first, n, sum, s);
     }
     float *to = w->sums + v->row * w->sum_stride + 16 * v->g;
     KVT_FOR_ROWS
-    for (uint32_t r = 0; r < rows; r++, to += w->sum_stride) {
-        const f32x16 all = without_small(f32x16_mul(sum_of_parts(parts, sum[r]), f32x16_set1(w->factors[v->row + r])));
-        f32x16_store(to, f32x16_add(f32x16_load(to), all));
-    }
+    for (uint32_t r = 0; r < rows; r++, to += w->sum_stride)
+        f32x16_store(to, f32x16_add(f32x16_load(to), sum_of_parts(parts, sum[r])));
 }
 
 typedef void value_rows_fn(const value_work *v);
-/* A group's lines of a page: of V where some tokens do not count, whose codes may be anything, or of K, to be turned. */
-typedef void gather_fn(const kvt_weighted *w, uint32_t p, uint32_t groups, uint32_t g, uint8_t *to);
 
-/* Zeros for tokens of page p that are not first .. end-1: they are zeros in every format. */
-KVT_LANES void mask_lines(uint32_t bits, uint32_t first, uint32_t end, const uint8_t *codes, size_t tile_bytes, uint8_t *to)
+/* A group's lines of a tile with zeros for tokens of the page that are not first .. end-1: they are zeros in every format. */
+KVT_LANES void mask_lines(uint32_t bits, uint32_t tile, uint32_t first, uint32_t end, const uint8_t *codes, uint8_t *to)
 {
     const uint32_t lines = bits / 2, per_line = 32 / bits; /* tokens */
-    for (uint32_t line = 0; line < PAGE_TILES * lines; line++) {
+    for (uint32_t line = 0; line < lines; line++) {
         uint32_t mask = 0;
         for (uint32_t i = 0; i < per_line; i++) {
-            const uint32_t token = line * per_line + i;
+            const uint32_t token = (tile * lines + line) * per_line + i;
             if (token >= first && token < end)
                 mask |= (bits == 32 ? UINT32_MAX : (1u << bits % 32) - 1) << bits * i;
         }
-        const i32x16 all = i32x16_load(codes + line / lines * tile_bytes + line % lines * 64);
-        i32x16_store(to + (size_t)line * 64, i32x16_and(all, i32x16_set1(mask)));
+        i32x16_store(to + (size_t)line * 64, i32x16_and(i32x16_load(codes + (size_t)line * 64), i32x16_set1(mask)));
     }
 }
 
@@ -290,91 +275,77 @@ KVT_LANES void turn_tile(uint32_t bits, const uint8_t *from, uint8_t *to)
         i32x16_store(to + (size_t)i * 64, bits == 32 ? row[i] : i32x16_or(row[2 * i % 16], i32x16_shl(row[(2 * i + 1) % 16], 16)));
 }
 
-/* Scales of n blocks of a page from b on, to [block][token of the page]; zeros where tokens are not first .. end-1 of the page. */
-KVT_LANES void load_page_scales(kvt_load_scales_fn *load, float scale[][KVT_PAGE_TOKENS], const uint8_t *scales, const kvt_tile_spec *spec,
-                                uint32_t b, uint32_t n, uint32_t first, uint32_t end)
+/* Scales of n blocks of a page from b on, to [block][token of the page]; zeros where tokens are not first .. end-1. */
+KVT_LANES void load_page_scales(kvt_load_scales_fn *load, float scale[][KVT_PAGE_TOKENS], const kvt_weighted *w, const kvt_tile_spec *spec,
+                                uint32_t b, uint32_t n)
 {
-    const size_t tile_bytes = tile_scale_bytes(spec->dim / 16, spec);
-    for (uint32_t i = 0; i < PAGE_TILES; i++)
-        load(scales + i * tile_bytes, b, n, spec, scale[0] + 16 * i, KVT_PAGE_TOKENS);
-    if (first == 0 && end == KVT_PAGE_TOKENS)
+    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++)
+        load(w->page->scales + i * tile_scale_bytes(spec->dim / 16, spec), b, n, spec, scale[0] + 16 * i, KVT_PAGE_TOKENS);
+    if (w->first == 0 && w->end == KVT_PAGE_TOKENS)
         return;
     for (uint32_t k = 0; k < n; k++)
-        for (uint32_t i = 0; i < PAGE_TILES; i++)
-            f32x16_store(scale[k] + 16 * i, lanes_between(f32x16_load(scale[k] + 16 * i), 16 * i, first, end, f32x16_set1(0)));
+        for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++)
+            f32x16_store(scale[k] + 16 * i, lanes_between(f32x16_load(scale[k] + 16 * i), 16 * i, w->first, w->end, f32x16_set1(0)));
 }
 
-/* Page p's weights of some rows times the scales of a block: to `products`, where there are scales. Returns where they are, and how far apart. */
-KVT_LANES const float *scaled_weights(bool has_scales, uint32_t rows, const kvt_weighted *w, uint32_t p, const float *scale, uint32_t row,
-                                      float products[][KVT_PAGE_TOKENS], size_t *stride)
+/* Weights of some rows times the scales of a block: to `products`, where there are scales. Returns where they are. */
+KVT_LANES const float *scaled_weights(bool has_scales, uint32_t rows, const kvt_weighted *w, const float *scale, uint32_t row,
+                                      float products[][KVT_PAGE_TOKENS])
 {
-    const float *weights = w->weights + (size_t)row * KVT_SPAN_TOKENS + p * KVT_PAGE_TOKENS;
-    *stride = KVT_SPAN_TOKENS;
+    const float *weights = w->weights + (size_t)row * KVT_PAGE_TOKENS;
     if (!has_scales)
         return weights;
-    for (uint32_t i = 0; i < PAGE_TILES; i++) {
+    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++) {
         const f32x16 s = without_least(f32x16_load(scale + 16 * i));
         for (uint32_t r = 0; r < rows; r++)
-            f32x16_store(products[r] + 16 * i, f32x16_mul(f32x16_load(weights + (size_t)r * KVT_SPAN_TOKENS + 16 * i), s));
+            f32x16_store(products[r] + 16 * i, f32x16_mul(f32x16_load(weights + (size_t)r * KVT_PAGE_TOKENS + 16 * i), s));
     }
-    *stride = KVT_PAGE_TOKENS;
     return products[0];
 }
 
 /* What a format has copies of. */
 typedef struct format_loops {
     value_rows_fn *value[ROW_COUNTS];
-    void (*mask)(uint32_t first, uint32_t end, const uint8_t *codes, size_t tile_bytes, uint8_t *to);
+    void (*mask)(uint32_t tile, uint32_t first, uint32_t end, const uint8_t *codes, uint8_t *to);
     void (*turn)(const uint8_t *from, uint8_t *to); /* a group of a tile */
 } format_loops;
 
-/* Tokens of page p that count: first .. end-1. */
-typedef struct page_range {
-    uint32_t first, end;
-} page_range;
-KVT_LANES page_range counted_in(const kvt_weighted *w, uint32_t p)
+/* A group's lines of each tile: where they are, or, if they are keys or some of their tokens do not count, a copy. */
+KVT_LANES void find_lines(const format_loops *loops, const kvt_weighted *w, size_t group_bytes, uint32_t groups, uint32_t g, bool are_keys,
+                          uint8_t *copy, const uint8_t *codes[PAGE_TILES])
 {
-    const uint32_t begin = p * KVT_PAGE_TOKENS;
-    return (page_range){ w->first > begin ? w->first - begin : 0, w->end <= begin                    ? 0
-                                                                  : w->end - begin < KVT_PAGE_TOKENS ? w->end - begin
-                                                                                                     : KVT_PAGE_TOKENS };
+    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++, copy += group_bytes) {
+        codes[i] = w->page->codes + i * groups * group_bytes + g * group_bytes;
+        if (are_keys) {
+            loops->turn(codes[i], copy);
+            codes[i] = copy;
+        }
+        if (w->first > i * KVT_TILE_TOKENS || w->end < (i + 1) * KVT_TILE_TOKENS) {
+            loops->mask(i, w->first, w->end, codes[i], copy);
+            codes[i] = copy;
+        }
+    }
 }
 
-static void value_rows_of_page(const format_loops *loops, bool has_scales, const kvt_tile_spec *spec, const kvt_weighted *w, uint32_t p,
-                               page_range counted, float scale[][KVT_PAGE_TOKENS], uint32_t b, uint32_t n_blocks, bool are_keys)
+static void value_rows_of_page(const format_loops *loops, bool has_scales, const kvt_tile_spec *spec, const kvt_weighted *w,
+                               float scale[][KVT_PAGE_TOKENS], uint32_t b, uint32_t n_blocks, bool are_keys)
 {
-    const uint32_t groups = spec->dim / 16, bits = spec->scheme->bits;
-    const size_t code_bytes = tile_code_bytes(bits, groups), group_bytes = (size_t)bits * 32; /* of a tile */
-    const bool is_whole = counted.first == 0 && counted.end == KVT_PAGE_TOKENS;
-    /* Keys are turned for as many rows as there is room for the weights of. */
-    const uint32_t most = are_keys ? TURNED_ROWS : FLOAT_ROWS;
+    const uint32_t groups = spec->dim / 16;
+    const size_t group_bytes = (size_t)spec->scheme->bits * 32; /* of a tile */
     for (uint32_t begin = 0, some; begin < w->rows; begin += some) {
-        some = are_keys ? (w->rows - begin < most ? w->rows - begin : most) : 1u << rows_at_once(w->rows - begin);
+        /* Keys are turned for as many rows as there is room for the weights of. */
+        some = !are_keys ? 1u << rows_at_once(w->rows - begin) : w->rows - begin < TURNED_ROWS ? w->rows - begin : TURNED_ROWS;
         for (uint32_t k = 0; k < n_blocks; k++) {
             float products[TURNED_ROWS][KVT_PAGE_TOKENS];
-            value_work v = { .w = w };
-            const float *scaled = scaled_weights(has_scales, some, w, p, scale[k], begin, products, &v.stride);
-            for (v.g = (b + k) * spec->block_groups; v.g < groups && v.g < (b + k + 1) * spec->block_groups; v.g++) {
-                uint8_t lines[KVT_PAGE_TOKENS * 16 * 4];
-                v.codes = w->codes[p] + v.g * group_bytes;
-                v.tile_bytes = code_bytes;
-                v.ahead = begin == 0 ? w->ahead[p] : NULL;
-                if (are_keys) {
-                    for (uint32_t i = 0; i < PAGE_TILES; i++) {
-                        for (size_t j = 0; v.ahead && j < group_bytes; j += 64)
-                            prefetch_far(v.ahead, (v.g * PAGE_TILES + i) * group_bytes + j);
-                        loops->turn(v.codes + i * code_bytes, lines + i * group_bytes);
-                    }
-                    v.codes = lines;
-                    v.tile_bytes = group_bytes;
-                    v.ahead = NULL;
-                }
-                if (!is_whole) {
-                    loops->mask(counted.first, counted.end, v.codes, v.tile_bytes, lines);
-                    v.codes = lines;
-                    v.tile_bytes = group_bytes;
-                }
-                v.row = begin;
+            const float *scaled = scaled_weights(has_scales, some, w, scale[k], begin, products);
+            for (uint32_t g = (b + k) * spec->block_groups; g < groups && g < (b + k + 1) * spec->block_groups; g++) {
+                uint8_t copy[KVT_PAGE_TOKENS * 16 * 4];
+                const uint8_t *codes[PAGE_TILES] = { NULL };
+                find_lines(loops, w, group_bytes, groups, g, are_keys, copy, codes);
+                value_work v = { .w = w, .codes = codes, .stride = KVT_PAGE_TOKENS, .row = begin, .g = g };
+                v.tile_bytes = tile_code_bytes(spec->scheme->bits, groups);
+                if (begin == 0 && !are_keys) /* keys were fetched as such */
+                    v.ahead = (const uint8_t *)((uintptr_t)w->page->ahead + g * group_bytes);
                 for (uint32_t n; v.row < begin + some; v.row += 1u << n) {
                     n = rows_at_once(begin + some - v.row);
                     v.scaled = scaled + (v.row - begin) * v.stride;
@@ -386,21 +357,16 @@ static void value_rows_of_page(const format_loops *loops, bool has_scales, const
     }
 }
 
-KVT_LANES void value_span(const format_loops *loops, bool has_scales, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w,
+KVT_LANES void value_page(const format_loops *loops, bool has_scales, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w,
                           bool are_keys)
 {
     const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, spec->block_groups);
-    for (uint32_t p = 0; p < w->pages; p++)
-        prefetch_scales(w->ahead[p], spec);
     for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_A_TIME) {
         const uint32_t n = blocks - b < BLOCKS_AT_A_TIME ? blocks - b : BLOCKS_AT_A_TIME;
-        for (uint32_t p = 0; p < w->pages; p++) {
-            const page_range counted = counted_in(w, p);
-            float scale[BLOCKS_AT_A_TIME][KVT_PAGE_TOKENS];
-            if (has_scales)
-                load_page_scales(load, scale, w->scales[p], spec, b, n, counted.first, counted.end);
-            value_rows_of_page(loops, has_scales, spec, w, p, counted, scale, b, n, are_keys);
-        }
+        float scale[BLOCKS_AT_A_TIME][KVT_PAGE_TOKENS];
+        if (has_scales)
+            load_page_scales(load, scale, w, spec, b, n);
+        value_rows_of_page(loops, has_scales, spec, w, scale, b, n, are_keys);
     }
 }
 
@@ -422,9 +388,9 @@ KVT_LANES void value_span(const format_loops *loops, bool has_scales, kvt_load_s
     FLOAT_ROWS_OF(name, format, 1)                                                                                                                   \
     FLOAT_ROWS_OF(name, format, 2)                                                                                                                   \
     FLOAT_ROWS_OF(name, format, 4)                                                                                                                   \
-    static void mask_##name(uint32_t first, uint32_t end, const uint8_t *codes, size_t tile_bytes, uint8_t *to)                                      \
+    static void mask_##name(uint32_t tile, uint32_t first, uint32_t end, const uint8_t *codes, uint8_t *to)                                          \
     {                                                                                                                                                \
-        mask_lines((format)->bits, first, end, codes, tile_bytes, to);                                                                               \
+        mask_lines((format)->bits, tile, first, end, codes, to);                                                                                     \
     }                                                                                                                                                \
     static void turn_##name(const uint8_t *from, uint8_t *to)                                                                                        \
     {                                                                                                                                                \
@@ -432,18 +398,17 @@ KVT_LANES void value_span(const format_loops *loops, bool has_scales, kvt_load_s
     }                                                                                                                                                \
     static score_rows_fn *const score_rows_##name[ROW_COUNTS] = { score_##name##_1, score_##name##_2, score_##name##_4 };                            \
     static const format_loops loops_##name = { { value_##name##_1, value_##name##_2, value_##name##_4 }, mask_##name, turn_##name };                 \
-    static void score_##name(kvt_load_scales_fn *load, const uint8_t *codes, const uint8_t *scales, const kvt_tile_spec *spec, const kvt_queries *q, \
-                             uint32_t n_tiles, float *logits, kvt_ahead ahead)                                                                       \
+    static void score_##name(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec, const kvt_queries *q, float *logits)    \
     {                                                                                                                                                \
-        score_page(score_rows_##name, load, codes, scales, spec, q, n_tiles, logits, ahead);                                                         \
+        score_page(score_rows_##name, load, page, spec, q, logits);                                                                                  \
     }                                                                                                                                                \
     static void value_##name(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)                                             \
     {                                                                                                                                                \
-        value_span(&loops_##name, (format)->has_scales, load, spec, w, false);                                                                       \
+        value_page(&loops_##name, (format)->has_scales, load, spec, w, false);                                                                       \
     }                                                                                                                                                \
     static void value_keys_##name(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)                                        \
     {                                                                                                                                                \
-        value_span(&loops_##name, (format)->has_scales, load, spec, w, true);                                                                        \
+        value_page(&loops_##name, (format)->has_scales, load, spec, w, true);                                                                        \
     }                                                                                                                                                \
     extern const kvt_loops KVT_EXPORT(loops_##name);                                                                                                 \
     const kvt_loops KVT_EXPORT(loops_##name) = { .score = score_##name, .value = { value_keys_##name, value_##name } };

@@ -11,7 +11,7 @@
 enum { KVT_SCALE_none = 0, KVT_SCALE_f16 = 2, KVT_SCALE_fp8 = 4, KVT_SCALE_s8 = 1 };
 enum { KVT_IS_FP8_SCALE_none = 0, KVT_IS_FP8_SCALE_f16 = 0, KVT_IS_FP8_SCALE_fp8 = 1, KVT_IS_FP8_SCALE_s8 = 0 };
 
-enum { KVT_MAX_GROUPS = KVT_MAX_DIM / 16 };
+enum { KVT_MAX_GROUPS = KVT_MAX_DIM / 16, KVT_PAGE_TILES = KVT_PAGE_TOKENS / KVT_TILE_TOKENS };
 
 /* ---- schemes: what the kernels have to know, the same on every tier (kernels/schemes.c) ---- */
 
@@ -37,7 +37,6 @@ typedef enum kvt_loop_id {
     KVT_LOOP_e4m3,
     KVT_LOOP_e5m2,
     KVT_LOOP_8,
-    KVT_LOOP_4, /* biased by 8 */
     KVT_LOOP_table_6,
     KVT_LOOP_table_5,
     KVT_LOOP_table_4,
@@ -170,28 +169,26 @@ typedef struct kvt_queries {
 #define KVT_QUADS_BYTES(dim) (((size_t)(dim) + 63) / 64 * 128)
 #define KVT_LEAST            0x1p-38f
 
-/* What is wanted next, about as much as a page's keys or values; any address, it is only prefetched. */
-typedef const uint8_t *kvt_ahead;
+/* One side of a page, which attention may read whole; tokens of tiles first_tile .. end_tile-1 are seen. */
+typedef struct kvt_page_side {
+    const uint8_t *codes, *scales; /* of the first tile; the others follow */
+    uint32_t first_tile, end_tile;
+    const uint8_t *ahead; /* the same side of the page that is read next, which is fetched meanwhile; any address */
+} kvt_page_side;
 
-/* Values of up to KVT_SPAN_PAGES pages that follow each other in a span, and the rows whose sums they go to.
+/* Values of a page, and the rows whose sums they go to.
  *
- *   weights  row r's of the pages' tokens, at weights + r * KVT_SPAN_TOKENS: 0 .. 1; of tokens that are not first .. end-1 zeros, and their codes
+ *   weights  row r's of the page's tokens, at weights + r * KVT_PAGE_TOKENS: 0 .. 1; of tokens that are not first .. end-1 zeros, and their codes
  *            and scales do not matter
- *   words    the same as multiples of 1 / KVT_WEIGHT_UNIT, of a page 128 bytes (words_in_order), at words + r * KVT_SPAN_TOKENS * 2
  *   sums     row r's, of P floats, at sums + r * sum_stride
  */
-#define KVT_SPAN_TOKENS 256
-#define KVT_SPAN_PAGES  (KVT_SPAN_TOKENS / KVT_PAGE_TOKENS)
 #define KVT_WEIGHT_UNIT 32639.0f /* the largest number of 16 bits both of whose bytes, the upper one rounded, are signed */
 typedef struct kvt_weighted {
-    const uint8_t *codes[KVT_SPAN_PAGES], *scales[KVT_SPAN_PAGES]; /* of each page's first tile; its others follow */
-    kvt_ahead ahead[KVT_SPAN_PAGES];
-    uint32_t pages;
-    uint32_t first, end; /* tokens, of those of the pages */
+    const kvt_page_side *page;
+    uint32_t first, end; /* tokens of the page */
+    bool is_precise;     /* weights have 15 bits at least, whatever the codes have */
     uint32_t rows;
     const float *weights;
-    const uint8_t *words;
-    const float *factors; /* of each row */
     float *sums;
     size_t sum_stride;
 } kvt_weighted;
@@ -199,12 +196,11 @@ typedef struct kvt_weighted {
 /* `load` loads the scheme's scales, on the same tier.
  *
  *   prepare   x -> quads, start, factor; NULL where x is enough
- *   score     logits of a page's first `n_tiles` tiles: row r's of token t to logits[r * KVT_SPAN_TOKENS + t]; any tokens
- *   value     sums of each row += its factor times the sum of weights times values; [KVT_K]: of keys that are values too
+ *   score     logits of a page's tiles: row r's of token t to logits[r * KVT_PAGE_TOKENS + t]; any tokens
+ *   value     sums of each row += the sum of weights times values; [KVT_K]: of keys that are values too
  */
 typedef void kvt_prepare_fn(const kvt_queries *queries, const kvt_tile_spec *spec);
-typedef void kvt_score_fn(kvt_load_scales_fn *load, const uint8_t *codes, const uint8_t *scales, const kvt_tile_spec *spec,
-                          const kvt_queries *queries, uint32_t n_tiles, float *logits, kvt_ahead ahead);
+typedef void kvt_score_fn(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec, const kvt_queries *queries, float *logits);
 typedef void kvt_value_fn(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *weighted);
 
 typedef struct kvt_loops {
@@ -213,7 +209,7 @@ typedef struct kvt_loops {
     kvt_value_fn *value[2]; /* by kvt_side */
 } kvt_loops;
 
-/* Whether attention multiplies integers: its values take words then, and no weights. */
+/* Whether attention multiplies integers. */
 static inline bool kvt_is_integer(const kvt_scheme_code *scheme)
 {
     return scheme->loop >= KVT_LOOP_8;
@@ -248,11 +244,10 @@ typedef struct kvt_rows {
  *
  *   scale_queries  x *= scale, and zeros for what is below KVT_LEAST
  *   add_offset     logits of a page += x . mu
- *   add_logits     logits of n rows and a page's first tiles += others
- *   soften         logits of a span to weights, those of tokens first .. end-1 (first < end <= KVT_SPAN_TOKENS), and zeros for the others of
- *                  their pages; for `rows`, each of KVT_SPAN_TOKENS logits. Tells the rows of sums of them and says what their weighted
- *                  values are to be multiplied with (factors[rows]); `words`: the same weights as kvt_weighted has them, or NULL
- *   add_centre     sums += mu times factor times the sum of a page's weights
+ *   add_logits     logits of n rows and a page's tiles first_tile .. end_tile-1 += others
+ *   soften         logits of a page to weights, those of tokens first .. end-1 (first < end), and zeros for the others; for `rows`, each of
+ *                  KVT_PAGE_TOKENS logits. Tells the rows of sums of them, and says what they add up to (totals[rows])
+ *   add_centre     sums += mu times the total of a page's weights
  *   close_partial  no more tokens come: NaNs to the one NaN
  *   merge          row += partial, of later tokens
  *   finish         sums to results, with one more logit where there is a sink
@@ -261,10 +256,10 @@ typedef struct kvt_rows {
 typedef struct kvt_softmax {
     void (*scale_queries)(float *x, uint32_t n, uint32_t dim, float scale);
     void (*add_offset)(float *logits, const float *x, const float *mu, uint32_t dim);
-    void (*add_logits)(float *logits, const float *others, uint32_t n, uint32_t n_tiles);
+    void (*add_logits)(float *logits, const float *others, uint32_t n, uint32_t first_tile, uint32_t end_tile);
     void (*soften)(float *logits, uint32_t rows, uint32_t first, uint32_t end, float soft_cap, float *sums, size_t sum_stride, uint32_t dim,
-                   uint8_t *words, float *factors);
-    void (*add_centre)(float *row, const float *weights, float factor, const float *mu, uint32_t dim);
+                   float *totals);
+    void (*add_centre)(float *row, float weight, const float *mu, uint32_t dim);
     void (*close_partial)(float *row, uint32_t dim);
     void (*merge)(float *row, const float *partial, uint32_t dim);
     void (*finish)(float *row, uint32_t dim, const float *sink);

@@ -39,7 +39,7 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float operations are rounded to float, eac
 #define KVT_ONCE static __attribute__((noinline, noclone, unused))
 #endif
 
-enum { PAGE_TILES = KVT_PAGE_TOKENS / KVT_TILE_TOKENS };
+enum { PAGE_TILES = KVT_PAGE_TILES };
 
 /* ---- numbers of rows ---- */
 

@@ -100,7 +100,7 @@ KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32
 }
 
 /* The four 8-bit lines of group g. */
-KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, uint32_t g, u8x64 l[4])
+KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, size_t g, u8x64 l[4])
 {
     const uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
     if (bits >= 4) {

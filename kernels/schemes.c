@@ -77,7 +77,7 @@ static const kvt_table biased = { .levels = { -8, -7, -6, -5, -4, -3, -2, -1, 0,
 #define CODE_bf16 .coder = KVT_CODER_bf16, .loop = KVT_LOOP_bf16
 #define CODE_q8_0 .coder = KVT_CODER_int8, .loop = KVT_LOOP_8
 #define CODE_kv8  .coder = KVT_CODER_int8_row, .loop = KVT_LOOP_8
-#define CODE_q4_0 .coder = KVT_CODER_q4_0, .loop = KVT_LOOP_4, .table = &biased
+#define CODE_q4_0 .coder = KVT_CODER_q4_0, .loop = KVT_LOOP_table_4, .table = &biased
 #define CODE_e4m3 .coder = KVT_CODER_e4m3, .loop = KVT_LOOP_e4m3
 #define CODE_e5m2 .coder = KVT_CODER_e5m2, .loop = KVT_LOOP_e5m2
 #define CODE_kv6  .coder = KVT_CODER_table, .loop = KVT_LOOP_table_6, .table = &kv6, .is_searched = true

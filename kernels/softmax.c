@@ -1,26 +1,15 @@
 /* Attention between logits and sums: what does not depend on schemes. docs/formats.md, section 9. */
-#include "arch/exp.h"
-#include "kernels/lanes.h"
+#include "kernels/exp.h"
 
 /* Logits that are so far below the largest count for nothing: e^-26 of 2^15.5 is nothing to weights of 16 bits, nor to floats; and no product with
  * what is left is subnormal. */
 #define FARTHEST -26.0f
 
-KVT_LANES float largest_lane(f32x16 x)
-{
-    float v[16];
-    f32x16_store(v, x);
-    for (int n = 8; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            v[i] = v[i] > v[i + n] ? v[i] : v[i + n];
-    return v[0];
-}
-
-/* e^x for x <= 0, and 0 from FARTHEST on. */
+/* e^x for x <= MUCH, and 0 from FARTHEST on. */
 KVT_LANES f32x16 weight_of(f32x16 x)
 {
     const f32x16 farthest = f32x16_set1(FARTHEST);
-    const i32x16 e = i32x16_from_f32_bits(f32x16_exp(f32x16_max_num(x, farthest)));
+    const i32x16 e = i32x16_from_f32_bits(exp_near(f32x16_max_num(x, farthest)));
     return f32x16_from_bits(i32x16_select(f32x16_gt(x, farthest), e, i32x16_set1(0)));
 }
 static float weight_of_one(float x)
@@ -49,10 +38,10 @@ static void add_offset(float *logits, const float *x, const float *mu, uint32_t 
         f32x16_store(logits + 16 * i, f32x16_add(f32x16_load(logits + 16 * i), offset));
 }
 
-static void add_logits(float *logits, const float *others, uint32_t n, uint32_t n_tiles)
+static void add_logits(float *logits, const float *others, uint32_t n, uint32_t first_tile, uint32_t end_tile)
 {
-    for (size_t at = 0; at < (size_t)n * KVT_SPAN_TOKENS; at += KVT_SPAN_TOKENS)
-        for (uint32_t i = 0; i < n_tiles; i++)
+    for (size_t at = 0; at < (size_t)n * KVT_PAGE_TOKENS; at += KVT_PAGE_TOKENS)
+        for (uint32_t i = first_tile; i < end_tile; i++)
             f32x16_store(logits + at + 16 * i, f32x16_add(f32x16_load(logits + at + 16 * i), f32x16_load(others + at + 16 * i)));
 }
 
@@ -60,13 +49,13 @@ static void add_logits(float *logits, const float *others, uint32_t n, uint32_t 
 KVT_LANES f32x16 capped(f32x16 s, float cap)
 {
     const i32x16 sign = i32x16_and(i32x16_from_f32_bits(s), i32x16_set1(0x80000000));
-    const f32x16 y = f32x16_mul(f32x16_from_bits(magnitude_bits(s)), f32x16_set1(-2 / cap)), one = f32x16_set1(1);
+    const f32x16 y = f32x16_mul(f32x16_from_bits(magnitude_bits(s)), f32x16_set1(-2 / cap)), unit = f32x16_set1(1);
     const f32x16 e = weight_of(y);
-    const f32x16 t = f32x16_mul(f32x16_div(f32x16_sub(one, e), f32x16_add(one, e)), f32x16_set1(cap));
+    const f32x16 t = f32x16_mul(f32x16_div(f32x16_sub(unit, e), f32x16_add(unit, e)), f32x16_set1(cap));
     return f32x16_from_bits(i32x16_or(i32x16_from_f32_bits(t), sign));
 }
 
-KVT_LANES void scale_sums(float *row, uint32_t dim, float factor)
+KVT_ONCE void scale_sums(float *row, uint32_t dim, float factor)
 {
     for (uint32_t c = 0; c < dim; c += 16)
         f32x16_store(row + c, without_small(f32x16_mul(f32x16_load(row + c), f32x16_set1(factor))));
@@ -74,7 +63,7 @@ KVT_LANES void scale_sums(float *row, uint32_t dim, float factor)
 
 /* What a partial gets to know of more tokens, whose largest logit is `largest` and whose weights, relative to that, sum up to `sum`: returns what
  * their weights have to be multiplied with, and scales what is there already. */
-KVT_LANES float admit(float *row, uint32_t dim, float largest, float sum)
+KVT_ONCE float admit(float *row, uint32_t dim, float largest, float sum)
 {
     float *max = row + dim, *all = row + dim + 1;
     if (*all == 0) {
@@ -94,115 +83,166 @@ KVT_LANES float admit(float *row, uint32_t dim, float largest, float sum)
     return 1;
 }
 
-KVT_LANES void make_nan(float *row, uint32_t dim)
+KVT_ONCE void make_nan(float *row, uint32_t dim)
 {
     for (uint32_t c = 0; c < dim; c++)
         row[c] = 0;
     row[dim] = row[dim + 1] = (float)NAN;
 }
 
-/* The words of a page's weights. */
-KVT_LANES void store_words(const float *weights, uint8_t *words)
-{
-    i32x16 number[PAGE_TILES];
-    for (uint32_t i = 0; i < PAGE_TILES; i++)
-        number[i] = i32x16_from_f32_rne(f32x16_mul(f32x16_load(weights + 16 * i), f32x16_set1(KVT_WEIGHT_UNIT)));
-    u8x64 half[2];
-    words_in_order(number, half);
-    u8x64_store(words, half[0]);
-    u8x64_store(words + 64, half[1]);
-}
+/* ---- a page's weights ---- */
 
-enum { ROWS_AT_ONCE = 16 };
+enum { FOUR = 4 };
 
-/* Tokens of a span: those of whole pages that hold first .. end-1. */
-typedef struct span {
+/* Tokens first .. end-1 of a page. */
+typedef struct seen {
     uint32_t first, end;
-    uint32_t begin_page, end_page;
-} span;
+} seen;
 
-static bool is_edge(const span *s, uint32_t tile)
+/* Floats as unsigned integers of the same order, and back. */
+KVT_LANES i32x16 order_of(f32x16 x)
 {
-    return 16 * tile < s->first || 16 * tile + 16 > s->end;
+    const i32x16 bits = i32x16_from_f32_bits(x), zero = i32x16_set1(0);
+    return i32x16_xor(bits, i32x16_select(i32x16_gt(zero, bits), i32x16_set1(0xffffffff), i32x16_set1(0x80000000)));
+}
+static float float_in_order(uint32_t order)
+{
+    const uint32_t bits = order ^ (order >> 31 ? 0x80000000 : 0xffffffff);
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
 }
 
-/* The largest of a row's logits, which are capped, and become as small as can be where they are not seen; NaN if one is not finite. */
-KVT_LANES float cap_logits(float *logits, const span *s, float soft_cap)
+KVT_LANES f32x16 choose(mask16 m, f32x16 a, f32x16 b)
 {
-    i32x16 largest_bits = i32x16_set1(0);
-    f32x16 largest = f32x16_set1(-FLT_MAX);
-    for (uint32_t i = s->begin_page * PAGE_TILES; i < s->end_page * PAGE_TILES; i++) {
-        f32x16 x = f32x16_load(logits + 16 * i);
-        if (is_edge(s, i))
-            x = lanes_between(x, 16 * i, s->first, s->end, f32x16_set1(-FLT_MAX));
-        largest_bits = i32x16_max_u(largest_bits, magnitude_bits(x));
-        if (soft_cap != 0) /* what is hidden stays so */
-            x = f32x16_from_bits(
-                i32x16_select(f32x16_gt(x, f32x16_set1(-FLT_MAX)), i32x16_from_f32_bits(capped(x, soft_cap)), i32x16_from_f32_bits(x)));
-        largest = f32x16_max_num(x, largest);
-        if (is_edge(s, i) || soft_cap != 0)
-            f32x16_store(logits + 16 * i, x);
+    return f32x16_from_bits(i32x16_select(m, i32x16_from_f32_bits(a), i32x16_from_f32_bits(b)));
+}
+
+/* 0, or NaN where x is not finite. */
+KVT_LANES f32x16 nothing_of(f32x16 x)
+{
+    return f32x16_mul(x, f32x16_set1(0));
+}
+
+/* A row's logits: as small as can be where they are not seen, and capped; what is hidden stays so. */
+KVT_ONCE void hide_and_cap(float *logits, const seen *s, float soft_cap)
+{
+    KVT_ROLLED
+    for (uint32_t i = 0; i < PAGE_TILES; i++) {
+        const f32x16 least = f32x16_set1(-FLT_MAX);
+        const f32x16 x = lanes_between(f32x16_load(logits + 16 * i), 16 * i, s->first, s->end, least);
+        const f32x16 y = soft_cap != 0 ? choose(f32x16_gt(x, least), capped(x, soft_cap), x) : x;
+        f32x16_store(logits + 16 * i, f32x16_add(y, nothing_of(x)));
     }
-    return mask16_any(i32x16_gt(largest_bits, i32x16_set1(0x7f7fffff))) ? (float)NAN : largest_lane(largest);
 }
 
-KVT_LANES void weigh(float *logits, const span *s, float largest)
+/* The largest logits of up to four rows; NaN if one is not finite. */
+KVT_LANES void find_largest(const float *logits, uint32_t rows, float *largest)
 {
-    for (uint32_t i = s->begin_page * PAGE_TILES; i < s->end_page * PAGE_TILES; i++) {
-        f32x16 weight = weight_of(f32x16_sub(f32x16_load(logits + 16 * i), f32x16_set1(largest)));
-        if (is_edge(s, i))
-            weight = lanes_between(weight, 16 * i, s->first, s->end, f32x16_set1(0));
-        f32x16_store(logits + 16 * i, weight);
+    i32x16 order[FOUR], spoilt[FOUR];
+    KVT_ROLLED
+    for (uint32_t r = 0; r < FOUR; r++) {
+        const float *of_row = logits + (r < rows ? r : 0) * KVT_PAGE_TOKENS;
+        f32x16 x[PAGE_TILES];
+        KVT_FOR_ROWS
+        for (uint32_t i = 0; i < PAGE_TILES; i++)
+            x[i] = f32x16_load(of_row + 16 * i);
+        const f32x16 zero = f32x16_set1(0);
+        order[r] = order_of(f32x16_max_num(f32x16_max_num(x[0], x[1]), f32x16_max_num(x[2], x[3])));
+        spoilt[r] = magnitude_bits(f32x16_fma(x[3], zero, f32x16_fma(x[2], zero, f32x16_fma(x[1], zero, nothing_of(x[0])))));
     }
+    uint32_t in_order[FOUR], bits[FOUR];
+    quad_max_u(order, in_order);
+    quad_max_u(spoilt, bits);
+    for (uint32_t r = 0; r < rows; r++)
+        largest[r] = bits[r] ? (float)NAN : float_in_order(in_order[r]);
 }
 
-KVT_LANES void clear(float *logits, const span *s)
+/* Logits to weights, of which those as small as can be have none; returns the sum of the lanes. */
+KVT_LANES f32x16 weigh(float *logits, float largest)
 {
-    for (uint32_t i = s->begin_page * PAGE_TILES; i < s->end_page * PAGE_TILES; i++)
-        f32x16_store(logits + 16 * i, f32x16_set1(0));
+    f32x16 weight[PAGE_TILES];
+    KVT_FOR_ROWS
+    for (uint32_t i = 0; i < PAGE_TILES; i++)
+        weight[i] = weight_of(f32x16_sub(f32x16_load(logits + 16 * i), f32x16_set1(largest)));
+    KVT_FOR_ROWS
+    for (uint32_t i = 0; i < PAGE_TILES; i++)
+        f32x16_store(logits + 16 * i, weight[i]);
+    return f32x16_add(f32x16_add(f32x16_add(weight[0], weight[1]), weight[2]), weight[3]);
 }
 
-/* In passes over all rows: each pass keeps few registers over the calls to the exponential function, and nobody waits for a row's largest. */
+/* The lane sums of four rows: that of row k to lane 4 k. */
+KVT_LANES f32x16 lane_sums(const f32x16 row[FOUR])
+{
+    u8x64 part[4];
+    for (int k = 0; k < 4; k++)
+        part[k] = u8x64_from_i32(i32x16_from_f32_bits(row[k]));
+    u8x64_swap_quarters(part); /* [i]: quarter i of each */
+    f32x16 p[4];
+    for (int i = 0; i < 4; i++)
+        p[i] = f32x16_from_bits(i32x16_from_u8(part[i]));
+    const i32x16 of_quarters = i32x16_from_f32_bits(f32x16_add(f32x16_add(p[0], p[2]), f32x16_add(p[1], p[3])));
+    i32x16 lane[4] = { of_quarters, of_quarters, of_quarters, of_quarters };
+    quad32_transpose(lane);
+    for (int i = 0; i < 4; i++)
+        p[i] = f32x16_from_bits(lane[i]);
+    return f32x16_add(f32x16_add(p[0], p[2]), f32x16_add(p[1], p[3]));
+}
+
+/* What a row's logits are relative to: the largest of the first page, or of a later one where that is much larger; sums are scaled then. As that is
+ * rare, nobody waits for the largest. */
+#define MUCH 8.0f
+KVT_LANES float admit_largest(float *row, uint32_t dim, float largest)
+{
+    float *max = row + dim, *all = row + dim + 1;
+    if (*all == 0 || largest - *max > MUCH) {
+        if (*all != 0) {
+            const float factor = weight_of_one(*max - largest);
+            scale_sums(row, dim, factor);
+            *all *= factor;
+        }
+        *max = largest;
+    }
+    return *max;
+}
+
 static void soften(float *logits, uint32_t rows, uint32_t first, uint32_t end, float soft_cap, float *sums, size_t sum_stride, uint32_t dim,
-                   uint8_t *words, float *factors)
+                   float *totals)
 {
-    const span s = { first, end, first / KVT_PAGE_TOKENS, (end + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS };
-    for (uint32_t begin = 0, n; begin < rows; begin += n) {
-        n = rows - begin < ROWS_AT_ONCE ? rows - begin : ROWS_AT_ONCE;
-        float *of_rows = logits + (size_t)begin * KVT_SPAN_TOKENS;
-        float largest[ROWS_AT_ONCE];
-        for (uint32_t r = 0; r < n; r++)
-            largest[r] = cap_logits(of_rows + (size_t)r * KVT_SPAN_TOKENS, &s, soft_cap);
-        for (uint32_t r = 0; r < n; r++) {
+    const seen s = { first, end };
+    for (uint32_t r = 0; (first > 0 || end < KVT_PAGE_TOKENS || soft_cap != 0) && r < rows; r++)
+        hide_and_cap(logits + (size_t)r * KVT_PAGE_TOKENS, &s, soft_cap);
+    for (uint32_t begin = 0; begin < rows; begin += FOUR) {
+        const uint32_t n = rows - begin < FOUR ? rows - begin : FOUR;
+        float *of_rows = logits + (size_t)begin * KVT_PAGE_TOKENS;
+        float largest[FOUR], lanes[16];
+        f32x16 sum[FOUR];
+        find_largest(of_rows, n, largest);
+        KVT_ROLLED
+        for (uint32_t r = 0; r < FOUR; r++) {
+            sum[r] = f32x16_set1(0);
+            if (r >= n)
+                continue;
             float *row = sums + (begin + r) * sum_stride;
             if (largest[r] == largest[r] && row[dim] == row[dim]) {
-                weigh(of_rows + (size_t)r * KVT_SPAN_TOKENS, &s, largest[r]);
-                continue;
+                sum[r] = weigh(of_rows + (size_t)r * KVT_PAGE_TOKENS, admit_largest(row, dim, largest[r]));
+            } else {
+                memset(of_rows + (size_t)r * KVT_PAGE_TOKENS, 0, KVT_PAGE_TOKENS * sizeof *logits);
+                make_nan(row, dim);
             }
-            clear(of_rows + (size_t)r * KVT_SPAN_TOKENS, &s);
-            make_nan(row, dim);
         }
+        f32x16_store(lanes, lane_sums(sum));
         for (uint32_t r = 0; r < n; r++) {
-            float *row = sums + (begin + r) * sum_stride;
-            const float *weights = of_rows + (size_t)r * KVT_SPAN_TOKENS;
-            f32x16 sum = f32x16_set1(0);
-            for (uint32_t i = s.begin_page * PAGE_TILES; i < s.end_page * PAGE_TILES; i++)
-                sum = f32x16_add(sum, f32x16_load(weights + 16 * i));
-            for (uint32_t p = s.begin_page; words && p < s.end_page; p++)
-                store_words(weights + (size_t)p * KVT_PAGE_TOKENS, words + ((begin + r) * (size_t)KVT_SPAN_TOKENS + (size_t)p * KVT_PAGE_TOKENS) * 2);
-            factors[begin + r] = row[dim] != row[dim] ? 0 : admit(row, dim, largest[r], sum_of_lanes(sum));
+            totals[begin + r] = lanes[4 * r];
+            sums[(begin + r) * sum_stride + dim + 1] += lanes[4 * r];
         }
     }
 }
 
-static void add_centre(float *row, const float *weights, float factor, const float *mu, uint32_t dim)
+static void add_centre(float *row, float weight, const float *mu, uint32_t dim)
 {
-    f32x16 sum = f32x16_load(weights);
-    for (uint32_t i = 1; i < PAGE_TILES; i++)
-        sum = f32x16_add(sum, f32x16_load(weights + 16 * i));
-    const f32x16 all = f32x16_set1(sum_of_lanes(sum) * factor);
     for (uint32_t c = 0; c < dim; c += 16)
-        f32x16_store(row + c, f32x16_add(f32x16_load(row + c), without_small(f32x16_mul(f32x16_load(mu + c), all))));
+        f32x16_store(row + c, f32x16_add(f32x16_load(row + c), without_small(f32x16_mul(f32x16_load(mu + c), f32x16_set1(weight)))));
 }
 
 static void close_partial(float *row, uint32_t dim)

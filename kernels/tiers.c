@@ -60,8 +60,7 @@
                     CODER(e4m3, name), CODER(e5m2, name), [KVT_CODER_table] = ADDRESS(table, coder_table, name) },                                   \
         .search = ADDRESS(search, search, name),                                                                                                     \
         .loops = { LOOP(floats, f32, name), LOOP(floats, f16, name), LOOP(floats, bf16, name), LOOP(fp8, e4m3, name), LOOP(fp8, e5m2, name),         \
-                   DOTS(8, name), DOTS(4, name), DOTS(table_6, name), DOTS(table_5, name), DOTS(table_4, name), DOTS(table_3, name),                 \
-                   DOTS(table_2, name) },                                                                                                            \
+                   DOTS(8, name), DOTS(table_6, name), DOTS(table_5, name), DOTS(table_4, name), DOTS(table_3, name), DOTS(table_2, name) },         \
         .softmax = ADDRESS(softmax, softmax, name),                                                                                                  \
         .mla = ADDRESS(mla, mla, name),                                                                                                              \
         .row_families = families_##name,                                                                                                             \

@@ -389,6 +389,11 @@ KVT_LANES u8x64 u8x64_lookup64(const u8x64 table[4], u8x64 index)
     const __m512i low = _mm512_mask_mov_epi64(table[0], 0x0c, table[1]), high = _mm512_mask_mov_epi64(table[2], 0xc0, table[3]);
     return _mm512_permutexvar_epi8(index, _mm512_mask_mov_epi64(low, 0xf0, high));
 }
+/* Of 64 bytes in order, by the lower 6 bits. */
+KVT_LANES u8x64 u8x64_lookup64_whole(u8x64 table, u8x64 index)
+{
+    return _mm512_permutexvar_epi8(index, table);
+}
 KVT_LANES u8x64 u8x64_lookup256(const u8x64 table[4], u8x64 index)
 {
     const __m512i low = _mm512_permutex2var_epi8(table[0], index, table[1]);
@@ -563,6 +568,35 @@ KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
     return sum;
 }
 #define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + 4 * (j))
+/* More text for more speed, where the best CPUs are. */
+#if defined(__AVX512VBMI__)
+#define KVT_DOT_SETS 2
+#else
+#define KVT_DOT_SETS 1
+#endif
+#define KVT_DOT_U8_OFFSET 0
+KVT_LANES __m512i kvt_everywhere(const uint8_t *quad)
+{
+    __m512i spread;
+    __asm__("vpbroadcastd %1, %0" : "=v"(spread) : "m"(*(const kvt_cell *)quad));
+    return spread;
+}
+KVT_LANES dot_sum kvt_dot_quad_shared(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(line), "v"(kvt_everywhere(quad)));
+    return sum;
+}
+KVT_LANES dot_sum kvt_dot_quad_u8(dot_sum sum, dot_line line, const uint8_t *quad)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(kvt_everywhere(quad)), "v"(line));
+    return sum;
+}
+#define dot_add_shared(sum, line, quads, j) kvt_dot_quad_shared(sum, line, (quads) + 4 * (j))
+#define dot_add_u8(sum, line, quads, j)     kvt_dot_quad_u8(sum, line, (quads) + 4 * (j))
+KVT_LANES void dot_store_u8(uint8_t *p, const i32x16 x[4])
+{
+    u8x64_store(p, u8x64_pack_u8(x));
+}
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     const __m512i half = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
@@ -606,6 +640,10 @@ KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
     u8x64_store(p, _mm512_shuffle_epi8(a, order));
     u8x64_store(p + 64, _mm512_shuffle_epi8(b, order));
 }
+#define KVT_DOT_SETS                 1
+#define KVT_DOT_U8_OFFSET            0
+#define dot_add_u8                   dot_add
+#define dot_add_shared               dot_add
 #endif
 KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
 {

@@ -1,4 +1,4 @@
-/* Attention over one KV head's pages: checks the arguments, then walks the spans of a chunk and hands pages to the kernels. */
+/* Attention over one KV head's pages: checks the arguments, then walks a chunk and hands its pages to the kernels, in the order of memory. */
 #include "kernels/api/transfer.h"
 #include "kernels/tile.h"
 
@@ -7,7 +7,7 @@
 #include <float.h>
 #include <math.h>
 
-_Static_assert(KVT_CHUNK_TOKENS % KVT_SPAN_TOKENS == 0 && KVT_SPAN_TOKENS % KVT_PAGE_TOKENS == 0, "chunks are spans, and spans are pages");
+_Static_assert(KVT_CHUNK_TOKENS % KVT_PAGE_TOKENS == 0, "chunks are whole pages");
 
 /* Tokens first .. end-1 of the sequence. */
 typedef struct range {
@@ -38,6 +38,21 @@ typedef struct query_side {
     kvt_queries prepared;
 } query_side;
 
+/* One side of a segment's pages, and what reads it. */
+typedef struct side_source {
+    const kvt_side_layout *layout;
+    kvt_tile_spec tile;
+    const kvt_loops *loops;
+    kvt_load_scales_fn *load_scales;
+} side_source;
+
+/* The segment that is being read, which queries are prepared for. */
+typedef struct source {
+    size_t segment; /* SIZE_MAX: none */
+    side_source k, rope, values;
+    kvt_side order; /* of values */
+} source;
+
 typedef struct call {
     kvt_attention a; /* as this version has it */
     const kvt_tier_kernels *tier;
@@ -46,15 +61,14 @@ typedef struct call {
     range all;      /* what some query sees */
     /* the workspace */
     query_side k, rope;
-    float *logits;                   /* [rows][KVT_SPAN_TOKENS], then weights */
+    float *logits;                   /* [rows][KVT_PAGE_TOKENS], then weights */
     float *rope_logits;              /* the same, what the rotary part adds */
-    uint8_t *words;                  /* [rows][KVT_SPAN_TOKENS] of 2 bytes: the weights once more */
-    float *factors;                  /* [rows] of a span's weights */
+    float *totals;                   /* [rows]: what a page's weights add up to */
     float *sums;                     /* [rows][KVT_SUMS(v_dim)]: of a chunk */
     float *merged;                   /* the same: of all chunks until now */
-    size_t prepared_for;             /* segment; SIZE_MAX: none */
     size_t page_bytes;               /* of the segment with the largest pages, and of as many values */
     uint8_t *first_page, *last_page; /* copies of the pages with `begin` and the last token that is seen: [2] of page_bytes, keys and values */
+    source from;
 } call;
 
 static range seen_by(const kvt_attention *a, uint32_t query_token)
@@ -128,11 +142,11 @@ static kvt_status check_segments(const kvt_attention *a)
             return KVT_ERR_NULL;
         if (!kvt_is_sealed(segment->layout))
             return KVT_ERR_LAYOUT;
-        const kvt_layout *one = segment->layout, *first = a->segments[0].layout;
+        const kvt_layout *layout = segment->layout, *first = a->segments[0].layout;
         bool is_alike = true;
         for (kvt_side side = KVT_K; side <= KVT_ROPE; side++)
-            is_alike &= kvt_layout_side(one, side)->dim == kvt_layout_side(first, side)->dim &&
-                        kvt_options_of(one, side)->rotation == kvt_options_of(first, side)->rotation;
+            is_alike &= kvt_layout_side(layout, side)->dim == kvt_layout_side(first, side)->dim &&
+                        kvt_options_of(layout, side)->rotation == kvt_options_of(first, side)->rotation;
         if (!is_alike || segment->first_token % KVT_PAGE_TOKENS || (i > 0 && segment->first_token <= a->segments[i - 1].first_token))
             return KVT_ERR_SEGMENTS;
     }
@@ -146,10 +160,10 @@ static kvt_status check_pages(const kvt_attention *a, range all)
         return KVT_ERR_RANGE;
     for (size_t i = 0; i < a->n_segments; i++) {
         const kvt_segment *segment = &a->segments[i];
-        const range of_it = common(all, (range){ segment->first_token, segment_end(a, i) });
-        if (is_empty(of_it))
+        const range needed = common(all, (range){ segment->first_token, segment_end(a, i) });
+        if (is_empty(needed))
             continue;
-        const size_t first = of_it.first - segment->first_token, n = of_it.end - of_it.first;
+        const size_t first = needed.first - segment->first_token, n = needed.end - needed.first;
         kvt_status status = kvt_check_pages(&segment->pages, segment->layout->page_bytes, first, n);
         if (!status && a->value_pages)
             status = kvt_check_pages(&a->value_pages[i], segment->layout->page_bytes, first, n);
@@ -170,7 +184,7 @@ static kvt_status check(const kvt_attention *given, call *c)
 {
     if (!given)
         return KVT_ERR_NULL;
-    *c = (call){ .prepared_for = SIZE_MAX };
+    *c = (call){ .from.segment = SIZE_MAX };
     kvt_attention *a = &c->a;
     kvt_status status = KVT_TAKE_STRUCT(kvt_attention, soft_cap, a, given);
     if (!status)
@@ -219,7 +233,7 @@ static size_t chunks_of(const call *c)
 
 enum { ALIGNMENT = 64 };
 
-/* Takes bytes per row from the workspace, or only counts them. */
+/* Takes bytes of each row from the workspace, or only counts them. */
 typedef struct taker {
     uint8_t *at;
     size_t used;
@@ -252,14 +266,13 @@ static kvt_status take_workspace(call *c, void *workspace, size_t *bytes)
     const uintptr_t misaligned = (uintptr_t)workspace % ALIGNMENT;
     taker t = { .at = workspace ? (uint8_t *)workspace + (ALIGNMENT - misaligned) % ALIGNMENT : NULL, .used = ALIGNMENT - 1, .rows = c->rows };
     take_query_side(&t, &c->k, c->rows);
-    c->logits = take(&t, KVT_SPAN_TOKENS * sizeof(float));
-    c->words = take(&t, KVT_SPAN_TOKENS * 2);
-    c->factors = take(&t, sizeof(float));
+    c->logits = take(&t, KVT_PAGE_TOKENS * sizeof(float));
+    c->totals = take(&t, sizeof(float));
     c->sums = take(&t, KVT_SUMS(c->v_dim) * sizeof(float));
     c->merged = take(&t, KVT_SUMS(c->v_dim) * sizeof(float));
     if (c->rope.dim) {
         take_query_side(&t, &c->rope, c->rows);
-        c->rope_logits = take(&t, KVT_SPAN_TOKENS * sizeof(float));
+        c->rope_logits = take(&t, KVT_PAGE_TOKENS * sizeof(float));
     }
     t.rows = c->a.value_pages ? 2 : 1;
     c->first_page = take(&t, c->page_bytes);
@@ -281,30 +294,24 @@ kvt_status kvt_attend_plan_sizes(const kvt_attention *a, kvt_attend_sizes *sizes
         return status;
     if (!sizes)
         return KVT_ERR_NULL;
-    kvt_attend_sizes made = { .chunks = chunks_of(&c), .partial_bytes = partial_bytes_of(&c) };
-    status = take_workspace(&c, NULL, &made.workspace_bytes);
+    kvt_attend_sizes needed = { .chunks = chunks_of(&c), .partial_bytes = partial_bytes_of(&c) };
+    status = take_workspace(&c, NULL, &needed.workspace_bytes);
     size_t all;
-    if (!status && __builtin_mul_overflow(made.chunks, made.partial_bytes, &all))
+    if (!status && __builtin_mul_overflow(needed.chunks, needed.partial_bytes, &all))
         status = KVT_ERR_OVERFLOW;
     if (!status)
-        *sizes = made;
+        *sizes = needed;
     return status;
 }
 
 /* ---- a chunk ---- */
 
-/* Pages of a span that follow each other in one segment. */
-typedef struct part {
-    const kvt_layout *layout;
-    size_t segment;
-    const kvt_side_layout *values;
-    const kvt_tier_kernels *tier;
-    size_t token; /* the first */
-    uint32_t at;  /* where that is in the span */
-    uint32_t n;
-    const uint8_t *pages[KVT_SPAN_PAGES], *value_pages[KVT_SPAN_PAGES];
-    kvt_ahead ahead[KVT_SPAN_PAGES]; /* the keys that are wanted after each page's values */
-} part;
+/* A page of the sequence. */
+typedef struct seen_page {
+    size_t token;                                           /* the first */
+    uint32_t first, end;                                    /* tokens of it that some query sees, but for holes: others may never have been written */
+    const uint8_t *keys, *values, *next_keys, *next_values; /* of the page behind, which is fetched meanwhile */
+} seen_page;
 
 static size_t segment_of(const kvt_attention *a, size_t token)
 {
@@ -314,9 +321,33 @@ static size_t segment_of(const kvt_attention *a, size_t token)
     return i;
 }
 
-static const uint8_t *page_at(const kvt_segment *segment, size_t token)
+static side_source side_source_of(const kvt_layout *layout, kvt_side side)
 {
-    return kvt_page_at(&segment->pages, (token - segment->first_token) / KVT_PAGE_TOKENS);
+    const kvt_tier_kernels *tier = kvt_serving_tier(layout->spec.tiers)->kernels;
+    side_source s = { .layout = kvt_layout_side(layout, side) };
+    s.tile = kvt_tile_spec_of(s.layout, kvt_options_of(layout, side));
+    s.loops = tier->loops[s.tile.scheme->loop];
+    s.load_scales = kvt_scales_of(tier, &s.tile);
+    return s;
+}
+
+static void prepare_queries(const query_side *queries, const side_source *from)
+{
+    if (from->loops->prepare)
+        from->loops->prepare(&queries->prepared, &from->tile);
+}
+
+static void enter_segment(call *c, size_t segment)
+{
+    const kvt_layout *layout = c->a.segments[segment].layout;
+    c->from = (source){ .segment = segment, .order = values_of(layout) };
+    c->from.k = side_source_of(layout, KVT_K);
+    c->from.values = side_source_of(layout, c->from.order);
+    prepare_queries(&c->k, &c->from.k);
+    if (!c->rope.dim)
+        return;
+    c->from.rope = side_source_of(layout, KVT_ROPE);
+    prepare_queries(&c->rope, &c->from.rope);
 }
 
 /* A side of a page, with zeros for all tokens but first .. end-1. */
@@ -359,157 +390,54 @@ static void find_page(const call *c, const kvt_layout *layout, size_t segment, s
     *values = value_copy;
 }
 
-/* From `token` on, a page's first, to the segment's or the span's end; `token` is at `at` of the span. */
-static part part_of(const call *c, size_t token, size_t span_end, uint32_t at)
+static seen_page page_of(const call *c, size_t token)
 {
     const kvt_attention *a = &c->a;
-    const size_t i = segment_of(a, token), end = kvt_smaller(span_end, segment_end(a, i));
-    const kvt_segment *segment = &a->segments[i];
-    const kvt_layout *layout = segment->layout;
-    const kvt_tier_kernels *tier = kvt_serving_tier(layout->spec.tiers)->kernels;
-    part made = { .layout = layout, .segment = i, .token = token, .at = at, .values = kvt_layout_side(layout, values_of(layout)) };
-    made.tier = tier;
-    for (; token < end; token += KVT_PAGE_TOKENS) {
-        /* While values are added up the keys of the next span are fetched; after the last one nothing is. */
-        const size_t later = token + KVT_SPAN_TOKENS;
-        find_page(c, layout, i, token, &made.pages[made.n], &made.value_pages[made.n]);
-        made.ahead[made.n] = made.pages[made.n];
-        if (later < c->all.end) {
-            const kvt_segment *next = &a->segments[segment_of(a, later)];
-            made.ahead[made.n] = page_at(next, later) + next->layout->k.codes_offset;
-        }
-        made.n++;
+    const kvt_segment *segment = &a->segments[c->from.segment];
+    const kvt_pages *values = a->value_pages ? &a->value_pages[c->from.segment] : &segment->pages;
+    const size_t later = token + KVT_PAGE_TOKENS;
+    const range seen = common(c->all, (range){ token, later });
+    seen_page p = { .token = token, .first = (uint32_t)(seen.first - token), .end = (uint32_t)(seen.end - token) };
+    find_page(c, segment->layout, c->from.segment, token, &p.keys, &p.values);
+    p.next_keys = p.keys;
+    p.next_values = p.values;
+    if (later < c->all.end && later < segment_end(a, c->from.segment)) {
+        const size_t next = (later - segment->first_token) / KVT_PAGE_TOKENS;
+        p.next_keys = kvt_page_at(&segment->pages, next);
+        p.next_values = kvt_page_at(values, next);
     }
-    return made;
+    return p;
 }
 
-/* Logits of a page's first n_tiles tiles, of one side. What is `ahead` is wanted next. */
-static void score_page(const call *c, const query_side *queries, const kvt_tier_kernels *tier, const uint8_t *page, const kvt_side_layout *side,
-                       const kvt_tile_spec *tile, uint32_t n_tiles, float *logits, kvt_ahead ahead)
+static kvt_page_side page_side_of(const seen_page *p, const uint8_t *at, const uint8_t *next, const kvt_side_layout *side)
 {
-    tier->loops[tile->scheme->loop]->score(kvt_scales_of(tier, tile), page + side->codes_offset, page + side->scales_offset, tile, &queries->prepared,
-                                           n_tiles, logits, ahead);
-    if (!side->centre_bytes)
+    return (kvt_page_side){ .codes = at + side->codes_offset,
+                            .scales = at + side->scales_offset,
+                            .first_tile = p->first / KVT_TILE_TOKENS,
+                            .end_tile = (p->end + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS,
+                            .ahead = next + side->codes_offset };
+}
+
+/* Logits of a page, of one side. */
+static void score_side(const call *c, const query_side *queries, const seen_page *p, const side_source *from, float *logits)
+{
+    const kvt_page_side tiles = page_side_of(p, p->keys, p->next_keys, from->layout);
+    from->loops->score(from->load_scales, &tiles, &from->tile, &queries->prepared, logits);
+    if (!from->layout->centre_bytes)
         return;
     float mu[KVT_MAX_DIM];
-    c->tier->rows->load_centre(mu, page + side->centre_offset, queries->dim);
+    c->tier->rows->load_centre(mu, p->keys + from->layout->centre_offset, queries->dim);
     for (uint32_t r = 0; r < c->rows; r++)
-        c->tier->softmax->add_offset(logits + (size_t)r * KVT_SPAN_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
+        c->tier->softmax->add_offset(logits + (size_t)r * KVT_PAGE_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
 }
 
-/* Logits of all rows; of the last page `last` tokens may be seen. While keys are scored, what else is read of their page is fetched. */
-static void score_part(call *c, const part *of, uint32_t last)
+static void score_page(const call *c, const seen_page *p)
 {
-    const kvt_layout *layout = of->layout;
-    const kvt_tile_spec tile = kvt_tile_spec_of(&layout->k, &layout->spec.k_options);
-    const kvt_tile_spec rope_tile = kvt_tile_spec_of(&layout->rope, &layout->spec.rope_options);
-    const kvt_loops *k = of->tier->loops[tile.scheme->loop], *rope = layout->rope.dim ? of->tier->loops[rope_tile.scheme->loop] : NULL;
-    if (c->prepared_for != of->segment && k->prepare)
-        k->prepare(&c->k.prepared, &tile);
-    if (c->prepared_for != of->segment && rope && rope->prepare)
-        rope->prepare(&c->rope.prepared, &rope_tile);
-    c->prepared_for = of->segment;
-    const size_t next = layout->v.dim ? layout->v.codes_offset : layout->rope.codes_offset;
-    for (uint32_t i = 0; i < of->n; i++) {
-        if (!is_seen(&c->a, of->token + (size_t)i * KVT_PAGE_TOKENS))
-            continue;
-        const uint8_t *page = of->pages[i];
-        float *logits = c->logits + of->at + i * KVT_PAGE_TOKENS;
-        const uint32_t tokens = i + 1 < of->n ? KVT_PAGE_TOKENS : last, tiles = (tokens + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS;
-        score_page(c, &c->k, of->tier, page, &layout->k, &tile, tiles, logits, (layout->v.dim ? of->value_pages[i] : page) + next);
-        if (!rope)
-            continue;
-        float *rope_logits = c->rope_logits + of->at + i * KVT_PAGE_TOKENS;
-        score_page(c, &c->rope, of->tier, page, &layout->rope, &rope_tile, tiles, rope_logits, page);
-        c->tier->softmax->add_logits(logits, rope_logits, c->rows, tiles);
-    }
-}
-
-/* Rows from `row` on, n of them, which see tokens first .. end-1 of the part: of each of its pages some. */
-static void weigh_rows(const call *c, const part *of, uint32_t row, uint32_t n, uint32_t first, uint32_t end)
-{
-    const kvt_side_layout *side = of->values;
-    const kvt_side order = values_of(of->layout);
-    const kvt_tile_spec tile = kvt_tile_spec_of(side, kvt_options_of(of->layout, order));
-    const size_t stride = KVT_SUMS(c->v_dim);
-    kvt_weighted w = {
-        .pages = of->n,
-        .first = first,
-        .end = end,
-        .rows = n,
-        .weights = c->logits + (size_t)row * KVT_SPAN_TOKENS + of->at,
-        .words = c->words + ((size_t)row * KVT_SPAN_TOKENS + of->at) * 2,
-        .factors = c->factors + row,
-        .sums = c->sums + row * stride,
-        .sum_stride = stride,
-    };
-    for (uint32_t i = 0; i < of->n; i++) {
-        w.codes[i] = of->value_pages[i] + side->codes_offset;
-        w.scales[i] = of->value_pages[i] + side->scales_offset;
-        w.ahead[i] = of->ahead[i];
-    }
-    of->tier->loops[tile.scheme->loop]->value[order](kvt_scales_of(of->tier, &tile), &tile, &w);
-    for (uint32_t i = 0; side->centre_bytes && i < of->n; i++) {
-        float mu[KVT_MAX_DIM];
-        c->tier->rows->load_centre(mu, of->value_pages[i] + side->centre_offset, c->v_dim);
-        for (uint32_t r = 0; r < n; r++)
-            c->tier->softmax->add_centre(w.sums + r * stride, w.weights + (size_t)r * KVT_SPAN_TOKENS + i * KVT_PAGE_TOKENS, w.factors[r], mu,
-                                         c->v_dim);
-    }
-}
-
-/* Without the pages before `before` and from `end` on. */
-static part some_of(const part *of, uint32_t before, uint32_t end)
-{
-    part made = *of;
-    made.token += before * KVT_PAGE_TOKENS;
-    made.at += before * KVT_PAGE_TOKENS;
-    made.n = end - before;
-    for (uint32_t i = 0; i < made.n; i++) {
-        made.pages[i] = of->pages[before + i];
-        made.value_pages[i] = of->value_pages[before + i];
-        made.ahead[i] = of->ahead[before + i];
-    }
-    return made;
-}
-
-/* Whether query token i + 1 has the same bits as i for all of the part. */
-static bool is_alike(const kvt_attention *a, uint32_t i, const part *of)
-{
-    bool is = true;
-    for (uint32_t page = 0; a->bits && page < of->n; page++) {
-        const size_t token = of->token + (size_t)page * KVT_PAGE_TOKENS;
-        is &= bits_at(a, i, token) == bits_at(a, i + 1, token);
-    }
-    return is;
-}
-
-/* Rows that see the same of the part at once, and no page that they see nothing of: that has no weights. */
-static void weigh_part(const call *c, const part *of)
-{
-    const range whole = { of->token, of->token + (size_t)of->n * KVT_PAGE_TOKENS };
-    const uint32_t group = c->a.group;
-    for (uint32_t i = 0, n; i < c->a.query_tokens; i += n) {
-        const range all = seen_in(&c->a, i, whole);
-        for (n = 1; i + n < c->a.query_tokens && is_alike(&c->a, i + n - 1, of); n++) {
-            const range next = seen_in(&c->a, i + n, whole);
-            if (next.first != all.first || next.end != all.end)
-                break;
-        }
-        /* Pages that follow each other and have something that is seen. */
-        for (range left = all, of_it; !is_empty(left); left = seen_in(&c->a, i, (range){ of_it.end, all.end })) {
-            of_it = left;
-            if (c->a.bits) {
-                size_t end = left.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS + KVT_PAGE_TOKENS;
-                while (end < left.end && bits_at(&c->a, i, end))
-                    end += KVT_PAGE_TOKENS;
-                of_it.end = kvt_smaller(end, left.end);
-            }
-            const part seen =
-                some_of(of, (uint32_t)((of_it.first - of->token) / KVT_PAGE_TOKENS), (uint32_t)((of_it.end - 1 - of->token) / KVT_PAGE_TOKENS) + 1);
-            weigh_rows(c, &seen, i * group, n * group, (uint32_t)(of_it.first - seen.token), (uint32_t)(of_it.end - seen.token));
-        }
-    }
+    score_side(c, &c->k, p, &c->from.k, c->logits);
+    if (!c->rope.dim)
+        return;
+    score_side(c, &c->rope, p, &c->from.rope, c->rope_logits);
+    c->tier->softmax->add_logits(c->logits, c->rope_logits, c->rows, p->first / KVT_TILE_TOKENS, (p->end + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS);
 }
 
 /* What is hidden within the range that a query token sees gets the smallest logit, which has no weight; slopes count as they come. */
@@ -517,48 +445,60 @@ static void bias_logits(const call *c, uint32_t i, range seen, size_t begin)
 {
     const kvt_attention *a = &c->a;
     for (uint32_t h = 0; h < a->group; h++) {
-        float *logits = c->logits + ((size_t)i * a->group + h) * KVT_SPAN_TOKENS;
+        float *logits = c->logits + ((size_t)i * a->group + h) * KVT_PAGE_TOKENS;
         const float slope = a->slopes ? a->slopes[h] : 0;
         for (size_t token = seen.first; a->slopes && token < seen.end; token++)
             logits[token - begin] += slope * ((float)(ptrdiff_t)(token - (a->position + i)));
-        for (size_t token = seen.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; a->bits && token < seen.end; token += KVT_PAGE_TOKENS)
-            for (uint64_t hidden = ~bits_at(a, i, token); hidden; hidden &= hidden - 1)
-                logits[token - begin + (size_t)__builtin_ctzll(hidden)] = -FLT_MAX;
+        for (uint64_t hidden = ~bits_at(a, i, begin); a->bits && hidden; hidden &= hidden - 1)
+            logits[__builtin_ctzll(hidden)] = -FLT_MAX;
     }
 }
 
-/* Rows' weights, and what they take of them into account; words only where values want them. */
-static void soften_rows(const call *c, range span, size_t begin, bool wants_words)
+/* Rows of query tokens i .. i+n-1, which see the same of a page: their weights, and what they take of the values. */
+static void weigh_rows(const call *c, const seen_page *p, const kvt_page_side *tiles, const float *mu, uint32_t i, uint32_t n, range seen)
 {
-    const uint32_t group = c->a.group;
-    const size_t stride = KVT_SUMS(c->v_dim);
-    for (uint32_t i = 0; i < c->a.query_tokens; i++) {
-        const range of_it = seen_in(&c->a, i, span);
-        const size_t row = (size_t)i * group;
-        if (is_empty(of_it))
+    const side_source *from = &c->from.values;
+    const size_t stride = KVT_SUMS(c->v_dim), row = (size_t)i * c->a.group;
+    float *logits = c->logits + row * KVT_PAGE_TOKENS;
+    const kvt_weighted w = {
+        .page = tiles,
+        .first = (uint32_t)(seen.first - p->token),
+        .end = (uint32_t)(seen.end - p->token),
+        .is_precise = p->token == 0,
+        .rows = n * c->a.group,
+        .weights = logits,
+        .sums = c->sums + row * stride,
+        .sum_stride = stride,
+    };
+    c->tier->softmax->soften(logits, w.rows, w.first, w.end, c->a.soft_cap, w.sums, stride, c->v_dim, c->totals + row);
+    from->loops->value[c->from.order](from->load_scales, &from->tile, &w);
+    for (uint32_t r = 0; mu && r < w.rows; r++)
+        c->tier->softmax->add_centre(w.sums + r * stride, c->totals[row + r], mu, c->v_dim);
+}
+
+/* Rows that see the same of the page at once; none that sees nothing of it. */
+static void weigh_page(const call *c, const seen_page *p)
+{
+    const kvt_attention *a = &c->a;
+    const range whole = { p->token, p->token + KVT_PAGE_TOKENS };
+    const kvt_side_layout *side = c->from.values.layout;
+    const kvt_page_side tiles = page_side_of(p, p->values, p->next_values, side);
+    float mu[KVT_MAX_DIM];
+    if (side->centre_bytes)
+        c->tier->rows->load_centre(mu, p->values + side->centre_offset, c->v_dim);
+    for (uint32_t i = 0, n; i < a->query_tokens; i += n) {
+        const range seen = seen_in(a, i, whole);
+        for (n = 1; i + n < a->query_tokens && bits_at(a, i + n, p->token) == bits_at(a, i, p->token); n++) {
+            const range next = seen_in(a, i + n, whole);
+            if (next.first != seen.first || next.end != seen.end)
+                break;
+        }
+        if (is_empty(seen))
             continue;
-        if (c->a.bits || c->a.slopes)
-            bias_logits(c, i, of_it, begin);
-        c->tier->softmax->soften(c->logits + row * KVT_SPAN_TOKENS, group, (uint32_t)(of_it.first - begin), (uint32_t)(of_it.end - begin),
-                                 c->a.soft_cap, c->sums + row * stride, stride, c->v_dim, wants_words ? c->words + row * KVT_SPAN_TOKENS * 2 : NULL,
-                                 c->factors + row);
+        for (uint32_t j = i; (a->bits || a->slopes) && j < i + n; j++)
+            bias_logits(c, j, seen, p->token);
+        weigh_rows(c, p, &tiles, side->centre_bytes ? mu : NULL, i, n, seen);
     }
-}
-
-static void attend_span(call *c, range span, size_t begin)
-{
-    part parts[KVT_SPAN_PAGES];
-    bool wants_words = false;
-    uint32_t n = 0;
-    for (size_t token = span.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; token < span.end; n++) {
-        parts[n] = part_of(c, token, span.end, (uint32_t)(token - begin));
-        token += parts[n].n * KVT_PAGE_TOKENS;
-        wants_words |= kvt_is_integer(&kvt_scheme_codes[kvt_scheme_rows[parts[n].values->scheme]]);
-        score_part(c, &parts[n], token > span.end ? KVT_PAGE_TOKENS - (uint32_t)(token - span.end) : KVT_PAGE_TOKENS);
-    }
-    soften_rows(c, span, begin, wants_words);
-    for (uint32_t i = 0; i < n; i++)
-        weigh_part(c, &parts[i]);
 }
 
 /* The partial of a chunk, to c->sums. */
@@ -566,10 +506,15 @@ static void attend_chunk(call *c, size_t chunk)
 {
     const size_t stride = KVT_SUMS(c->v_dim), begin = (first_chunk_of(c) + chunk) * KVT_CHUNK_TOKENS;
     memset(c->sums, 0, c->rows * stride * sizeof *c->sums);
-    for (size_t at = begin; at < begin + KVT_CHUNK_TOKENS; at += KVT_SPAN_TOKENS) {
-        const range span = common(c->all, (range){ at, at + KVT_SPAN_TOKENS });
-        if (!is_empty(span))
-            attend_span(c, span, at);
+    const range seen = common(c->all, (range){ begin, begin + KVT_CHUNK_TOKENS });
+    for (size_t token = seen.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; token < seen.end; token += KVT_PAGE_TOKENS) {
+        if (!is_seen(&c->a, token))
+            continue;
+        if (segment_of(&c->a, token) != c->from.segment)
+            enter_segment(c, segment_of(&c->a, token));
+        const seen_page p = page_of(c, token);
+        score_page(c, &p);
+        weigh_page(c, &p);
     }
     for (uint32_t r = 0; r < c->rows; r++)
         c->tier->softmax->close_partial(c->sums + r * stride, c->v_dim);
@@ -717,8 +662,8 @@ kvt_status kvt_attend_plan(size_t heads, size_t chunks, uint32_t workers, uint32
         return KVT_ERR_NULL;
     if (worker >= workers)
         return KVT_ERR_RANGE;
-    size_t units, of_it;
-    if (__builtin_mul_overflow(heads, chunks, &units) || __builtin_mul_overflow(units, workers, &of_it))
+    size_t units, scaled;
+    if (__builtin_mul_overflow(heads, chunks, &units) || __builtin_mul_overflow(units, workers, &scaled))
         return KVT_ERR_OVERFLOW;
     *first = units * worker / workers;
     *count = units * (worker + 1) / workers - *first;

@@ -306,19 +306,22 @@ typedef struct exact {
 /* Exact output of one row, and the bound of what ours may differ by:
  *   logits   half a step times the sum of |k|, and float rounding: 2^-22 of the sum of |q k| in all. A rotation makes sums of up to 128 numbers of
  * both, so step and sum may grow by its square root together (|k|_1 <= sqrt(n) |k|_2); a soft cap lets nothing grow. With every logit off by at most
- * d, weights are off by a factor within e^2d. weights  of 16 bits, times scales of 16 bits, rounded to 16 bits: 2 / 32639 of the largest product in
- * the span, for each of its tokens. A scale is at most 4 times what its block's largest number needs. Relative to the row's sum of weights, which is
- * 1 at least in its largest span; rotating back adds up sqrt(128) of such errors. floats   2^-17 of the largest value for long sums, and the rounding
- * of `out` */
+ * d, weights are off by a factor within e^2d.
+ *   weights  of 16 bits, times scales of 16 bits, rounded to 16 bits: 2 / 32639 of the largest product in the page, for each of its tokens. A scale
+ * is at most 4 times what its block's largest number needs. Those of a byte, for codes of at most 5 bits, are off by half of 1 / 255, to either side:
+ * six times the root of so many. Relative to the row's sum of weights, which is 1 at least in its largest page; rotating back adds up sqrt(128) of
+ * such errors. floats   2^-17 of the largest value for long sums, and the rounding of `out` */
 static double bound_of(const attend_case *c, double l1_kq, double step_sum, double largest_v, size_t seen, double sum)
 {
     const bool rotates_k = rotates_queries(c), rotates_v = rotates(c, values_of(&c->layouts[0]));
     const double d = (step_sum / 2 + 0x1p-22 * l1_kq) * (rotates_k ? sqrt(128) : 1) * fabs((double)c->a.scale);
-    bool has_integers = false;
-    for (size_t s = 0; s < c->a.n_segments; s++)
-        has_integers |= !is_float_scheme(side_of(&c->layouts[s], values_of(&c->layouts[s]))->scheme);
-    const double tokens = (double)(seen < 256 ? seen : 256), spans = (double)seen / 256 + 2;
-    const double of_weights = has_integers ? 2 / 32639.0 * 4 * largest_v * tokens * spans / sum * (rotates_v ? sqrt(128) : 1) : 0;
+    double of_tokens = 0; /* of all pages, in multiples of the largest product */
+    for (size_t s = 0; s < c->a.n_segments; s++) {
+        const kvt_scheme_info *info = kvt_scheme_get(side_of(&c->layouts[s], values_of(&c->layouts[s]))->scheme);
+        if (!is_float_scheme(info->scheme))
+            of_tokens = fmax(of_tokens, 2 / 32639.0 * (double)seen + (info->bits <= 5 ? 0.5 / 255 * 6 * sqrt((double)seen) : 0));
+    }
+    const double of_weights = 4 * largest_v * of_tokens / sum * (rotates_v ? sqrt(128) : 1);
     const double rounding = c->a.out_dtype == KVT_F32 ? 0x1p-17 : c->a.out_dtype == KVT_F16 ? 0x1p-11 : 0x1p-8;
     return (exp(2 * d) - 1) * 2 * largest_v + of_weights + (rounding + 0x1p-17) * largest_v * 2 + 1e-6;
 }

@@ -1,6 +1,7 @@
 #include "vec_words.h"
 
 #include "arch/exp.h"
+#include "kernels/exp.h"
 #include "kernels/number.h"
 
 #include <string.h>
@@ -39,6 +40,15 @@ OUT_F(f32x16_from_i32, f32x16_from_i32(I(0)))
 OUT_F(f32x16_set1, f32x16_set1(1.5f))
 OUT_F(f32x16_exp, f32x16_exp(F(0)))
 OUT_F(f32x16_exp_plain, f32x16_exp_plain(F(0)))
+/* Of every number one between -26 and 8; f32x16_exp_plain says the same of it, or all bits are set. */
+static f32x16 near(f32x16 x)
+{
+    const i32x16 lower = i32x16_and(i32x16_from_f32_bits(x), i32x16_set1(0x7fffff));
+    return f32x16_fma(f32x16_from_i32(lower), f32x16_set1(34 * 0x1p-23f), f32x16_set1(-26));
+}
+OUT_I(exp_near, i32x16_select(i32x16_gt(i32x16_xor(i32x16_from_f32_bits(exp_near(near(F(0)))), i32x16_from_f32_bits(f32x16_exp_plain(near(F(0))))),
+                                        i32x16_set1(0)),
+                              i32x16_set1(UINT32_MAX), i32x16_from_f32_bits(exp_near(near(F(0))))))
 OUT_I(i32x16_from_f32_rne, i32x16_from_f32_rne(F(0)))
 OUT_I(i32x16_from_f32_trunc, i32x16_from_f32_trunc(F(0)))
 OUT_I(i32x16_set1, i32x16_set1(0x80c0ffee))
@@ -193,6 +203,7 @@ const vec_word JOIN(vec_words_, KVT_TIER)[] = {
     ROW(f32x16_set1, INPUT_BYTES),
     ROW(f32x16_exp, INPUT_EXP),
     ROW(f32x16_exp_plain, INPUT_BYTES),
+    ROW(exp_near, INPUT_BYTES),
     ROW(i32x16_from_f32_rne, INPUT_SMALL),
     ROW(i32x16_from_f32_trunc, INPUT_SMALL),
     ROW(i32x16_set1, INPUT_BYTES),
