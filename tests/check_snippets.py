@@ -40,6 +40,7 @@ LEGS = {
     "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
     "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
     "head": "beside a command", "for": "beside a command", "done": "beside a command", "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
+    "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine", "adb": "needs a telephone",
 }
 # What is printed, and stands by itself.
 PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
@@ -152,7 +153,7 @@ class Runner:
         if options_alone:
             words.append("--help")
         else:
-            words = [word.replace("build/demo/", "captured/").replace("~/models/GLM-4.7-Flash", "GLM-4.7-Flash") for word in words]
+            words = [word.replace("build/demo/", "captured/").replace("CAPTURED", "captured/*").replace("~/models/GLM-4.7-Flash", "GLM-4.7-Flash") for word in words]
             words = [one for word in words for one in (sorted(glob.glob(word, root_dir=self.work)) or [word] if "*" in word else [word])]
         if "--model" in words and not os.path.exists(os.path.join(self.work, words[words.index("--model") + 1])) and not options_alone:
             words.append("--help") # a model that is not in the tree
