@@ -62,6 +62,15 @@ const char *bench_dtype_name(kvt_dtype dtype)
     return dtype == KVT_F32 ? "f32" : dtype == KVT_F16 ? "f16" : "bf16";
 }
 
+uint32_t bench_best_tier(void)
+{
+    const char *best = kvt_scheme_tier(KVT_SCHEME_f32, 0);
+    uint32_t id = 0;
+    while (kvt_tier_name(id) == NULL || strcmp(kvt_tier_name(id), best) != 0)
+        id++;
+    return id;
+}
+
 static void join(char *text, size_t room, const char *word)
 {
     const size_t length = strlen(text);

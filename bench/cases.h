@@ -71,6 +71,9 @@ void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM]);
 
 const char *bench_dtype_name(kvt_dtype dtype);
 
+/* The id of the tier that serves this CPU. (Not the largest id: those are in the order in which tiers came to be.) */
+uint32_t bench_best_tier(void);
+
 /* Every combination of what is chosen that makes sense: effort only for schemes whose encoder searches, import and export only for those with a row
  * format. These and attend only for dtype f32: they have no other rows. In the L2 cache attend has a KV head per thread and as many tokens as fit,
  * so there neither tokens nor kv_heads are chosen. Masks have bit n for the enumerator n, or tier n. */

@@ -436,15 +436,6 @@ static int choose_names(names *chosen, const char *filter, const char *tier)
     return chosen->n > 0 ? status : -1;
 }
 
-static const char *best_tier(void)
-{
-    const char *name = NULL;
-    for (unsigned id = 0; id < 32; id++)
-        if ((kvt_tiers_usable() >> id & 1) != 0)
-            name = kvt_tier_name(id);
-    return name;
-}
-
 /* A whole number of least .. most. Returns 0, or -1 having printed what would be right. */
 static int take_number(size_t *value, const char *option, const char *text, size_t least, size_t most)
 {
@@ -552,7 +543,7 @@ int main(int argc, char **argv)
         complain("--tier", "\"%.100s\" is none that this CPU has: kvtile info lists them", tier);
     } else if (take_number(&work.openings, "--openings", openings, 2, MOST_OPENINGS) == 0 &&
                take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0 &&
-               choose_names(&chosen, filter, tier != NULL ? tier : best_tier()) == 0) {
+               choose_names(&chosen, filter, tier != NULL ? tier : kvt_tier_name(bench_best_tier())) == 0) {
         work.json = json != 0;
         if (list) {
             for (size_t i = 0; i < chosen.n; i++)

@@ -343,10 +343,8 @@ static int choose(options *chosen, const texts *given)
     selection->groups = chosen->groups;
     selection->tokens = chosen->tokens;
     selection->threads = chosen->threads;
-    for (uint32_t id = 0; given->tier == NULL && id < 32; id++) {
-        if ((kvt_tiers_usable() >> id & 1) != 0)
-            selection->tiers = UINT32_C(1) << id;
-    }
+    if (given->tier == NULL)
+        selection->tiers = UINT32_C(1) << bench_best_tier();
     return 0;
 }
 

@@ -60,7 +60,7 @@ static int ascending(const void *a, const void *b)
 }
 
 /* What two runs of one build on one machine differ by, beside the scatter of samples: where memory lies, the clock, what else runs. Two runs of
- * --quick on an idle machine differed by up to 3 %. */
+ * --quick on a busy machine differed by up to 3 %. */
 #define BETWEEN_RUNS 0.05
 
 static bool compare_case(const json_t *first, const json_t *second, comparison *compared)
