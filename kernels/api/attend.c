@@ -418,17 +418,30 @@ static kvt_page_side page_side_of(const seen_page *p, const uint8_t *at, const u
                             .ahead = next + side->codes_offset };
 }
 
+/* (What has a centre in it is a function of its own, so that its stack is not that of the loops, too.) */
+static __attribute__((noinline)) void add_key_centre(const call *c, const query_side *queries, const uint8_t *centre, float *logits)
+{
+    float mu[KVT_MAX_DIM];
+    c->tier->rows->load_centre(mu, centre, queries->dim);
+    for (uint32_t r = 0; r < c->rows; r++)
+        c->tier->softmax->add_offset(logits + (size_t)r * KVT_PAGE_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
+}
+
+static __attribute__((noinline)) void add_value_centre(const call *c, const kvt_weighted *w, const float *totals, const uint8_t *centre)
+{
+    float mu[KVT_MAX_DIM];
+    c->tier->rows->load_centre(mu, centre, c->v_dim);
+    for (uint32_t r = 0; r < w->rows; r++)
+        c->tier->softmax->add_centre(w->sums + r * w->sum_stride, totals[r], mu, c->v_dim);
+}
+
 /* Logits of a page, of one side. */
 static void score_side(const call *c, const query_side *queries, const seen_page *p, const side_source *from, float *logits)
 {
     const kvt_page_side tiles = page_side_of(p, p->keys, p->next_keys, from->layout);
     from->loops->score(from->load_scales, &tiles, &from->tile, &queries->prepared, logits);
-    if (!from->layout->centre_bytes)
-        return;
-    float mu[KVT_MAX_DIM];
-    c->tier->rows->load_centre(mu, p->keys + from->layout->centre_offset, queries->dim);
-    for (uint32_t r = 0; r < c->rows; r++)
-        c->tier->softmax->add_offset(logits + (size_t)r * KVT_PAGE_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
+    if (from->layout->centre_bytes)
+        add_key_centre(c, queries, p->keys + from->layout->centre_offset, logits);
 }
 
 static void score_page(const call *c, const seen_page *p)
@@ -455,7 +468,7 @@ static void bias_logits(const call *c, uint32_t i, range seen, size_t begin)
 }
 
 /* Rows of query tokens i .. i+n-1, which see the same of a page: their weights, and what they take of the values. */
-static void weigh_rows(const call *c, const seen_page *p, const kvt_page_side *tiles, const float *mu, uint32_t i, uint32_t n, range seen)
+static void weigh_rows(const call *c, const seen_page *p, const kvt_page_side *tiles, uint32_t i, uint32_t n, range seen)
 {
     const side_source *from = &c->from.values;
     const size_t stride = KVT_SUMS(c->v_dim), row = (size_t)i * c->a.group;
@@ -472,8 +485,8 @@ static void weigh_rows(const call *c, const seen_page *p, const kvt_page_side *t
     };
     c->tier->softmax->soften(logits, w.rows, w.first, w.end, c->a.soft_cap, w.sums, stride, c->v_dim, c->totals + row);
     from->loops->value[c->from.order](from->load_scales, &from->tile, &w);
-    for (uint32_t r = 0; mu && r < w.rows; r++)
-        c->tier->softmax->add_centre(w.sums + r * stride, c->totals[row + r], mu, c->v_dim);
+    if (from->layout->centre_bytes)
+        add_value_centre(c, &w, c->totals + row, p->values + from->layout->centre_offset);
 }
 
 /* Rows that see the same of the page at once; none that sees nothing of it. */
@@ -481,11 +494,7 @@ static void weigh_page(const call *c, const seen_page *p)
 {
     const kvt_attention *a = &c->a;
     const range whole = { p->token, p->token + KVT_PAGE_TOKENS };
-    const kvt_side_layout *side = c->from.values.layout;
-    const kvt_page_side tiles = page_side_of(p, p->values, p->next_values, side);
-    float mu[KVT_MAX_DIM];
-    if (side->centre_bytes)
-        c->tier->rows->load_centre(mu, p->values + side->centre_offset, c->v_dim);
+    const kvt_page_side tiles = page_side_of(p, p->values, p->next_values, c->from.values.layout);
     for (uint32_t i = 0, n; i < a->query_tokens; i += n) {
         const range seen = seen_in(a, i, whole);
         for (n = 1; i + n < a->query_tokens && bits_at(a, i + n, p->token) == bits_at(a, i, p->token); n++) {
@@ -497,7 +506,7 @@ static void weigh_page(const call *c, const seen_page *p)
             continue;
         for (uint32_t j = i; (a->bits || a->slopes) && j < i + n; j++)
             bias_logits(c, j, seen, p->token);
-        weigh_rows(c, p, &tiles, side->centre_bytes ? mu : NULL, i, n, seen);
+        weigh_rows(c, p, &tiles, i, n, seen);
     }
 }
 
