@@ -107,7 +107,7 @@ if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider
 # Two runs beside each other: the same file is as fast as itself, twice the time is half the speed, and what lies within the noise is called so.
 run "$@" bench --quick --schemes q8_0,f16 --ops write,attend --json
 cp "$work/stdout" "$work/a.json"
-expect_json 'all(.results[]; .noise >= 0 and .noise < 10)'
+expect_json 'all(.results[]; .noise >= 0)'
 "$jq" '.results |= map(.noise = 0.01)' "$work/a.json" >"$work/b.json"
 "$jq" '.results |= map(if .op == "write" and .side == "k" then .elements_per_ns *= 2 elif .op == "attend" then .gbps_stored /= 1.5
     else .elements_per_ns *= 1.005 end)' "$work/b.json" >"$work/c.json"

@@ -451,21 +451,33 @@ static void print_counter(const shim_result *result, const char *name, const cha
         printf("%*s", width, "");
 }
 
+/* The same in `width` columns after a blank: decimals as far as there is room, as numbers of emulated CPUs are large. */
+static void print_narrow_counter(const shim_result *result, const char *name, int decimals, int width)
+{
+    const double value = shim_result_counter(result, name);
+    for (double limit = 100; value >= limit && decimals > 0; limit *= 10)
+        decimals--;
+    if (isfinite(value))
+        printf(" %*.*f", width, decimals, value);
+    else
+        printf("%*s", width + 1, "");
+}
+
 static void print_narrow_row(const bench_case *timed, const shim_result *result)
 {
     const bool is_attend = timed->op == BENCH_ATTEND;
-    printf("%-6s %-6.6s ", BENCH_OP_NAMES[timed->op], bench_scheme_name_of(timed).text);
+    printf("%-6s %-6.6s", BENCH_OP_NAMES[timed->op], bench_scheme_name_of(timed).text);
     if (!is_attend)
-        printf("%-4s ", timed->side == KVT_K ? "k" : "v");
+        printf(" %-4s", timed->side == KVT_K ? "k" : "v");
     if (result->error != NULL) {
-        printf("%s\n", result->error);
+        printf(" %s\n", result->error);
         return;
     }
-    print_counter(result, is_attend ? MEASURE_STEP : MEASURE_ELEMENTS, is_attend ? "%7.1f" : "%8.2f", 8);
-    print_counter(result, is_attend ? MEASURE_STORED : MEASURE_FLOOR, is_attend ? " %6.2f" : " %5.2f", 6);
-    print_counter(result, is_attend ? MEASURE_READ : MEASURE_MEMCPY, is_attend ? " %5.2f" : " %6.2f", 6);
+    print_narrow_counter(result, is_attend ? MEASURE_STEP : MEASURE_ELEMENTS, is_attend ? 1 : 2, is_attend ? 7 : 8);
+    print_narrow_counter(result, is_attend ? MEASURE_STORED : MEASURE_FLOOR, 2, is_attend ? 6 : 5);
+    print_narrow_counter(result, is_attend ? MEASURE_READ : MEASURE_MEMCPY, 2, is_attend ? 5 : 6);
     if (is_attend)
-        print_counter(result, MEASURE_F16, " %5.2f", 0);
+        print_narrow_counter(result, MEASURE_F16, 2, 5);
     putchar('\n');
 }
 
