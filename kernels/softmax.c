@@ -1,5 +1,6 @@
 /* Attention between logits and sums: what does not depend on schemes. docs/formats.md, section 9. */
-#include "kernels/exp.h"
+#include "arch/exp.h"
+#include "kernels/lanes.h"
 
 /* Logits that are so far below the largest count for nothing: e^-26 of 2^15.5 is nothing to weights of 16 bits, nor to floats; and no product with
  * what is left is subnormal. */
@@ -9,7 +10,7 @@
 KVT_LANES f32x16 weight_of(f32x16 x)
 {
     const f32x16 farthest = f32x16_set1(FARTHEST);
-    const i32x16 e = i32x16_from_f32_bits(exp_near(f32x16_max_num(x, farthest)));
+    const i32x16 e = i32x16_from_f32_bits(f32x16_exp_near(f32x16_max_num(x, farthest)));
     return f32x16_from_bits(i32x16_select(f32x16_gt(x, farthest), e, i32x16_set1(0)));
 }
 static float weight_of_one(float x)

@@ -1,10 +1,18 @@
 #include "vec_words.h"
 
 #include "arch/exp.h"
-#include "kernels/exp.h"
 #include "kernels/number.h"
 
 #include <string.h>
+
+#if defined(KVT_SLEEF)
+#include "vec_exp.h"
+#else
+KVT_LANES f32x16 f32x16_exp(f32x16 x)
+{
+    return f32x16_exp_plain(x);
+}
+#endif
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
@@ -46,9 +54,10 @@ static f32x16 near(f32x16 x)
     const i32x16 lower = i32x16_and(i32x16_from_f32_bits(x), i32x16_set1(0x7fffff));
     return f32x16_fma(f32x16_from_i32(lower), f32x16_set1(34 * 0x1p-23f), f32x16_set1(-26));
 }
-OUT_I(exp_near, i32x16_select(i32x16_gt(i32x16_xor(i32x16_from_f32_bits(exp_near(near(F(0)))), i32x16_from_f32_bits(f32x16_exp_plain(near(F(0))))),
-                                        i32x16_set1(0)),
-                              i32x16_set1(UINT32_MAX), i32x16_from_f32_bits(exp_near(near(F(0))))))
+OUT_I(exp_near,
+      i32x16_select(i32x16_gt(i32x16_xor(i32x16_from_f32_bits(f32x16_exp_near(near(F(0)))), i32x16_from_f32_bits(f32x16_exp_plain(near(F(0))))),
+                              i32x16_set1(0)),
+                    i32x16_set1(UINT32_MAX), i32x16_from_f32_bits(f32x16_exp_near(near(F(0))))))
 OUT_I(i32x16_from_f32_rne, i32x16_from_f32_rne(F(0)))
 OUT_I(i32x16_from_f32_trunc, i32x16_from_f32_trunc(F(0)))
 OUT_I(i32x16_set1, i32x16_set1(0x80c0ffee))
