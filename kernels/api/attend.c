@@ -351,18 +351,15 @@ static void enter_segment(call *c, size_t segment)
 }
 
 /* A side of a page, with zeros for all tokens but first .. end-1. */
-static void copy_side(const kvt_layout *layout, kvt_side order, const uint8_t *page, uint32_t first, uint32_t end, uint8_t *copy)
+static void copy_side(const side_source *from, kvt_side order, const uint8_t *page, uint32_t first, uint32_t end, uint8_t *copy)
 {
-    const kvt_side_layout *side = kvt_layout_side(layout, order);
-    if (!side->dim)
-        return;
-    const kvt_tile_spec tile = kvt_tile_spec_of(side, kvt_options_of(layout, order));
+    const kvt_side_layout *side = from->layout;
     const uint8_t *codes = page + side->codes_offset, *scales = page + side->scales_offset;
     uint8_t *code_copy = copy + side->codes_offset, *scale_copy = copy + side->scales_offset;
     for (uint32_t at = 0; at < KVT_PAGE_TOKENS; at += KVT_TILE_TOKENS) {
-        const uint32_t from = first <= at ? 0 : (uint32_t)kvt_smaller(first - at, KVT_TILE_TOKENS),
-                       to = end <= at ? 0 : (uint32_t)kvt_smaller(end - at, KVT_TILE_TOKENS);
-        kvt_tile_copy_tokens(order == KVT_V ? KVT_V : KVT_K, &tile, codes, scales, from, to, code_copy, scale_copy);
+        const uint32_t begin = first <= at ? 0 : (uint32_t)kvt_smaller(first - at, KVT_TILE_TOKENS),
+                       stop = end <= at ? 0 : (uint32_t)kvt_smaller(end - at, KVT_TILE_TOKENS);
+        kvt_tile_copy_tokens(order, &from->tile, codes, scales, begin, stop, code_copy, scale_copy);
         codes += side->code_bytes;
         scales += side->scale_bytes;
         code_copy += side->code_bytes;
@@ -371,23 +368,22 @@ static void copy_side(const kvt_layout *layout, kvt_side order, const uint8_t *p
     memcpy(copy + side->centre_offset, page + side->centre_offset, side->centre_bytes);
 }
 
-/* A page's keys and values. Kernels read whole pages: where one holds tokens before `begin` or behind the last one that is seen, which may never have
- * been written, a copy without them takes its place. */
-static void find_page(const call *c, const kvt_layout *layout, size_t segment, size_t token, const uint8_t **keys, const uint8_t **values)
+/* Kernels read whole pages: where one holds tokens before `begin` or behind the last one that is seen, which may never have been written, a copy
+ * without them takes its place. */
+static void leave_out_unwritten(const call *c, seen_page *p)
 {
-    const kvt_attention *a = &c->a;
-    const size_t i = (token - a->segments[segment].first_token) / KVT_PAGE_TOKENS;
-    *keys = kvt_page_at(&a->segments[segment].pages, i);
-    *values = a->value_pages ? kvt_page_at(&a->value_pages[segment], i) : *keys;
-    const uint32_t first = a->begin > token ? (uint32_t)(a->begin - token) : 0, end = (uint32_t)kvt_smaller(c->all.end - token, KVT_PAGE_TOKENS);
-    if ((first == 0 && end == KVT_PAGE_TOKENS) || !is_seen(a, token))
+    const uint32_t first = c->a.begin > p->token ? (uint32_t)(c->a.begin - p->token) : 0,
+                   end = (uint32_t)kvt_smaller(c->all.end - p->token, KVT_PAGE_TOKENS);
+    if (first == 0 && end == KVT_PAGE_TOKENS)
         return;
-    uint8_t *copy = first ? c->first_page : c->last_page, *value_copy = a->value_pages ? copy + c->page_bytes : copy;
-    copy_side(layout, KVT_K, *keys, first, end, copy);
-    copy_side(layout, KVT_ROPE, *keys, first, end, copy);
-    copy_side(layout, KVT_V, *values, first, end, value_copy);
-    *keys = copy;
-    *values = value_copy;
+    uint8_t *copy = first ? c->first_page : c->last_page, *value_copy = c->a.value_pages ? copy + c->page_bytes : copy;
+    copy_side(&c->from.k, KVT_K, p->keys, first, end, copy);
+    if (c->rope.dim)
+        copy_side(&c->from.rope, KVT_K, p->keys, first, end, copy);
+    if (p->values != p->keys || c->from.order == KVT_V)
+        copy_side(&c->from.values, c->from.order, p->values, first, end, value_copy);
+    p->keys = copy;
+    p->values = value_copy;
 }
 
 static seen_page page_of(const call *c, size_t token)
@@ -395,17 +391,15 @@ static seen_page page_of(const call *c, size_t token)
     const kvt_attention *a = &c->a;
     const kvt_segment *segment = &a->segments[c->from.segment];
     const kvt_pages *values = a->value_pages ? &a->value_pages[c->from.segment] : &segment->pages;
-    const size_t later = token + KVT_PAGE_TOKENS;
+    const size_t later = token + KVT_PAGE_TOKENS, page = (token - segment->first_token) / KVT_PAGE_TOKENS;
+    const bool has_next = later < c->all.end && later < segment_end(a, c->from.segment);
     const range seen = common(c->all, (range){ token, later });
     seen_page p = { .token = token, .first = (uint32_t)(seen.first - token), .end = (uint32_t)(seen.end - token) };
-    find_page(c, segment->layout, c->from.segment, token, &p.keys, &p.values);
-    p.next_keys = p.keys;
-    p.next_values = p.values;
-    if (later < c->all.end && later < segment_end(a, c->from.segment)) {
-        const size_t next = (later - segment->first_token) / KVT_PAGE_TOKENS;
-        p.next_keys = kvt_page_at(&segment->pages, next);
-        p.next_values = kvt_page_at(values, next);
-    }
+    p.keys = kvt_page_at(&segment->pages, page);
+    p.values = kvt_page_at(values, page);
+    p.next_keys = has_next ? kvt_page_at(&segment->pages, page + 1) : p.keys;
+    p.next_values = has_next ? kvt_page_at(values, page + 1) : p.values;
+    leave_out_unwritten(c, &p);
     return p;
 }
 
