@@ -17,6 +17,11 @@ enum {
     MOST_SETS = 4         /* of sums, of groups side by side */
 };
 
+/* Of integers of a byte, or of 16 bits. */
+KVT_LANES uint32_t terms_of(bool by_bytes)
+{
+    return KVT_DOT_BITS == 8 && !by_bytes ? 2 : 1;
+}
 /* A query of a byte costs 0.1 dB of codes of 5 bits (docs/design.md). */
 KVT_LANES bool takes_bytes(uint32_t bits)
 {
@@ -24,7 +29,7 @@ KVT_LANES bool takes_bytes(uint32_t bits)
 }
 KVT_LANES uint32_t query_terms(uint32_t bits)
 {
-    return KVT_DOT_BITS == 8 && !takes_bytes(bits) ? 2 : 1;
+    return terms_of(takes_bytes(bits));
 }
 /* Weights of a byte, unsigned, lose next to nothing with codes of up to 5 bits (docs/accuracy.md). */
 KVT_LANES bool weighs_by_bytes(uint32_t bits)
@@ -33,7 +38,7 @@ KVT_LANES bool weighs_by_bytes(uint32_t bits)
 }
 KVT_LANES uint32_t weight_terms(uint32_t bits)
 {
-    return KVT_DOT_BITS == 8 && !weighs_by_bytes(bits) ? 2 : 1;
+    return terms_of(weighs_by_bytes(bits));
 }
 /* Groups of a block whose dot fits 32 bits. */
 KVT_LANES uint32_t dot_groups(const kvt_tile_spec *spec)
@@ -331,10 +336,6 @@ KVT_LANES bool negates(uint32_t bits)
     return KVT_DOT_BITS == 8 && weighs_by_bytes(bits);
 }
 
-KVT_LANES uint32_t terms_of(bool by_bytes)
-{
-    return KVT_DOT_BITS == 8 && !by_bytes ? 2 : 1;
-}
 /* What is added to codes, to make them bytes that dots can take; unsigned weights take signed ones. */
 KVT_LANES uint32_t bias_of(bool by_bytes)
 {
@@ -458,14 +459,11 @@ KVT_LANES i32x16 part_of(i32x16 x, weight_part part)
 
 KVT_LANES void store_quads(bool by_bytes, uint8_t *quads, const i32x16 x[PAGE_TILES])
 {
-#if KVT_DOT_BITS == 8
-    if (by_bytes) {
-        dot_store_u8(quads, x);
+    if (by_bytes && KVT_DOT_BITS == 8) {
+        const u8x64 bytes = u8x64_pack_u8(x);
+        dot_store_u8(quads, KVT_DOT_U8_OFFSET ? u8x64_from_i32(i32x16_xor(i32x16_from_u8(bytes), i32x16_set1(0x80808080))) : bytes);
         return;
     }
-#else
-    (void)by_bytes;
-#endif
     u8x64 half[2];
     words_in_order(x, half);
     dot_store(quads, half[0], half[1], KVT_DOT_BITS == 8 ? 2 : 1);

@@ -55,6 +55,9 @@ typedef struct kvt_table {
     int8_t fast;                                  /* the one of effort fast */
 } kvt_table;
 
+/* Bits of a code's lower plane, or of the only one (docs/formats.md, section 2). */
+#define KVT_LOWER_BITS(bits) ((bits) == 3 ? 2 : (bits) == 5 || (bits) == 6 ? 4 : (bits))
+
 typedef struct kvt_scheme_code {
     uint8_t bits;
     uint8_t block_groups; /* of 16 channels, that share a scale, where it is not a side's option */

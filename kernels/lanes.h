@@ -41,6 +41,24 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float operations are rounded to float, eac
 
 enum { PAGE_TILES = KVT_PAGE_TILES };
 
+/* ---- words of arch/VEC.md that most ISAs have alike ---- */
+
+#if !defined(KVT_DOT_SETS)
+#define KVT_DOT_SETS 1
+#endif
+#if !defined(KVT_DOT_U8_OFFSET)
+#define KVT_DOT_U8_OFFSET 0
+#endif
+#if !defined(dot_add_shared)
+#define dot_add_shared dot_add
+#endif
+#if !defined(dot_add_u8)
+#define dot_add_u8 dot_add
+#endif
+#if !defined(dot_store_u8)
+#define dot_store_u8 u8x64_store
+#endif
+
 /* ---- numbers of rows ---- */
 
 KVT_LANES uint32_t number_bytes(kvt_dtype dtype)

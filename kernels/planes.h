@@ -39,16 +39,10 @@ KVT_LANES u8x64 or4(u8x64 a, u8x64 b, u8x64 c, u8x64 d)
 
 static const uint8_t kvt_zeros[16], kvt_ones[16] = { 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255 };
 
-/* Bits of the lower plane, or of the only one. */
-KVT_LANES uint32_t lower_bits(uint32_t bits)
-{
-    return bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits;
-}
-
 KVT_LANES void planes_store(uint32_t bits, uint8_t *codes, uint32_t groups, uint32_t g, const u8x64 l[4])
 {
     const u8x64 nibble = u8x64_from_i32(i32x16_set1(0x0f0f0f0f));
-    uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
+    uint8_t *lower = codes + (size_t)g * 32 * KVT_LOWER_BITS(bits), *upper = codes + (size_t)groups * 32 * KVT_LOWER_BITS(bits);
     if (bits == 4) {
         u8x64_store(lower, u8x64_join_nibbles(l[0], l[1]));
         u8x64_store(lower + 64, u8x64_join_nibbles(l[2], l[3]));
@@ -74,7 +68,7 @@ KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32
                                      uint32_t quarter)
 {
     const size_t b = next[0], c = next[1], d = next[2];
-    const uint8_t *lower = codes + (size_t)quarter * 16, *upper = lower + (size_t)groups * 32 * lower_bits(bits);
+    const uint8_t *lower = codes + (size_t)quarter * 16, *upper = lower + (size_t)groups * 32 * KVT_LOWER_BITS(bits);
     u8x64 code;
     if (bits >= 4) {
         const uint8_t *p = lower + (size_t)g * 128 + (size_t)(i / 2) * 64;
@@ -102,7 +96,7 @@ KVT_LANES u8x64 planes_load_quarters(uint32_t bits, const uint8_t *codes, uint32
 /* The four 8-bit lines of group g. */
 KVT_LANES void planes_load(uint32_t bits, const uint8_t *codes, uint32_t groups, size_t g, u8x64 l[4])
 {
-    const uint8_t *lower = codes + (size_t)g * 32 * lower_bits(bits), *upper = codes + (size_t)groups * 32 * lower_bits(bits);
+    const uint8_t *lower = codes + (size_t)g * 32 * KVT_LOWER_BITS(bits), *upper = codes + (size_t)groups * 32 * KVT_LOWER_BITS(bits);
     if (bits >= 4) {
         const u8x64 first = u8x64_load(lower), second = u8x64_load(lower + 64);
         l[0] = u8x64_low_nibbles(first);
@@ -184,7 +178,7 @@ KVT_LANES void plane_store_row(uint32_t from, uint32_t plane, uint8_t *codes, ui
 
 KVT_LANES void planes_store_row(uint32_t bits, uint8_t *codes, uint32_t groups, const uint8_t *row, uint32_t token)
 {
-    const uint32_t lower = lower_bits(bits);
+    const uint32_t lower = KVT_LOWER_BITS(bits);
     plane_store_row(0, lower, codes, groups, row, token);
     if (bits > lower)
         plane_store_row(lower, bits - lower, codes + (size_t)groups * 32 * lower, groups, row, token);
@@ -213,7 +207,7 @@ KVT_LANES void plane_store_lanes(uint32_t from, uint32_t plane, uint8_t *codes, 
 
 KVT_LANES void planes_store_lanes(uint32_t bits, uint8_t *codes, uint32_t groups, uint32_t g, i32x16 code, uint32_t token)
 {
-    const uint32_t lower = lower_bits(bits);
+    const uint32_t lower = KVT_LOWER_BITS(bits);
     plane_store_lanes(0, lower, codes, groups, g, code, token);
     if (bits > lower)
         plane_store_lanes(lower, bits - lower, codes + (size_t)groups * 32 * lower, groups, g, code, token);

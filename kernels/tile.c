@@ -213,7 +213,7 @@ void kvt_tile_copy_tokens(kvt_side order, const kvt_tile_spec *spec, const uint8
                           uint8_t *code_copy, uint8_t *scale_copy)
 {
     const uint32_t bits = spec->scheme->bits, groups = spec->dim / 16;
-    const uint32_t lower = bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits; /* the plane that comes first */
+    const uint32_t lower = KVT_LOWER_BITS(bits);
     const size_t lower_bytes = (size_t)groups * 32 * lower, upper_bytes = kvt_whole_lines((size_t)groups * 32 * (bits - lower));
     if (first >= end) {
         memset(code_copy, 0, lower_bytes + upper_bytes);

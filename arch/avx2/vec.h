@@ -598,10 +598,6 @@ KVT_LANES dot_sum kvt_dot_quad_u8(dot_sum sum, dot_line line, const uint8_t *qua
     return sum;
 }
 #define dot_add_u8(sum, line, quads, j) kvt_dot_quad_u8(sum, line, (quads) + 4 * (j))
-KVT_LANES void dot_store_u8(uint8_t *p, const i32x16 x[4])
-{
-    u8x64_store(p, u8x64_pack_u8(x));
-}
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     const __m256i half = _mm256_set1_epi16(128), byte = _mm256_set1_epi16(255);
@@ -653,11 +649,7 @@ KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
         _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i), _mm256_shuffle_epi8(b.v[i], order));
     }
 }
-#define dot_add_u8                   dot_add
 #endif
-#define KVT_DOT_SETS      1
-#define KVT_DOT_U8_OFFSET 0
-#define dot_add_shared    dot_add
 KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
 {
     const i32x16 quarters = i32x16_add_pairs(i32x16_add_pairs(row[0], row[1]), i32x16_add_pairs(row[2], row[3]));

@@ -571,10 +571,7 @@ KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *quad)
 /* More text for more speed, where the best CPUs are. */
 #if defined(__AVX512VBMI__)
 #define KVT_DOT_SETS 2
-#else
-#define KVT_DOT_SETS 1
 #endif
-#define KVT_DOT_U8_OFFSET 0
 KVT_LANES __m512i kvt_everywhere(const uint8_t *quad)
 {
     __m512i spread;
@@ -593,10 +590,6 @@ KVT_LANES dot_sum kvt_dot_quad_u8(dot_sum sum, dot_line line, const uint8_t *qua
 }
 #define dot_add_shared(sum, line, quads, j) kvt_dot_quad_shared(sum, line, (quads) + 4 * (j))
 #define dot_add_u8(sum, line, quads, j)     kvt_dot_quad_u8(sum, line, (quads) + 4 * (j))
-KVT_LANES void dot_store_u8(uint8_t *p, const i32x16 x[4])
-{
-    u8x64_store(p, u8x64_pack_u8(x));
-}
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     const __m512i half = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
@@ -640,10 +633,6 @@ KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
     u8x64_store(p, _mm512_shuffle_epi8(a, order));
     u8x64_store(p + 64, _mm512_shuffle_epi8(b, order));
 }
-#define KVT_DOT_SETS                 1
-#define KVT_DOT_U8_OFFSET            0
-#define dot_add_u8                   dot_add
-#define dot_add_shared               dot_add
 #endif
 KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
 {

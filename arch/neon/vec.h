@@ -664,16 +664,13 @@ KVT_LANES uint8x16_t kvt_bytes_of_words(uint8x16_t a, uint8x16_t b, uint16_t rou
     const uint16x8_t r = vdupq_n_u16(round);
     return vuzp2q_u8(vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(a), r)), vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(b), r)));
 }
-#define KVT_DOT_SETS      1
 #define KVT_DOT_U8_OFFSET 1
-#define dot_add_u8        dot_add
-#define dot_add_shared    dot_add
-KVT_LANES void dot_store_u8(uint8_t *p, const i32x16 x[4])
+KVT_LANES void kvt_store_term(uint8_t *p, u8x64 bytes)
 {
-    const u8x64 bytes = u8x64_pack_u8(x);
     for (int i = 0; i < 4; i++)
-        kvt_store_bytes(p + KVT_DOT_STEP * i, veorq_u8(bytes.v[i], vdupq_n_u8(128)));
+        kvt_store_bytes(p + KVT_DOT_STEP * i, bytes.v[i]);
 }
+#define dot_store_u8 kvt_store_term
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     for (int i = 0; i < 4; i++)

@@ -617,14 +617,7 @@ KVT_LANES dot_sum kvt_dot_quad(dot_sum sum, dot_line line, const uint8_t *p)
     return sum;
 }
 #define dot_add(sum, line, quads, j) kvt_dot_quad(sum, line, (quads) + 4 * (j))
-#define KVT_DOT_SETS                 1
 #define KVT_DOT_U8_OFFSET            1
-#define dot_add_u8                   dot_add
-#define dot_add_shared               dot_add
-KVT_LANES void dot_store_u8(uint8_t *p, const i32x16 x[4])
-{
-    u8x64_store(p, u8x64_from_i32(i32x16_xor(i32x16_from_u8(u8x64_pack_u8(x)), i32x16_set1(0x80808080))));
-}
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
     u8x64 high, low;
