@@ -1,8 +1,11 @@
 /* What kvtile/cache.h costs, and what shifting costs in accuracy.
  *   kvtile-cache costs     appending a token, forking, opening and loading a saved sequence, shifting: 32 layers, 8 KV heads of 128
  *   kvtile-cache steps     decode steps beside the calls of kvt_attend and kvt_write that they consist of: the same model, 4 query heads to a KV head
- *   kvtile-cache rows FILE...   signal to noise of rows (QVKT files, of kvtile-engine capture) that went through the cache: what kvtile eval says
+ *   kvtile-cache rows FILE...   signal to noise of rows (files of kvtile-engine capture) that went through the cache: what kvtile eval says
  *   kvtile-cache shift     errors of keys that were shifted where they lie, against keys that were made for their positions */
+#include "tools/program/statistics.h"
+#include "tools/rows/rows.h"
+
 #include <kvtile/saved.h>
 
 #include <math.h>
@@ -385,12 +388,6 @@ static void kernels_token(decode *d, size_t token)
             }
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Every fourth token of a page, each by both in turns: short steps 16 times. */
 static void steps(void)
 {
@@ -415,11 +412,8 @@ static void steps(void)
                 }
                 shares[i] = times[0][i] / times[1][i];
             }
-            qsort(shares, all, sizeof *shares, compare_doubles);
-            qsort(times[0], all, sizeof *shares, compare_doubles);
-            qsort(times[1], all, sizeof *shares, compare_doubles);
-            printf("| %zu | %u | %.3f | %.3f | %.1f %% |\n", lengths[l], (unsigned)batches[b], times[0][all / 2] * 1e3, times[1][all / 2] * 1e3,
-                   (shares[all / 2] - 1) * 100);
+            printf("| %zu | %u | %.3f | %.3f | %.1f %% |\n", lengths[l], (unsigned)batches[b], statistics_median(times[0], all) * 1e3,
+                   statistics_median(times[1], all) * 1e3, (statistics_median(shares, all) - 1) * 100);
             fflush(stdout);
             close_decode(&d);
         }
@@ -427,38 +421,36 @@ static void steps(void)
 
 /* ---- rows of files ---- */
 
-typedef struct qvkt {
+typedef struct file_rows {
     uint32_t heads, dim;
     size_t tokens; /* of whole pages */
     float *rows;   /* [head][token][dim], all that are in the file */
     size_t head_stride;
     bool is_bf16; /* every number is one */
-} qvkt;
+} file_rows;
 
 static void refuse(const char *path, const char *why)
 {
-    fprintf(stderr, "kvtile-cache: %s: %s\n", path, why);
+    error_print("kvtile-cache", path, why);
     exit(1);
 }
 
-static qvkt open_qvkt(const char *path)
+static file_rows open_rows(const char *path)
 {
-    char magic[4];
-    int32_t sizes[4]; /* layer, heads, tokens, dim */
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        refuse(path, "cannot be opened");
-    if (fread(magic, 1, 4, file) != 4 || memcmp(magic, "QVKT", 4) != 0 || fread(sizes, 4, 4, file) != 4)
-        refuse(path, "a QVKT file, as kvtile-engine capture writes it, would be right");
-    if (sizes[1] < 1 || sizes[1] > KVT_MAX_HEADS || sizes[2] < PAGE || sizes[2] > 1 << 20 || sizes[3] < 1 || sizes[3] > KVT_MAX_DIM)
+    rows_file file;
+    error_text error;
+    if (rows_open(&file, path, ROWS_HEAD_TOKEN, &error) != 0)
+        refuse(path, error.text);
+    const rows_tensor *rows = &file.tensors[0];
+    if (rows->heads > KVT_MAX_HEADS || rows->tokens < PAGE || rows->tokens > 1 << 20 || rows->dim > KVT_MAX_DIM)
         refuse(path, "heads, tokens or channels are not what a cache holds: at least 64 tokens would be right");
-    qvkt f = { .heads = (uint32_t)sizes[1], .dim = (uint32_t)sizes[3], .tokens = (size_t)sizes[2] / PAGE * PAGE, .is_bf16 = true };
-    f.head_stride = (size_t)sizes[2] * f.dim;
+    file_rows f = { .heads = rows->heads, .dim = rows->dim, .tokens = rows->tokens / PAGE * PAGE, .is_bf16 = true };
+    f.head_stride = rows->tokens * f.dim;
     const size_t n = f.heads * f.head_stride;
     f.rows = memory_of(n * sizeof *f.rows);
-    if (fread(f.rows, sizeof *f.rows, n, file) != n)
-        refuse(path, "is shorter than it says");
-    fclose(file);
+    for (uint32_t head = 0; head < f.heads; head++)
+        rows_head_to_f32(rows, head, f.rows + head * f.head_stride);
+    rows_close(&file);
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &f.rows[i], 4);
@@ -469,7 +461,7 @@ static qvkt open_qvkt(const char *path)
 
 /* Rows as keys and as values through a cache whose first page is in kv8 where there are more, in steps of 1 to 100 tokens, and read back. Rows that
  * are bf16 numbers wait in open pages of bf16, as an engine's do; others in f32. */
-static void read_through(const qvkt *f, kvt_scheme scheme, float *read)
+static void read_through(const file_rows *f, kvt_scheme scheme, float *read)
 {
     home h;
     const shape s = { 1, f->heads, f->dim, f->tokens, 1 };
@@ -510,7 +502,7 @@ static void rows_of(int n, char **paths)
 {
     static const kvt_scheme schemes[] = { KVT_SCHEME_kv8, KVT_SCHEME_kv6, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
     for (int i = 0; i < n; i++) {
-        const qvkt f = open_qvkt(paths[i]);
+        const file_rows f = open_rows(paths[i]);
         const size_t side = f.heads * f.tokens * f.dim, from = f.tokens > PAGE ? PAGE : 0;
         float *read = memory_of(2 * side * sizeof *read);
         for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {

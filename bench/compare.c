@@ -506,8 +506,6 @@ int main(int argc, char **argv)
 {
     program_start(WHO);
     json_set_alloc_funcs(program_allocate, free);
-    program_start("kvtile-compare");
-    json_set_alloc_funcs(program_allocate, free);
     if (argc >= 2 && strcmp(argv[1], "--worker") == 0)
         return serve(argc > 2 ? argv[2] : NULL);
     int json = 0, list = 0, help = 0;
@@ -525,11 +523,9 @@ int main(int argc, char **argv)
     static plan work = { .openings = 5, .rounds = 11 };
     names chosen = { 0 };
     const char **words = (const char **)(void *)argv;
-    poptContext context = poptGetContext("kvtile-compare", argc, words, table, 0);
-    if (context == NULL) {
-        error_print(WHO, "arguments", "cannot be read: out of memory");
+    poptContext context = options_open(WHO, WHO, argc, words, table);
+    if (context == NULL)
         return 1;
-    }
     const int end = options_take(context, argc, words, table, values);
     const char *const paths[2] = { poptGetArg(context), poptGetArg(context) };
     int status = 2;

@@ -1,5 +1,7 @@
 #include "bench/measure.h"
 
+#include "tools/program/statistics.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +13,11 @@ typedef struct measure_entry {
 
 enum { MOST_SAMPLES = 2048 };
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(const double *values, size_t n)
 {
     double sorted[MOST_SAMPLES];
     memcpy(sorted, values, n * sizeof *values);
-    qsort(sorted, n, sizeof *sorted, compare);
-    return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+    return statistics_median(sorted, n);
 }
 
 /* Two standard errors of a median, as a share of it: 2 * 1.2533 s / sqrt(n), where s is what a normal distribution with these quartiles has. */
@@ -31,9 +25,8 @@ static double noise(const double *values, size_t n)
 {
     double sorted[MOST_SAMPLES];
     memcpy(sorted, values, n * sizeof *values);
-    qsort(sorted, n, sizeof *sorted, compare);
-    const double between_quartiles = sorted[n - 1 - (n - 1) / 4] - sorted[(n - 1) / 4];
-    return 2 * 1.2533 * between_quartiles / 1.349 / sqrt((double)n) / median(values, n);
+    const double middle = statistics_median(sorted, n), between_quartiles = sorted[n - 1 - (n - 1) / 4] - sorted[(n - 1) / 4];
+    return 2 * 1.2533 * between_quartiles / 1.349 / sqrt((double)n) / middle;
 }
 
 enum { MOST_CONTENDERS = (int)N_CONTENDERS > (int)N_DECODE_CONTENDERS ? (int)N_CONTENDERS : (int)N_DECODE_CONTENDERS };

@@ -98,6 +98,8 @@ START_TEST(quantiles)
     ck_assert_double_eq(statistics_quantile(x, 5, 1), 5);
     ck_assert_double_eq(statistics_quantile(x, 5, 0.2), 1);
     ck_assert_double_eq(statistics_quantile(x, 5, 0.21), 2);
+    ck_assert_double_eq(statistics_median(x, 5), 3);
+    ck_assert_double_eq(statistics_median(x, 4), 2.5); /* in order by then */
 }
 END_TEST
 

@@ -80,3 +80,9 @@ double statistics_quantile(double *x, size_t n, double q)
     const double rank = ceil(q * (double)n);
     return x[rank < 1 ? 0 : rank > (double)n ? n - 1 : (size_t)rank - 1];
 }
+
+double statistics_median(double *x, size_t n)
+{
+    qsort(x, n, sizeof *x, by_size);
+    return (x[(n - 1) / 2] + x[n / 2]) / 2;
+}

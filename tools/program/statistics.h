@@ -24,6 +24,9 @@ statistics_interval statistics_rate(const double *x, size_t n, statistics_blocks
 /* The smallest number that at least a share q of all do not exceed. Sorts x. */
 double statistics_quantile(double *x, size_t n, double q);
 
+/* The number in the middle, or the mean of the two that are. Sorts x. */
+double statistics_median(double *x, size_t n);
+
 /* Two-sided 95 %: 1.96 for many degrees of freedom, more for few. */
 double statistics_student(size_t degrees);
 

@@ -3,6 +3,7 @@
 #include "tools/files/error.h"
 #include "tools/files/json.h"
 #include "tools/files/text.h"
+#include "tools/program/statistics.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -51,12 +52,6 @@ static double speed_of(const json_t *result)
     const json_t *elements = json_object_get(result, "elements_per_ns");
     const double speed = json_number_value(elements != NULL ? elements : json_object_get(result, "gbps_stored"));
     return speed > 0 ? speed : (double)NAN;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* What two runs of one build on one machine differ by, beside the scatter of samples: where memory lies, the clock, what else runs. Two runs of
@@ -159,8 +154,7 @@ int bench_compare(const char *who, const char *first, const char *second, int js
             break;
         }
     }
-    qsort(speedups, n, sizeof *speedups, ascending);
-    const double middle = n > 0 ? (speedups[(n - 1) / 2] + speedups[n / 2]) / 2 : 0;
+    const double middle = n > 0 ? statistics_median(speedups, n) : 0;
     if (n == 0) {
         error_print(who, second, "it has no case in common with the first file");
     } else if (json) {
