@@ -114,6 +114,14 @@ float arithmetic_dot(const float *a, const float *b, size_t n)
     return dot(a, b, n);
 }
 
+bool arithmetic_are_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
 /* Rows of a matrix times 16 columns, [columns] lanes. `rows` is a constant. */
 INLINE void multiply_rows(lanes *out, const float *matrix, size_t rows, size_t at_once, size_t columns, const lanes *in)
 {

@@ -3,6 +3,7 @@
 #ifndef KVT_ENGINE_ARITHMETIC_H
 #define KVT_ENGINE_ARITHMETIC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,8 @@ enum { ARITHMETIC_LANES = 16 };
 
 /* Eight sums side by side, which are then added pair by pair. */
 float arithmetic_dot(const float *a, const float *b, size_t n);
+
+bool arithmetic_are_finite(const float *x, size_t n);
 
 /* out[i][r] = row r of the matrix times in[i], for i < n and first <= r < end. */
 typedef struct arithmetic_product {

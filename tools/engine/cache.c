@@ -5,7 +5,6 @@
 #include "tools/files/saved.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -387,14 +386,6 @@ void cache_close(kv_cache *cache)
     *cache = (kv_cache){ 0 };
 }
 
-static bool are_finite(const float *rows, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(rows[i]))
-            return false;
-    return true;
-}
-
 /* Whether what is stored of a layer's token, and of its whole page where it is the last, is finite. Infinite keys can have weights of 0, so what
  * comes of them need not show it. */
 static bool are_kept(const kv_cache *cache, size_t layer)
@@ -419,7 +410,7 @@ static bool are_kept(const kv_cache *cache, size_t layer)
                                  .head_stride = (ptrdiff_t)row };
     if (kvt_view_read(&rows, 0, 1) != KVT_OK)
         abort();
-    return are_finite(cache->rows, 2 * n * model->kv_dim);
+    return arithmetic_are_finite(cache->rows, 2 * n * model->kv_dim);
 }
 
 void cache_append(kv_cache *cache, size_t layer, size_t position, const float *keys, const float *values)
@@ -430,7 +421,7 @@ void cache_append(kv_cache *cache, size_t layer, size_t position, const float *k
         attend_job job = { .cache = cache, .layer = layer, .position = position };
         make_step(&job, keys, values);
         pool_run(cache->threads, append_share, &job);
-        cache->strange = cache->strange || !are_finite(keys, model->kv_dim) || !are_finite(values, model->kv_dim);
+        cache->strange = cache->strange || !arithmetic_are_finite(keys, model->kv_dim) || !arithmetic_are_finite(values, model->kv_dim);
         cache->lost = cache->lost || (!cache->strange && !are_kept(cache, layer));
         return;
     }

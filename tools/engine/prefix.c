@@ -62,16 +62,13 @@ static void add_layouts(fingerprint *f, const kv_cache *cache)
 int prefix_open(prefix *p, kv_cache *cache, const char *folder, error_text *error)
 {
     fingerprint f = { .fits = true };
-    store_measure measure;
     *p = (prefix){ .cache = cache, .most = cache->room / STORE_TOKENS };
     add_model(&f, cache->model);
     add_layouts(&f, cache);
     if (!f.fits)
         return error_set(error, "%u layers are more than a store's key takes", cache->model->layers);
     int result = store_open(&p->folder, folder, 0, error);
-    if (result == 0)
-        result = store_count(p->folder, &measure, error);
-    if (result == 0 && measure.budget == UINT64_MAX) {
+    if (result == 0 && store_budget(p->folder) == UINT64_MAX) {
         store_close(p->folder);
         result = store_open(&p->folder, folder, GIBIBYTE, error);
     }

@@ -1,12 +1,12 @@
 #define _POSIX_C_SOURCE 200809L /* open_memstream */
 #include "tools/engine/speech.h"
 
+#include "tools/engine/arithmetic.h"
 #include "tools/engine/sample.h"
 #include "tools/files/text.h"
 #include "tools/program/progress.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,14 +73,6 @@ int speech_hear(speech *s, const uint32_t *tokens, size_t n, bool is_shown, erro
     return 0;
 }
 
-static bool are_finite(const float *x, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
 static int end_line(speech *s, error_text *error)
 {
     text_print_part(stdout, s->held, s->n_held, true);
@@ -92,7 +84,7 @@ int speech_say(speech *s, size_t n, bool is_kept, error_text *error)
 {
     const text_run *job = s->job;
     for (size_t i = 0; i < n; i++) {
-        if (s->state->cache.lost || !are_finite(s->logits, job->model.vocabulary)) {
+        if (s->state->cache.lost || !arithmetic_are_finite(s->logits, job->model.vocabulary)) {
             putchar('\n');
             return error_set(error, "gives no finite predictions of token %zu: rows of the KV cache, or numbers of the model, are too large for %s",
                              s->n_run, kvt_scheme_get(s->chosen->way.k_scheme)->name);

@@ -220,9 +220,9 @@ static int list_blocks(const store *folder, entries *all, bool *others)
     }
     int result = 0;
     errno = 0;
-    for (const struct dirent *one; result == 0 && (one = readdir(names)) != NULL; errno = 0) {
+    for (const struct dirent *found; result == 0 && (found = readdir(names)) != NULL; errno = 0) {
         struct stat status;
-        const char *name = one->d_name;
+        const char *name = found->d_name;
         if (!is_block(name))
             *others = *others || (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, STATE) != 0 && strcmp(name, PART) != 0);
         else if (fstatat(folder->folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode))
@@ -403,6 +403,11 @@ void store_close(store *folder)
     free(folder);
 }
 
+uint64_t store_budget(const store *folder)
+{
+    return folder->now.budget;
+}
+
 /* ---- blocks ---- */
 
 /* Whether an open file of `size` bytes is the block `key`: its header, and its bytes for free(). 1, 0 or -1: no memory. */
@@ -573,17 +578,17 @@ int store_count(store *folder, store_measure *measure, error_text *error)
 }
 
 /* 1 and the block, 0: it is gone, or was damaged, or -1 with the error. */
-static int look_at(store *folder, const entry *one, store_block *block, uint64_t *damaged, error_text *error)
+static int look_at(store *folder, const entry *file, store_block *block, uint64_t *damaged, error_text *error)
 {
     struct stat status;
     header head;
     store_key key;
     void *bytes;
     for (size_t i = 0; i < sizeof key.bytes; i++) {
-        const char pair[] = { one->name[2 * i], one->name[2 * i + 1], '\0' };
+        const char pair[] = { file->name[2 * i], file->name[2 * i + 1], '\0' };
         key.bytes[i] = (unsigned char)strtoul(pair, NULL, 16);
     }
-    const int result = take_block(folder, one->name, &key, &head, &bytes, &status, damaged, error);
+    const int result = take_block(folder, file->name, &key, &head, &bytes, &status, damaged, error);
     if (result != 1)
         return result;
     free(bytes);

@@ -43,6 +43,9 @@ store_key store_next_key(const store_key *previous, const uint32_t *ids);
 int store_open(store **opened, const char *folder, uint64_t budget, error_text *error);
 void store_close(store *folder);
 
+/* The budget when this process looked last; UINT64_MAX: none. */
+uint64_t store_budget(const store *folder);
+
 /* The block of 64 tokens behind `previous`. 1: its n bytes, for free(); 0: there is none; -1 with the error, no memory among them. A damaged block is
  * removed, and is none. */
 int store_get(store *folder, const store_key *previous, const uint32_t *ids, void **bytes, size_t *n, error_text *error);

@@ -1,6 +1,8 @@
 /* kvtile eval: attention of one head in double precision. */
 #include "tools/cli/eval/head.h"
 
+#include "tools/engine/arithmetic.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,14 +121,6 @@ void eval_head_load_queries(eval_head *head, const rows_tensor *queries, uint32_
     }
 }
 
-static bool are_finite(const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
 static bool all_finite(const double *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -137,8 +131,8 @@ static bool all_finite(const double *x, size_t n)
 
 bool eval_head_is_finite(const eval_head *head)
 {
-    return are_finite(head->k, head->tokens * head->k_dim) && are_finite(head->v, head->tokens * head->v_dim) &&
-           are_finite(head->q, head->positions * head->group * head->k_dim);
+    return arithmetic_are_finite(head->k, head->tokens * head->k_dim) && arithmetic_are_finite(head->v, head->tokens * head->v_dim) &&
+           arithmetic_are_finite(head->q, head->positions * head->group * head->k_dim);
 }
 
 void eval_head_find_truth(eval_head *head)
@@ -166,7 +160,8 @@ void eval_head_compare(eval_divergence *sums, const eval_head *head, size_t i, u
     weigh(head->back_out, head->weights, head->back_v, n, head->v_dim);
     const double log_sum_of_truth = softmax(truth, head->weights, n);
     sums->rows++;
-    if (!all_finite(head->back_logits, n) || !all_finite(head->back_out, head->v_dim) || (attended && !are_finite(attended, head->v_dim))) {
+    if (!all_finite(head->back_logits, n) || !all_finite(head->back_out, head->v_dim) ||
+        (attended && !arithmetic_are_finite(attended, head->v_dim))) {
         sums->lost++;
         return;
     }

@@ -1,8 +1,9 @@
 /* kvtile eval --model: what storing does to the rows of a cache. */
 #include "tools/cli/eval/stored.h"
 
+#include "tools/engine/arithmetic.h"
+
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,15 +79,6 @@ static size_t store_peer(const head_job *job, const eval_way *way, size_t positi
     return end;
 }
 
-/* Whether rows first .. end - 1 are all finite. */
-static bool are_finite(const float *rows, size_t dim, size_t first, size_t end)
-{
-    for (size_t i = first * dim; i < end * dim; i++)
-        if (!isfinite(rows[i]))
-            return false;
-    return true;
-}
-
 void eval_stored_store(eval_stored *to, const pass_rows *rows, size_t layer, size_t side, size_t head)
 {
     const size_t dim = to->model->head_dim, at = head * rows->room * dim;
@@ -102,7 +94,8 @@ void eval_stored_store(eval_stored *to, const pass_rows *rows, size_t layer, siz
         kept = way->peer != NULL ? store_peer(&job, way, position, kept) : store_own(&job, position, kept);
         if (head == 0)
             rows->kept_end[side][position] = (uint32_t)kept;
-        if (position < of_head->lost_from && (!are_finite(job.open, dim, position, position + 1) || !are_finite(job.kept, dim, before, kept)))
+        if (position < of_head->lost_from &&
+            (!arithmetic_are_finite(job.open + position * dim, dim) || !arithmetic_are_finite(job.kept + before * dim, (kept - before) * dim)))
             of_head->lost_from = position;
     }
 }
