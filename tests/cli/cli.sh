@@ -1,5 +1,5 @@
 # What tests of commands share; sourced. $jq is the path of jq where expect_json is used. With arguments=demo before, a script's own arguments are
-# JQ DEMO ENGINE KVTILE [EMULATOR...], and the emulator is left in them.
+# JQ DEMO ENGINE KVTILE [EMULATOR...], and with arguments=maker JQ MAKER KVTILE [EMULATOR...]; the emulator is left in them.
 # shellcheck shell=sh
 
 if [ "${arguments:-}" = demo ]; then
@@ -7,6 +7,10 @@ if [ "${arguments:-}" = demo ]; then
     # shellcheck disable=SC2034 # they are for the script
     demo=$2 engine=$3 kvtile=$4
     shift 4
+elif [ "${arguments:-}" = maker ]; then
+    # shellcheck disable=SC2034 # they are for the script
+    jq=$1 maker=$2 kvtile=$3
+    shift 3
 fi
 
 work=$(mktemp -d)

@@ -2,10 +2,7 @@
 # kvtile inspect as people call it.
 # Usage: test_cli_inspect.sh JQ MAKER KVTILE [EMULATOR...]
 set -eu
-jq=$1
-maker=$2
-kvtile=$3
-shift 3
+arguments=maker
 
 # shellcheck source=tests/cli/cli.sh
 . "$(dirname "$0")/cli.sh"

@@ -2,11 +2,7 @@
 # kvtile store as people call it.
 # Usage: test_cli_store.sh JQ RANDOM_STORE KVTILE [EMULATOR...]
 set -eu
-# shellcheck disable=SC2034 # for expect_json
-jq=$1
-maker=$2
-kvtile=$3
-shift 3
+arguments=maker
 
 # shellcheck source=tests/cli/cli.sh
 . "$(dirname "$0")/cli.sh"

@@ -2,22 +2,13 @@
  * is counted. `test_stack --report` takes every width of rows, too, and prints the deepest of each function. */
 #define _XOPEN_SOURCE 700 /* pthread_attr_setstack */
 #include "calls.h"
+#include "painted_stack.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define IS_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(undefined_behavior_sanitizer) ||                            \
-    __has_feature(memory_sanitizer)
-#define IS_SANITIZED 1
-#endif
-#endif
-
-enum { LIMIT = 64 << 10, STACK_BYTES = 256 << 10, PAINT = 0x5a, SKIPPED = 77 };
+enum { LIMIT = 64 << 10, STACK_BYTES = 256 << 10, SKIPPED = 77 };
 
 static unsigned char *stack;
 static size_t base;    /* what a thread needs for itself */
@@ -45,16 +36,7 @@ static void *run(void *of)
 
 static size_t depth_of(job *one)
 {
-    memset(stack, PAINT, STACK_BYTES);
-    pthread_attr_t attributes;
-    pthread_t thread;
-    TEST_REQUIRE(pthread_attr_init(&attributes) == 0 && pthread_attr_setstack(&attributes, stack, STACK_BYTES) == 0, "pthread_attr_setstack");
-    TEST_REQUIRE(pthread_create(&thread, &attributes, run, one) == 0 && pthread_join(thread, NULL) == 0, "pthread_create");
-    pthread_attr_destroy(&attributes);
-    size_t untouched = 0;
-    while (stack[untouched] == PAINT)
-        untouched++;
-    return STACK_BYTES - untouched;
+    return painted_stack_depth(stack, STACK_BYTES, run, one);
 }
 
 /* ---- all of them ---- */
