@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the CPU and the operating system support, as far as some tier asks for it (isa.def). */
 #ifndef KVT_ARCH_CPU_H
 #define KVT_ARCH_CPU_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "arch/dispatch.h"
 
 #include "arch/cpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tiers of this build. Knows no scheme: what a tier brings is a matter of kernels/. */
 #ifndef KVT_ARCH_DISPATCH_H
 #define KVT_ARCH_DISPATCH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* e^x in the words of vec.h, the same bits on every tier: those of SLEEF's deterministic exponential, which vec_exp.h of an ISA calls where a test
  * compares them (tests/lib/test_exp.c). */
 #ifndef KVT_EXP_H

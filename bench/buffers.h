@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What workloads are made of: memory, numbers in it, and the time. */
 #ifndef KVT_BENCH_BUFFERS_H
 #define KVT_BENCH_BUFFERS_H

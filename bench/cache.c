@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What kvtile/cache.h costs, and what shifting costs in accuracy.
  *   kvtile-cache costs     appending a token, forking, opening and loading a saved sequence, shifting: 32 layers, 8 KV heads of 128
  *   kvtile-cache steps     decode steps beside the calls of kvt_attend and kvt_write that they consist of: the same model, 4 query heads to a KV head

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What can be measured, and its name. */
 #ifndef KVT_BENCH_CASES_H
 #define KVT_BENCH_CASES_H

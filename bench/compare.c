@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-compare: two builds of the library in turns, case by case.
  *
  * Each library is in a worker process of its own: this program once more, with that library loaded before the one that it was linked with, or another

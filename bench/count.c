@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-count: how many instructions a case takes, of one page (64 tokens); of attend, of four.
  *
  * The work is done between marks, first none of it and then all, and the difference is what it takes. Natively a mark is a SIGSTOP of a child that is

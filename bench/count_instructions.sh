@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Instructions per element of the kernels, one page of 64 tokens at a time: for tiers whose CPU is not at hand, and free of noise.
 #   bench/count_instructions.sh [--against OLD] [BIN [REGEX]]
 #     BIN    where kvtile-count was built (default: build/release/bin); programs for 64-bit ARM run under qemu-aarch64-static

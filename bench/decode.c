@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "bench/decode.h"
 
 #include "bench/floor.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One decode step of one layer: a token's queries over all KV heads. What attention is timed with, and beside. */
 #ifndef KVT_BENCH_DECODE_H
 #define KVT_BENCH_DECODE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Compiled once per tier, with its flags, which say how wide a vector is; floor_choose.c takes the widest that the CPU has. */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The simplest loop that moves bytes: what no kernel can beat that has to read and write as much. */
 #ifndef KVT_BENCH_FLOOR_H
 #define KVT_BENCH_FLOOR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "bench/floor.h"
 
 #include <kvtile/kvtile.h>

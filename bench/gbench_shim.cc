@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "bench/gbench_shim.h"
 
 #include <benchmark/benchmark.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Google Benchmark for C programs: as much of it as bench/ uses. gbench_shim.cc is the project's only C++. */
 #ifndef KVT_BENCH_GBENCH_SHIM_H
 #define KVT_BENCH_GBENCH_SHIM_H

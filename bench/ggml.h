@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* ggml's loops beside ours, when the build was told of a library (KVT_BENCH_GGML). No header of ggml's is needed. */
 #ifndef KVT_BENCH_GGML_H
 #define KVT_BENCH_GGML_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The machine that is measured. */
 #ifndef KVT_BENCH_MACHINE_H
 #define KVT_BENCH_MACHINE_H

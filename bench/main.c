@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-bench: all cases as Google Benchmark's own program. */
 #include "bench/ggml.h"
 #include "bench/measure.h"

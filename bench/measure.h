@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Cases through Google Benchmark: it decides how many samples are taken, and reports. */
 #ifndef KVT_BENCH_MEASURE_H
 #define KVT_BENCH_MEASURE_H

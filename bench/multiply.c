@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Compiled once per tier, with its lanes and flags: the instructions that its dot_add and f32x16_fma are made of (arch/<folder>/vec.h), on registers
  * alone and with ten sums side by side, so that nobody waits for a sum. Loads, widening and spreading are not in them. */
 #include "vec.h"

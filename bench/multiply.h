@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How fast the CPU multiplies when it does nothing else: what no attention of a tier can beat, as it has to multiply that much.
  *
  * Work is counted in lines: 64 codes (16 tokens by 4 channels of K, or 16 channels by 4 tokens of V) times one term of a query head's numbers, or 16

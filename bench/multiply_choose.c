@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "bench/multiply.h"
 
 #define KVT_TIER_ROW(name, id, folder, brings, flags, needs)                                                                                         \

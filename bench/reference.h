@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention as one would first write it: rows of f16 in order, f32 sums, a softmax with expf. Eight numbers at a time, as a compiler would make it of
  * a loop that says nothing of lanes, if it were allowed to change the order of sums. */
 #ifndef KVT_BENCH_REFERENCE_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The report of `kvtile bench --json` as Markdown: a table for each tier, head_dim and place, a row for each scheme (attend: and group, tokens, threads).
 #   build/release/bin/kvtile bench --json | jq -rf bench/table.jq
 # A cell has elements per nanosecond and, in brackets, our time over the floor's; of append, over a bulk write's. docs/performance.md says what they are.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The buffers of a case, and the contenders that are timed on them. */
 #ifndef KVT_BENCH_WORKLOAD_H
 #define KVT_BENCH_WORKLOAD_H

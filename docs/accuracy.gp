@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What a bit costs: the picture of accuracy.md, from the tables of `kvtile eval --csv` in one folder.
 #     gnuplot -e "from='FOLDER'" docs/accuracy.gp >docs/accuracy.svg
 set terminal svg size 1100,1150 font 'sans-serif,14' dynamic background 'white' noenhanced

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Speed: the picture of performance.md, from the numbers of its tables in speed.dat.
 #     gnuplot docs/speed.gp >docs/speed.svg
 set terminal svg size 1100,460 font 'sans-serif,14' dynamic background 'white' noenhanced

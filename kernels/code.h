@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Between rows of numbers and rows of codes, once for all coders: a code_*.c is its steps, and KVT_CODER makes the loops of them.
  *
  * Numbers become codes row by row, because rows are what is far away: memory likes long walks. Between a row and the lines of a tile stands the row

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers of e4m3 and e5m2: OCP FP8, the former without infinity, the latter the upper half of binary16. docs/formats.md, section 4. */
 #include "kernels/code.h"
 

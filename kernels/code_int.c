@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers of q8_0, kv8 and q4_0, ggml's grids: integers times an f16 scale. docs/formats.md, section 4. */
 #include "kernels/f16_scale.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers that are stored in a format which rows may have: f32, f16, bf16, rounded to nearest even. docs/formats.md, section 4. */
 #include "kernels/lanes.h"
 

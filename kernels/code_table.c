@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers of tables: codes are indices of levels, blocks have a signed byte as scale, which kernels/search.c has found. Between a row and its codes
  * stands the integer whose nearest level is wanted, and what is decoded is levels already. */
 #include "kernels/code.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention's loops over codes that are integers, once for each width (docs/formats.md, section 9): logits from keys, weighted sums from values.
  *
  * A line is 16 tokens (K) or 16 channels (V) side by side, so sums run down the lines, and nothing is ever added across a register. A line is loaded

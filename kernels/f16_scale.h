@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The f16 scale that ggml's block formats share: d, unless f16 cannot hold it. docs/formats.md, q8_0, step 3. */
 #ifndef KVT_F16_SCALE_H
 #define KVT_F16_SCALE_H

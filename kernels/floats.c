@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention over f32, f16 and bf16. */
 #include "kernels/floats.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention's loops over codes that are numbers, once for each format (docs/formats.md, section 9): logits from keys, weighted sums from values.
  *
  * They multiply floats, in order of channels (K) or tokens (V); the 1, 2 or 4 numbers of a cell have sums of their own, which are added up at the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention over e4m3 and e5m2. */
 #include "kernels/floats.h"
 

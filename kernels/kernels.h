@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the kernels of a tier are to the rest of the library. A *group* of kernels is a file (or a few) that is compiled for a tier where arch/isa.def
  * says that the tier brings it; what a tier does not bring it inherits (arch/dispatch.c). A group's objects export one table, and nothing else. */
 #ifndef KVT_KERNELS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What every kernel starts from: the lanes of its tier, the numbers of rows, and how loops are to be compiled. */
 #ifndef KVT_LANES_H
 #define KVT_LANES_H

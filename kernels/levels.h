@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Codes that are indices of a table of levels (docs/formats.md, section 4, kv6 ... kv2): `bits` of them, a constant where it matters. */
 #ifndef KVT_LEVELS_H
 #define KVT_LEVELS_H

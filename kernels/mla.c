@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Between a model's tensors and the latent cache: matrices, the root mean square, rotary positions. docs/formats.md, section
  * 10. */
 #include "kernels/lanes.h"

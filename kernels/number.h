@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Number formats that need no lanes of their own: the same integer and float steps on every tier. */
 #ifndef KVT_NUMBER_H
 #define KVT_NUMBER_H

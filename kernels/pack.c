@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where codes are (docs/formats.md, section 2): from rows of codes to the lines of a tile and back, once for each width.
  *
  * Sixteen bytes of a row are a column. It meets four lines, and in them sixteen rows: a block of 16 x 16 bytes that only has to be transposed, cell

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Codes of fewer than 8 bits: the four 8-bit lines of a group to lines of 4-, 2- and 1-bit planes and back (docs/formats.md, section 2). */
 #ifndef KVT_PLANES_H
 #define KVT_PLANES_H

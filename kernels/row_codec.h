@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a family of row formats (include/kvtile/rowformats.def) brings on one tier. */
 #ifndef KVT_ROW_CODEC_H
 #define KVT_ROW_CODEC_H

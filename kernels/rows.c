@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of callers and rows of floats: the dtypes, rotation and centring. What happens before numbers are encoded and after they are decoded.
  * docs/formats.md, sections 6 and 7. */
 #include "kernels/f16_scale.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the families of row formats share: largest numbers, scales, rounding, nibbles. Plain loops without branches over a block, which compilers turn
  * into the tier's vectors; the same integer and float steps on every tier. docs/formats.md, section 8, has the rules. */
 #ifndef KVT_ROWS_H

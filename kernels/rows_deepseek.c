@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FP8 rows of DeepSeek's kernels: E4M3 codes of all blocks, then a power of two for each. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

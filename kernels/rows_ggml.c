@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of ggml. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows that only ik_llama.cpp has. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

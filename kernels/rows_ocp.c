@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of the OCP microscaling formats and of NVFP4: the codes of all blocks, then their scales. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of OpenVINO: f32 scale, f32 zero point, codes. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of vLLM, per token and head: codes, then an f32 scale. docs/formats.md, section 8. */
 #include "kernels/rows.h"
 

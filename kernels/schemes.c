@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every scheme as the kernels see it, a row each: bits, block and scale from schemes.def, and here how its numbers become codes, how attention
  * multiplies them, and the levels of tables. */
 #include "kernels/kernels.h"

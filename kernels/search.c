@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The search for the scales of tables (docs/formats.md, section 4; numbers of steps below are its). All of it works on 16 rows or candidates at once,
  * lane by lane. */
 #include "kernels/code.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention between logits and sums: what does not depend on schemes. docs/formats.md, section 9. */
 #include "arch/exp.h"
 #include "kernels/lanes.h"

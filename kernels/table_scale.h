@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The scales of tables, as they are stored. docs/formats.md, section 4, has every step; numbers of steps are its.
  *
  * A scale is handled as a grid index: the upper bits of its float, bits >> 20 for a row's first scale (3 bits of mantissa) and bits >> 19 for the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The table of each tier: what it brings, and what it inherits. CMake has looked up whose each group is (kvt_inherits.h, from arch/isa.def), so that
  * nothing is left to be found out at run time. */
 #include "kernels/kernels.h"

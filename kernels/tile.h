@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A tile: rows in and out, by the kernels of a tier. Baseline code: it walks, and hands rows of codes from a coder to a packer and back. */
 #ifndef KVT_TILE_H
 #define KVT_TILE_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The rooms of the code, against their drawing in docs/design.md: who includes whom, no arrow up, no circle, no room too large.
 
    check_rooms.py SOURCE_DIRECTORY

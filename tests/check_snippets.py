@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """What README and the documents tell readers to type or to write: it is run, with small inputs in place of theirs, or it is named below with who runs it,
 or with why nobody does. A snippet that is none of these fails the test.
 

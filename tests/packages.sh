@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Debian packages: built, looked at by lintian, installed in a fresh Debian that has nothing but Debian's packages, used, and removed without a trace.
 # For root, as it makes that Debian by debootstrap. It takes a few minutes, and Debian's mirror.
 #   tests/packages.sh [FOLDER]    FOLDER keeps the fresh Debian for the next time

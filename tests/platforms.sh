@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Builds the library without SLEEF and the tests of bits for another system, or with another compiler, and runs them where this machine can.
 #   tests/platforms.sh PLATFORM [TEST...]     all tests, or golden, vec, exp and so on
 # PLATFORM

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Builds kvtile on a Debian machine and shows what it does: what six models' KV caches take, what real keys and values lose, what attention loses by
 # that, also as a page to look at, and a small model that runs on the tiles.
 set -eu

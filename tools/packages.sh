@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Debian packages that the project needs: sourced by demo.sh, test.sh and CI.
 # shellcheck shell=sh disable=SC2034
 

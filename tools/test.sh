@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Builds everything and runs the tests on this machine, on every tier that its CPU has.
 #   tools/test.sh [PRESET [CMAKE_ARGUMENT...]]    the preset is dev unless said otherwise: CMakePresets.json
 set -eu

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes on AVX2, FMA, F16C: two registers each, channels or tokens 0-7 and 8-15. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H

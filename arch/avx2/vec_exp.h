@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* exp on these lanes: SLEEF's deterministic one, the same bits on every tier. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_EXP_H
 #define KVT_VEC_EXP_H

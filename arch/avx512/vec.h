@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes on AVX-512 F, BW, DQ, VL, with VBMI and VNNI where the compiler may use them: one register each. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H

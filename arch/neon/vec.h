@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes on Advanced SIMD: four registers each, so that a register is a quarter. With +dotprod, sdot; with +i8mm, smmla. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H

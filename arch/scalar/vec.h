@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes in plain C: the reference meaning of arch/VEC.md, and the tier that every CPU can run. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H

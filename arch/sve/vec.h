@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lanes on SVE compiled for a fixed length of 256 or 512 bits: two registers or one each. Contract: arch/VEC.md. */
 #ifndef KVT_VEC_H
 #define KVT_VEC_H

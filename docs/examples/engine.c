@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An engine's loop: two sequences share a batch, are read in at once and then decoded token by token, on two threads.
  *
  *     cc engine.c $(pkg-config --cflags --libs kvtile) -pthread */

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Text from a model of Hugging Face transformers whose cache is kvtile's. It needs torch, transformers and kvtile.
 
    generate.py MODEL [PROMPT...]     MODEL is a folder or a name; prompts go through the model as one batch"""

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A large cache in memory of huge pages: many tokens, or many sequences. Their bytes are counted, and a step's time is measured.
  *
  *     cc -O2 large.c $(pkg-config --cflags --libs kvtile) -o large

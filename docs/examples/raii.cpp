@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 // kvtile in C++: memory and errors are the language's, the calls are the library's.
 //
 //     c++ raii.cpp $(pkg-config --cflags --libs kvtile)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention from stored pages: queries in, weighted sums of values out, without reading rows back.
  *
  * For one KV head and the query heads that share it (its *group*), out = softmax(scale * q k') v over the tokens that a query may see. Where a layout

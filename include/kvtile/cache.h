@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A cache of many sequences in blocks: an optional layer above kvtile/step.h, for engines without a block manager of their own.
  *
  * Layers that store alike are a *group*: Gemma's windows beside its full layers, MLA's latents, rotary parts and all. A layer that shares another's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile: rows in the formats of other engines, in and out of f32, f16 or bf16 rows, and in and out of pages.
  *
  * A *row format* (rowformats.def) is how some engine stores the vector of one token in one KV head: one row after the other, no tiles.

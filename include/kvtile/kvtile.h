@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile: a language model's KV cache in fewer bytes, the same bytes on every CPU.
  *
  * A *row* is the vector of one token in one KV head. Rows are stored by a *scheme* (schemes.def) in *tiles* of 16 tokens; four tiles, keys and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The latent cache of MLA (multi-head latent attention: DeepSeek-V2 and V3, Kimi-K2, GLM-4.7-Flash), from a model's tensors to pages and back.
  *
  * What a layer stores of a token is one row for all heads: the *latent*, kv_lora_rank numbers from which keys and values can be made, and the *rotary

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* libkvtile-model: a model from a file, a folder or a name, and the exact bytes of its KV cache, as kvtile or another engine stores it.
  *
  * This header belongs to a library of its own, which needs jansson and libkvtile: `pkg-config kvtile-model`, or the CMake target kvtile::model.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saved sequences: blocks of a cache as bytes that say themselves what they are, the same on every CPU, with a checksum for each.
  *
  * A saved sequence is a *head* (KVT_SAVED_HEADER bytes first, which say how long it is), then records of one block each. docs/formats.md has every

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One layer of a step of an engine, in three calls: rows of a batch's new tokens are stored, and their queries attend.
  *
  * A *block* is 64 tokens of all KV heads of one layer: a page of each head. A *view* says where blocks are: in memory that an engine manages as it

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the parts of the public library share. */
 #ifndef KVT_API_API_H
 #define KVT_API_API_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention over one KV head's pages: checks the arguments, then walks a chunk and hands its pages to the kernels, in the order of memory. */
 #include "kernels/api/transfer.h"
 #include "kernels/tile.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sequences in blocks: who holds which block, what a sequence's tables are, and what a step is told. Rows that move are in cache_work.c. */
 #include "kernels/api/cache.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a cache's memory holds, for the files that work on it. */
 #ifndef KVT_API_CACHE_H
 #define KVT_API_CACHE_H

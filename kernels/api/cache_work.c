@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Cutting and shifting: which tokens of a sequence stay, which blocks their rows will be in, and the workers who move and turn the rows.
  *
  * Tokens keep their order, so the page that is to be made comes from tokens at its own place or behind it. Pages are made in order, and each may lie

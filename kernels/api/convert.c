@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows in the formats of other engines: checks the arguments, then hands row by row to the codecs, and tile by tile to the kernels. */
 #include "kernels/api/transfer.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of other engines that do not lie in one piece each. */
 #ifndef KVT_FRAME_CONVERT_H
 #define KVT_FRAME_CONVERT_H

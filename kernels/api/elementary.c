@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Textbook methods: range reduction, a polynomial, and sums and products of double-doubles where 53 bits are too few (Dekker, Knuth). Which
  * polynomials, and in which order the roundings come, is what xexp, xlog_u1 and xsincos_u1 of SLEEF 3.5.1 do without fused operations (Naoki Shibata
  * and contributors, Boost Software License 1.0): the bits must be theirs. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* exp, log, sine and cosine of RoPE, the same bits on every CPU: SLEEF's plain C without fused operations or, in builds without SLEEF, the same
  * steps again (elementary.c). The bits are equal: tests/lib/test_exp.c. */
 #ifndef KVT_API_ELEMENTARY_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "kernels/api/api.h"
 
 /* A plane of 1-bit codes is made of lines of 32 channels, and half a line cannot be had (docs/formats.md, section 2). */

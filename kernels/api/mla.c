@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The latent cache of MLA: checks the arguments, then hands tiles of tokens to the kernels and to what stores and reads rows. */
 #include "kernels/api/convert.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows in and out of pages: checks the arguments, then hands tile by tile to the kernels. */
 #include "kernels/api/transfer.h"
 

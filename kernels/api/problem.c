@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Why a spec or a question is refused: the fields that the status is about, and what would be right. */
 #include "kernels/api/api.h"
 

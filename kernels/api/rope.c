@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Frequencies of RoPE, and rows that are turned by them. */
 #include "kernels/api/cache.h"
 #include "kernels/api/elementary.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sequences as bytes, and back: docs/formats.md, section 12. Little-endian, like pages. */
 #include "kernels/api/cache.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "kernels/api/api.h"
 
 #include "arch/dispatch.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Structs of callers that may be older than the library. */
 #ifndef KVT_API_SIZED_H
 #define KVT_API_SIZED_H

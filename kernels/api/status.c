@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include <kvtile/attend.h>
 
 #define TEXT_(x) #x

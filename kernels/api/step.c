@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A layer's step: checks the views and sequences, splits the work among the workers, and hands pages to kvt_write and kvt_attend. */
 #include "kernels/api/view.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A call that moves rows of one KV head in or out of pages: its arguments, checked, and where its tiles are. */
 #ifndef KVT_TRANSFER_H
 #define KVT_TRANSFER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Views that were checked, and the pages and open rows that they lead to. */
 #include "kernels/api/view.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the step and the cache share: views that were checked, where pages and open rows are, and what is wrong with arguments. */
 #ifndef KVT_API_VIEW_H
 #define KVT_API_VIEW_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Lets allocations of the commands fail, one at a time, and from main on also all from one on: each run ends with the same output as without a failure, or with
 status 1, a message, the old output as it was and no temporary file.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A headless Chromium, driven over its DevTools pipe: JSON messages that end in a zero byte, on file descriptors 3 and 4."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Figures of kvtile eval --attention beside plain double-precision Python: rows of odd widths, in q8_0 and q4_0 as docs/formats.md has them.
 Usage: check_attention.py FOLDER KVTILE..."""
 import json

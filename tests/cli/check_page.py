@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Opens pages of kvtile eval --report in a headless Chromium and looks at what a person would see.
    check_page.py CHROMIUM FOLDER    FOLDER has attention.html, rows.html, latent.html and hostile.html; pictures go there too"""
 

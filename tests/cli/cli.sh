@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What tests of commands share; sourced. $jq is the path of jq where expect_json is used. With arguments=demo before, a script's own arguments are
 # JQ DEMO ENGINE KVTILE [EMULATOR...], and with arguments=maker JQ MAKER KVTILE [EMULATOR...]; the emulator is left in them.
 # shellcheck shell=sh

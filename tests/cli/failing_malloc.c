@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Preloaded into a command: of its allocations the one with the number in KVT_FAIL_AT fails, and with KVT_FAIL_ALL set all after it too, from main
  * on: before that, libgfortran calls itself for ever when nothing can be allocated. At the end the number of allocations, and how many of them were
  * before main, are written to the descriptor in KVT_FAIL_COUNT. */

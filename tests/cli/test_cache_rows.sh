@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Rows of the demonstration's model that went through a cache, as an engine stores them, have the figures that kvtile eval gives pages with centres of
 # their own, to the ninth digit.
 # Usage: test_cache_rows.sh JQ DEMO ENGINE CACHE KVTILE [EMULATOR...]

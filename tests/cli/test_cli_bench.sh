@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile bench as people call it: that it measures and reports, not how fast anything is.
 # Usage: test_cli_bench.sh JQ [EMULATOR...] KVTILE
 set -eu

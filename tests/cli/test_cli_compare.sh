@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile-compare as people call it: that it measures and reports, not how fast anything is.
 # Usage: test_cli_compare.sh JQ KVTILE_COMPARE LIBRARY
 set -eu

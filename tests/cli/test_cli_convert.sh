@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile convert as people call it.
 # Usage: test_cli_convert.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile eval, kvtile info and kvtile-engine as people call them.
 # Usage: test_cli_eval.sh JQ SHARED DEMO ENGINE KVTILE [EMULATOR...]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile eval and files as people have them: names, orders, batches, other programs' files; and rows that a scheme loses, which no figure may hide.
 # Usage: test_cli_inputs.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile inspect as people call it.
 # Usage: test_cli_inspect.sh JQ MAKER KVTILE [EMULATOR...]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile eval --model as people call it, and models in the forms that it and kvtile-engine read.
 # Usage: test_cli_model.sh JQ SHARED DEMO ENGINE KVTILE TEST_ENGINE_GGUF [EMULATOR...]
 # shellcheck disable=SC2016 # jq has variables of its own

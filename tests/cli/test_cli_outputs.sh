@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Where the commands write: devices, pipes, links, modes, full and closed outputs, signals; and what names of files can do to terminals, plots and sheets.
 # Usage: test_cli_outputs.sh JQ DEMO ENGINE KVTILE [EMULATOR...]
 set -eu

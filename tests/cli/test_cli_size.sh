@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The real `kvtile size`: numbers of its --json for names and config.json files, and what it says when something is wrong.
 #   test_cli_size.sh JQ SHARED_DIR COMMAND...     COMMAND runs kvtile: an emulator may stand before it
 set -u

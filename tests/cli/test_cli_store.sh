@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile store as people call it.
 # Usage: test_cli_store.sh JQ RANDOM_STORE KVTILE [EMULATOR...]
 set -eu

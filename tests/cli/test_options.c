@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rotation, centring, effort and FP8 scales: bytes and rows of every scheme equal the oracle's on every tier, however the tokens come. */
 #include "tests/lib/support.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Formats of other engines and papers: numbers by hand, the signal-to-noise ratios that are known of normal numbers, exact bits, odd input. (Formats
  * of rows as such: test_rowformats.) */
 #include "tests/lib/support.h"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Pages of kvtile eval --report: what the command says and leaves behind, and in a headless Chromium what people see. Pictures stay in FOLDER.
 # Usage: test_report.sh JQ BROWSER DEMO FOLDER ENGINE KVTILE [EMULATOR...]     BROWSER "none": where programs are emulated, the page is the same
 set -eu

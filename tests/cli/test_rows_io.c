@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Readers of row files: what they accept is read right, and nothing in a file makes them crash, leak or read outside it. */
 #define _POSIX_C_SOURCE 200809L
 #include "tests/lib/support.h"

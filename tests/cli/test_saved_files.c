@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saved sequences as files: whoever is killed, or has no room on the disk, leaves the old file or the new one.
  *   test_saved_files              the tests
  *   test_saved_files make PATH    writes a file, for test_cli_inspect.sh */

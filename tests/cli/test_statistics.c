@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Intervals of kvtile eval --model: against numbers worked out by hand or by definition, and against how often they hold the truth. */
 #include "tests/lib/support.h"
 

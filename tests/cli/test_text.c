@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Text as people see it, and JSON with it: every character, and what is none. */
 #define _POSIX_C_SOURCE 200809L
 #include "tests/lib/support.h"

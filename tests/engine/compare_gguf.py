@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Weights of GGUF files, and what models predict from them, compared with others' programs.
 
 usage: compare_gguf.py NUMBERS FOLDER [--blocks N] [--golden]
@@ -235,7 +236,8 @@ def fnv(data):
 
 def print_golden():
     import gguf
-    print("/* Made by compare_gguf.py --golden, from PyPI's gguf: a block of random bytes.\n *\n"
+    print("/* SPDX-License-Identifier: MIT */\n"
+          "/* Made by compare_gguf.py --golden, from PyPI's gguf: a block of random bytes.\n *\n"
           " *   NUMBERS_GOLDEN(ggml's number of the format, bytes of a block, FNV-1a of the numbers as f32)\n */")
     for form in FORMATS:
         kind, blocks = random_blocks(form, 1, seed=7)

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Tokens of this engine compared with those of Hugging Face's `tokenizers` (PyPI), for vocabularies that packages ship.
 
 usage: compare_tokenizers.py TOKENS FOLDER [--strings N] [--seed N]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers of this engine, for compare_gguf.py. `numbers decode TYPE`: rows in ggml's number format TYPE on stdin, their floats on stdout.
  * `numbers logits MODEL TOKEN...`: what the model predicts after each of the tokens, [token][vocabulary] floats. */
 #include "tools/engine/numbers.h"

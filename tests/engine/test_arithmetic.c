@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The engine's loops beside plain ones: products to the bit, the rest beside double precision. */
 #include "tests/lib/support.h"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile-engine as people call it: generate, perplexity and capture.
 # Usage: test_cli_engine.sh DEMO ENGINE [EMULATOR...]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # kvtile-engine generate --store: a prompt's beginning comes out of a folder of blocks, and the text is the same.
 # Usage: test_cli_prefix.sh DEMO ENGINE KVTILE [EMULATOR...]
 set -eu

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The small engine: hostile files, the tokenizer against its definition, and perplexities that only a right forward pass gives. */
 #define _GNU_SOURCE /* memmem */
 #include "tests/lib/support.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* GGUF files of whole models: weights in every number format, tokenizers, and files that are wrong. `test_engine_gguf --write FILE` writes the model
  * of the demonstration as such a file, f16, for tests of commands; `--write-tiny FILE` a small one, to fuzz. */
 #define _POSIX_C_SOURCE 200809L

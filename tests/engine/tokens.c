@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tokens of many texts, for compare_tokenizers.py. `tokens FILE SIZE`: a tokenizer of a model with SIZE tokens. Reads texts from stdin, each a u32
  * number of bytes and the bytes; writes for each a u32 number of tokens and the tokens as u32, or UINT32_MAX, a u32 number of bytes and an error. */
 #include "tools/engine/tokenizer.h"

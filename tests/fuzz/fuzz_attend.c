@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvt_attend: layouts (latents too), ranges, masks, page tables, strides and pages that are whatever bytes the input has. What is refused is refused
  * by all functions; what is not has the same result on every tier, and in chunks. Pages, queries, results and workspaces are exactly as large as they
  * have to be. */

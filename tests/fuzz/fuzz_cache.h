@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What fuzz targets of caches share: layouts, strides and memory made out of the input. */
 #ifndef KVT_FUZZ_CACHE_H
 #define KVT_FUZZ_CACHE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Checkpoints of llama2.c, in f32 and f16, and whatever else is given as a model's file: any bytes give a model, or an error and what can be closed.
  */
 #include <stdlib.h>

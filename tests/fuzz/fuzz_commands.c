@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command lines of `kvtile eval`, `convert` and `info`, and the options of kvtile-engine: each line of the input is an argument, the first one
  * the command. Inputs are in_k.npy, in_v.npy and in_q.npy; nothing is read or written beside the working directory, which is empty otherwise. */
 #define _GNU_SOURCE /* mkdtemp, unlink */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "fuzz_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)

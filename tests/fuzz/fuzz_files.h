@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A folder of its own for targets whose input is files, which becomes the working directory. */
 #ifndef KVT_FUZZ_FILES_H
 #define KVT_FUZZ_FILES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hugging Face folders as models: config.json, model.safetensors, model.safetensors.index.json and another shard, one behind the other with "\n---\n"
  * between them. What is empty is not in the folder. */
 #define _GNU_SOURCE /* memmem */

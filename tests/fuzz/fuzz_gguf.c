@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* GGUF files: what sizing reads of them, and the model and the tokenizer that the engine reads. */
 #include "fuzz_model.h"
 

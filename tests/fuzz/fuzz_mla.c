@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvt_mla_write, kvt_mla_expand and the blocks of DeepSeek-V4: layouts, ranges, strides, numbers and pages that are whatever bytes the input has.
  * What is refused writes nothing; what is not leaves the same bytes on every tier. All memory is exactly as large as it has to be. */
 #include "fuzz_cache.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The two readers of models: any bytes give a description that can be sized, or an error. */
 #ifndef KVT_FUZZ_MODEL_H
 #define KVT_FUZZ_MODEL_H

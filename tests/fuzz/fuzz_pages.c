@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvt_write, kvt_append, kvt_read and kvt_convert_in and _out, a few calls on the same pages, each on some tier: pages and rows are the oracle's
  * after every one, to the last bit. What is refused writes nothing. Pages and rows are exactly as large as they have to be. */
 #include <kvtile/convert.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Files of rows: QVKT, .npy, .npz, .safetensors, and numbers without a header. Any bytes give rows that can all be read, or an error. The first
  * byte says what the file is called, and in which order its arrays are. */
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saved sequences: words of a right one become others, and checksums are made right again, or not; whatever opens is read where it lies, and loaded.
  */
 #include "target.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line of `kvtile size`: each line of the input is an argument. */
 #define _GNU_SOURCE /* memmem */
 #include <fcntl.h>

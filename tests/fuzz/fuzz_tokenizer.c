@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tokenizer files of all three forms, and a text. Byte 0: how many tokens the model has; bytes 1 and 2: how many bytes the text takes; the text; the
  * file. */
 #include "target.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Runs a fuzz target on random inputs, with any compiler and sanitizer: `random_TARGET SECONDS [SEED]`, or `random_TARGET --inputs N` of seeds 1 .. N
  * as a test. A target aborts where it finds something; the seed is on stderr then. */
 #include <inttypes.h>

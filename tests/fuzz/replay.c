@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Runs a fuzz target once for each file: the kept corpus as a test, with any compiler and sanitizer. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Runs the fuzzers of a build one after the other, or JOBS at a time, each for SECONDS, from the corpora here. New inputs go to a folder of their own.
 #   cmake --preset dev-clang -DKVT_BUILD_FUZZERS=ON && cmake --build --preset dev-clang --target fuzzers
 #   tests/fuzz/run.sh FOLDER [SECONDS [JOBS [TARGET...]]]     FOLDER: that of the fuzzers (build/dev-clang/bin); 60 seconds, 1 at a time, all of them

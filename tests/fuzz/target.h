@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What libFuzzer calls, and replay.c. */
 #ifndef KVT_FUZZ_TARGET_H
 #define KVT_FUZZ_TARGET_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a model answers through llama.cpp with the plug-in, beside what it answers without: the same libllama, in one process. Layers that are left on
  * the CPU device have llama.cpp's own cache; those on the plug-in's device have kvtile's.
  *

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # check_llama.sh FOLDER: builds the plug-in, and has check_llama compare llama.cpp with and without it; FOLDER is that of tools/ggml/fetch.sh.
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)

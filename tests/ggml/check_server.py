@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """llama-server with the plug-in under mixed load: four clients at once, slots that are saved, erased and restored, contexts that overflow.
 
    check_server.py SECONDS PORT COMMAND...     COMMAND starts llama-server with four slots and --slot-save-path; --port is added

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # debian.sh FOLDER [STEP...]: Debian's newest llama.cpp in a chroot, FOLDER/sid, with the plug-in. As root, by hand. FOLDER has model.gguf, and two.gguf of
 # check_llama.sh: build/ggml is such a folder. The plug-in is that of build/release, and for `server` one with AddressSanitizer, build/asan.
 #     architectures   test-llama-archs: each architecture that llama.cpp knows

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The table of docs/accuracy.md that llama.cpp's own tool makes: divergence of predictions with llama.cpp's caches and with the plug-in.
 
    measure_divergence.py [OPTIONS] PLUGIN MODEL TEXT LOGITS -- COMMAND...     COMMAND starts llama-perplexity; paths are those that it sees

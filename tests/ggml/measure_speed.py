@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The speed table of docs/llama.cpp.md: llama-bench with llama.cpp's own caches and with the plug-in, in turns; medians of the rounds.
 
    measure_speed.py [OPTIONS] PLUGIN MODEL... -- COMMAND...     COMMAND starts llama-bench; paths are those that it sees

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """A model of random weights for llama.cpp whose attention is large and whose rest is small: 2 layers, 32 query heads and 8 KV heads of 128.
 
    random_gguf.py FILE"""

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Cells of the plug-in for llama.cpp against rows in plain memory: written in any order and again, sealed, given back, replaced, copied. */
 #include "tests/lib/support.h"
 

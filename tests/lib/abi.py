@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The binary interface of a library, against the one that is written down.
 
    abi.py ABIDW ABIDIFF LIBRARY.so HEADERS DUMP          compares; 0: no program that was built before needs to be built again

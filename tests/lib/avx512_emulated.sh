@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Tests on the AVX-512 tiers where no CPU has them: Bochs emulates the CPU, and a Linux kernel of Debian's runs test programs that are already built.
 #   tests/lib/avx512_emulated.sh [BIN [TEST...]]
 #     BIN   where programs were built (default: build/dev/bin); they may be linked dynamically

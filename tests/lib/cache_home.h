@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A cache of one group, and a sequence in it: what tests of kvtile/saved.h and its fuzz target begin with. Whatever fails aborts. */
 #ifndef KVT_TESTS_CACHE_HOME_H
 #define KVT_TESTS_CACHE_HOME_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every function of the library that has errors, with arguments that are right: what tests of stack, of changed layouts and of errors start from.
  * Buffers are as long as they have to be and end where inaccessible memory begins. */
 #ifndef KVT_TESTS_CALLS_H

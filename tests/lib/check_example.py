@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The example to follow by hand in docs/formats.md: its program compiles and prints the bytes that stand below it.
 
    check_example.py SOURCE_DIRECTORY C_COMPILER LIBRARY.so"""

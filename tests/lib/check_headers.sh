@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Each public header compiles alone, as C11 or as C++11.
 #   check_headers.sh INCLUDE_DIR -x LANGUAGE STANDARD WARNING [COMPILER]
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # What was built can be installed, moved, and linked by pkg-config and by find_package, as shared and as static libraries. libkvtile-model is linked by
 # README's program, which sizes a config.json and a GGUF file.
 #   check_install.sh CMAKE GENERATOR BUILD_DIRECTORY SOURCE_DIRECTORY C_COMPILER

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # No register that is wider than its tier's in a tier's object files, nor any in the code that runs on every CPU.
 #   check_objects.sh OBJDUMP TIER OBJECT...
 # TIER is a name of arch/isa.def, or "baseline" for code that every CPU runs.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The names that a library defines for programs are those of a list, no more and no less. A static library may have further ones that begin with kvt_.
 #   check_symbols.sh NM LIBRARY.so|LIBRARY.a LIST
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The budget of a tier, or of the whole library: an engine that vendors it pays for its bytes in every build, a phone in every download.
 #   check_text.sh SIZE NAME MOST_BYTES MOST_FILES FILE...
 # SIZE is binutils' size; what it calls text is code and constants of all FILEs: of a tier's objects, or of the library.

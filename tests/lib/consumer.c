@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Built against the installed library, by pkg-config and by find_package: tests/lib/check_install.sh. */
 #include <kvtile/attend.h>
 #include <kvtile/kvtile.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An independent reference for pages of kvtile, written from docs/formats.md alone: slow, scalar, obvious. It shares no code with the library.
  * Numbers are handled as bits; every binary32 operation is carried out in double and rounded once, so the floating-point environment (FTZ, DAZ)
  * and the compiler have no say in it. */

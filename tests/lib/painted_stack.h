@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How deep a stack gets: a function runs on one that is painted, and the paint that is gone is counted. Whoever includes this defines
  * _XOPEN_SOURCE 700 first. */
 #ifndef KVT_TESTS_PAINTED_STACK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A cache as one would first write it: every sequence has memory of its own, nothing is shared, nothing is given back, and each change makes all rows
  * anew, token by token. What kvtile/cache.h has to equal, byte for byte. */
 #ifndef KVT_TESTS_PLAIN_CACHE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An independent reference for the row formats of other engines, written from docs/formats.md, section 8, alone: channel by channel, in doubles that
  * are rounded to binary32 after every operation. It shares no code with the library. */
 #ifndef KVT_TESTS_ROW_REFERENCE_H

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # A piece of code of a page of docs: the block behind <!-- NAME -->.
 #   snippet.sh PAGE NAME FILE
 set -eu

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What several tests share: tiers, random numbers, rows worth testing, memory between guard pages, and running Check. */
 #ifndef KVT_TESTS_SUPPORT_H
 #define KVT_TESTS_SUPPORT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Arguments: every error gives its status and writes nothing; layouts are the sizes that docs/formats.md says. */
 #include "support.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention: against exact arithmetic in double precision on what kvt_read gives, over random layouts (values, or latents with and without a rotary
  * part), ranges and masks; the same bits on every tier, for every split, whatever unseen tokens hold, and of keys that are values too as of keys and
  * values that are alike; memory between guard pages; golden hashes; arguments. */
@@ -866,7 +867,8 @@ END_TEST
 
 static int print(void)
 {
-    printf("/* Made by test_attend --print: what kvt_attend gives for a fixed stream of numbers, on every tier and with every compiler.\n"
+    printf("/* SPDX-License-Identifier: MIT */\n"
+           "/* Made by test_attend --print: what kvt_attend gives for a fixed stream of numbers, on every tier and with every compiler.\n"
            " *\n"
            " *   KVT_GOLDEN_ROW(scheme, head_dim, hash of the results)\n"
            " */\n");

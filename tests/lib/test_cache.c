@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The cache against a plain one (plain_cache.h): random operations on several sequences, after each of which both hold the same bytes.
  *
  *   test_cache                          a few thousand operations of each scene, and what single functions promise

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Functions of kvtile/cache.h and kvtile/saved.h one by one: wrong arguments give the status that is documented and change nothing, no call takes
  * more than 64 kB of stack, a layout that was changed is seen, and steps give the same bits with a cache as without. */
 #define _XOPEN_SOURCE 700 /* pthread_attr_setstack */

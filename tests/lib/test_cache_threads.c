@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Calls for different sequences at the same time: appends, forks and frees on one pool of blocks, workers who move rows, and several who read a
  * sequence that nobody changes. Run it under ThreadSanitizer (preset tsan). */
 #define _POSIX_C_SOURCE 200809L

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Errors write nothing: every function, with one to three arguments that are wrong at random, returns an error, and all memory it was given is as it
  * was. `test_errors SECONDS [SEED]` goes on for so long. */
 #include "calls.h"

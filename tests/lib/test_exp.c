@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The functions that SLEEF gives and those that stand for them in builds without it have the same bits: compared where SLEEF is there, and hashed
  * everywhere. `test_exp 1` has every float (target check_exp); otherwise each 4093rd. */
 #include "kernels/api/elementary.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Committed hashes of pages and of what is read back, for one fixed stream of inputs: no compiler, CPU or tier may ever change them, and no release
  * within one KVT_FORMAT_VERSION may either. `test_golden --print` prints golden.def anew, from the oracle; that is only right when a scheme or an
  * option is added, and leaves the rows that are there as they are. Some tiny vectors worked out by hand precede them. */
@@ -286,7 +287,8 @@ static void print_row(golden *g)
 
 static int print(void)
 {
-    printf("/* Made by test_golden --print, from the oracle: format version %d.\n"
+    printf("/* SPDX-License-Identifier: MIT */\n"
+           "/* Made by test_golden --print, from the oracle: format version %d.\n"
            " *\n"
            " *   KVT_GOLDEN_ROW(scheme, options, side, dim, dtype of the rows, hash of the pages, hash of the rows read back as f32)\n"
            " */\n",

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* An allocation of exactly kvt_layout_bytes between inaccessible pages, used to its last byte and not beyond, and rows placed likewise, for every
  * scheme, side, tier and row width. */
 #include "support.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The code of docs/integrate.md, as it stands there: two sequences of a batch decode, and what they get is what plain attention gives, about. */
 #define _POSIX_C_SOURCE 200809L /* pthread_barrier_t */
 #include <kvtile/step.h>

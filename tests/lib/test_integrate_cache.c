@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The cache's code of docs/integrate.md, as it stands there: what steps give with it is what they give without. */
 #include <kvtile/cache.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Layouts that were changed after kvt_layout_init: every function that is given one returns KVT_ERR_LAYOUT and writes nothing, whichever bit it is.
  * Buffers end where inaccessible memory begins. */
 #include "calls.h"

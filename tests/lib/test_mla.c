@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The latent cache of MLA: rows that are projected, normalised, rotated and stored, against double precision; the same bits on every tier and for
  * every split; keys and values that are made out of latents; absorbed attention against attention to those; sizes; memory; golden hashes; arguments.
  * (Attention to latents as such: test_attend.) */
@@ -989,7 +990,8 @@ END_TEST
 
 static int print(void)
 {
-    printf("/* Made by test_mla --print: what the functions of mla.h give for a fixed stream of numbers, on every tier and with every compiler.\n"
+    printf("/* SPDX-License-Identifier: MIT */\n"
+           "/* Made by test_mla --print: what the functions of mla.h give for a fixed stream of numbers, on every tier and with every compiler.\n"
            " *\n"
            " *   KVT_GOLDEN_ROW(scheme of the latent, hash of the pages, of attention's results, of the expanded keys)\n"
            " */\n");

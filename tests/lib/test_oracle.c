@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The oracle itself: its number formats, checked exhaustively against their definition; its places, which must be a bijection; and values of each
  * part of docs/formats.md worked out by hand. */
 #include "support.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Frequencies of RoPE's kinds against those of transformers 5.24, and turned rows against double precision. */
 #include "support.h"
 

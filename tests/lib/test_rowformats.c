@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows in the formats of other engines: sizes against the golden table, bytes and numbers on every usable tier against the reference, and pages. */
 #include "row_reference.h"
 #include "support.h"

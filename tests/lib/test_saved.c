@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saved sequences: every bit of them counts, specs go through bytes, what lies in memory is attended to as it was in the cache, and the bytes are the
  * same on every CPU. */
 #define _POSIX_C_SOURCE 200809L

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* No function takes more than 64 kB of stack: each runs on a painted one, for every scheme, tier, rotation and centring, and the paint that is gone
  * is counted. `test_stack --report` takes every width of rows, too, and prints the deepest of each function. */
 #define _XOPEN_SOURCE 700 /* pthread_attr_setstack */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The step: appending, attending and merging of batches, against plain attention in double precision over the rows that are stored, and against
  * itself: the same bits for every number of workers, grouping of tokens into steps, place of blocks and tier. */
 #define _POSIX_C_SOURCE 200809L /* pthread_barrier_t */

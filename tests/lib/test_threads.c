@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Many threads: the first use of the library at once, and writes and reads of different pages at once. */
 #define _POSIX_C_SOURCE 200809L /* pthread_barrier_t */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tiers: names, masks, and which one serves. With KVT_EXPECT_TIER=name in the environment the best tier of every scheme must be that one, so that
  * nothing passes by falling back to a lower one. */
 #include "support.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvt_write and kvt_read on every usable tier against the oracle: every scheme, side and number format of rows, byte for byte. */
 #include "support.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention over pages whose memory was never written but by kvt_write, for every scheme, side and edge: results are looked at bit by bit, so that a
  * memory checker complains where one depends on what was not written. tests/lib/CMakeLists.txt runs it under valgrind; alone it shows that what
  * memory held before makes no difference. */

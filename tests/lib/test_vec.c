@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every word of the lane vocabulary, on every usable tier, against the scalar tier; and the scalar tier's permutations against arch/VEC.md. */
 #include "kernels/kernels.h"
 #include "support.h"

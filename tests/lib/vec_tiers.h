@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The words of every tier. */
 #ifndef KVT_TESTS_VEC_TIERS_H
 #define KVT_TESTS_VEC_TIERS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "vec_words.h"
 
 #include "arch/exp.h"

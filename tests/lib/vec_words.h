@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every word of the lane vocabulary as a function on memory, one table per tier (vec_words.c is compiled once for each). */
 #ifndef KVT_TESTS_VEC_WORDS_H
 #define KVT_TESTS_VEC_WORDS_H

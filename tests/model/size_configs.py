@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Sizes config.json files of public repositories and compares with size_configs.txt and with size_reference.py, which computes them a second
 time, and models of the catalogue with their files, which size_catalogue.txt names. Run by hand: the files are not part of this project.
 

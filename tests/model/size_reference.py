@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """What the layers of published models keep, computed a second time: from each family's modelling code, in plain Python and with nothing taken
 from kvtile's reader. tests/model/size_configs.py compares kvtile with it.
 

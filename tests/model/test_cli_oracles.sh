@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # `kvtile size` against figures that engines logged and people published: size_oracles.txt beside this file.
 #   test_cli_oracles.sh JQ FACTS COMMAND...     FACTS, when it exists, is the collection the table was made from: nothing of it may be missing
 set -u

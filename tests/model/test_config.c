@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reading config.json: the rules one by one, the models of the catalogue from their fields, published files where they are at hand, which fields
  * matter and which do not, and files that are wrong. */
 #define _XOPEN_SOURCE 700

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvt_model_open: files, folders and names, and what is said of those that are none. It is linked with the installed library's shared form, and sees
  * only its header. */
 #define _POSIX_C_SOURCE 200809L

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reading GGUF (and how many bytes weights take): models with the keys that llama.cpp's converter writes, what each key changes, and files that are
  * wrong. */
 #define _POSIX_C_SOURCE 200809L

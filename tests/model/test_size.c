@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sizing and the catalogue against numbers worked out by hand and figures published for the models. */
 #include "tests/lib/support.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sizes of random models under random requests: parts add up, nothing overflows in silence, budgets are the largest that fit, an error writes
  * nothing, and kvtile's bytes are those of the layout that places them. test_size_random [FIRST SECONDS]: with arguments it looks for more, and each
  * failure names its seed. */

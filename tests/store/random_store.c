@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The long form of test_block_store's trial.
  *   random_store FOLDER [OPERATIONS [KILLS [SEED]]]    an empty folder, or one that is not there; 100000 operations and 1000 kills */
 #include "tests/store/trial.h"

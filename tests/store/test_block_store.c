@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A folder of blocks: what is kept comes back, or nothing does. */
 #define _DEFAULT_SOURCE /* mkdtemp, usleep */
 #include "tests/lib/support.h"

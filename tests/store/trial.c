@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE /* flock, MAP_ANONYMOUS, usleep */
 #include "tests/store/trial.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random operations of several processes on one folder, of which some are killed: nobody is ever given a wrong block, and the budget is kept. */
 #ifndef KVT_TESTS_STORE_TRIAL_H
 #define KVT_TESTS_STORE_TRIAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-capture: keys, values and queries of any model that llama.cpp runs, as they go into attention, for kvtile eval. libllama computes; what its
  * graph calls Kcur, Vcur and Qcur is copied each time that it is computed, so that the last of these, after RoPE, is what is written.
  *

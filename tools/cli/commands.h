@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The subcommands of `kvtile`. Each takes its own arguments (argv[0] is the subcommand's name), prints results on stdout, errors on stderr
  * as one line "kvtile <command>: <argument>: <what is wrong and what would be right>", and returns the exit code: 0 only on success,
  * 2 for arguments that cannot be understood, 1 for everything else. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile: the command line. Each subcommand has its own folder. */
 #include "tools/cli/commands.h"
 

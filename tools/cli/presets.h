@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Presets of kvtile/step.h, by their names. */
 #ifndef KVT_CLI_PRESETS_H
 #define KVT_CLI_PRESETS_H

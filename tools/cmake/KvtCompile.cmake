@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Compiler settings of everything that is ours.
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # find_package(kvtile), pkg-config.
 include(CMakePackageConfigHelpers)
 # Components are what packages are made of (KvtPackages.cmake): each library, what programs that use it are built with, and the commands. Either library

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Debian packages by `cpack -G DEB`: a library and its -dev, the same for models' sizes, and the commands. Debian's rules name a library's package after
 # its soname, so that two versions can be there at the same time.
 set(soname ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})

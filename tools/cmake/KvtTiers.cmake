@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Reads arch/isa.def, so that a new row needs no change here.
 
 # The C preprocessor cuts away the rows of other architectures.

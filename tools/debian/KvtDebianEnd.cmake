@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Run by cpack behind the packages: it lets a script of the package call ldconfig, which dpkg's trigger does since long.
 foreach(package IN LISTS CPACK_PACKAGE_FILES)
   set(folder ${CPACK_TEMPORARY_DIRECTORY}/again)

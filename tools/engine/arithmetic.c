@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See arithmetic.h. Bodies are written once, with lanes of 16 numbers, and compiled for what CPUs have; products and sums are rounded by themselves
  * (-ffp-contract=off), so all give the same bits. */
 #include "tools/engine/arithmetic.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The loops of a model. Each result is one chain of roundings, whatever it is computed beside and on which CPU: tokens and queries stand side by side
  * in the lanes, and all sums have the order of arithmetic_dot. */
 #ifndef KVT_ENGINE_ARITHMETIC_H

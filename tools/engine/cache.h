@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The model's KV cache and the attention over it: kvtile's pages and kernels, or plain f32 rows and plain C to compare them with. */
 #ifndef KVT_ENGINE_CACHE_H
 #define KVT_ENGINE_CACHE_H

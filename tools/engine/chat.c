@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/chat.h"
 
 #include <stdio.h>

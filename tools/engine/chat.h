@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A question as a chat model expects it. The rule is plain: the tokens of a vocabulary say which of the common templates a model was trained on. What
  * GGUF files and folders have are programs (Jinja), which are not run; no system message is put before the question. */
 #ifndef KVT_ENGINE_CHAT_H

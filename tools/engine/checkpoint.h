@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A model of the Llama family: a Hugging Face folder (folder.c), a GGUF file (gguf.c), or a file in one of two forms, which its size tells apart:
  *
  *   f32  llama2.c's checkpoint: 7 int32 (dim, ffn, layers, heads, kv heads, vocabulary, context), then the tensors in the order of the struct

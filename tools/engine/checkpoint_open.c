@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which of its forms a model has. The forms' readers know nothing of each other, and nothing of this file. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/checkpoint.h"

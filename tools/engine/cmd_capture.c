@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-engine capture: keys, values and queries into files. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/engine/commands.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-engine chat: each line of the standard input is a question. What comes before all of them is stored once; a conversation is a fork of it. */
 #define _POSIX_C_SOURCE 200809L /* getline */
 #include "tools/engine/chat.h"

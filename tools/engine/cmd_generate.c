@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-engine generate: the prompt, and how the model goes on. */
 #include "tools/engine/speech.h"
 #include "tools/program/progress.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-engine perplexity: of one way of storing, or of several in a table. */
 #include "tools/engine/commands.h"
 #include "tools/program/progress.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What kvtile-engine's commands are given and share. */
 #ifndef KVT_ENGINE_COMMANDS_H
 #define KVT_ENGINE_COMMANDS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Regular expressions of tokenizers, as Hugging Face's `tokenizers` matches them (Oniguruma, Ruby's syntax), by PCRE2.
  *
  * Taken is the part of the syntax that means the same in both, or is written so that it does: characters, ".", classes without sets in them, \s \S \d

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A Hugging Face folder of the Llama architecture: config.json, and model.safetensors or the files that model.safetensors.index.json names. */
 #include "tools/engine/checkpoint.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/forward.h"
 
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One token through the model, with attention over the KV cache. Results do not depend on the number of threads. */
 #ifndef KVT_ENGINE_FORWARD_H
 #define KVT_ENGINE_FORWARD_H

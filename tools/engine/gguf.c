@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* GGUF files as llama.cpp's converter writes them: what stretches frequencies channel by channel is a tensor of divisors, and one is added to the
  * norms' weights where a model means that. */
 #include "tools/engine/checkpoint.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/layer.h"
 
 #include "tools/engine/arithmetic.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a layer does to the rows of some tokens, but for attention itself: RMSNorm, products, RoPE, the feed-forward part. */
 #ifndef KVT_ENGINE_LAYER_H
 #define KVT_ENGINE_LAYER_H

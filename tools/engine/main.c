@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile-engine: runs a small model on kvtile's cache and attention, to get real keys and values, and to show that it runs it right. */
 #include "tools/engine/commands.h"
 #include "tools/program/options.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See numbers.h. What ggml's blocks stand for is what gguf-py/gguf/quants.py of ggml-org/llama.cpp computes, to the bit: each product and each
  * difference is rounded to f32 by itself, in that order. kvt_rows_decode reads the blocks of 32 too, but by formats.md's rule for NaN, and a scale of
  * -0 is 0 to it. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Number formats of weights: plain floats, and ggml's blocks of numbers with scales. */
 #ifndef KVT_ENGINE_NUMBERS_H
 #define KVT_ENGINE_NUMBERS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Words and numbers of the command line, and what they mean for a text. */
 #include "tools/engine/commands.h"
 

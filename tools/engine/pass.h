@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A whole text through a model, layer by layer: all its tokens are known, so rows of one layer are there at a time, and weights are read once for
  * many tokens. Gives the bits that forward_token gives with the reference's cache, whatever the number of threads. */
 #ifndef KVT_ENGINE_PASS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/prefix.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The beginning of a prompt out of a folder of blocks, and into it: docs/store.md. */
 #ifndef KVT_ENGINE_PREFIX_H
 #define KVT_ENGINE_PREFIX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is done to a text before pairs are merged: it is rewritten and cut into pieces, no token reaches from one into the next. */
 #ifndef KVT_ENGINE_PRETOKENS_H
 #define KVT_ENGINE_PRETOKENS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A model, and the tokens of a text. */
 #ifndef KVT_ENGINE_RUN_H
 #define KVT_ENGINE_RUN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/sample.h"
 
 #include <math.h>

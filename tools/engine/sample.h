@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #ifndef KVT_ENGINE_SAMPLE_H
 #define KVT_ENGINE_SAMPLE_H
 

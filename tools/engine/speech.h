@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Text into a model, and what it says: printed as it comes. */
 #ifndef KVT_ENGINE_SPEECH_H
 #define KVT_ENGINE_SPEECH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A stress that leaves the function as it is: outlier channels in keys and values, as large models have them and small ones do not. */
 #ifndef KVT_ENGINE_STRESS_H
 #define KVT_ENGINE_STRESS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/engine/tokenizer.h"
 
 #include "tools/files/number.h"

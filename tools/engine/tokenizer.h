@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Byte-pair encoding, from a file of one of three forms:
  *
  *   llama2.c's      int32 length of the longest token, then for each token f32 score, int32 length, bytes. Pairs are merged whose bytes make a

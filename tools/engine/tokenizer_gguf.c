@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tokenizer in a GGUF file's metadata, tokenizer.ggml.*: "llama", as sentencepiece has it (pairs by score, single bytes for characters without a
  * token), or "gpt2" (the byte level, pairs in the order of a list), where tokenizer.ggml.pre names the expression that cuts a text into pieces. */
 #include "tools/engine/tokenizer_read.h"

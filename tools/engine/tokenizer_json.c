@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tokenizer.json: {"model": {"type": "BPE", "vocab": {"text": number}, "merges": ["a b"]}, "normalizer", "pre_tokenizer", "added_tokens"}, as Hugging
  * Face's `tokenizers` reads it. What is not taken is refused by name, because it would give other tokens than the model was trained on. */
 #include "tools/engine/tokenizer_read.h"

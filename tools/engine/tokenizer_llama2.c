@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* llama2.c's vocabulary. */
 #include "tools/engine/tokenizer_read.h"
 #include "tools/files/number.h"

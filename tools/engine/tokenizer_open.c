@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which of its forms a tokenizer has. */
 #include "tools/engine/tokenizer_read.h"
 #include "tools/files/gguf.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See tokenizer_read.h. */
 #define _GNU_SOURCE /* qsort_r */
 #include "tools/engine/tokenizer_read.h"

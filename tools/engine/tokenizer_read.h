@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What readers of tokenizers share: words->map is the file, and words->size the model's vocabulary. */
 #ifndef KVT_ENGINE_TOKENIZER_READ_H
 #define KVT_ENGINE_TOKENIZER_READ_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See weights.h. */
 #include "tools/engine/weights.h"
 

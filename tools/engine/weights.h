@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tensors of files, into the places of a checkpoint. */
 #ifndef KVT_ENGINE_WEIGHTS_H
 #define KVT_ENGINE_WEIGHTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/files/error.h"
 
 #include "tools/files/text.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is wrong with an input, as one line for people: "<field> is <value>: <what would be right>", without the name of the file. */
 #ifndef KVT_TOOLS_ERROR_H
 #define KVT_TOOLS_ERROR_H

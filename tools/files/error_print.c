@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Apart from error.c, which is a part of libkvtile-model, where nothing prints. */
 #include "tools/files/error.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Files in: a read-only view of a whole file. Files out: output.h. */
 #ifndef KVT_TOOLS_FILE_H
 #define KVT_TOOLS_FILE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Files that are looked at where they lie: of one that is larger than memory only what is used comes in. Its price is that a file which shrinks
  * meanwhile, or whose disk fails, is a signal, SIGBUS, and no error of a call: the handler here turns it into a message and exit status 1. */
 #define _POSIX_C_SOURCE 200809L

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See gguf.h. Values of the metadata have no index: they are walked once, and looked up by key from then on. */
 #include "tools/files/gguf.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* GGUF files: metadata and tensors, laid out as ggml's docs/gguf.md says. Nothing is copied out of the bytes: entries and tensors point into them. */
 #ifndef KVT_TOOLS_GGUF_H
 #define KVT_TOOLS_GGUF_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON out: names of files in it, and the text of it, for people's terminals too. */
 #ifndef KVT_TOOLS_JSON_H
 #define KVT_TOOLS_JSON_H

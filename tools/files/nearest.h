@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* "Did you mean ...?" */
 #ifndef KVT_NEAREST_H
 #define KVT_NEAREST_H

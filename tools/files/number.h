@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Numbers in files: little-endian integers at any address, and the 16-bit float formats. */
 #ifndef KVT_TOOLS_NUMBER_H
 #define KVT_TOOLS_NUMBER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE /* fopencookie: stdio forgets why a write failed */
 #include "tools/files/output.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The one writer of files: what is written appears under its name only when it is complete, and nothing is left behind when it is not. */
 #ifndef KVT_TOOLS_OUTPUT_H
 #define KVT_TOOLS_OUTPUT_H

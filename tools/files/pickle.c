@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/files/pickle.h"
 
 #include "tools/files/number.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* PyTorch's files (.pt, .pth, .bin), which are pickles: loading one runs whatever code is in it, so they are refused with what to do instead. */
 #ifndef KVT_TOOLS_PICKLE_H
 #define KVT_TOOLS_PICKLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* safetensors: u64 length of a JSON header, the header {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}, the numbers. */
 #include "tools/files/safetensors.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tensors of a safetensors file. */
 #ifndef KVT_TOOLS_SAFETENSORS_H
 #define KVT_TOOLS_SAFETENSORS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/files/saved.h"
 
 #include "tools/files/output.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Saved sequences as files: written whole or not at all, and mapped read-only, so that processes share what they read. */
 #ifndef KVT_TOOLS_SAVED_H
 #define KVT_TOOLS_SAVED_H

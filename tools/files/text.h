@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Text that comes from files and arguments, as people see it. */
 #ifndef KVT_TOOLS_TEXT_H
 #define KVT_TOOLS_TEXT_H

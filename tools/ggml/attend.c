@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/ggml/attend.h"
 
 #include <math.h>

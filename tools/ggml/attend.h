@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* llama.cpp's flash attention, on a layer that is stored. */
 #ifndef KVT_GGML_ATTEND_H
 #define KVT_GGML_ATTEND_H

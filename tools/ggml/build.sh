@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # build.sh [LLAMA_CPP]: builds the plug-in for llama.cpp, with the headers of a checkout, or with those that npm has.
 set -eu
 cd "$(dirname "$0")/../.."

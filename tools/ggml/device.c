@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The device that llama.cpp sees. Layers' caches lie in the buffers of their device, so all caches are ours; weights do not, as the device computes
  * nothing with them, and stay where the CPU backend puts them. All operations run on the CPU backend's threads (hook.h).
  *

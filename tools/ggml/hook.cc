@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/ggml/hook.h"
 
 #include "tools/ggml/ops.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The CPU backend asks each of its *extra buffer types* first whether it computes an operation. They are C++ classes, which is why this file's other
  * half is no C. */
 #ifndef KVT_GGML_HOOK_H

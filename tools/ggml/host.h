@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The llama.cpp that has loaded us: its functions, found when it runs, so that one plug-in serves every build; and what its headers do not say. */
 #ifndef KVT_GGML_HOST_H
 #define KVT_GGML_HOST_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE /* madvise */
 #include "tools/ggml/layers.h"
 

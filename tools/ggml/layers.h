@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Caches of llama.cpp, and their layers. Each is kept by a store from when the first graph shows what its rows are; before, and where a graph reads
  * it as we cannot, it is *raw*: rows of the declared type in the buffer's own memory, where ggml's operations work. */
 #ifndef KVT_GGML_LAYERS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Masks of a graph as bits: which cells a query sees. All layers share them, so each is converted once. */
 #ifndef KVT_GGML_MASKS_H
 #define KVT_GGML_MASKS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/ggml/ops.h"
 
 #include "tools/ggml/attend.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Operations of a graph that touch a cache of ours. ggml asks about each node before a graph, once, and then computes it, on all of its threads. */
 #ifndef KVT_GGML_OPS_H
 #define KVT_GGML_OPS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/ggml/options.h"
 
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The variable KVTILE: how rows are stored, words with commas between.
  *     balanced, quality, compact, tight       a preset; balanced where there is none
  *     SCHEME or SCHEME/SCHEME                 of keys and values

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Cells of one layer of llama.cpp's cache: rows that come in any order, some of them again, as pages of kvtile.
  *
  * A *cell* is the place of a token in a *stream* (a cache has several where sequences do not share one); 64 cells are a block. Rows of a block lie in

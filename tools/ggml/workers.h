@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #ifndef KVT_GGML_WORKERS_H
 #define KVT_GGML_WORKERS_H
 

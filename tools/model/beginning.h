@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The beginning of a file, in memory: metadata come first, and files of models are larger than memory. Nothing is mapped, because a mapped file that
  * becomes shorter is a signal, which a library must not handle. */
 #ifndef KVT_MODEL_BEGINNING_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The built-in models of catalogue.def, and finding them by name. */
 #include <kvtile/model.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A model that was read from a file, as sizing takes it, and what the reader did not understand. */
 #ifndef KVT_MODEL_DESCRIPTION_H
 #define KVT_MODEL_DESCRIPTION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A model by file, folder or name. */
 #ifndef KVT_MODEL_FIND_H
 #define KVT_MODEL_FIND_H

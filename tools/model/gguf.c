@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The metadata of GGUF files, and the cache that llama.cpp makes of it. The rules are those of llama.cpp 0.4.0: load_hparams and create_memory in
  * src/llama-model.cpp, load_arch_hparams in src/models, and src/llama-hparams.cpp, llama-kv-cache*.cpp, llama-memory-recurrent.cpp. */
 #include "tools/model/description.h"

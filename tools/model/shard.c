@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The part of a model's caches that one rank of tensor parallelism holds (vllm/model_executor/layers, attention/layer.py and mamba), and that of a
  * stage of a pipeline (vllm/distributed/utils.py). */
 #include "tools/model/shard.h"

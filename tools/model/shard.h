@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A model divided among the ranks of tensor parallelism and the stages of a pipeline. */
 #ifndef KVT_MODEL_SHARD_H
 #define KVT_MODEL_SHARD_H

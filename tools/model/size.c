@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sizing: model description -> bytes. What an engine keeps of a group is its file's affair (engine/); here are the checks and the sums. */
 #include <kvtile/model.h>
 

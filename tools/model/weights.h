@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How many bytes a model's weights are. */
 #ifndef KVT_MODEL_WEIGHTS_H
 #define KVT_MODEL_WEIGHTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/peers/arithmetic.h"
 
 #include <math.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Arithmetic that several formats have. */
 #ifndef KVT_TOOLS_PEERS_ARITHMETIC_H
 #define KVT_TOOLS_PEERS_ARITHMETIC_H

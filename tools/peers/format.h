@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a format to compare with is made of, and the functions of those that the library has not. */
 #ifndef KVT_TOOLS_PEERS_FORMAT_H
 #define KVT_TOOLS_PEERS_FORMAT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Formats that store tokens in groups: KIVI (arXiv 2402.02750) and KVarN (arXiv 2606.03458). */
 #include "tools/peers/arithmetic.h"
 #include "tools/peers/format.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/peers/peers.h"
 
 #include "tools/peers/arithmetic.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Other engines' and papers' formats, to compare with: what is left of rows that were stored in one, and its exact bits. Their kernels are not
  * the point; each keeps the numbers that its description says, by plain arithmetic or by the library's own row formats. */
 #ifndef KVT_TOOLS_PEERS_H

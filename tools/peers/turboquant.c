@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* TurboQuant-MSE (arXiv 2504.19874): a row is divided by its norm and rotated at random, so that its numbers are nearly normal; each becomes the
  * nearest of the levels that are best for a normal number (Lloyd, Max). What is stored of the norm is that of the row over that of its levels, which
  * corrects the length (turboquant_plus, and what EDEN's authors recommend). */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Threads that wait for work: all run the same function, each on its share, and nobody goes on before all are done. */
 #ifndef KVT_TOOLS_POOL_H
 #define KVT_TOOLS_POOL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/program/options.h"
 
 #include "tools/files/error.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the programs share in reading their arguments with popt. */
 #ifndef KVT_TOOLS_OPTIONS_H
 #define KVT_TOOLS_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How every program begins and ends, so that none says it was successful when its results went nowhere. */
 #ifndef KVT_TOOLS_PROGRAM_H
 #define KVT_TOOLS_PROGRAM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How far a long run is and how long it will take: on a terminal only, and not before a second has passed. */
 #ifndef KVT_TOOLS_PROGRESS_H
 #define KVT_TOOLS_PROGRESS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/program/statistics.h"
 
 #include <math.h>

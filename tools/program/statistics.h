@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Means and rates of what neighbours resemble each other in, with intervals that know it: 95 %, by the method of batch means. The numbers stand in
  * the order of a text that was run in windows; blocks of neighbours, which begin anew with each window, are what is taken as independent. Student's t
  * has one degree of freedom less than there are blocks. */

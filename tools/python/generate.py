@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Makes kvtile/_table.py of the public headers: the structs, enums, constants and functions that Python's ctypes needs to know.
 
    generate.py OUT.py INCLUDE_DIRECTORY C_COMPILER [C_FLAG...]

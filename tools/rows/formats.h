@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One reader per file format, called by open.c, and the writers. */
 #ifndef KVT_TOOLS_FORMATS_H
 #define KVT_TOOLS_FORMATS_H

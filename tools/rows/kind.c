@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/rows/kind.h"
 
 #include <ctype.h>

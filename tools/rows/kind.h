@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Keys, values or queries, by name. */
 #ifndef KVT_TOOLS_KIND_H
 #define KVT_TOOLS_KIND_H

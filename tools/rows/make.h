@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How a reader of a format makes a rows_file. */
 #ifndef KVT_TOOLS_ROWS_MAKE_H
 #define KVT_TOOLS_ROWS_MAKE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* NumPy's .npy, versions 1 to 3: a magic, the length of a header, the header (a Python dictionary), the numbers. */
 #include "tools/files/number.h"
 #include "tools/rows/formats.h"

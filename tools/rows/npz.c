@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* NumPy's .npz: a zip archive of .npy files, as savez stores them, or deflated by savez_compressed. */
 #include "tools/files/pickle.h"
 #include "tools/rows/formats.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A file of rows: which format it is in. The formats' readers know nothing of each other, and nothing of this file. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/files/pickle.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* QVKT: "QVKT", then int32 layer, KV heads, tokens, head_dim, then f32 rows [head][token][dim]. */
 #include "tools/files/number.h"
 #include "tools/files/output.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/rows/rows.h"
 
 #include "tools/files/number.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rows of keys or values in a file: QVKT, .npy, .npz or .safetensors, told apart by their first bytes and, for safetensors, by the name's ending; or
  * nothing but numbers, and somebody says what they are. */
 #ifndef KVT_TOOLS_ROWS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tensors of a safetensors file that are rows. */
 #include "tools/files/safetensors.h"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Completion for bash: commands and options are what the programs themselves list, the rest is files.
 # shellcheck shell=bash
 _kvtile() {

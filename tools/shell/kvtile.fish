@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Completion for fish: commands and options are what the programs themselves list, the rest is files.
 complete -c kvtile -n __fish_use_subcommand -f -a "(kvtile --options 2>/dev/null)"
 complete -c kvtile -n __fish_use_subcommand -l help -l version

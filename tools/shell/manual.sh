@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Manual pages, made of what the programs say themselves.
 #   manual.sh FOLDER VERSION DATE KVTILE ENGINE [EMULATOR...]    DATE of the version, as 2026-11-30
 set -eu

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The folder holds one file for each block, named by its key; STATE, whose lock writers hold and which says what the folder takes; and PART, which
  * becomes a block when its writer has finished. As there is one writer at a time, there is one PART at most, whoever was killed. */
 #define _GNU_SOURCE /* flock, O_NOFOLLOW */

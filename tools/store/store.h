@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A folder of blocks: what a prompt's first tokens became in the cache of some model, for whoever begins with the same tokens again, after a restart
  * or in another process.
  *

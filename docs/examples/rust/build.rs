@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! Asks pkg-config where libkvtile is.
 use std::process::Command;
 

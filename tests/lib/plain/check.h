@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* As much of Check's interface as the tests of bits need, for systems that have no Check: phones, Windows, cross compilers. Every test runs in this
  * process, one after the other, and the first that fails ends it. */
 #ifndef KVT_TESTS_PLAIN_CHECK_H

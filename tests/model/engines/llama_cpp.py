@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Compares `kvtile size --engine llama.cpp` with what llama.cpp itself allocates, for small models of many architectures.
 
     llama_cpp.py --kvtile build/release/bin/kvtile [--work DIR] [--only NAME] [--table]

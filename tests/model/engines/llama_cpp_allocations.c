@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What llama.cpp itself allocates for the caches of a model, tensor by tensor.
  *
  *   allocations FOLDER-OF-BACKENDS METADATA.gguf NEVER < settings

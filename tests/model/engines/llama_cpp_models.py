@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Metadata of small models, one or more of each architecture of llama.cpp that has a cache of its own kind.
 
 Widths are small, everything that decides about caches is as in real models: which layers slide, share, are recurrent or latent, and MTP layers.

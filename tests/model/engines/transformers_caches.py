@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Compares `kvtile size --engine transformers` with the caches of small random models in Hugging Face transformers.
 
     transformers_caches.py --kvtile build/release/bin/kvtile [--only NAME] [--table]

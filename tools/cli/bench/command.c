@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile bench: the cases of bench/, as a table or as JSON. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/commands.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/cli/bench/compare.h"
 
 #include "tools/files/error.h"

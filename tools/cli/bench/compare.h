@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Two runs of kvtile bench --json beside each other. */
 #ifndef KVT_CLI_BENCH_COMPARE_H
 #define KVT_CLI_BENCH_COMPARE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile convert: files of rows in and out of the formats of other engines. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/commands.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --attention: what storing costs where it counts, in the weights of attention and in its output. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/head.h"

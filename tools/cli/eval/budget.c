@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --budget, --max-kl: a scheme for the keys and one for the values of each layer, out of what each costs there. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/budget.h"

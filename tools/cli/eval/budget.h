@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --budget, --max-kl: which scheme for which layer. */
 #ifndef KVT_EVAL_BUDGET_H
 #define KVT_EVAL_BUDGET_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval: real rows, stored in each scheme and read back. Here: which comparison, and its page. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/commands.h"

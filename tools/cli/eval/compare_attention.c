@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --attention: what attention makes of stored layers. */
 #include "tools/cli/eval/job.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --budget and --max-kl: which scheme for which layer. */
 #include "tools/cli/eval/job.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --latent: latents of MLA, as they are or made of keys and values. */
 #include "tools/cli/eval/job.h"
 

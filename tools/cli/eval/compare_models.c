@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --model: what storing the cache costs a whole model. */
 #include "tools/cli/eval/job.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval: rows stored in each way and read back. */
 #include "tools/cli/eval/job.h"
 #include "tools/cli/eval/page.h"

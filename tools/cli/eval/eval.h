@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the parts of `kvtile eval` share: which ways of storing are compared (ways.c), what each costs (measure.c), and how that is
  * shown (report.c). What attention makes of them: attention.c, and of latents latent.c. */
 #ifndef KVT_EVAL_H

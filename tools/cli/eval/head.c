@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval: attention of one head in double precision. */
 #include "tools/cli/eval/head.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Attention of one KV head in double precision: over rows as they were, and over what came back of them. */
 #ifndef KVT_EVAL_HEAD_H
 #define KVT_EVAL_HEAD_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What kvtile eval says of itself. */
 #include "tools/cli/eval/job.h"
 

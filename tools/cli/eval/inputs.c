@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tensors of rows, as kvtile eval finds them in its inputs. */
 #include "tools/cli/eval/job.h"
 

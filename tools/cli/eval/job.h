@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is asked of kvtile eval, and its five ways of comparing, a file each: compare_*.c. */
 #ifndef KVT_EVAL_JOB_H
 #define KVT_EVAL_JOB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --latent: latent caches in every format, and what a latent of keys and values costs in the first place. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/head.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The layers that the inputs of kvtile eval make: the first keys, values and queries are one, the second ones the next. */
 #include "tools/cli/eval/job.h"
 #include "tools/cli/eval/page.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --model: runs a model on an exact cache and on stored ones. */
 #define _DEFAULT_SOURCE /* _SC_PHYS_PAGES */
 #include "tools/cli/eval/model.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --model: what storing the KV cache in each way costs a whole model. The model runs over a text in windows, once with an exact cache and
  * once per way; next-token distributions are compared. */
 #ifndef KVT_EVAL_MODEL_H

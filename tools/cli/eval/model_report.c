@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --model: tables for people and JSON for programs. */
 #include "tools/cli/eval/model.h"
 

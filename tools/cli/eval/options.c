@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The options of kvtile eval's comparisons of rows. */
 #include "tools/cli/eval/job.h"
 

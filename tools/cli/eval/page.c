@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --report: the page of tools/cli/eval/report, with the numbers in it. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/page.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --report: what was measured as one page of HTML, complete in itself. */
 #ifndef KVT_EVAL_PAGE_H
 #define KVT_EVAL_PAGE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval: tables for people and JSON for programs. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/eval.h"

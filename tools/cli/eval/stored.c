@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval --model: what storing does to the rows of a cache. */
 #include "tools/cli/eval/stored.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What storing leaves of a model's rows, as an engine would have them: an open page that is filled token by token, pages that are stored when they
  * are full, in the order of a sequence, and a first page of its own. */
 #ifndef KVT_EVAL_STORED_H

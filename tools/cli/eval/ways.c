@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile eval: which ways of storing are compared. */
 #include "tools/cli/eval/eval.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile info: what the library finds on this machine. */
 #include "tools/cli/commands.h"
 

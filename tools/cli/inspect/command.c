@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile inspect: what a saved sequence is, and whether it is whole. */
 #include "tools/cli/commands.h"
 

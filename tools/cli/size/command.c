@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `kvtile size`: how many bytes the KV cache of a model takes. Here: the arguments, and finding the models. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/commands.h"

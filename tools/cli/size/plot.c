@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile size --plot: gnuplot draws. Its script is our own words and numbers; names, which are anybody's, come as data on its standard input. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/size/size.h"

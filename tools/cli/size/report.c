@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile size: answers as text and as JSON. */
 #include "tools/cli/size/size.h"
 

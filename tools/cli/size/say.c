@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "tools/cli/size/size.h"
 
 #include "tools/files/error.h"

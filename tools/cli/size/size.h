@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile size: one model in detail, tables of many, plots. */
 #ifndef KVT_KVTILE_SIZE_H
 #define KVT_KVTILE_SIZE_H

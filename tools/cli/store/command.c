@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile store: what a folder of blocks holds. */
 #include "tools/cli/commands.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a layer of each kind keeps, and the groups that all layers make. */
 #include "tools/model/config/config.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The parts of the config.json reader. A function that can fail returns false, after the first complaint went to `error`. */
 #ifndef KVT_MODEL_CONFIG_H
 #define KVT_MODEL_CONFIG_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reads a model's config.json, as published beside its weights.
  *
  * The fields decide, not the model type: which of them name the layers' kinds, which give the rows of a kind, which give a state. The model type

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Decoders that attend to an encoder's tokens: their own cache, and the keys and values of cross attention, which each layer makes once. */
 #include "tools/model/config/config.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Looking up fields, checking them, and complaining. */
 #include "tools/files/text.h"
 #include "tools/model/config/config.h"

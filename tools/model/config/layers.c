@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The kinds of layers: all the ways in which files say them. */
 #include "tools/model/config/config.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The states of recurrent layers. */
 #include "tools/model/config/config.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What an engine's rules are: one file for each engine in this folder, one row for each in kvtile/engines.def, the sums in ../size.c. */
 #ifndef KVT_ENGINE_H
 #define KVT_ENGINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* kvtile's own pages of 64 tokens. */
 #include "tiles.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* llama.cpp 0.4.0 (September 2026): src/llama-model.cpp (create_memory), llama-kv-cache*.cpp, llama-memory-*.cpp, llama-context.cpp,
  * llama-hparams.cpp and src/models. tests/model/engines/llama_cpp.py compares with what libllama allocates. */
 #include "engine.h"

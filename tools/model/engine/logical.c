@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The payload: what rows take in kvtile's schemes, without pages. What no engine can go below in that scheme. */
 #include "tiles.h"
 

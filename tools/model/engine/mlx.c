@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* mlx-lm 0.32.2: mlx_lm/models/cache.py (KVCache, QuantizedKVCache, RotatingKVCache), and make_cache and the calls of update_and_fetch in the models'
  * files; MODEL_REMAPPING in mlx_lm/utils.py. */
 #include "engine.h"

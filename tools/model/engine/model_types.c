@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which row of an engine's table a model belongs to, and what becomes of the model's groups. */
 #include "engine.h"
 

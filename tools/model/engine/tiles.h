@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What kvtile and its payload alone have in common: rows as the layout says. */
 #ifndef KVT_ENGINE_TILES_H
 #define KVT_ENGINE_TILES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hugging Face transformers 5.24: src/transformers/cache_utils.py (DynamicCache of a configuration, the layers that it makes of layer_types, and
  * QuantizedCache), and the calls of cache.update in the models' files. MLA is cached as latent rows since 5.2x; older versions stored what they
  * expand to. tests/model/engines/transformers_caches.py compares with the tensors of small models. */

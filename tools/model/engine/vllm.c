@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* vLLM V1, as of 0.27: vllm/v1/kv_cache_interface.py, vllm/v1/core/kv_cache_utils.py, vllm/model_executor/models/config.py; for DeepSeek-V4
  * vllm/models/deepseek_v4. */
 #include "engine.h"

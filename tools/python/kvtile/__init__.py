@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """kvtile: a language model's KV cache in fewer bytes, the same bytes on every CPU. docs/python.md begins with examples."""
 from __future__ import annotations
 

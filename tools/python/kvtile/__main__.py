@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """python -m kvtile size MODEL --k kv5 --v kv4 --ctx 32768; python -m kvtile cpu"""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Arrays of callers: where their numbers are, by the buffer protocol or DLPack. No copy, and no other package."""
 from __future__ import annotations
 

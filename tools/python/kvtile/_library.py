@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """libkvtile and libkvtile-model: their functions, and their statuses as exceptions."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ctypes' classes of the library's structs, and types of its functions, from the generated table."""
 from __future__ import annotations
 

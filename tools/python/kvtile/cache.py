@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A cache of many sequences (kvtile/cache.h): blocks that are shared, given back and copied by the library itself."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Chunks of a shared cache as bytes: rows of many layers and heads become pages behind a header, and come back only if all of it is in order.
 
 A chunk is what LMCache hands over: one or several arrays in one block of memory, each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Layouts, and the pages of one sequence in one layer: rows in, rows out, attention."""
 from __future__ import annotations
 

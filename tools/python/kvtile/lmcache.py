@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A serde for LMCache (0.5.4 and later, its multiprocess server): what is stored behind L1, in Redis, files or on other machines, becomes kvtile's pages.
 
 An unmodified `lmcache server` finds it through an adapter of type "plugin", which is then the adapter that adapter_params describe:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Bytes of a model's cache, of any config.json, GGUF file or name of the catalogue (kvtile/model.h)."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A layer of a step of a batch (kvtile/step.h): views of blocks, sequences, and the three calls on any number of threads."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Hugging Face transformers on kvtile: a Cache whose keys and values are kvtile's blocks, and an attention function that reads them where they are.
 
     import kvtile.transformers

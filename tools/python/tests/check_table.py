@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """The generated table against the C compiler: sizes, offsets and types of structs, values of enums and constants, types of functions; and whether it
 lacks a function that a library has.
 

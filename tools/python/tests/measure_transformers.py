@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """kvtile's caches beside those of transformers, on SmolLM2: the tables of docs/python.md.
 
    measure_transformers.py accuracy MODEL TEXT [--tokens 512,640] [--sequences 4]     MODEL as smollm2.py writes it

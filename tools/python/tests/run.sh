@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The Python package from its source to its wheel, and the wheel's tests: `.ci/run python`. It needs pip and its packages, whose versions are pinned here.
 #   run.sh [WORK_DIRECTORY]     venvs and the wheel stay there, and what is installed is not installed again; build/python unless said otherwise
 set -eu

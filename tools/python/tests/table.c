@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Whether the table that Python works from is what the compiler makes of the headers: this compiles, or the table is wrong. check_table.py makes
  * table.inc, which includes every header, of the table and of the offsets that ctypes takes from it. */
 #include <kvtile/kvtile.h>

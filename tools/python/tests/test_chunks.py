@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Chunks of a shared cache: rows come back as their layouts store them, and whatever is not in order does not. No LMCache here (test_lmcache.py)."""
 import ctypes
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """kvtile's serde in LMCache: its own StorageManager, in front of a real Redis server; and whatever goes wrong there is a miss, never wrong rows."""
 import argparse
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Arrays of numpy and torch, by the buffer protocol and DLPack: strides, dtypes, results in place, no copies."""
 import kvtile
 import numpy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The package in a bare Python: rows in and out, attention, the step, sizes, and what a wrong argument says. No numpy here (test_numpy.py)."""
 import array
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Generation by transformers on kvtile: tokens beside those of DynamicCache. Random weights; measure_transformers.py takes a real model."""
 import kvtile
 import kvtile.transformers

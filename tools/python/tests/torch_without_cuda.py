@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Makes torch's wheel from PyPI, which is built for CUDA, importable where most of CUDA's 3 GB are not installed: for CI alone.
 
    torch_without_cuda.py SITE_PACKAGES     with torch, nvidia-cuda-runtime, nvidia-cuda-cupti (pip install --no-deps) and pyelftools; and a compiler

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 //! kvtile in Rust, through the C ABI: rows of one KV head are stored and read back.
 //! Structs that the library fills are kept as bytes of its own size; those that the program fills are written out as the header has them.
 use std::ffi::{c_void, CStr};

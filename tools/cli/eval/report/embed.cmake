@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Puts the page's parts together, and writes them as C: two arrays of bytes, since C has limits for strings.
 #   cmake -D FROM=FOLDER -D CHART=FILE -D TO=FILE -P embed.cmake
 foreach(part page.html page.css measures.js page.js)

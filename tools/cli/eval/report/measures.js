@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 "use strict";
 /* What kvtile eval measures, a row for each field of its JSON that is a number. Fields that the data does not have are left out everywhere.
  *   log      the axis is logarithmic

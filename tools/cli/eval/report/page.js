@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 "use strict";
 /* The page of kvtile eval --report. Texts of the data become text nodes and never HTML. measures.js has the words and the numbers. */
 
