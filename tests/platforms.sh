@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 # Builds the library without SLEEF and the tests of bits for another system, or with another compiler, and runs them where this machine can.
 #   tests/platforms.sh PLATFORM [TEST...]     all tests, or golden, vec, exp and so on
+#   tests/platforms.sh exchange PLATFORM...   each writes saved sequences and folders of blocks, and each attends to those of all with the same bits
 # PLATFORM
 #   here                            cc of this machine, or $CC; on a Mac, in Termux or on a board too: see docs/platforms.md
 #   macos-arm64, macos-x86_64       zig cc; compiled, not run
+#   arm64                           Debian's cross compiler and glibc, run by qemu-aarch64-static
 #   musl-x86_64                     zig cc, static, run here
 #   musl-arm64                      zig cc, static, run by qemu-aarch64-static: also for Android's shell (adb) and Termux
 #   windows-x86_64                  Debian's mingw-w64, run by Wine
@@ -19,6 +21,27 @@ if [ $# -eq 0 ]; then
 fi
 platform=$1
 shift
+
+if [ "$platform" = exchange ]; then
+    folder=$PWD/build/platforms/exchange
+    rm -rf "$folder"
+    for writer in "$@"; do
+        mkdir -p "$folder/$writer"
+        tests/platforms.sh "$writer" "write=$folder/$writer"
+    done
+    for reader in "$@"; do
+        for writer in "$@"; do
+            echo "== written on $writer, read on $reader"
+            tests/platforms.sh "$reader" "check=$folder/$writer" >"$folder/log" || {
+                cat "$folder/log"
+                exit 1
+            }
+        done
+    done
+    echo "exchange: each system attends to the files of each with the same bits: $*"
+    exit
+fi
+
 build=$PWD/build/platforms/$platform${CC:+-$(basename "$CC")}
 mkdir -p "$build/bin"
 
@@ -49,6 +72,10 @@ macos-x86_64)
     zig x86_64-macos
     set_options="$set_options -DCMAKE_SYSTEM_NAME=Darwin -DCMAKE_SYSTEM_PROCESSOR=x86_64"
     emulator=none
+    ;;
+arm64)
+    set_options="--toolchain tools/cmake/arm64.cmake"
+    emulator=qemu-aarch64-static
     ;;
 musl-x86_64)
     zig x86_64-linux-musl
@@ -99,12 +126,20 @@ if [ "$emulator" = none ]; then
     echo "$platform: compiled, not run"
     exit
 fi
-[ $# -gt 0 ] || set -- exp vec golden rope tiers rowformats attend mla
+[ $# -gt 0 ] || set -- exp vec golden rope tiers rowformats attend mla saved
 for test in "$@"; do
     program=$build/bin/test_$test
+    case $test in
+    write=* | check=*)
+        program=$build/bin/exchange
+        arguments="${test%%=*} ${test#*=}"
+        ;;
+    *) arguments="" ;;
+    esac
     [ -f "$program" ] || program=$program.exe
-    WINEDEBUG=-all $emulator "$program" || {
-        echo "$platform: test_$test FAILED" >&2
+    # shellcheck disable=SC2086 # none or two
+    WINEDEBUG=-all $emulator "$program" $arguments || {
+        echo "$platform: $test FAILED" >&2
         exit 1
     }
 done

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVT_WINDOWS_STDLIB_H
+#define KVT_WINDOWS_STDLIB_H
+
+#include_next <stdlib.h>
+
+/* Windows has another function to free what is aligned: this `free` knows which is which. */
+#define aligned_alloc kvt_aligned_alloc
+#define free          kvt_free
+void *kvt_aligned_alloc(size_t alignment, size_t bytes);
+void kvt_free(void *memory);
+
+#endif
