@@ -399,7 +399,8 @@ typedef struct names {
     bool several_threads; /* in one of them */
 } names;
 
-/* The names of the cases that fit; the caller frees them. Returns 0, or -1 having printed the error. */
+/* The names of the cases that fit; the caller frees them. Returns 0, or the exit status having printed the error: 2 where the filter is wrong, 1
+ * without memory, which glibc's regexec says where a match would need more. */
 static int choose_names(names *chosen, const char *filter, const char *tier)
 {
     char usual[300], error[120];
@@ -410,31 +411,41 @@ static int choose_names(names *chosen, const char *filter, const char *tier)
              "|write/[^/]+[+][^/]+/k/%s/512/f32/plain|attend/[^/]+[+][^/]+/g20/%s/512/(fit|4096)/t1)/(l2|memory)$",
              tier, tier, tier, tier);
     const int refused = regcomp(&fits, filter != NULL ? filter : usual, REG_EXTENDED | REG_NOSUB);
+    if (refused == REG_ESPACE) {
+        complain("--filter", "out of memory");
+        return 1;
+    }
     if (refused != 0) {
         regerror(refused, &fits, error, sizeof error);
         complain("--filter", "\"%.100s\" is no extended regular expression: %s", filter, error);
-        return -1;
+        return 2;
     }
-    int status = bench_cases_add_all(&all);
-    if (status == 0)
-        chosen->names = calloc(all.n + 1, sizeof *chosen->names);
-    for (size_t i = 0; status == 0 && i < all.n; i++) {
+    bool has_memory = bench_cases_add_all(&all) == 0;
+    if (has_memory)
+        has_memory = (chosen->names = calloc(all.n + 1, sizeof *chosen->names)) != NULL;
+    for (size_t i = 0; has_memory && i < all.n; i++) {
         char name[BENCH_NAME_ROOM];
-        const bench_case *one = &all.cases[i];
-        bench_case_name(one, name);
-        if (strcmp(kvt_tier_name(one->tier), tier) != 0 || regexec(&fits, name, 0, NULL, 0) != 0)
+        bench_case_name(&all.cases[i], name);
+        if (strcmp(kvt_tier_name(all.cases[i].tier), tier) != 0)
             continue;
-        chosen->several_threads |= one->op == BENCH_ATTEND && one->threads > 1;
-        status = chosen->names != NULL && (chosen->names[chosen->n] = strdup(name)) != NULL ? 0 : -1;
-        chosen->n += status == 0;
+        const int differs = regexec(&fits, name, 0, NULL, 0);
+        if (differs == REG_NOMATCH)
+            continue;
+        has_memory = differs == 0 && (chosen->names[chosen->n] = strdup(name)) != NULL;
+        chosen->n += has_memory;
+        chosen->several_threads |= all.cases[i].op == BENCH_ATTEND && all.cases[i].threads > 1;
     }
     regfree(&fits);
     free(all.cases);
-    if (status != 0)
+    if (!has_memory) {
         complain("cases", "out of memory");
-    else if (chosen->n == 0)
+        return 1;
+    }
+    if (chosen->n == 0) {
         complain("--filter", "fits no case; kvtile-compare --list --filter . lists those of the tier");
-    return chosen->n > 0 ? status : -1;
+        return 2;
+    }
+    return 0;
 }
 
 /* A whole number of least .. most. Returns 0, or -1 having printed what would be right. */
@@ -539,15 +550,17 @@ int main(int argc, char **argv)
     } else if (tier != NULL && (strpbrk(tier, ",-") != NULL || kvt_tiers_parse(tier, &mask) != KVT_OK)) {
         complain("--tier", "\"%.100s\" is none that this CPU has: kvtile info lists them", tier);
     } else if (take_number(&work.openings, "--openings", openings, 2, MOST_OPENINGS) == 0 &&
-               take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0 &&
-               choose_names(&chosen, filter, tier != NULL ? tier : kvt_tier_name(bench_best_tier())) == 0) {
+               take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0) {
         work.json = json != 0;
-        if (list) {
+        status = choose_names(&chosen, filter, tier != NULL ? tier : kvt_tier_name(bench_best_tier()));
+        if (status != 0) {
+            /* printed */
+        } else if (list) {
             for (size_t i = 0; i < chosen.n; i++)
                 puts(chosen.names[i]);
-            status = 0;
         } else if (paths[1] == NULL || poptPeekArg(context) != NULL) {
             complain("arguments", "two builds would be right, OLD and NEW: see kvtile-compare --help");
+            status = 2;
         } else {
             status = compare(&work, &chosen, paths);
         }
