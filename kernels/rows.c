@@ -420,18 +420,18 @@ static void load_centre(float *mu, const uint8_t *centre, uint32_t dim)
 {
     const uint32_t groups = (dim + 15) / 16;
     const uint8_t *scales = centre + (size_t)groups * 16;
+    f32x16 scale = f32x16_set1(0);
     for (uint32_t g = 0; g < groups; g++) {
-        uint8_t half[32] = { 0 };
-        memcpy(half, scales + g / CENTRE_BLOCK_GROUPS * 2, 2);
-        float scale[16];
-        f32x16_store(scale, f32x16_load_f16(half));
-        uint32_t bits;
-        memcpy(&bits, scale, 4);
-        const bool is_finite = (bits & 0x7f800000) != 0x7f800000;
+        if (g % CENTRE_BLOCK_GROUPS == 0) {
+            uint16_t half;
+            memcpy(&half, scales + (size_t)g / CENTRE_BLOCK_GROUPS * 2, 2);
+            const bool is_finite = (half & 0x7c00) != 0x7c00;
+            scale = f32x16_widen_f16(i32x16_set1(is_finite ? half : 0));
+        }
         i32x16 code = i32x16_load_u8(centre + (size_t)g * 16);
         code = i32x16_sub(i32x16_xor(code, i32x16_set1(0x80)), i32x16_set1(0x80)); /* sign */
         /* no zero keeps a sign */
-        f32x16_store(mu + 16 * g, f32x16_add(f32x16_mul(f32x16_from_i32(code), f32x16_set1(is_finite ? scale[0] : 0)), f32x16_set1(0)));
+        f32x16_store(mu + 16 * g, f32x16_add(f32x16_mul(f32x16_from_i32(code), scale), f32x16_set1(0)));
     }
 }
 
