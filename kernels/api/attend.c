@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Attention over one KV head's pages: checks the arguments, then walks a chunk and hands its pages to the kernels, in the order of memory. */
-#include "kernels/api/transfer.h"
+#include "kernels/api/view.h"
 #include "kernels/tile.h"
-
-#include <kvtile/attend.h>
 
 #include <float.h>
 #include <math.h>
@@ -67,6 +65,7 @@ typedef struct call {
     float *totals;                   /* [rows]: what a page's weights add up to */
     float *sums;                     /* [rows][KVT_SUMS(v_dim)]: of a chunk */
     float *merged;                   /* the same: of all chunks until now */
+    bool is_written;                 /* tiles whole, of the tokens that are seen */
     size_t page_bytes;               /* of the segment with the largest pages, and of as many values */
     uint8_t *first_page, *last_page; /* copies of the pages with `begin` and the last token that is seen: [2] of page_bytes, keys and values */
     source from;
@@ -375,7 +374,7 @@ static void leave_out_unwritten(const call *c, seen_page *p)
 {
     const uint32_t first = c->a.begin > p->token ? (uint32_t)(c->a.begin - p->token) : 0,
                    end = (uint32_t)kvt_smaller(c->all.end - p->token, KVT_PAGE_TOKENS);
-    if (first == 0 && end == KVT_PAGE_TOKENS)
+    if (c->is_written || (first == 0 && end == KVT_PAGE_TOKENS))
         return;
     uint8_t *copy = first ? c->first_page : c->last_page, *value_copy = c->a.value_pages ? copy + c->page_bytes : copy;
     copy_side(&c->from.k, KVT_K, p->keys, first, end, copy);
@@ -615,10 +614,11 @@ kvt_status kvt_attend(const kvt_attention *a, void *workspace)
     return KVT_OK;
 }
 
-kvt_status kvt_attend_chunks(const kvt_attention *a, size_t first_chunk, size_t n_chunks, void *partials, void *workspace)
+kvt_status kvt_attend_tiles(const kvt_attention *a, bool is_written, size_t first_chunk, size_t n_chunks, void *partials, void *workspace)
 {
     call c;
     kvt_status status = check(a, &c);
+    c.is_written = is_written;
     if (!status)
         status = check_queries(&c);
     if (!status && (!partials || !workspace))
@@ -636,6 +636,11 @@ kvt_status kvt_attend_chunks(const kvt_attention *a, size_t first_chunk, size_t 
         memcpy((uint8_t *)partials + i * partial_bytes_of(&c), c.sums, partial_bytes_of(&c));
     }
     return KVT_OK;
+}
+
+kvt_status kvt_attend_chunks(const kvt_attention *a, size_t first_chunk, size_t n_chunks, void *partials, void *workspace)
+{
+    return kvt_attend_tiles(a, false, first_chunk, n_chunks, partials, workspace);
 }
 
 kvt_status kvt_merge(const kvt_attention *a, const void *partials, void *workspace)

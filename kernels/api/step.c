@@ -698,7 +698,7 @@ static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_
         asked->bit_words = n_pages;
     }
     if (any)
-        return kvt_attend_chunks(asked, 0, n_chunks, partial, scratch_of(p));
+        return kvt_attend_tiles(asked, asked->segments->layout == &p->v.open, 0, n_chunks, partial, scratch_of(p));
     memset(partial, 0, rows * p->row_bytes);
     return KVT_OK;
 }
@@ -750,6 +750,22 @@ static kvt_status attend_chunks(const plan *p, const tile *t, uint32_t head, siz
     return attend_pages(p, t, head, &asked, first, n, n_units, partials);
 }
 
+/* Rows 0 .. n-1 of an open page's format to the first tiles of a page; zeros are behind them in the last. `taken` has room for a page's rows, which
+ * may be there already. */
+static kvt_status lay_rows(const kvt_checked_view *v, uint32_t i, const kvt_pages *pages, size_t n, const uint8_t *rows, ptrdiff_t stride,
+                           uint8_t *taken)
+{
+    const size_t rest = n % KVT_TILE_TOKENS, whole = n - rest, bytes = v->row_bytes[i];
+    uint8_t *const last = taken + whole * bytes;
+    kvt_status status = kvt_write(&v->open, v->sides[i], pages, 0, whole, rows, v->v.open_dtype, stride);
+    if (status || rest == 0)
+        return status;
+    for (size_t t = 0; rows != taken && t < rest; t++)
+        memcpy(last + t * bytes, rows + (ptrdiff_t)(whole + t) * stride, bytes);
+    memset(last + rest * bytes, 0, (KVT_TILE_TOKENS - rest) * bytes);
+    return kvt_write(&v->open, v->sides[i], pages, whole, KVT_TILE_TOKENS, last, v->v.open_dtype, (ptrdiff_t)bytes);
+}
+
 /* The tile's own page, of rows: those that are kept, or those of the step. They have no rotation, so sums of values get it. */
 static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float *partial)
 {
@@ -757,26 +773,26 @@ static kvt_status attend_own(const plan *p, const tile *t, uint32_t head, float 
     const kvt_sequence *s = t->s;
     const size_t page = (s->stored + t->first) / KVT_PAGE_TOKENS, begin = page * KVT_PAGE_TOKENS, end = s->stored + t->end;
     const size_t last = (s->stored + s->fresh - 1) / KVT_PAGE_TOKENS;
+    uint8_t *const taken = p->part + v->open.page_bytes;
     void *part = p->part;
     const kvt_pages pages = { .table = &part, .count = 1 };
     kvt_status status = KVT_OK;
     for (uint32_t i = 0; i < v->n_sides && !status; i++) {
         ptrdiff_t stride = (ptrdiff_t)v->row_bytes[i];
         const uint8_t *rows;
-        size_t n = end - begin;
-        if (page + 1 >= last || begin < s->stored) {
-            rows = page + 1 >= last ? kvt_view_open(v, s, p->s.layer, page, head, i) : saved_page(p, t->saved, head, i);
-            n = (n + KVT_TILE_TOKENS - 1) / KVT_TILE_TOKENS * KVT_TILE_TOKENS; /* whole tiles are faster; nobody sees what is behind the end */
+        if (page + 1 >= last) {
+            rows = kvt_view_open(v, s, p->s.layer, page, head, i);
+        } else if (begin < s->stored) {
+            rows = saved_page(p, t->saved, head, i);
         } else {
             rows = new_row(p, i, t->token + (begin - s->stored), head, &stride);
             if (p->s.dtype != v->v.open_dtype) {
-                uint8_t *taken = p->part + v->open.page_bytes;
-                take_rows(p, i, rows, stride, (uint32_t)n, taken);
+                take_rows(p, i, rows, stride, (uint32_t)(end - begin), taken);
                 rows = taken;
                 stride = (ptrdiff_t)v->row_bytes[i];
             }
         }
-        status = kvt_write(&v->open, v->sides[i], &pages, 0, n, rows, v->v.open_dtype, stride);
+        status = lay_rows(v, i, &pages, end - begin, rows, stride, taken);
     }
     const kvt_segment segment = { &v->open, pages, begin };
     kvt_attention asked = question_of(p, &segment, t->end - t->first);

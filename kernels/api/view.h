@@ -5,6 +5,7 @@
 
 #include "kernels/api/transfer.h"
 
+#include <kvtile/attend.h>
 #include <kvtile/step.h>
 
 /* Where a sentence about what is wrong goes; text is NULL where nobody wants to know. */
@@ -76,5 +77,8 @@ void kvt_convert_rows(const kvt_checked_view *v, uint32_t i, uint32_t n, const u
 /* Tokens of page `page`, from `first` of it on. */
 kvt_status kvt_write_page(const kvt_checked_view *v, const kvt_sequence *s, uint32_t layer, size_t page, uint32_t head, uint32_t i, size_t first,
                           size_t n, const uint8_t *rows, kvt_dtype dtype, ptrdiff_t stride);
+
+/* kvt_attend_chunks. `is_written`: no page has to be copied, since tiles with a token that is seen have numbers in all others. */
+kvt_status kvt_attend_tiles(const kvt_attention *a, bool is_written, size_t first_chunk, size_t n_chunks, void *partials, void *workspace);
 
 #endif
