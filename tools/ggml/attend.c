@@ -62,16 +62,16 @@ static kvt_dtype rows_dtype(const struct ggml_tensor *t)
     return t->type == GGML_TYPE_F32 ? KVT_F32 : t->type == GGML_TYPE_BF16 ? KVT_BF16 : KVT_F16;
 }
 
-bool attend_shape(const layer *l, const struct ggml_tensor *op, store_shape *shape)
+bool attend_shape(const layer *l, const struct ggml_tensor *op, cells_shape *shape)
 {
     const struct ggml_tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3], *keys = l->tensor[0];
     const parameters p = parameters_of(op);
     const bool has_values = l->tensor[1] != NULL;
-    const store_shape *stored = &l->rows.shape;
+    const cells_shape *stored = &l->rows.shape;
     if (!keys || layer_of(v) != l || layer_side(l, v) != has_values || layer_side(l, k) != 0)
         return false;
     const size_t k_dim = (size_t)k->ne[0], v_dim = (size_t)v->ne[0], heads = (size_t)k->ne[2];
-    *shape = (store_shape){ .heads = (uint32_t)heads,
+    *shape = (cells_shape){ .heads = (uint32_t)heads,
                             .k_dim = (uint32_t)(has_values ? k_dim : v_dim),
                             .v_dim = has_values ? (uint32_t)v_dim : 0,
                             .rope_dim = has_values ? 0 : (uint32_t)(k_dim - v_dim),
@@ -166,8 +166,8 @@ static kvt_attention question_of(const job *j, const tile *t, uint32_t head, con
 /* Of the largest call, in blocks of any form. */
 static void measure(job *j)
 {
-    const store *s = &j->l->rows;
-    for (store_form form = STORE_OPEN; form < STORE_FORMS; form++) {
+    const cell_store *s = &j->l->rows;
+    for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++) {
         if (!s->layout[form].page_bytes)
             continue;
         const kvt_segment segment = { .layout = &s->layout[form],
@@ -321,7 +321,7 @@ static void merge_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes
 static void each_call(walk *w, call_fn *call)
 {
     const job *j = w->j;
-    const store *s = &j->l->rows;
+    const cell_store *s = &j->l->rows;
     w->calls = w->units = w->partial_bytes = 0;
     for (size_t stream = 0; stream < j->streams; stream++)
         for (size_t first = 0; first < j->tokens;) {
@@ -333,7 +333,7 @@ static void each_call(walk *w, call_fn *call)
                 continue;
             }
             for (uint32_t head = 0; head < j->heads; head++) {
-                const size_t n = store_segments(s, j->first_stream + stream, head, t.begin / CELLS, (t.seen + CELLS - 1) / CELLS, t.own, w->segments);
+                const size_t n = cells_segments(s, j->first_stream + stream, head, t.begin / CELLS, (t.seen + CELLS - 1) / CELLS, t.own, w->segments);
                 const kvt_attention a = question_of(j, &t, head, w->segments, n);
                 if (head == 0 && call != attend_whole)
                     must(kvt_attend_plan_sizes(&a, &sizes));
@@ -381,21 +381,21 @@ static void mark_first_cells(layer *l, const mask_bits *m)
     const size_t rows = m->tokens * m->streams;
     for (size_t i = 0; i < rows && l->n_cells == rows; i++)
         if (m->rows[i].count == 1 && m->rows[i].first == (size_t)l->cells[i] % l->rows.shape.cells)
-            store_mark_first(&l->rows, l->cells[i]);
+            cells_mark_first(&l->rows, l->cells[i]);
 }
 
 static void seal_blocks(layer *l, const ggml_workers *with)
 {
-    if (!store_has_unsealed(&l->rows))
+    if (!cells_has_unsealed(&l->rows))
         return;
     host.ggml_barrier(with->threadpool);
     if (with->ith == 0)
-        store_begin_seal(&l->rows);
+        cells_begin_seal(&l->rows);
     host.ggml_barrier(with->threadpool);
-    store_seal(&l->rows, (uint32_t)with->ith, (uint32_t)with->nth);
+    cells_seal(&l->rows, (uint32_t)with->ith, (uint32_t)with->nth);
     host.ggml_barrier(with->threadpool);
     if (with->ith == 0)
-        store_end_seal(&l->rows);
+        cells_end_seal(&l->rows);
     host.ggml_barrier(with->threadpool);
 }
 

@@ -7,7 +7,7 @@
 #include "tools/ggml/workers.h"
 
 /* What the rows of the node's layer are; false where kvtile cannot compute the node, or the layer is stored otherwise. */
-bool attend_shape(const layer *l, const struct ggml_tensor *op, store_shape *shape);
+bool attend_shape(const layer *l, const struct ggml_tensor *op, cells_shape *shape);
 
 /* Bytes for all threads, for us or for ggml, whoever computes it. False without memory. */
 bool attend_plan(layer *l, const struct ggml_tensor *op, unsigned threads, size_t *bytes);

@@ -35,7 +35,7 @@ static size_t bytes_in_use(const cache *c)
 {
     size_t bytes = 0;
     for (const layer *l = c->layers; l; l = l->next)
-        bytes += l->is_stored ? store_bytes(&l->rows) : 0;
+        bytes += l->is_stored ? cells_bytes(&l->rows) : 0;
     return bytes;
 }
 
@@ -63,7 +63,7 @@ void layers_close(cache *c)
         report(c);
     for (layer *l = c->layers, *next; l; l = next) {
         next = l->next;
-        store_close(&l->rows);
+        cells_close(&l->rows);
         free(l->cells);
         free(l);
     }
@@ -76,7 +76,7 @@ void layers_clear(cache *c)
     (void)madvise(c->memory, c->bytes, MADV_DONTNEED);
     for (layer *l = c->layers; l; l = l->next) {
         if (l->is_stored)
-            store_clear(&l->rows);
+            cells_clear(&l->rows);
         l->is_raw_newer[0] = l->is_raw_newer[1] = false;
         l->raw_cells = l->n_cells = 0;
     }
@@ -185,7 +185,7 @@ static void export_block(const blocks *all, size_t stream, size_t block)
 {
     const layer *l = all->l;
     const size_t width = width_of(l, all->side), n = in_block(l, block);
-    store_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
+    cells_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
     for (size_t cell = 0; cell < n; cell++)
         to_raw(l->tensor[all->side], all->rows + cell * width, raw_row(l, all->side, stream, block * CELLS + cell));
 }
@@ -197,7 +197,7 @@ static bool is_as_exported(const blocks *all, size_t stream, size_t block)
     const struct ggml_tensor *t = l->tensor[all->side];
     const size_t width = width_of(l, all->side), n = in_block(l, block), bytes = host.ggml_row_size(t->type, t->ne[0]);
     bool is = true;
-    store_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
+    cells_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
     for (size_t cell = 0; cell < n && is; cell++) {
         to_raw(t, all->rows + cell * width, all->raw);
         is = memcmp(all->raw, raw_row(l, all->side, stream, block * CELLS + cell), bytes) == 0;
@@ -214,7 +214,7 @@ static void import_block(const blocks *all, size_t stream, size_t block)
         return;
     for (size_t cell = 0; cell < n; cell++)
         from_raw(l->tensor[all->side], raw_row(l, all->side, stream, block * CELLS + cell), all->rows + cell * width);
-    store_replace(&l->rows, all->side, stream, block, all->rows);
+    cells_replace(&l->rows, all->side, stream, block, all->rows);
 }
 
 /* Each worker takes whole blocks. */
@@ -225,7 +225,7 @@ static void each_block(const layer *l, int side, unsigned worker, unsigned worke
     all.rows = must_have(calloc(CELLS * width_of(l, side), sizeof *all.rows));
     all.raw = must_have(malloc(l->tensor[side]->nb[1]));
     for (size_t i = worker; i < count; i += workers)
-        if (l->rows.block[i].form != STORE_EMPTY)
+        if (l->rows.block[i].form != CELLS_EMPTY)
             call(&all, i / l->rows.blocks, i % l->rows.blocks);
     free(all.raw);
     free(all.rows);
@@ -253,14 +253,14 @@ static void settle(layer *l)
 
 /* ---- raw or stored ---- */
 
-static void seal(store *s)
+static void seal(cell_store *s)
 {
-    if (store_has_unsealed(s)) {
-        store_begin_seal(s);
-        store_seal(s, 0, 1);
-        store_end_seal(s);
+    if (cells_has_unsealed(s)) {
+        cells_begin_seal(s);
+        cells_seal(s, 0, 1);
+        cells_end_seal(s);
     }
-    store_release(s);
+    cells_release(s);
 }
 
 static void drop_raw(const layer *l)
@@ -286,15 +286,15 @@ static void store_raw(layer *l, int side, size_t stream)
             cells[i] = (int64_t)(stream * cells_of(l) + first + i);
             from_raw(l->tensor[side], raw_row(l, side, stream, first + i), rows + i * width);
         }
-        store_begin(&l->rows, side, cells, n);
-        store_write(&l->rows, side, cells, n, rows, KVT_F32, (ptrdiff_t)(width * sizeof *rows), 0, 1);
+        cells_begin(&l->rows, side, cells, n);
+        cells_write(&l->rows, side, cells, n, rows, KVT_F32, (ptrdiff_t)(width * sizeof *rows), 0, 1);
     }
     free(rows);
 }
 
-bool layer_store(layer *l, const store_shape *shape)
+bool layer_store(layer *l, const cells_shape *shape)
 {
-    const char *problem = store_open(&l->rows, &layers_options.way, shape);
+    const char *problem = cells_open(&l->rows, &layers_options.way, shape);
     if (problem) {
         host_warn("kvtile: a layer stays as it was (%s): %s\n", l->name, problem);
         l->is_refused = true;
@@ -316,7 +316,7 @@ void layer_give_back(layer *l)
     settle(l);
     for (int side = 0; side < 2; side++)
         layer_export(l, side, 0, 1);
-    store_close(&l->rows);
+    cells_close(&l->rows);
     l->is_stored = false;
     l->is_refused = true;
     l->of->counts.given_back++;
@@ -344,7 +344,7 @@ void layer_get(layer *l, const struct ggml_tensor *tensor, void *data, size_t of
     const size_t begin = place_of(l, tensor, offset), end = begin + bytes;
     for (size_t at = begin; at < end;) {
         const size_t number = at / t->nb[1], skipped = at % t->nb[1], room = t->nb[1] - skipped, n = end - at < room ? end - at : room;
-        store_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
+        cells_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
         to_raw(t, row, raw);
         memcpy((uint8_t *)data + (at - begin), raw + skipped, n);
         at += n;
@@ -373,13 +373,13 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
                      to = begin + bytes - row_begin < t->nb[1] ? begin + bytes - row_begin : t->nb[1];
         const int64_t cell = (int64_t)number;
         if (from > 0 || to < t->nb[1]) { /* a part of a row */
-            store_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
+            cells_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
             to_raw(t, row, raw);
         }
         memcpy(raw + from, (const uint8_t *)data + (row_begin + from - begin), to - from);
         from_raw(t, raw, row);
-        store_begin(&l->rows, side, &cell, 1);
-        store_write(&l->rows, side, &cell, 1, row, KVT_F32, (ptrdiff_t)(width * sizeof *row), 0, 1);
+        cells_begin(&l->rows, side, &cell, 1);
+        cells_write(&l->rows, side, &cell, 1, row, KVT_F32, (ptrdiff_t)(width * sizeof *row), 0, 1);
         if (side == 1 || !l->tensor[1])
             seal(&l->rows);
     }
@@ -394,7 +394,7 @@ bool layer_copy(layer *l, const struct ggml_tensor *from, const struct ggml_tens
     if (!l->is_stored || source % t->nb[2] || target % t->nb[2] || host.ggml_nbytes(from) != t->nb[2])
         return false;
     settle(l);
-    store_copy_stream(&l->rows, source / t->nb[2], target / t->nb[2]);
+    cells_copy_stream(&l->rows, source / t->nb[2], target / t->nb[2]);
     return true;
 }
 
@@ -412,7 +412,7 @@ void layers_tell(cache *c)
         if (!l->is_stored)
             continue;
         layers++;
-        most += store_most_bytes(&l->rows);
+        most += cells_most_bytes(&l->rows);
         believed += host.ggml_nbytes(l->tensor[0]) + (l->tensor[1] ? host.ggml_nbytes(l->tensor[1]) : 0);
     }
     if (layers)

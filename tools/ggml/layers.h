@@ -35,11 +35,11 @@ struct layer {
     layer *next;
     char name[GGML_MAX_NAME];      /* behind "cache_", without the side */
     struct ggml_tensor *tensor[2]; /* keys, values; no values: keys are values too */
-    store rows;
+    cell_store rows;
     bool is_stored;                    /* in rows */
     bool is_refused;                   /* it stays raw */
     bool is_raw_newer[2];              /* a foreign operation has written to it */
-    size_t raw_cells;                  /* of a stream, that may have been written before there was a store */
+    size_t raw_cells;                  /* of a stream, that may have been written before there was a cell_store */
     uint64_t wrote, attended, foreign; /* the graphs that last did so */
     unsigned foreign_graphs;           /* in which rows were stored too */
     int64_t *cells;                    /* of the last rows */
@@ -59,7 +59,7 @@ layer *layer_of(const struct ggml_tensor *tensor);
 int layer_side(const layer *l, const struct ggml_tensor *tensor);
 
 /* From raw to stored. False, and it stays raw for ever, where kvtile has no such rows. */
-bool layer_store(layer *l, const store_shape *shape);
+bool layer_store(layer *l, const cells_shape *shape);
 void layer_give_back(layer *l);
 
 /* A worker's share of copying rows to the raw memory, or from it. */

@@ -98,10 +98,10 @@ static void begin_rows(layer *l, int side, const struct ggml_tensor *op)
     }
     /* Nobody is in an earlier layer any longer. */
     if (c->last)
-        store_release(&c->last->rows);
+        cells_release(&c->last->rows);
     c->last = NULL;
     c->counts.stored++;
-    store_begin(&l->rows, side, l->cells, l->n_cells);
+    cells_begin(&l->rows, side, l->cells, l->n_cells);
 }
 
 static void compute_rows(layer *l, const ggml_workers *with, const struct ggml_tensor *op)
@@ -112,7 +112,7 @@ static void compute_rows(layer *l, const ggml_workers *with, const struct ggml_t
     if (with->ith == 0)
         begin_rows(l, side, op);
     host.ggml_barrier(with->threadpool);
-    store_write(&l->rows, side, l->cells, l->n_cells, rows->data, dtype_of(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, (uint32_t)with->nth);
+    cells_write(&l->rows, side, l->cells, l->n_cells, rows->data, dtype_of(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, (uint32_t)with->nth);
 }
 
 /* ---- what ggml computes ---- */
@@ -195,7 +195,7 @@ bool ops_plan(int threads, const struct ggml_tensor *op, size_t *bytes)
     if (keys) {
         notice_graph(keys->of);
         give_back_if_better(keys);
-        store_shape shape;
+        cells_shape shape;
         if (attend_shape(keys, op, &shape) && (keys->is_stored || (!keys->is_refused && layer_store(keys, &shape))) &&
             attend_plan(keys, op, (unsigned)threads, bytes))
             return true;
@@ -220,7 +220,7 @@ bool ops_compute(const ggml_workers *with, struct ggml_tensor *op)
         compute_rows(to, with, op);
         return true;
     }
-    store_shape shape;
+    cells_shape shape;
     if (keys && keys->is_stored && attend_shape(keys, op, &shape)) {
         settle(keys, with);
         const bool is_done = attend_compute(keys, with, op);

@@ -13,21 +13,21 @@ static bool find_scheme(const char *name, kvt_scheme *found)
     return info != NULL;
 }
 
-static bool take_preset(store_way *way, const char *name)
+static bool take_preset(cells_way *way, const char *name)
 {
     const char *known;
     for (int preset = 0; (known = kvt_preset_name((kvt_preset)preset)) != NULL; preset++) {
         kvt_spec spec = { .size = sizeof spec }, first;
         if (strcmp(name, known) != 0 || kvt_preset_spec((kvt_preset)preset, &spec, &first) != KVT_OK)
             continue;
-        *way = (store_way){ spec.k_scheme, spec.v_scheme, first.k_scheme, spec.k_options.rotation, spec.k_options.centring };
+        *way = (cells_way){ spec.k_scheme, spec.v_scheme, first.k_scheme, spec.k_options.rotation, spec.k_options.centring };
         return true;
     }
     return false;
 }
 
 /* Rows that are kept as they are gain nothing by a rotation or a centre. */
-static bool take_schemes(store_way *way, char *name)
+static bool take_schemes(cells_way *way, char *name)
 {
     char *slash = strchr(name, '/');
     kvt_scheme k, v;
@@ -36,9 +36,9 @@ static bool take_schemes(store_way *way, char *name)
     if (!find_scheme(name, &k) || !find_scheme(slash ? slash : name, &v))
         return false;
     const bool is_plain = k == v && kvt_scheme_get(k)->block == 0 && !kvt_scheme_get(k)->is_fp8;
-    *way = (store_way){ k, v, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE };
+    *way = (cells_way){ k, v, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE };
     if (!is_plain)
-        *way = (store_way){ k, v, KVT_SCHEME_kv8, KVT_ROTATION_64, KVT_CENTRING_OWN };
+        *way = (cells_way){ k, v, KVT_SCHEME_kv8, KVT_ROTATION_64, KVT_CENTRING_OWN };
     return true;
 }
 
@@ -51,7 +51,7 @@ static const char *after(const char *word, const char *name)
 static bool take_word(options *made, char *word)
 {
     const char *value;
-    store_way *way = &made->way;
+    cells_way *way = &made->way;
     if ((value = after(word, "rotation=")) != NULL) {
         way->rotation = strcmp(value, "64") == 0 ? KVT_ROTATION_64 : strcmp(value, "128") == 0 ? KVT_ROTATION_128 : KVT_ROTATION_NONE;
         return way->rotation != KVT_ROTATION_NONE || strcmp(value, "0") == 0;

@@ -7,10 +7,10 @@
 #ifndef KVT_GGML_OPTIONS_H
 #define KVT_GGML_OPTIONS_H
 
-#include "tools/ggml/store.h"
+#include "tools/ggml/cells.h"
 
 typedef struct options {
-    store_way way;
+    cells_way way;
     bool report;
     char name[64]; /* "kv5/kv4" */
 } options;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, madvise */
-#include "tools/ggml/store.h"
+#include "tools/ggml/cells.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static void must(kvt_status status)
     }
 }
 
-static kvt_pages page_of(const store *s, size_t index, uint32_t head, store_form form)
+static kvt_pages page_of(const cell_store *s, size_t index, uint32_t head, cells_form form)
 {
     const size_t bytes = s->layout[form].page_bytes;
     return (kvt_pages){ .base = s->memory[form] + index * s->block_bytes[form] + head * bytes, .stride = bytes, .count = 1 };
@@ -30,7 +30,7 @@ typedef struct part {
     uint32_t from, dim;
 } part;
 
-static int parts_of(const store *s, int side, part parts[2])
+static int parts_of(const cell_store *s, int side, part parts[2])
 {
     if (side) {
         parts[0] = (part){ KVT_V, 0, s->shape.v_dim };
@@ -41,18 +41,18 @@ static int parts_of(const store *s, int side, part parts[2])
     return s->shape.rope_dim ? 2 : 1;
 }
 
-uint32_t store_row_dim(const store *s, int side)
+uint32_t cells_row_dim(const cell_store *s, int side)
 {
     return side ? s->shape.v_dim : s->shape.k_dim + s->shape.rope_dim;
 }
 
-static int sides_of(const store *s)
+static int sides_of(const cell_store *s)
 {
     return s->shape.v_dim ? 2 : 1;
 }
 
 /* Rows of a block and head, all parts of a side. */
-static void write_rows(const store *s, int side, size_t index, uint32_t head, store_form form, size_t first, size_t n, const void *rows,
+static void write_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, const void *rows,
                        kvt_dtype dtype, ptrdiff_t stride)
 {
     const kvt_pages pages = page_of(s, index, head, form);
@@ -62,7 +62,8 @@ static void write_rows(const store *s, int side, size_t index, uint32_t head, st
                        stride));
 }
 
-static void read_rows(const store *s, int side, size_t index, uint32_t head, store_form form, size_t first, size_t n, float *rows, ptrdiff_t stride)
+static void read_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, float *rows,
+                      ptrdiff_t stride)
 {
     const kvt_pages pages = page_of(s, index, head, form);
     part parts[2];
@@ -70,11 +71,11 @@ static void read_rows(const store *s, int side, size_t index, uint32_t head, sto
         must(kvt_read(&s->layout[form], parts[i].side, &pages, first, n, rows + parts[i].from, KVT_F32, stride));
 }
 
-static void convert_page(const store *s, size_t index, uint32_t head, store_form from, store_form to)
+static void convert_page(const cell_store *s, size_t index, uint32_t head, cells_form from, cells_form to)
 {
     float rows[CELLS * KVT_MAX_DIM];
     for (int side = 0; side < sides_of(s); side++) {
-        const ptrdiff_t stride = (ptrdiff_t)(store_row_dim(s, side) * sizeof *rows);
+        const ptrdiff_t stride = (ptrdiff_t)(cells_row_dim(s, side) * sizeof *rows);
         read_rows(s, side, index, head, from, 0, CELLS, rows, stride);
         write_rows(s, side, index, head, to, 0, CELLS, rows, KVT_F32, stride);
     }
@@ -87,9 +88,9 @@ static bool is_of_rows(kvt_scheme scheme)
     return scheme == KVT_SCHEME_f32 || scheme == KVT_SCHEME_f16 || scheme == KVT_SCHEME_bf16;
 }
 
-static kvt_status choose_layouts(store *s)
+static kvt_status choose_layouts(cell_store *s)
 {
-    const store_way *w = &s->way;
+    const cells_way *w = &s->way;
     kvt_spec spec = {
         .size = sizeof spec, .k_dim = s->shape.k_dim, .v_dim = s->shape.v_dim, .rope_dim = s->shape.rope_dim, .kv_heads = s->shape.heads
     };
@@ -97,20 +98,20 @@ static kvt_status choose_layouts(store *s)
     s->seals = w->k_scheme != w->v_scheme || !is_of_rows(w->k_scheme);
     const kvt_scheme rows = s->shape.dtype == KVT_F32 ? KVT_SCHEME_f32 : s->shape.dtype == KVT_BF16 ? KVT_SCHEME_bf16 : KVT_SCHEME_f16;
     spec.k_scheme = spec.v_scheme = spec.rope_scheme = s->seals ? rows : w->k_scheme;
-    kvt_status status = kvt_layout_init(&s->layout[STORE_OPEN], &spec);
+    kvt_status status = kvt_layout_init(&s->layout[CELLS_OPEN], &spec);
     if (status || !s->seals)
         return status;
     spec.k_options.centring = spec.v_options.centring = w->centring;
     spec.k_scheme = w->k_scheme;
     spec.v_scheme = w->v_scheme;
     spec.rope_scheme = KVT_SCHEME_bf16;
-    status = kvt_layout_init(&s->layout[STORE_SEALED], &spec);
+    status = kvt_layout_init(&s->layout[CELLS_SEALED], &spec);
     if (status || !w->first)
         return status;
     /* A first token is unlike all others in many models, and would move the centre away from them. */
     spec.k_options.centring = spec.v_options.centring = KVT_CENTRING_NONE;
     spec.k_scheme = spec.v_scheme = w->first;
-    return kvt_layout_init(&s->layout[STORE_FIRST], &spec);
+    return kvt_layout_init(&s->layout[CELLS_FIRST], &spec);
 }
 
 static size_t whole(size_t bytes, size_t unit)
@@ -119,36 +120,36 @@ static size_t whole(size_t bytes, size_t unit)
 }
 
 /* Addresses of a form's pages. Open ones are given back block by block, so each block begins where a page of the system does. */
-static bool reserve(store *s, store_form form, size_t blocks)
+static bool reserve(cell_store *s, cells_form form, size_t blocks)
 {
-    s->block_bytes[form] = whole(s->layout[form].page_bytes * s->shape.heads, form == STORE_OPEN ? SYSTEM_PAGE : LINE);
+    s->block_bytes[form] = whole(s->layout[form].page_bytes * s->shape.heads, form == CELLS_OPEN ? SYSTEM_PAGE : LINE);
     s->memory_bytes[form] = whole(s->block_bytes[form] * blocks, SYSTEM_PAGE);
     void *at = mmap(NULL, s->memory_bytes[form], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return false;
     s->memory[form] = at;
-    if (form == STORE_OPEN)
+    if (form == CELLS_OPEN)
         (void)madvise(at, s->memory_bytes[form], MADV_NOHUGEPAGE);
     return true;
 }
 
-const char *store_open(store *made, const store_way *way, const store_shape *shape)
+const char *cells_open(cell_store *made, const cells_way *way, const cells_shape *shape)
 {
-    *made = (store){ .shape = *shape, .way = *way };
+    *made = (cell_store){ .shape = *shape, .way = *way };
     const kvt_status status = choose_layouts(made);
     if (status)
         return kvt_status_text(status);
     made->blocks = (shape->cells + CELLS - 1) / CELLS;
     const size_t all = made->blocks * shape->streams;
-    made->counts[STORE_EMPTY] = all;
+    made->counts[CELLS_EMPTY] = all;
     made->block = calloc(all, sizeof *made->block);
     made->lists = calloc(3 * all, sizeof *made->lists);
     bool is_there = made->block && made->lists;
-    for (store_form form = STORE_OPEN; form < STORE_FORMS && is_there; form++)
+    for (cells_form form = CELLS_OPEN; form < CELLS_FORMS && is_there; form++)
         if (made->layout[form].page_bytes)
             is_there = reserve(made, form, all);
     if (!is_there) {
-        store_close(made);
+        cells_close(made);
         return "there is no memory";
     }
     made->open = made->lists;
@@ -157,32 +158,32 @@ const char *store_open(store *made, const store_way *way, const store_shape *sha
     return NULL;
 }
 
-void store_close(store *s)
+void cells_close(cell_store *s)
 {
-    for (store_form form = STORE_OPEN; form < STORE_FORMS; form++)
+    for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++)
         if (s->memory[form])
             munmap(s->memory[form], s->memory_bytes[form]);
     free(s->block);
     free(s->lists);
-    *s = (store){ 0 };
+    *s = (cell_store){ 0 };
 }
 
-void store_clear(store *s)
+void cells_clear(cell_store *s)
 {
     const size_t all = s->blocks * s->shape.streams;
-    for (store_form form = STORE_OPEN; form < STORE_FORMS; form++) {
+    for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++) {
         if (s->counts[form] || s->with_rows)
             (void)madvise(s->memory[form], s->memory_bytes[form], MADV_DONTNEED);
         s->counts[form] = 0;
     }
-    s->counts[STORE_EMPTY] = all;
+    s->counts[CELLS_EMPTY] = all;
     memset(s->block, 0, all * sizeof *s->block);
     s->with_rows = s->n_open = s->n_kept = s->n_touched = 0;
 }
 
 /* ---- rows in ---- */
 
-static void set_form(store *s, store_block *b, store_form form)
+static void set_form(cell_store *s, cells_block *b, cells_form form)
 {
     s->counts[b->form]--;
     s->counts[form]++;
@@ -200,24 +201,24 @@ static void forget(uint32_t *list, size_t *n, size_t index)
     }
 }
 
-static size_t block_of(const store *s, int64_t cell)
+static size_t block_of(const cell_store *s, int64_t cell)
 {
     const size_t c = (size_t)cell;
     return c / s->shape.cells * s->blocks + c % s->shape.cells / CELLS;
 }
-static size_t in_block(const store *s, int64_t cell)
+static size_t in_block(const cell_store *s, int64_t cell)
 {
     return (size_t)cell % s->shape.cells % CELLS;
 }
 
 /* Of the blocks of a stream that were opened again and are not whole, the newest stay open: their sequence goes on there, or may. It depends on the
  * stream alone, so what one sequence is rounded to does not depend on others in other streams. */
-static void find_due(store *s, size_t stream)
+static void find_due(cell_store *s, size_t stream)
 {
     size_t oldest = SIZE_MAX, n = 0;
     for (size_t i = 0; i < s->n_open; i++) {
-        const store_block *b = &s->block[s->open[i]];
-        if (s->open[i] / s->blocks != stream || b->before == STORE_EMPTY || b->is_due)
+        const cells_block *b = &s->block[s->open[i]];
+        if (s->open[i] / s->blocks != stream || b->before == CELLS_EMPTY || b->is_due)
             continue;
         n++;
         if (oldest == SIZE_MAX || b->call < s->block[oldest].call)
@@ -229,34 +230,34 @@ static void find_due(store *s, size_t stream)
 
 /* From then on the open page's rows are the block's; those that are stored are in `before`. Of a block that is opened again the cells before the
  * first one that is written count as there. */
-static void open_block(store *s, size_t index, size_t first)
+static void open_block(cell_store *s, size_t index, size_t first)
 {
-    store_block *b = &s->block[index];
+    cells_block *b = &s->block[index];
     b->before = b->form;
-    b->opens = !b->has_rows && b->form != STORE_EMPTY;
-    b->written[0] = b->written[1] = b->before == STORE_EMPTY ? 0 : (UINT64_C(1) << first) - 1;
+    b->opens = !b->has_rows && b->form != CELLS_EMPTY;
+    b->written[0] = b->written[1] = b->before == CELLS_EMPTY ? 0 : (UINT64_C(1) << first) - 1;
     if (b->has_rows)
         forget(s->kept, &s->n_kept, index);
     else
         s->with_rows++;
     b->has_rows = true;
-    set_form(s, b, STORE_OPEN);
+    set_form(s, b, CELLS_OPEN);
     s->open[s->n_open++] = (uint32_t)index;
 }
 
-void store_begin(store *s, int side, const int64_t *cells, size_t n)
+void cells_begin(cell_store *s, int side, const int64_t *cells, size_t n)
 {
     s->call++;
     s->n_touched = 0;
     for (size_t i = 0; i < n; i++) {
         const size_t index = block_of(s, cells[i]);
-        store_block *b = &s->block[index];
+        cells_block *b = &s->block[index];
         if (b->call != s->call) {
             b->call = s->call;
             b->opens = b->is_due = false;
-            if (b->form != STORE_OPEN) {
+            if (b->form != CELLS_OPEN) {
                 open_block(s, index, in_block(s, cells[i]));
-                if (b->before != STORE_EMPTY)
+                if (b->before != CELLS_EMPTY)
                     find_due(s, index / s->blocks);
             }
             s->touched[s->n_touched++] = (uint32_t)index;
@@ -268,28 +269,28 @@ void store_begin(store *s, int side, const int64_t *cells, size_t n)
 }
 
 /* Cells that follow each other are written at once. */
-static void write_cells(const store *s, int side, const int64_t *cells, size_t n, const uint8_t *rows, kvt_dtype dtype, ptrdiff_t stride,
+static void write_cells(const cell_store *s, int side, const int64_t *cells, size_t n, const uint8_t *rows, kvt_dtype dtype, ptrdiff_t stride,
                         size_t index, uint32_t head)
 {
-    const size_t from = head * store_row_dim(s, side) * kvt_dtype_bytes(dtype);
+    const size_t from = head * cells_row_dim(s, side) * kvt_dtype_bytes(dtype);
     for (size_t i = 0, count; i < n; i += count) {
         count = 1;
         if (block_of(s, cells[i]) != index)
             continue;
         while (i + count < n && cells[i + count] == cells[i] + (int64_t)count && block_of(s, cells[i + count]) == index)
             count++;
-        write_rows(s, side, index, head, STORE_OPEN, in_block(s, cells[i]), count, rows + (ptrdiff_t)i * stride + from, dtype, stride);
+        write_rows(s, side, index, head, CELLS_OPEN, in_block(s, cells[i]), count, rows + (ptrdiff_t)i * stride + from, dtype, stride);
     }
 }
 
-void store_write(const store *s, int side, const int64_t *cells, size_t n, const void *rows, kvt_dtype dtype, ptrdiff_t stride, uint32_t worker,
+void cells_write(const cell_store *s, int side, const int64_t *cells, size_t n, const void *rows, kvt_dtype dtype, ptrdiff_t stride, uint32_t worker,
                  uint32_t workers)
 {
     for (size_t unit = worker; unit < s->n_touched * s->shape.heads; unit += workers) {
         const size_t index = s->touched[unit / s->shape.heads];
         const uint32_t head = (uint32_t)(unit % s->shape.heads);
         if (s->block[index].opens)
-            convert_page(s, index, head, s->block[index].before, STORE_OPEN);
+            convert_page(s, index, head, s->block[index].before, CELLS_OPEN);
         write_cells(s, side, cells, n, rows, dtype, stride, index, head);
     }
 }
@@ -297,17 +298,17 @@ void store_write(const store *s, int side, const int64_t *cells, size_t n, const
 /* ---- sealing ---- */
 
 /* While only keys of some cells are there, values are still to come. */
-static bool is_to_be_sealed(const store_block *b)
+static bool is_to_be_sealed(const cells_block *b)
 {
     return b->written[0] == b->written[1] && (b->written[0] == UINT64_MAX || b->is_due);
 }
 
-void store_mark_first(store *s, int64_t cell)
+void cells_mark_first(cell_store *s, int64_t cell)
 {
     s->block[block_of(s, cell)].is_first = true;
 }
 
-bool store_has_unsealed(const store *s)
+bool cells_has_unsealed(const cell_store *s)
 {
     bool has = false;
     for (size_t i = 0; i < s->n_open && s->seals && !has; i++)
@@ -315,7 +316,7 @@ bool store_has_unsealed(const store *s)
     return has;
 }
 
-void store_begin_seal(store *s)
+void cells_begin_seal(cell_store *s)
 {
     s->n_touched = 0;
     for (size_t i = 0; i < s->n_open; i++)
@@ -323,20 +324,20 @@ void store_begin_seal(store *s)
             s->touched[s->n_touched++] = s->open[i];
 }
 
-static store_form form_when_sealed(const store *s, size_t index)
+static cells_form form_when_sealed(const cell_store *s, size_t index)
 {
-    return s->way.first && (s->block[index].is_first || index % s->blocks == 0) ? STORE_FIRST : STORE_SEALED;
+    return s->way.first && (s->block[index].is_first || index % s->blocks == 0) ? CELLS_FIRST : CELLS_SEALED;
 }
 
-void store_seal(const store *s, uint32_t worker, uint32_t workers)
+void cells_seal(const cell_store *s, uint32_t worker, uint32_t workers)
 {
     for (size_t unit = worker; unit < s->n_touched * s->shape.heads; unit += workers) {
         const size_t index = s->touched[unit / s->shape.heads];
-        convert_page(s, index, (uint32_t)(unit % s->shape.heads), STORE_OPEN, form_when_sealed(s, index));
+        convert_page(s, index, (uint32_t)(unit % s->shape.heads), CELLS_OPEN, form_when_sealed(s, index));
     }
 }
 
-void store_end_seal(store *s)
+void cells_end_seal(cell_store *s)
 {
     for (size_t i = 0; i < s->n_touched; i++) {
         const size_t index = s->touched[i];
@@ -348,7 +349,7 @@ void store_end_seal(store *s)
     s->n_touched = 0;
 }
 
-static bool is_newest(const store *s, size_t kept)
+static bool is_newest(const cell_store *s, size_t kept)
 {
     size_t newer = 0;
     for (size_t i = kept + 1; i < s->n_kept && newer < KEPT_PAGES; i++)
@@ -356,7 +357,7 @@ static bool is_newest(const store *s, size_t kept)
     return newer < KEPT_PAGES;
 }
 
-void store_release(store *s)
+void cells_release(cell_store *s)
 {
     if (!s->has_sealed)
         return;
@@ -368,7 +369,7 @@ void store_release(store *s)
             s->kept[n++] = index;
             continue;
         }
-        (void)madvise(s->memory[STORE_OPEN] + index * s->block_bytes[STORE_OPEN], s->block_bytes[STORE_OPEN], MADV_DONTNEED);
+        (void)madvise(s->memory[CELLS_OPEN] + index * s->block_bytes[CELLS_OPEN], s->block_bytes[CELLS_OPEN], MADV_DONTNEED);
         s->block[index].has_rows = false;
         s->with_rows--;
     }
@@ -377,61 +378,61 @@ void store_release(store *s)
 
 /* ---- rows out ---- */
 
-void store_read(const store *s, int side, size_t stream, size_t first, size_t n, float *rows)
+void cells_read(const cell_store *s, int side, size_t stream, size_t first, size_t n, float *rows)
 {
-    const size_t dim = store_row_dim(s, side), width = dim * s->shape.heads;
+    const size_t dim = cells_row_dim(s, side), width = dim * s->shape.heads;
     for (size_t done = 0, count; done < n; done += count) {
         const size_t cell = first + done, index = stream * s->blocks + cell / CELLS, room = CELLS - cell % CELLS;
-        const store_form form = s->block[index].form;
+        const cells_form form = s->block[index].form;
         count = n - done < room ? n - done : room;
-        if (form == STORE_EMPTY)
+        if (form == CELLS_EMPTY)
             memset(rows + done * width, 0, count * width * sizeof *rows);
-        for (uint32_t head = 0; head < s->shape.heads && form != STORE_EMPTY; head++)
+        for (uint32_t head = 0; head < s->shape.heads && form != CELLS_EMPTY; head++)
             read_rows(s, side, index, head, form, cell % CELLS, count, rows + done * width + head * dim, (ptrdiff_t)(width * sizeof *rows));
     }
 }
 
-void store_replace(const store *s, int side, size_t stream, size_t block, const float *rows)
+void cells_replace(const cell_store *s, int side, size_t stream, size_t block, const float *rows)
 {
-    const size_t index = stream * s->blocks + block, dim = store_row_dim(s, side), width = dim * s->shape.heads;
-    const store_block *b = &s->block[index];
-    for (uint32_t head = 0; head < s->shape.heads && b->form != STORE_EMPTY; head++)
-        for (store_form form = STORE_OPEN; form < STORE_FORMS; form++)
-            if (form == b->form || (form == STORE_OPEN && b->has_rows))
+    const size_t index = stream * s->blocks + block, dim = cells_row_dim(s, side), width = dim * s->shape.heads;
+    const cells_block *b = &s->block[index];
+    for (uint32_t head = 0; head < s->shape.heads && b->form != CELLS_EMPTY; head++)
+        for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++)
+            if (form == b->form || (form == CELLS_OPEN && b->has_rows))
                 write_rows(s, side, index, head, form, 0, CELLS, rows + head * dim, KVT_F32, (ptrdiff_t)(width * sizeof *rows));
 }
 
-void store_copy_stream(store *s, size_t from, size_t to)
+void cells_copy_stream(cell_store *s, size_t from, size_t to)
 {
     for (size_t i = 0; i < s->blocks && from != to; i++) {
         const size_t source = from * s->blocks + i, target = to * s->blocks + i;
-        const store_block *of = &s->block[source];
-        store_block *b = &s->block[target];
+        const cells_block *of = &s->block[source];
+        cells_block *b = &s->block[target];
         forget(s->open, &s->n_open, target);
         forget(s->kept, &s->n_kept, target);
         s->with_rows += (size_t)of->has_rows - (size_t)b->has_rows;
         set_form(s, b, of->form);
         *b = *of;
-        if (of->form == STORE_OPEN)
+        if (of->form == CELLS_OPEN)
             s->open[s->n_open++] = (uint32_t)target;
         else if (of->has_rows)
             s->kept[s->n_kept++] = (uint32_t)target;
-        for (store_form form = STORE_OPEN; form < STORE_FORMS; form++)
-            if (form == of->form || (form == STORE_OPEN && of->has_rows))
+        for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++)
+            if (form == of->form || (form == CELLS_OPEN && of->has_rows))
                 memcpy(s->memory[form] + target * s->block_bytes[form], s->memory[form] + source * s->block_bytes[form], s->block_bytes[form]);
     }
 }
 
 /* ---- attention ---- */
 
-size_t store_segments(const store *s, size_t stream, uint32_t head, size_t first, size_t end, size_t own, kvt_segment *segments)
+size_t cells_segments(const cell_store *s, size_t stream, uint32_t head, size_t first, size_t end, size_t own, kvt_segment *segments)
 {
     size_t n = 0;
-    store_form last = STORE_EMPTY;
+    cells_form last = CELLS_EMPTY;
     for (size_t i = first; i < end; i++) {
         const size_t index = stream * s->blocks + i;
-        const store_block *b = &s->block[index];
-        const store_form form = b->form == STORE_EMPTY || (i == own && b->has_rows) ? STORE_OPEN : b->form;
+        const cells_block *b = &s->block[index];
+        const cells_form form = b->form == CELLS_EMPTY || (i == own && b->has_rows) ? CELLS_OPEN : b->form;
         if (form != last) {
             segments[n] = (kvt_segment){ &s->layout[form], page_of(s, index, head, form), i * CELLS };
             segments[n++].pages.stride = s->block_bytes[form];
@@ -443,16 +444,16 @@ size_t store_segments(const store *s, size_t stream, uint32_t head, size_t first
     return n;
 }
 
-size_t store_bytes(const store *s)
+size_t cells_bytes(const cell_store *s)
 {
-    return s->with_rows * s->block_bytes[STORE_OPEN] + s->counts[STORE_SEALED] * s->block_bytes[STORE_SEALED] +
-           s->counts[STORE_FIRST] * s->block_bytes[STORE_FIRST];
+    return s->with_rows * s->block_bytes[CELLS_OPEN] + s->counts[CELLS_SEALED] * s->block_bytes[CELLS_SEALED] +
+           s->counts[CELLS_FIRST] * s->block_bytes[CELLS_FIRST];
 }
 
-size_t store_most_bytes(const store *s)
+size_t cells_most_bytes(const cell_store *s)
 {
     const size_t all = s->blocks * s->shape.streams, firsts = s->way.first && s->seals ? s->shape.streams : 0;
     if (!s->seals)
-        return all * s->block_bytes[STORE_OPEN];
-    return (all - firsts) * s->block_bytes[STORE_SEALED] + firsts * s->block_bytes[STORE_FIRST];
+        return all * s->block_bytes[CELLS_OPEN];
+    return (all - firsts) * s->block_bytes[CELLS_SEALED] + firsts * s->block_bytes[CELLS_FIRST];
 }

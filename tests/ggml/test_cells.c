@@ -2,8 +2,8 @@
 /* Cells of the plug-in for llama.cpp against rows in plain memory: written in any order and again, sealed, given back, replaced, copied. */
 #include "tests/lib/support.h"
 
+#include "tools/ggml/cells.h"
 #include "tools/ggml/options.h"
-#include "tools/ggml/store.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -24,29 +24,29 @@ static unsigned next_number(unsigned below)
     return (state >> 8) % below;
 }
 
-static store_shape shape_of(uint32_t rope_dim)
+static cells_shape shape_of(uint32_t rope_dim)
 {
-    return (store_shape){ HEADS, K_DIM - rope_dim, rope_dim ? 0 : V_DIM, rope_dim, CELLS, STREAMS, KVT_F32 };
+    return (cells_shape){ HEADS, K_DIM - rope_dim, rope_dim ? 0 : V_DIM, rope_dim, CELLS, STREAMS, KVT_F32 };
 }
 
-static size_t width_of(const store *s, int side)
+static size_t width_of(const cell_store *s, int side)
 {
-    return (size_t)store_row_dim(s, side) * HEADS;
+    return (size_t)cells_row_dim(s, side) * HEADS;
 }
 
-static void seal(store *s, unsigned workers)
+static void seal(cell_store *s, unsigned workers)
 {
-    if (!store_has_unsealed(s))
+    if (!cells_has_unsealed(s))
         return;
-    store_begin_seal(s);
+    cells_begin_seal(s);
     for (unsigned w = 0; w < workers; w++)
-        store_seal(s, w, workers);
-    store_end_seal(s);
-    ck_assert(!store_has_unsealed(s));
+        cells_seal(s, w, workers);
+    cells_end_seal(s);
+    ck_assert(!cells_has_unsealed(s));
 }
 
 /* As a graph does: keys, values, attention, which seals. */
-static void write_cells(store *s, plain *p, const int64_t *cells, size_t n, unsigned workers)
+static void write_cells(cell_store *s, plain *p, const int64_t *cells, size_t n, unsigned workers)
 {
     for (int side = 0; side < (s->shape.v_dim ? 2 : 1); side++) {
         static float rows[MOST_BATCH][HEADS * V_DIM];
@@ -56,20 +56,20 @@ static void write_cells(store *s, plain *p, const int64_t *cells, size_t n, unsi
                 rows[i][c] = p->rows[side][cells[i]][c] = (float)next_number(2001) / 1000 - 1;
             p->is_written[cells[i]] = true;
         }
-        store_begin(s, side, cells, n);
+        cells_begin(s, side, cells, n);
         for (unsigned w = 0; w < workers; w++)
-            store_write(s, side, cells, n, rows, KVT_F32, sizeof rows[0], w, workers);
+            cells_write(s, side, cells, n, rows, KVT_F32, sizeof rows[0], w, workers);
     }
     seal(s, workers);
-    store_release(s);
+    cells_release(s);
 }
 
-static void compare(const store *s, const plain *p, float bound)
+static void compare(const cell_store *s, const plain *p, float bound)
 {
     static float row[HEADS * V_DIM];
     for (int side = 0; side < (s->shape.v_dim ? 2 : 1); side++)
         for (size_t cell = 0; cell < ALL; cell++) {
-            store_read(s, side, cell / CELLS, cell % CELLS, 1, row);
+            cells_read(s, side, cell / CELLS, cell % CELLS, 1, row);
             for (size_t c = 0; c < width_of(s, side) && p->is_written[cell]; c++)
                 ck_assert_msg(fabsf(row[c] - p->rows[side][cell][c]) <= bound, "side %d, cell %zu, channel %zu: %g, not %g", side, cell, c,
                               (double)row[c], (double)p->rows[side][cell][c]);
@@ -77,7 +77,7 @@ static void compare(const store *s, const plain *p, float bound)
 }
 
 /* Batches as llama.cpp makes them: the next free cells, or any; of one stream or of both. */
-static void write_batches(store *s, plain *p, int batches, float bound)
+static void write_batches(cell_store *s, plain *p, int batches, float bound)
 {
     size_t head[STREAMS] = { 0 };
     for (int b = 0; b < batches; b++) {
@@ -96,39 +96,39 @@ static void write_batches(store *s, plain *p, int batches, float bound)
 
 static plain expected;
 
-static void any_order(store_way way, uint32_t rope_dim, float bound)
+static void any_order(cells_way way, uint32_t rope_dim, float bound)
 {
-    store s;
-    const store_shape shape = shape_of(rope_dim);
+    cell_store s;
+    const cells_shape shape = shape_of(rope_dim);
     memset(&expected, 0, sizeof expected);
-    ck_assert_ptr_null(store_open(&s, &way, &shape));
+    ck_assert_ptr_null(cells_open(&s, &way, &shape));
     write_batches(&s, &expected, 60, bound);
-    store_clear(&s);
-    ck_assert_uint_eq(store_bytes(&s), 0);
+    cells_clear(&s);
+    ck_assert_uint_eq(cells_bytes(&s), 0);
     memset(&expected, 0, sizeof expected);
     write_batches(&s, &expected, 20, bound);
-    store_close(&s);
+    cells_close(&s);
 }
 
 START_TEST(test_rows_as_they_come)
 {
-    any_order((store_way){ KVT_SCHEME_f32, KVT_SCHEME_f32, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 0, 0);
-    any_order((store_way){ KVT_SCHEME_f32, KVT_SCHEME_f32, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 16, 0);
+    any_order((cells_way){ KVT_SCHEME_f32, KVT_SCHEME_f32, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 0, 0);
+    any_order((cells_way){ KVT_SCHEME_f32, KVT_SCHEME_f32, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 16, 0);
 }
 END_TEST
 
 /* Rows of eight bits, once; cells that stay while their neighbours are written again are stored several times. */
 START_TEST(test_sealed_rows)
 {
-    any_order((store_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_NONE, KVT_ROTATION_64, KVT_CENTRING_OWN }, 0, 0.1f);
-    any_order((store_way){ KVT_SCHEME_kv8, KVT_SCHEME_q8_0, KVT_SCHEME_kv8, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 0, 0.1f);
-    any_order((store_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_NONE, KVT_ROTATION_64, KVT_CENTRING_OWN }, 16, 0.1f);
+    any_order((cells_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_NONE, KVT_ROTATION_64, KVT_CENTRING_OWN }, 0, 0.1f);
+    any_order((cells_way){ KVT_SCHEME_kv8, KVT_SCHEME_q8_0, KVT_SCHEME_kv8, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 0, 0.1f);
+    any_order((cells_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_NONE, KVT_ROTATION_64, KVT_CENTRING_OWN }, 16, 0.1f);
 }
 END_TEST
 
-static const store_way sealing = { KVT_SCHEME_kv4, KVT_SCHEME_kv4, KVT_SCHEME_kv8, KVT_ROTATION_64, KVT_CENTRING_OWN };
+static const cells_way sealing = { KVT_SCHEME_kv4, KVT_SCHEME_kv4, KVT_SCHEME_kv8, KVT_ROTATION_64, KVT_CENTRING_OWN };
 
-static void write_cell(store *s, int64_t cell, unsigned seed)
+static void write_cell(cell_store *s, int64_t cell, unsigned seed)
 {
     state = seed;
     write_cells(s, &expected, &cell, 1, 1);
@@ -138,26 +138,26 @@ static void write_cell(store *s, int64_t cell, unsigned seed)
 START_TEST(test_taken_back)
 {
     enum { TOKENS = 128, BACK = 100 };
-    store s[2];
-    const store_shape shape = shape_of(0);
+    cell_store s[2];
+    const cells_shape shape = shape_of(0);
     memset(&expected, 0, sizeof expected);
     for (int i = 0; i < 2; i++) {
-        ck_assert_ptr_null(store_open(&s[i], &sealing, &shape));
+        ck_assert_ptr_null(cells_open(&s[i], &sealing, &shape));
         for (unsigned cell = 0; cell < TOKENS; cell++)
             write_cell(&s[i], cell, i == 0 && cell >= BACK ? 1000 + cell : cell);
     }
     for (unsigned cell = BACK; cell < TOKENS; cell++)
         write_cell(&s[0], cell, cell);
     for (int i = 0; i < 2; i++)
-        ck_assert_int_eq(s[i].block[1].form, STORE_SEALED);
+        ck_assert_int_eq(s[i].block[1].form, CELLS_SEALED);
     for (int side = 0; side < 2; side++) {
         static float rows[2][TOKENS][HEADS * V_DIM];
         for (int i = 0; i < 2; i++)
-            store_read(&s[i], side, 0, 0, TOKENS, rows[i][0]);
+            cells_read(&s[i], side, 0, 0, TOKENS, rows[i][0]);
         ck_assert_mem_eq(rows[0], rows[1], TOKENS * width_of(&s[0], side) * sizeof(float));
     }
     for (int i = 0; i < 2; i++)
-        store_close(&s[i]);
+        cells_close(&s[i]);
 }
 END_TEST
 
@@ -165,12 +165,12 @@ END_TEST
 START_TEST(test_streams_apart)
 {
     enum { FIRST = 150, SECOND = 90, THIRD = 130, BACK = 5 };
-    store s[2];
-    const store_shape shape = shape_of(0);
+    cell_store s[2];
+    const cells_shape shape = shape_of(0);
     static float rows[2][2][FIRST][HEADS * V_DIM];
     memset(&expected, 0, sizeof expected);
     for (int busy = 0; busy < 2; busy++) {
-        ck_assert_ptr_null(store_open(&s[busy], &sealing, &shape));
+        ck_assert_ptr_null(cells_open(&s[busy], &sealing, &shape));
         static const unsigned tokens[] = { FIRST, SECOND, THIRD };
         for (unsigned turn = 0; turn < 3; turn++)
             for (unsigned i = 0; i < tokens[turn] + BACK; i++) {
@@ -184,11 +184,11 @@ START_TEST(test_streams_apart)
                 }
             }
         for (int side = 0; side < 2; side++)
-            store_read(&s[busy], side, 0, 0, FIRST, rows[busy][side][0]);
+            cells_read(&s[busy], side, 0, 0, FIRST, rows[busy][side][0]);
     }
     ck_assert_mem_eq(rows[0], rows[1], sizeof rows[0]);
     for (int i = 0; i < 2; i++)
-        store_close(&s[i]);
+        cells_close(&s[i]);
 }
 END_TEST
 
@@ -196,69 +196,69 @@ END_TEST
 START_TEST(test_unfinished)
 {
     enum { BLOCKS = ALL / 64, OPEN = 4 };
-    store s;
-    store_shape shape = shape_of(0);
+    cell_store s;
+    cells_shape shape = shape_of(0);
     shape.cells = ALL;
     shape.streams = 1;
     memset(&expected, 0, sizeof expected);
-    ck_assert_ptr_null(store_open(&s, &sealing, &shape));
+    ck_assert_ptr_null(cells_open(&s, &sealing, &shape));
     for (unsigned cell = 0; cell < 64 * BLOCKS; cell++)
         write_cell(&s, cell, cell);
-    ck_assert_uint_eq(s.counts[STORE_SEALED] + s.counts[STORE_FIRST], BLOCKS);
+    ck_assert_uint_eq(s.counts[CELLS_SEALED] + s.counts[CELLS_FIRST], BLOCKS);
     for (unsigned block = 0; block < BLOCKS; block++)
         write_cell(&s, 64 * block, block);
-    ck_assert_uint_eq(s.counts[STORE_OPEN], OPEN);
-    ck_assert_uint_eq(s.counts[STORE_SEALED] + s.counts[STORE_FIRST], BLOCKS - OPEN);
-    ck_assert_int_eq(s.block[BLOCKS - 1].form, STORE_OPEN);
-    store_close(&s);
+    ck_assert_uint_eq(s.counts[CELLS_OPEN], OPEN);
+    ck_assert_uint_eq(s.counts[CELLS_SEALED] + s.counts[CELLS_FIRST], BLOCKS - OPEN);
+    ck_assert_int_eq(s.block[BLOCKS - 1].form, CELLS_OPEN);
+    cells_close(&s);
 }
 END_TEST
 
 START_TEST(test_forms_and_bytes)
 {
-    store s;
-    const store_shape shape = shape_of(0);
+    cell_store s;
+    const cells_shape shape = shape_of(0);
     memset(&expected, 0, sizeof expected);
-    ck_assert_ptr_null(store_open(&s, &sealing, &shape));
+    ck_assert_ptr_null(cells_open(&s, &sealing, &shape));
     int64_t cells[MOST_BATCH];
     for (int64_t i = 0; i < MOST_BATCH; i++)
         cells[i] = i;
     write_cells(&s, &expected, cells, MOST_BATCH, 2);
-    ck_assert_int_eq(s.block[0].form, STORE_FIRST);
-    ck_assert_int_eq(s.block[1].form, STORE_SEALED);
-    ck_assert_int_eq(s.block[2].form, STORE_OPEN);
-    ck_assert_uint_gt(s.layout[STORE_SEALED].k.centre_bytes, 0);
-    ck_assert_uint_eq(s.layout[STORE_FIRST].k.centre_bytes, 0);
-    ck_assert_uint_eq(store_bytes(&s), s.block_bytes[STORE_FIRST] + s.block_bytes[STORE_SEALED] + 3 * s.block_bytes[STORE_OPEN]);
+    ck_assert_int_eq(s.block[0].form, CELLS_FIRST);
+    ck_assert_int_eq(s.block[1].form, CELLS_SEALED);
+    ck_assert_int_eq(s.block[2].form, CELLS_OPEN);
+    ck_assert_uint_gt(s.layout[CELLS_SEALED].k.centre_bytes, 0);
+    ck_assert_uint_eq(s.layout[CELLS_FIRST].k.centre_bytes, 0);
+    ck_assert_uint_eq(cells_bytes(&s), s.block_bytes[CELLS_FIRST] + s.block_bytes[CELLS_SEALED] + 3 * s.block_bytes[CELLS_OPEN]);
 
     /* A sequence that begins in another block. */
     for (int64_t i = 0; i < 64; i++)
         cells[i] = 192 + i;
     for (int side = 0; side < 2; side++) {
         static const float rows[64][HEADS * V_DIM];
-        store_begin(&s, side, cells, 64);
-        store_write(&s, side, cells, 64, rows, KVT_F32, sizeof rows[0], 0, 1);
+        cells_begin(&s, side, cells, 64);
+        cells_write(&s, side, cells, 64, rows, KVT_F32, sizeof rows[0], 0, 1);
     }
-    store_mark_first(&s, 192);
+    cells_mark_first(&s, 192);
     seal(&s, 1);
-    ck_assert_int_eq(s.block[3].form, STORE_FIRST);
+    ck_assert_int_eq(s.block[3].form, CELLS_FIRST);
 
     /* A query sees its own page as rows, and others as they are stored. */
     kvt_segment segments[5];
-    ck_assert_uint_eq(store_segments(&s, 0, 1, 0, 4, 3, segments), 3);
-    ck_assert_ptr_eq(segments[2].layout, &s.layout[STORE_OPEN]);
+    ck_assert_uint_eq(cells_segments(&s, 0, 1, 0, 4, 3, segments), 3);
+    ck_assert_ptr_eq(segments[2].layout, &s.layout[CELLS_OPEN]);
     ck_assert_uint_eq(segments[2].pages.count, 2);
     ck_assert_uint_eq(segments[2].first_token, 128);
-    ck_assert_uint_eq(store_segments(&s, 0, 1, 0, 4, SIZE_MAX, segments), 4);
+    ck_assert_uint_eq(cells_segments(&s, 0, 1, 0, 4, SIZE_MAX, segments), 4);
 
-    store_copy_stream(&s, 0, 1);
+    cells_copy_stream(&s, 0, 1);
     for (int side = 0; side < 2; side++) {
         static float rows[2][256][HEADS * V_DIM];
         for (size_t stream = 0; stream < 2; stream++)
-            store_read(&s, side, stream, 0, 256, rows[stream][0]);
+            cells_read(&s, side, stream, 0, 256, rows[stream][0]);
         ck_assert_mem_eq(rows[0], rows[1], 256 * width_of(&s, side) * sizeof(float));
     }
-    store_close(&s);
+    cells_close(&s);
 }
 END_TEST
 
@@ -287,8 +287,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("store");
-    TCase *cases = tcase_create("store");
+    Suite *suite = suite_create("cells");
+    TCase *cases = tcase_create("cells");
     tcase_set_timeout(cases, 0);
     tcase_add_test(cases, test_rows_as_they_come);
     tcase_add_test(cases, test_sealed_rows);
