@@ -3,6 +3,7 @@
  * the CPU device have llama.cpp's own cache; those on the plug-in's device have kvtile's.
  *
  *     GGML_BACKEND_PATH=libkvtile-ggml.so KVTILE=... check_llama MODEL BACKENDS BOUND SCENE... */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <ggml-backend.h>
 #include <gguf.h>
 #include <llama.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { CONTEXT = 2048, MOST_TOKENS = 2048, MOST_TEXT = 4096 };
 
@@ -352,6 +354,158 @@ static void copy_split(void)
 }
 
 /* Without flash attention ggml's own operations read the cache: the same bits as on the CPU. */
+/* Prompts that begin alike, in cells that were used in all ways. Nothing is compared here: whoever runs it without a folder of blocks, with an empty
+ * one and with a full one gets the same lines. */
+static void say(const char *what, const float *logits)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < (size_t)n_vocab * sizeof *logits; i++)
+        hash = (hash ^ ((const unsigned char *)logits)[i]) * 0x100000001b3u;
+    printf("%-10s %-24s %016llx\n", "prefix", what, (unsigned long long)hash);
+}
+
+enum { STEP = 64, LONG = 7 * STEP + 12 };
+
+static void say_new(const char *what, const llama_token *tokens, int n)
+{
+    struct llama_context *context = open_context((setup){ .is_kvtile = true, .batch = STEP });
+    say(what, decode(context, tokens, n, 0, 0));
+    llama_free(context);
+}
+
+static bool always(void *data)
+{
+    int *left = data;
+    return --*left < 0;
+}
+
+static void prefix(void)
+{
+    llama_token a[LONG], b[LONG];
+    make_tokens(a, LONG, 20);
+    make_tokens(b, LONG, 21);
+    say_new("first", a, LONG);
+    say_new("again", a, LONG);
+    say_new("shorter", a, 3 * STEP + 1);
+    memcpy(b, a, 3 * STEP * sizeof *a);
+    say_new("another end", b, LONG);
+    b[0]++;
+    say_new("another beginning", b, LONG);
+
+    /* Taken back to within a block, and gone another way; then to its beginning. */
+    struct llama_context *context = open_context((setup){ .is_kvtile = true, .batch = STEP, .sequences = 2 });
+    llama_memory_t memory = llama_get_memory(context);
+    decode(context, a, 4 * STEP, 0, 0);
+    llama_memory_seq_rm(memory, 0, STEP + 36, -1);
+    say("taken back", decode(context, b + STEP + 36, 3 * STEP, STEP + 36, 0));
+    llama_memory_seq_rm(memory, 0, -1, -1);
+    say("anew", decode(context, a, LONG, 0, 0));
+    /* The first tokens are gone, the others see each other alone. */
+    make_tokens(b, LONG, 22);
+    llama_memory_seq_rm(memory, 0, -1, -1);
+    decode(context, b, 2 * STEP, 0, 0);
+    llama_memory_seq_rm(memory, 0, 0, STEP);
+    say("without the first", decode(context, b + 2 * STEP, LONG - 2 * STEP, 2 * STEP, 0));
+    say_new("with the first", b, LONG);
+    /* Moved. */
+    make_tokens(b, LONG, 23);
+    llama_memory_seq_rm(memory, 0, -1, -1);
+    decode(context, b, 3 * STEP, 0, 0);
+    llama_memory_seq_rm(memory, 0, STEP, 2 * STEP);
+    llama_memory_seq_add(memory, 0, 2 * STEP, -1, -STEP);
+    say("moved", decode(context, b + 3 * STEP, LONG - 3 * STEP, 2 * STEP, 0));
+    say_new("not moved", b, LONG);
+    memmove(b + STEP, b + 2 * STEP, (LONG - 2 * STEP) * sizeof *b);
+    say_new("as if never there", b, LONG - STEP);
+    /* A state of another prompt. */
+    make_tokens(b, LONG, 24);
+    llama_memory_seq_rm(memory, 0, -1, -1);
+    decode(context, b, 3 * STEP, 0, 0);
+    const size_t bytes = llama_state_seq_get_size(context, 0);
+    uint8_t *saved = malloc(bytes);
+    if (llama_state_seq_get_data(context, saved, bytes, 0) != bytes)
+        fail("prefix: not saved");
+    llama_memory_seq_rm(memory, 0, -1, -1);
+    decode(context, a, 3 * STEP, 0, 0);
+    if (llama_state_seq_set_data(context, saved, bytes, 0) == 0)
+        fail("prefix: not restored");
+    free(saved);
+    decode(context, a + 3 * STEP, LONG - 3 * STEP, 3 * STEP, 0);
+    say_new("after a state", a, LONG);
+    /* A copy goes its own way. */
+    make_tokens(b, LONG, 25);
+    memcpy(b, a, 3 * STEP * sizeof *a);
+    llama_memory_clear(memory, true);
+    decode(context, a, 3 * STEP, 0, 0);
+    llama_memory_seq_cp(memory, 0, 1, -1, -1);
+    say("a copy", decode(context, b + 3 * STEP, LONG - 3 * STEP, 3 * STEP, 1));
+    say("its original", decode(context, a + 3 * STEP, LONG - 3 * STEP, 3 * STEP, 0));
+    say_new("as the copy", b, LONG);
+    /* Broken off in the middle, and gone another way. */
+    make_tokens(b, LONG, 26);
+    llama_memory_clear(memory, true);
+    decode(context, a, 3 * STEP, 0, 0);
+    llama_memory_seq_rm(memory, 0, STEP, -1);
+    int nodes = 20;
+    llama_set_abort_callback(context, always, &nodes);
+    struct llama_batch batch = llama_batch_get_one(b + STEP, STEP);
+    if (llama_decode(context, batch) == 0)
+        fail("prefix: not broken off");
+    llama_set_abort_callback(context, NULL, NULL);
+    llama_free(context);
+    memcpy(b, a, STEP * sizeof *a);
+    say_new("after a break", b, LONG);
+    /* Sequences that share a cache. */
+    make_tokens(b, LONG, 27);
+    context = open_context((setup){ .is_kvtile = true, .is_unified = true, .sequences = 2, .batch = STEP });
+    say("one", decode(context, a, 2 * STEP + 20, 0, 0));
+    say("and another", decode(context, b, LONG, 0, 1));
+    say("and the one", decode(context, a + 2 * STEP + 20, LONG - 2 * STEP - 20, 2 * STEP + 20, 0));
+    llama_free(context);
+    say_new("each alone", b, LONG);
+    /* Other batches, and tokens one by one. */
+    make_tokens(b, LONG, 28);
+    context = open_context((setup){ .is_kvtile = true, .batch = 2 * STEP, .threads = 2 });
+    decode(context, b, 4 * STEP, 0, 0);
+    for (int i = 4 * STEP; i < LONG; i++)
+        decode(context, b + i, 1, i, 0);
+    llama_free(context);
+    context = open_context((setup){ .is_kvtile = true, .batch = 2 * STEP, .threads = 2 });
+    say("in larger steps", decode(context, b, 4 * STEP + 5, 0, 0));
+    llama_free(context);
+}
+
+/* Time to the first token of a prompt, and what of it a file of its state takes. */
+static void first_token(const char *what, setup s, const llama_token *tokens, int n)
+{
+    struct llama_context *context = open_context(s);
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    decode(context, tokens, n, 0, 0);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) * 1e-9;
+    printf("%-32s micro-batches of %3d: %7.3f s, a state has %zu bytes\n", what, s.batch, seconds, llama_state_seq_get_size(context, 0));
+    fflush(stdout);
+    llama_free(context);
+}
+
+enum { LONG_PROMPT = 30 * STEP + 12 };
+
+static void own_first_token(void)
+{
+    llama_token tokens[LONG_PROMPT];
+    make_tokens(tokens, LONG_PROMPT, 30);
+    first_token("llama.cpp's own f16", (setup){ .threads = 2, .batch = 512 }, tokens, LONG_PROMPT);
+}
+
+static void first_tokens(void)
+{
+    llama_token tokens[LONG_PROMPT];
+    make_tokens(tokens, LONG_PROMPT, 30);
+    for (int batch = 512; batch >= STEP; batch /= 2)
+        first_token("the plug-in", (setup){ .is_kvtile = true, .threads = 2, .batch = batch }, tokens, LONG_PROMPT);
+}
+
 static void fallback(void)
 {
     enum { PROMPT = 40, MORE = 4 };
@@ -410,8 +564,19 @@ int main(int n, char **words)
     static const struct {
         const char *name;
         void (*run)(void);
-    } scenes[] = { { "answer", answer }, { "logits", logits }, { "threads", threads }, { "unified", unified },       { "split", split },
-                   { "state", state },   { "shift", shift },   { "copy", copy },       { "copy_split", copy_split }, { "fallback", fallback } };
+    } scenes[] = { { "answer", answer },
+                   { "logits", logits },
+                   { "threads", threads },
+                   { "unified", unified },
+                   { "split", split },
+                   { "state", state },
+                   { "shift", shift },
+                   { "copy", copy },
+                   { "copy_split", copy_split },
+                   { "fallback", fallback },
+                   { "prefix", prefix },
+                   { "own_first_token", own_first_token },
+                   { "first_tokens", first_tokens } };
     if (n == 4 && strcmp(words[1], "--widen") == 0)
         return widen(words[2], words[3]);
     if (n == 5 && strcmp(words[1], "--shorten") == 0)

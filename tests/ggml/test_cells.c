@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Cells of the plug-in for llama.cpp against rows in plain memory: written in any order and again, sealed, given back, replaced, copied. */
+/* Cells of the plug-in for llama.cpp against rows in plain memory: written in any order and again, sealed, given back, replaced, copied,
+ * saved. */
 #include "tests/lib/support.h"
 
 #include "tools/ggml/cells.h"
@@ -95,6 +96,67 @@ static void write_batches(cell_store *s, plain *p, int batches, float bound)
 }
 
 static plain expected;
+
+static void write_stream(cell_store *s, plain *p, size_t stream)
+{
+    for (size_t first = 0; first < CELLS; first += 100) {
+        int64_t cells[100];
+        for (size_t i = 0; i < 100; i++)
+            cells[i] = (int64_t)(stream * CELLS + first + i);
+        write_cells(s, p, cells, 100, 2);
+    }
+}
+
+/* Whole blocks of one store in another, over whatever is there; both give the same rows and the same bytes then, and the other one goes on. */
+static void saved_blocks(cells_way way, uint32_t rope_dim, float bound)
+{
+    cell_store from, to;
+    const cells_shape shape = shape_of(rope_dim);
+    memset(&expected, 0, sizeof expected);
+    ck_assert_ptr_null(cells_open(&from, &way, &shape));
+    ck_assert_ptr_null(cells_open(&to, &way, &shape));
+    write_stream(&to, &expected, 1);
+    write_stream(&from, &expected, 0);
+    const size_t before = cells_bytes(&to);
+    for (size_t block = 0; block < CELLS / 64; block++) {
+        const size_t n = cells_saved_bytes(&from, block);
+        uint8_t *bytes = malloc(n), *again = malloc(n);
+        ck_assert(bytes && again && cells_save(&from, 0, block, bytes));
+        ck_assert(block % 2 || !cells_save(&to, 0, block, again));
+        for (size_t stream = 0; stream < STREAMS; stream++) {
+            static float rows[2][64][HEADS * V_DIM];
+            cells_restore(&to, stream, block, bytes);
+            ck_assert(cells_save(&to, stream, block, again));
+            ck_assert_mem_eq(again, bytes, n);
+            for (int side = 0; side < (shape.v_dim ? 2 : 1); side++) {
+                cells_read(&from, side, 0, block * 64, 64, rows[0][0]);
+                cells_read(&to, side, stream, block * 64, 64, rows[1][0]);
+                ck_assert_mem_eq(rows[0], rows[1], 64 * width_of(&from, side) * sizeof(float));
+                for (size_t i = 0; i < 64; i++)
+                    memcpy(expected.rows[side][stream * CELLS + block * 64 + i], expected.rows[side][block * 64 + i], sizeof expected.rows[0][0]);
+            }
+        }
+        free(bytes);
+        free(again);
+    }
+    uint8_t *rest = malloc(cells_saved_bytes(&from, CELLS / 64));
+    ck_assert(rest && !cells_save(&from, 0, CELLS / 64, rest)); /* it is not whole */
+    free(rest);
+    ck_assert_uint_ge(2 * before, cells_bytes(&to));
+    memset(expected.is_written, 1, CELLS / 64 * 64 * sizeof(bool));
+    memset(expected.is_written + CELLS / 64 * 64, 0, CELLS % 64 * sizeof(bool));
+    write_batches(&to, &expected, 20, bound);
+    cells_close(&from);
+    cells_close(&to);
+}
+
+START_TEST(test_saved_blocks)
+{
+    saved_blocks((cells_way){ KVT_SCHEME_f32, KVT_SCHEME_f32, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_NONE }, 0, 0);
+    saved_blocks((cells_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_f32, KVT_ROTATION_NONE, KVT_CENTRING_OWN }, 0, 0.1f);
+    saved_blocks((cells_way){ KVT_SCHEME_kv8, KVT_SCHEME_kv8, KVT_SCHEME_NONE, KVT_ROTATION_NONE, KVT_CENTRING_OWN }, 16, 0.1f);
+}
+END_TEST
 
 static void any_order(cells_way way, uint32_t rope_dim, float bound)
 {
@@ -291,6 +353,7 @@ int main(void)
     TCase *cases = tcase_create("cells");
     tcase_set_timeout(cases, 0);
     tcase_add_test(cases, test_rows_as_they_come);
+    tcase_add_test(cases, test_saved_blocks);
     tcase_add_test(cases, test_sealed_rows);
     tcase_add_test(cases, test_taken_back);
     tcase_add_test(cases, test_streams_apart);

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint64_t GIBIBYTE = UINT64_C(1) << 30;
-
 /* ---- what the rows of a block depend on ---- */
 
 typedef struct fingerprint {
@@ -68,11 +66,7 @@ int prefix_open(prefix *p, kv_cache *cache, const char *folder, error_text *erro
     add_layouts(&f, cache);
     if (!f.fits)
         return error_set(error, "%u layers are more than a store's key takes", cache->model->layers);
-    int result = store_open(&p->folder, folder, 0, error);
-    if (result == 0 && store_budget(p->folder) == UINT64_MAX) {
-        store_close(p->folder);
-        result = store_open(&p->folder, folder, GIBIBYTE, error);
-    }
+    int result = store_open_limited(&p->folder, folder, error);
     p->keys = malloc((p->most + 1) * sizeof *p->keys);
     if (result == 0 && p->keys == NULL)
         result = error_set(error, "%zu blocks: out of memory", p->most);

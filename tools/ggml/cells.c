@@ -402,6 +402,42 @@ void cells_replace(const cell_store *s, int side, size_t stream, size_t block, c
                 write_rows(s, side, index, head, form, 0, CELLS, rows + head * dim, KVT_F32, (ptrdiff_t)(width * sizeof *rows));
 }
 
+static cells_form form_when_whole(const cell_store *s, size_t block)
+{
+    return !s->seals ? CELLS_OPEN : s->way.first && block == 0 ? CELLS_FIRST : CELLS_SEALED;
+}
+
+size_t cells_saved_bytes(const cell_store *s, size_t block)
+{
+    return s->layout[form_when_whole(s, block)].page_bytes * s->shape.heads;
+}
+
+bool cells_save(const cell_store *s, size_t stream, size_t block, void *to)
+{
+    const cells_form form = form_when_whole(s, block);
+    const size_t index = stream * s->blocks + block;
+    const cells_block *b = &s->block[index];
+    if (b->form != form || (form == CELLS_OPEN && (b->written[0] != UINT64_MAX || b->written[1] != UINT64_MAX)))
+        return false;
+    memcpy(to, s->memory[form] + index * s->block_bytes[form], cells_saved_bytes(s, block));
+    return true;
+}
+
+void cells_restore(cell_store *s, size_t stream, size_t block, const void *from)
+{
+    const cells_form form = form_when_whole(s, block);
+    const size_t index = stream * s->blocks + block;
+    cells_block *b = &s->block[index];
+    forget(s->open, &s->n_open, index);
+    forget(s->kept, &s->n_kept, index);
+    s->with_rows += (size_t)(form == CELLS_OPEN) - (size_t)b->has_rows;
+    set_form(s, b, form);
+    *b = (cells_block){ .written = { UINT64_MAX, UINT64_MAX }, .form = form, .has_rows = form == CELLS_OPEN };
+    if (form == CELLS_OPEN)
+        s->open[s->n_open++] = (uint32_t)index;
+    memcpy(s->memory[form] + index * s->block_bytes[form], from, cells_saved_bytes(s, block));
+}
+
 void cells_copy_stream(cell_store *s, size_t from, size_t to)
 {
     for (size_t i = 0; i < s->blocks && from != to; i++) {

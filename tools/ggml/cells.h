@@ -93,6 +93,12 @@ void cells_read(const cell_store *s, int side, size_t stream, size_t first, size
 /* 64 rows that replace a block's, which stays as open as it is. Nothing happens to a block that is empty. */
 void cells_replace(const cell_store *s, int side, size_t stream, size_t block, const float *rows);
 
+/* A block as it is when it is whole: its bytes, which cells_save writes, or false where it is not, and which cells_restore takes, in a store that is
+ * alike; there the block is whole afterwards, whatever it was. */
+size_t cells_saved_bytes(const cell_store *s, size_t block);
+bool cells_save(const cell_store *s, size_t stream, size_t block, void *to);
+void cells_restore(cell_store *s, size_t stream, size_t block, const void *from);
+
 /* All of a stream becomes that of another. */
 void cells_copy_stream(cell_store *s, size_t from, size_t to);
 

@@ -9,6 +9,7 @@
 #include "tools/ggml/hook.h"
 #include "tools/ggml/layers.h"
 #include "tools/ggml/ops.h"
+#include "tools/ggml/prefix.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -344,13 +345,17 @@ __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void
 /* The one function that llama.cpp looks for. NULL: it goes on without us. */
 ggml_backend_reg_t ggml_backend_init(void)
 {
-    char problem[400];
+    char problem[600];
     if (!options_read(&layers_options, getenv("KVTILE"), problem, sizeof problem)) {
         fprintf(stderr, "kvtile: %s\n", problem);
         return NULL;
     }
     if (!host_open())
         return NULL;
+    if (!prefix_open(getenv("KVTILE_STORE"), problem, sizeof problem)) {
+        fprintf(stderr, "kvtile: %s\n", problem);
+        return NULL;
+    }
     device.iface = (struct ggml_backend_device_i){ .get_name = device_name,
                                                    .get_description = device_description,
                                                    .get_memory = device_memory,

@@ -2,6 +2,7 @@
 #include "tools/ggml/hook.h"
 
 #include "tools/ggml/ops.h"
+#include "tools/ggml/prefix.h"
 
 #include <vector>
 
@@ -28,13 +29,24 @@ class extra_buffer_type
 namespace
 {
 struct traits final : ggml::cpu::tensor_traits {
-    bool work_size(int threads, const ggml_tensor *op, size_t &bytes) override { return ops_plan(threads, op, &bytes); }
-    bool compute_forward(ggml_workers *with, ggml_tensor *op) override { return ops_compute(with, op); }
+    bool work_size(int threads, const ggml_tensor *op, size_t &bytes) override
+    {
+        if (prefix_is_on())
+            prefix_plan(op);
+        return ops_concerns(op) && ops_plan(threads, op, &bytes);
+    }
+    bool compute_forward(ggml_workers *with, ggml_tensor *op) override
+    {
+        return (prefix_is_on() && prefix_compute(with, op)) || (ops_concerns(op) && ops_compute(with, op));
+    }
 } cache_traits;
 
 struct buffer_type final : ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor *op) override { return ops_supports(op); }
-    ggml::cpu::tensor_traits *get_tensor_traits(const ggml_tensor *op) override { return ops_concerns(op) ? &cache_traits : nullptr; }
+    ggml::cpu::tensor_traits *get_tensor_traits(const ggml_tensor *op) override
+    {
+        return prefix_is_on() || ops_concerns(op) ? &cache_traits : nullptr;
+    }
 } cache_buffer_type;
 } // namespace
 
@@ -45,5 +57,6 @@ void *hook_context(void)
 
 void hook_add(void *list, ggml_backend_buffer_type_t type)
 {
-    reinterpret_cast<std::vector<ggml_backend_buffer_type_t> &(*)()>(list)().push_back(type);
+    auto &types = reinterpret_cast<std::vector<ggml_backend_buffer_type_t> &(*)()>(list)();
+    types.insert(types.begin(), type);
 }

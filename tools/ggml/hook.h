@@ -13,7 +13,7 @@ extern "C" {
 /* What a buffer type's context has to be, to be asked. */
 void *hook_context(void);
 
-/* Puts a buffer type into the CPU backend's list; `list` is its ggml_backend_cpu_get_extra_buffer_types. */
+/* Puts a buffer type before the others of the CPU backend's list; `list` is its ggml_backend_cpu_get_extra_buffer_types. */
 void hook_add(void *list, ggml_backend_buffer_type_t type);
 
 #ifdef __cplusplus

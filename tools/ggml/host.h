@@ -20,7 +20,7 @@ void ggml_log_internal(enum ggml_log_level level, const char *format, ...);
 
 /* Numbers of operations differ between versions; their names do not. */
 #define HOST_OPERATIONS(F) \
-    F(NONE) F(RESHAPE) F(VIEW) F(PERMUTE) F(TRANSPOSE) F(SET_ROWS) F(FLASH_ATTN_EXT) F(NORM) F(RMS_NORM)
+    F(NONE) F(RESHAPE) F(VIEW) F(PERMUTE) F(TRANSPOSE) F(CPY) F(GET_ROWS) F(SET_ROWS) F(ROPE) F(FLASH_ATTN_EXT) F(NORM) F(RMS_NORM)
 /* clang-format on */
 
 enum { HOST_ABI_FIRST = 2, HOST_ABI_LAST = 3 };

@@ -10,6 +10,8 @@
 options layers_options;
 ggml_backend_buffer_type_t layers_type;
 
+layers_watcher layers_watch;
+
 enum { CELLS = KVT_PAGE_TOKENS };
 
 static void *must_have(void *memory)
@@ -19,6 +21,12 @@ static void *must_have(void *memory)
         abort();
     }
     return memory;
+}
+
+void layers_change(cache *c)
+{
+    if (layers_watch.changes)
+        layers_watch.changes(c);
 }
 
 /* ---- buffers ---- */
@@ -59,6 +67,8 @@ static void report(const cache *c)
 
 void layers_close(cache *c)
 {
+    if (layers_watch.ends)
+        layers_watch.ends(c);
     if (layers_options.report)
         report(c);
     for (layer *l = c->layers, *next; l; l = next) {
@@ -73,6 +83,7 @@ void layers_close(cache *c)
 
 void layers_clear(cache *c)
 {
+    layers_change(c);
     (void)madvise(c->memory, c->bytes, MADV_DONTNEED);
     for (layer *l = c->layers; l; l = l->next) {
         if (l->is_stored)
@@ -313,6 +324,7 @@ bool layer_store(layer *l, const cells_shape *shape)
 
 void layer_give_back(layer *l)
 {
+    layers_change(l->of);
     settle(l);
     for (int side = 0; side < 2; side++)
         layer_export(l, side, 0, 1);
@@ -358,6 +370,7 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
     const int side = layer_side(l, tensor);
     const struct ggml_tensor *t = l->tensor[side];
     const size_t begin = place_of(l, tensor, offset), first = begin / t->nb[1], end = (begin + bytes + t->nb[1] - 1) / t->nb[1];
+    layers_change(l->of);
     if (!l->is_stored) {
         memcpy((uint8_t *)tensor->data + offset, data, bytes);
         for (size_t number = first; number < end; number++)
@@ -393,6 +406,7 @@ bool layer_copy(layer *l, const struct ggml_tensor *from, const struct ggml_tens
     const size_t source = place_of(l, from, 0), target = place_of(l, to, 0);
     if (!l->is_stored || source % t->nb[2] || target % t->nb[2] || host.ggml_nbytes(from) != t->nb[2])
         return false;
+    layers_change(l->of);
     settle(l);
     cells_copy_stream(&l->rows, source / t->nb[2], target / t->nb[2]);
     return true;

@@ -28,6 +28,9 @@ typedef struct cache {
     bool is_told;
     size_t most_bytes; /* that were in use */
     counts counts;
+    struct prefix *prefix; /* what is known of its tokens */
+    uint64_t changes;      /* of what it holds, that are no followed graph's */
+    uint64_t followed;     /* graph */
 } cache;
 
 struct layer {
@@ -41,10 +44,20 @@ struct layer {
     bool is_raw_newer[2];              /* a foreign operation has written to it */
     size_t raw_cells;                  /* of a stream, that may have been written before there was a cell_store */
     uint64_t wrote, attended, foreign; /* the graphs that last did so */
+    uint64_t computed[2];              /* the graph that last wrote rows of the side */
     unsigned foreign_graphs;           /* in which rows were stored too */
     int64_t *cells;                    /* of the last rows */
     size_t n_cells, cells_room;
 };
+
+/* Whoever wants to know what caches hold. */
+typedef struct layers_watcher {
+    void (*rows)(layer *l, int side); /* a graph will write rows */
+    void (*changes)(cache *c);        /* it will change in another way */
+    void (*ends)(cache *c);
+} layers_watcher;
+extern layers_watcher layers_watch;
+void layers_change(cache *c);
 
 extern options layers_options;
 extern ggml_backend_buffer_type_t layers_type; /* of our buffers */

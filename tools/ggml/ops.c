@@ -7,14 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_view(enum ggml_op op)
+bool ops_is_view(enum ggml_op op)
 {
     return op == host.NONE || op == host.RESHAPE || op == host.VIEW || op == host.PERMUTE || op == host.TRANSPOSE;
 }
 
 bool ops_concerns(const struct ggml_tensor *op)
 {
-    if (is_view(op->op))
+    if (ops_is_view(op->op))
         return false;
     bool does = layer_of(op) != NULL;
     for (int i = 0; i < GGML_MAX_SRC && !does; i++)
@@ -49,8 +49,7 @@ static kvt_dtype dtype_of(const struct ggml_tensor *t)
     return t->type == GGML_TYPE_F32 ? KVT_F32 : t->type == GGML_TYPE_F16 ? KVT_F16 : t->type == GGML_TYPE_BF16 ? KVT_BF16 : (kvt_dtype)0;
 }
 
-/* Whether it stores whole rows of cells; transposed values, without flash attention, are not. */
-static bool is_of_rows(const layer *l, const struct ggml_tensor *op)
+bool ops_is_of_rows(const layer *l, const struct ggml_tensor *op)
 {
     const struct ggml_tensor *t = l->tensor[layer_side(l, op)], *rows = op->src[0], *where = op->src[1];
     return op->op == host.SET_ROWS && op->ne[0] == t->ne[0] && op->data == t->data && op->ne[2] * op->ne[3] == 1 && dtype_of(rows) &&
@@ -101,6 +100,8 @@ static void begin_rows(layer *l, int side, const struct ggml_tensor *op)
         cells_release(&c->last->rows);
     c->last = NULL;
     c->counts.stored++;
+    if (layers_watch.rows)
+        layers_watch.rows(l, side);
     cells_begin(&l->rows, side, l->cells, l->n_cells);
 }
 
@@ -148,8 +149,10 @@ static void prepare_foreign(layer *l, const ggml_workers *with, const struct ggm
     host.ggml_barrier(with->threadpool);
     if (with->ith == 0) {
         l->of->counts.foreign[op->op % 256]++;
-        if (writes)
+        if (writes) {
+            layers_change(l->of);
             l->is_raw_newer[layer_side(l, op)] = true;
+        }
     }
 }
 
@@ -189,7 +192,7 @@ bool ops_plan(int threads, const struct ggml_tensor *op, size_t *bytes)
     if (to) {
         notice_graph(to->of);
         give_back_if_better(to);
-        if (!is_of_rows(to, op) || !plan_rows(to, op))
+        if (!ops_is_of_rows(to, op) || !plan_rows(to, op))
             plan_foreign(to, op);
     }
     if (keys) {
@@ -216,7 +219,7 @@ bool ops_compute(const ggml_workers *with, struct ggml_tensor *op)
     layer *any = to ? to : keys;
     if (any && with->ith == 0)
         atomic_store(&any->of->is_computed, true);
-    if (to && to->is_stored && is_of_rows(to, op)) {
+    if (to && to->is_stored && ops_is_of_rows(to, op)) {
         compute_rows(to, with, op);
         return true;
     }

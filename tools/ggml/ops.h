@@ -14,6 +14,13 @@ extern "C" {
 /* Whether a node reads or writes a layer. */
 bool ops_concerns(const struct ggml_tensor *op);
 
+/* Whether it computes nothing. */
+bool ops_is_view(enum ggml_op op);
+
+/* Whether a node stores whole rows of a layer's cells; transposed values, without flash attention, are not. */
+struct layer;
+bool ops_is_of_rows(const struct layer *l, const struct ggml_tensor *op);
+
 /* Whether a tensor, or what it is a view of, is in a buffer of ours. */
 bool ops_is_ours(const struct ggml_tensor *tensor);
 

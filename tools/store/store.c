@@ -393,6 +393,16 @@ int store_open(store **opened, const char *path, uint64_t budget, error_text *er
     return result;
 }
 
+int store_open_limited(store **opened, const char *path, error_text *error)
+{
+    int result = store_open(opened, path, 0, error);
+    if (result == 0 && store_budget(*opened) == UINT64_MAX) {
+        store_close(*opened);
+        result = store_open(opened, path, UINT64_C(1) << 30, error);
+    }
+    return result;
+}
+
 void store_close(store *folder)
 {
     if (folder == NULL)

@@ -42,6 +42,9 @@ store_key store_next_key(const store_key *previous, const uint32_t *ids);
 /* Opens a folder, which is made where it does not exist, and counts its blocks. `budget`, at least STORE_HEADER, is that of all processes from then
  * on; 0: what it was, or none. A folder with other files in it is refused. 0, or -1 with the error. */
 int store_open(store **opened, const char *folder, uint64_t budget, error_text *error);
+/* The same, for engines: with the budget that it has, or 1 GiB where it has none. */
+int store_open_limited(store **opened, const char *folder, error_text *error);
+
 void store_close(store *folder);
 
 /* The budget when this process looked last; UINT64_MAX: none. */
