@@ -41,7 +41,7 @@ LEGS = {
     "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
     "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
     "head": "beside a command", "for": "beside a command", "done": "beside a command", "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
-    "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine", "adb": "needs a telephone",
+    "tar": ".ci/run ggml", "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine", "adb": "needs a telephone",
 }
 # What is printed, and stands by itself.
 PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
