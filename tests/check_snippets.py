@@ -3,16 +3,15 @@
 """What README and the documents tell readers to type or to write: it is run, with small inputs in place of theirs, or it is named below with who runs it,
 or with why nobody does. A snippet that is none of these fails the test.
 
-   check_snippets.py SOURCE_DIRECTORY C_COMPILER KVTILE ENGINE SAVED_FILES
+   check_snippets.py SOURCE_DIRECTORY C_COMPILER KVTILE ENGINE SAVED_FILES [MORE_PROGRAM...]
 
-Programs in C that include kvtile's headers are compiled. `kvtile size`, `eval`, `convert`, `inspect`, `store`, `info` and `kvtile-engine` are run; of
-`kvtile bench` and of whole models the options are read, as they take minutes."""
+Programs in C that include kvtile's headers are compiled. Commands are run by bash, in a folder that has what they name: with few tokens, the model of
+tools/demo in place of others, and `kvtile bench --quick`."""
 import glob
 import json
 import os
 import random
 import re
-import shlex
 import struct
 import subprocess
 import sys
@@ -24,28 +23,26 @@ ELSEWHERE = [
     (r"docs/formats\.md", r"", "check_example, and the oracle"),
     (r"README\.md", r"find_package\(kvtile", "check_install"),
     (r"docs/adding-a-scheme\.md", r"\s*(KVT_SCHEME_ROW|#define CODE_|#include \"kernels|build/dev/bin/test_)", "a walk: its scheme is not in the tree"),
-    (r"docs/adding-an-isa\.md", r"\s*KVT_TIER_ROW", "check_rooms and the build: it is a row of isa.def"),
     (r"docs/python\.md", r"", ".ci/run python: tools/python/tests/documents.py runs every one"),
     (r"docs/design\.md", r"    include/kvtile|include/kvtile", "check_rooms"),
     (r"docs/sizing\.md", r"bytes = sum|kvt_size_request", "a formula, and a call that check_install's program makes"),
-    (r"docs/accuracy\.md", r"S=\S+\nP=\S+\ntable\(\)", "its options are run one by one elsewhere on the page"),
 ]
 # The first words of commands that are not run here.
 LEGS = {
     "tools/demo.sh": ".ci/run", "tools/test.sh": ".ci/run", "cmake": ".ci/run", "ctest": ".ci/run", "pip": ".ci/run python",
     "python": ".ci/run python", "tools/ggml/build.sh": ".ci/run ggml", "llama-cli": ".ci/run ggml", "llama-bench": "needs a quiet machine",
     "tools/real_model.sh": "needs a model that is not in the tree", "cc": "needs llama.cpp installed", "kvtile-capture": "needs llama.cpp installed",
-    "gnuplot": "test_cli_size_plot draws by the same program", "kvtile-bench": "needs a quiet machine", "kvtile-compare": "test_cli_compare",
-    "kvtile-cache": "needs a quiet machine", "bench/count_instructions.sh": "takes an hour",
+    "kvtile-compare": "test_cli_compare", "kvtile-cache steps": "half a minute, and needs a quiet machine", "bench/count_instructions.sh": "takes an hour",
     "tests/lib/avx512_emulated.sh": "takes minutes a tier", "tests/fuzz/run.sh": "takes as long as it is told",
     "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
     "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
-    "head": "beside a command", "for": "beside a command", "done": "beside a command", "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
+    "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
     "tar": ".ci/run ggml", "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine", "adb": "needs a telephone",
 }
 # What is printed, and stands by itself.
 PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
-OPTIONS_ALONE = re.compile(r"kvtile bench|--model|--latent|_keys\.bin|model \$M|tinystories|\$M|folder/\*|rows\.safetensors --mean|\$@")
+# What bash runs beside kvtile's own programs.
+SHELL = ("gnuplot", "head", "for", "table()", "name=")
 
 
 def blocks(path):
@@ -84,47 +81,87 @@ def first_word(command):
     return word
 
 
-def is_command(line):
-    word = first_word(line)
-    return word in LEGS or word in ("kvtile", "kvtile-engine") or re.match(r"[A-Z]\w*='?[-\w$]", line) is not None
+def is_assignment(line):
+    return re.fullmatch(r"(\w+=('[^']*'|\"[^\"]*\"|\S+)\s*)+", line.strip()) is not None
+
+
+def statements(lines):
+    """Lines, loops and functions."""
+    text, depth, current = re.sub(r"[ \t]*\\\n\s*", " ", "\n".join(lines)).replace("|\n", "| "), 0, []
+    for line in text.split("\n"):
+        line = re.sub(r"(^|\s+)# .*$", "", line).rstrip()
+        if not line:
+            continue
+        current.append(line)
+        depth += len(re.findall(r"\bdo$|\{$", line)) - len(re.findall(r"^\s*(?:done\b|\}$)", line))
+        if depth == 0:
+            yield "\n".join(current)
+            current = []
+    if current:
+        yield "\n".join(current)
 
 
 class Runner:
-    def __init__(self, root, compiler, kvtile, engine, saved_files, work):
+    def __init__(self, root, compiler, programs, saved_files, work):
         self.root, self.compiler, self.work = root, compiler, work
-        self.programs = {"kvtile": kvtile, "kvtile-engine": engine}
-        self.variables, self.run, self.problems = {}, 0, []
+        self.programs = {os.path.basename(program): program for program in programs}
+        self.variables, self.functions, self.run, self.problems = {}, "", 0, []
         self.demo = os.path.join(root, "tools/demo")
+        os.mkdir(os.path.join(work, "programs"))
+        for name, program in self.programs.items():
+            os.symlink(os.path.abspath(program), os.path.join(work, "programs", name))
+        self.environment = dict(os.environ, PATH=os.path.join(work, "programs") + ":" + os.environ["PATH"])
+        self.tiers = self.shell("kvtile info")
         self.make_inputs(saved_files)
 
     def make_inputs(self, saved_files):
-        os.symlink(os.path.join(self.root, "tools"), os.path.join(self.work, "tools"))
+        def link(name, target):
+            os.makedirs(os.path.dirname(os.path.join(self.work, name)) or self.work, exist_ok=True)
+            os.symlink(os.path.join(self.root, target), os.path.join(self.work, name))
+
         for name in ("gutenberg-3.5M.f16.bin", "tok2048.bin", "chesterton-brown.txt"):
-            os.symlink(os.path.join(self.demo, name), os.path.join(self.work, name))
+            link(name, "tools/demo/" + name)
+            link("tools/demo/" + name, "tools/demo/" + name)
+        self.shell("head -c 600 tools/demo/chesterton-brown.txt >t.txt")
+        for name in ("docs/accuracy.gp", "docs/speed.gp", "docs/speed.dat", "bench/table.jq"):
+            link(name, name)
         os.symlink(os.path.join(self.root, "tests/fuzz/corpus/gguf/qwen3.gguf"), os.path.join(self.work, "model.gguf"))
         random.seed(1)
         tensors, data = {}, b""
         for name, heads in (("keys", 2), ("values", 2), ("queries", 4)):
-            rows = struct.pack(f"<{heads * 130 * 64}f", *(random.gauss(0, 1) for _ in range(heads * 130 * 64)))
-            header = "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 130, 64), }" % heads
-            header += " " * (-(len(header) + 11) % 64) + "\n"
-            with open(os.path.join(self.work, name + ".npy"), "wb") as file:
-                file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + rows)
+            rows = self.write_npy(name + ".npy", (heads, 130, 64))
             tensors[name] = {"dtype": "F32", "shape": [heads, 130, 64], "data_offsets": [len(data), len(data) + len(rows)]}
             data += rows
         text = json.dumps(tensors).encode()
+        self.write_npy("glm_layer3.npy", (130, 576))
         for name in ("values", "rows"):
             with open(os.path.join(self.work, name + ".safetensors"), "wb") as file:
                 file.write(struct.pack("<Q", len(text)) + text + data)
-        model = ["--model", "gutenberg-3.5M.f16.bin", "--tokenizer", "tok2048.bin"]
-        self.call([self.programs["kvtile-engine"], "capture", *model, "--text", "chesterton-brown.txt", "--tokens", "130", "--out", "captured"])
-        self.call([self.programs["kvtile-engine"], "generate", *model, "--prompt", "x" * 200, "--tokens", "1", "--store", "blocks"])
-        self.call([saved_files, "make", "chat.kvt"])
+        model = "--model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin"
+        self.shell(f"kvtile-engine capture {model} --text chesterton-brown.txt --tokens 130 --out captured")
+        for kind in ("keys", "values"):
+            self.shell(f"cp captured/layer1_{kind}.qvkt layer1_{kind}.bin")
+        self.shell(f"kvtile-engine generate {model} --prompt {'x' * 200} --tokens 1 --store blocks")
+        self.shell(f"{os.path.abspath(saved_files)} make chat.kvt")
 
-    def call(self, words):
-        done = subprocess.run(words, cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    def write_npy(self, name, shape):
+        n = 1
+        for size in shape:
+            n *= size
+        rows = struct.pack(f"<{n}f", *(random.gauss(0, 1) for _ in range(n)))
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+        header += " " * (-(len(header) + 11) % 64) + "\n"
+        with open(os.path.join(self.work, name), "wb") as file:
+            file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + rows)
+        return rows
+
+    def shell(self, text, where="inputs"):
+        before = self.functions + "".join(f"{name}={value}\n" for name, value in self.variables.items())
+        done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", before + text], cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
-            self.problems.append(f"{shlex.join(words)}: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+            self.problems.append(f"{where}: {text}: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+        return done.stdout
 
     def compile(self, where, text):
         source = os.path.join(self.work, "snippet.c")
@@ -136,58 +173,69 @@ class Runner:
         if done.returncode != 0:
             self.problems.append(f"{where}: {done.stderr}")
 
-    def command(self, where, line):
-        """A command of kvtile or kvtile-engine."""
-        words = shlex.split(line, comments=True)
-        while re.match(r"\w+=", words[0]):
-            words.pop(0)
-        words = words[:next((i for i, word in enumerate(words) if word in ("|", ">", ";", "&&") or word.startswith(">")), len(words))]
-        program = self.programs[first_word(" ".join(words))]
-        options_alone = OPTIONS_ALONE.search(line) and (first_word(line) == "kvtile")
-        words = [word for part in words[1:] for word in (self.variables.get(part[1:], [part]) if part.startswith("$") else [part])]
-        words = [re.sub(r"\$(\w+)", lambda found: " ".join(self.variables.get(found[1], [found[0]])), word) for word in words]
-        for i, word in enumerate(words[:-1]):
-            if word == "--tokens":
-                words[i + 1] = str(min(int(words[i + 1]), 70))
-            if word == "--context":
-                words[i + 1] = str(min(int(words[i + 1]), 256)) if words[i + 1].isdigit() and program == self.programs["kvtile-engine"] else words[i + 1]
-        if options_alone:
-            words.append("--help")
-        else:
-            words = [word.replace("build/demo/", "captured/").replace("CAPTURED", "captured/*").replace("~/models/GLM-4.7-Flash", "GLM-4.7-Flash") for word in words]
-            words = [one for word in words for one in (sorted(glob.glob(word, root_dir=self.work)) or [word] if "*" in word else [word])]
-        if "--model" in words and not os.path.exists(os.path.join(self.work, words[words.index("--model") + 1])) and not options_alone:
-            words.append("--help") # a model that is not in the tree
-        self.run += 1
-        before = len(self.problems)
-        self.call([program, *words])
-        if len(self.problems) > before:
-            self.problems[-1] = f"{where}: {self.problems[-1]}"
+    def small(self, text):
+        """Of a statement or a variable: inputs that are in the folder, and little of them."""
+        def at_most(limit, pattern):
+            return lambda text: re.sub(pattern + r" (\d+)\b", lambda found: found[0].replace(found[1], str(min(int(found[1]), limit))), text)
+
+        def of_model(found):
+            is_there = "$" in found[1] or os.path.exists(os.path.join(self.work, found[1]))
+            return found[0] if is_there else "--model gutenberg-3.5M.f16.bin --tokenizer tok2048.bin" + found[0][len(found[0].rstrip()):]
+
+        text = re.sub(r"build/\S+?/bin/|\$B/", "", text)
+        text = re.sub(r"--model ([^\s']+)( --tokenizer [^\s']+)?", of_model, text)
+        for theirs, ours in (("build/demo/", "captured/"), ("CAPTURED", "captured/*"), ("~/models/GLM-4.7-Flash", "GLM-4.7-Flash"), ("seq 1 60", "seq 1 2"),
+                             ("--rank 64,128,256", "--rank 32,64"), ("others.json", "results.json")):
+            text = text.replace(theirs, ours)
+        text = at_most(130, "--tokens")(at_most(64, "--from")(text))
+        if "kvtile-engine" in text:
+            text = at_most(256, "--context")(text)
+        if "kvtile bench" in text and "--compare" not in text:
+            text = re.sub(r"--tier (\S+)", lambda found: f"--tier {found[1] if all(name in self.tiers for name in found[1].split(',')) else 'scalar'}", text)
+            text = re.sub(r"(--head-dim \d+)[,\d]*", r"\1", text)
+            text = text.replace("kvtile bench", "kvtile bench --side k" if "--side" not in text else "kvtile bench", 1)
+            text = re.sub(r"(kvtile bench[^|>]*?)( *[|>]|$)", lambda found: found[1] + ("" if "--quick" in found[1] else " --quick") + found[2], text)
+        return re.sub(r"(kvtile-bench [^|>]*?) --benchmark_min_time=\S+|kvtile-bench ", lambda found: (found[1] or "kvtile-bench") + " --benchmark_list_tests ", text)
+
+    def assign(self, statement):
+        for name, value in re.findall(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)", statement):
+            self.variables.pop(name, None)  # behind those that it may be made of
+            self.variables[name] = self.small(value)
 
     def paragraph(self, where, lines):
         """True if it is commands."""
-        text = re.sub(r"[ \t]*\\\n\s*", " ", "\n".join(lines)).replace("|\n", "| ")
-        if not is_command(text.split("\n")[0]):
+        all_of_it = list(statements(lines))
+        first = first_word(all_of_it[0])
+        if not (is_assignment(all_of_it[0]) or first in LEGS or first in self.programs or first in SHELL):
             return False
-        for line in text.split("\n"):
-            line = line.strip()
-            word = first_word(line)
-            for name, value in re.findall(r"(?:^|\s)([A-Z])=('[^']*'|\"[^\"]*\"|\S+)", line):
-                value = re.sub(r"\$(\w)", lambda found: " ".join(self.variables.get(found[1], [found[0]])), value.strip("'\""))
-                self.variables[name] = value.split()
-            if word in self.programs:
-                self.command(where, line)
-            elif word and word not in LEGS and not line.startswith(("#", "}")) and not re.match(r"[A-Z]\w*=", line):
-                self.problems.append(f"{where}: nobody runs: {line}")
+        for statement in all_of_it:
+            word = first_word(statement)
+            two_words = " ".join([word, *statement.split()[1:2]])
+            if is_assignment(statement):
+                self.assign(statement)
+            elif word.endswith("()"):
+                self.functions += self.small(statement) + "\n"
+            elif two_words not in LEGS and (word in self.programs or word in SHELL or word + "()" in SHELL):
+                statement = self.small(re.sub(r"^((?:\w+=\S+ )+)(table )", lambda found: found[1].replace(" ", "; ") + found[2], statement))
+                self.run += 1
+                output = self.shell(statement, where)
+                if "--benchmark_list_tests" in statement and not output.strip():
+                    self.problems.append(f"{where}: no benchmark has such a name: {statement}")
+            elif word not in LEGS and two_words not in LEGS:
+                self.problems.append(f"{where}: nobody runs: {statement}")
         return True
 
 
 def main():
     root = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory() as work:
-        runner = Runner(root, *sys.argv[2:6], work)
+        runner = Runner(root, sys.argv[2], [*sys.argv[3:5], *sys.argv[6:]], sys.argv[5], work)
         names = ["README.md", "tools/demo/README.md", *sorted(os.path.relpath(name, root) for name in glob.glob(root + "/docs/*.md"))]
         for name in names:
+            runner.shell("rm -rf folder && cp -r captured folder")
+            for statement in [line.strip() for _, lines, _ in reversed(blocks(os.path.join(root, name))) for line in reversed(lines)]:
+                if is_assignment(statement):  # some stand below what takes them
+                    runner.assign(statement)
             for kind, lines, number in blocks(os.path.join(root, name)):
                 text = "\n".join(lines)
                 where = f"{name}:{number}"
@@ -195,6 +243,10 @@ def main():
                     continue
                 if kind == "c" and "#include <kvtile/" in text:
                     runner.compile(where, text)
+                elif text.lstrip().startswith("KVT_TIER_ROW"):
+                    with open(os.path.join(root, "arch/isa.def"), encoding="utf-8") as file:
+                        if "".join(text.split()) not in "".join(file.read().split()):
+                            runner.problems.append(f"{where}: arch/isa.def has no such row")
                 elif kind == "python":
                     compile(text, where, "exec")
                 elif kind == "indented":
@@ -206,7 +258,7 @@ def main():
     for problem in runner.problems:
         print(problem, file=sys.stderr)
     print(f"{runner.run} snippets were run")
-    sys.exit(1 if runner.problems or runner.run < 60 else 0)
+    sys.exit(1 if runner.problems or runner.run < 85 else 0)
 
 
 main()
