@@ -643,7 +643,7 @@ static void end(cache *c)
         if (runs[i].of == c)
             atomic_store(&runs[i].skips, false);
     if (layers_options.report)
-        fprintf(stderr, "kvtile: %s: %zu tokens were taken and not computed, %zu blocks are new%s%s\n", kept.path, p->taken, p->put,
+        fprintf(stderr, "kvtile: %s: %zu tokens were taken and not computed, %zu blocks were kept%s%s\n", kept.path, p->taken, p->put,
                 p->why ? "; there was a graph of which nothing is kept, as " : "", p->why ? p->why : "");
     for (size_t i = 0; p->chains && i < p->streams; i++) {
         free(p->chains[i].ids);
