@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Runs what docs/python.md tells readers to type or to write, as it stands there: small inputs take the place of theirs.
 
    documents.py SOURCE PART [MODEL]     PART: base, transformers or lmcache, by what its snippets need; MODEL: SmolLM2, as smollm2.py writes it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """SmolLM2, an engine as far as LMCache sees one, and an unmodified `lmcache server`: what test_lmcache_server.py drives."""
 import contextlib
 import ctypes

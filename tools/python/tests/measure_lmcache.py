@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """kvtile's serde beside LMCache's own, on keys and values of SmolLM2 in bfloat16: the table of docs/python.md. One thread, the best of some rounds.
 
    measure_lmcache.py MODEL TEXT [--rounds 15]     MODEL as smollm2.py writes it

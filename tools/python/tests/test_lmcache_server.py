@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An unmodified `lmcache server` in front of a real Redis server: keys and values of a real model go through two of them, and whatever goes wrong on the
 way is a miss within the time-out that was said, never wrong rows. KVTILE_SMOLLM2: the model's folder, as smollm2.py writes it; KVTILE_TEXT: a text."""
 import os
