@@ -68,6 +68,7 @@ static int caches_from_sysfs(machine *found)
 
 static int caches_from_sysconf(machine *found)
 {
+#if defined(_SC_LEVEL1_DCACHE_SIZE) /* glibc */
     const long l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
@@ -77,6 +78,10 @@ static int caches_from_sysconf(machine *found)
     found->l2_bytes = (size_t)l2;
     found->llc_bytes = l3 > l2 ? (size_t)l3 : (size_t)l2;
     return 0;
+#else
+    (void)found;
+    return -1;
+#endif
 }
 
 static void look_for_caches(machine *found)

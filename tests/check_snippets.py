@@ -36,8 +36,9 @@ LEGS = {
     "tests/lib/avx512_emulated.sh": "takes minutes a tier", "tests/fuzz/run.sh": "takes as long as it is told",
     "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
     "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
-    "random_store": "test_block_store", "tests/platforms.sh": ".ci/run",
-    "tar": ".ci/run ggml", "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine", "adb": "needs a telephone",
+    "random_store": "test_block_store", "tests/platforms.sh": ".ci/run", "tests/bundle.sh": ".ci/run bundle", "tar": ".ci/run ggml",
+    "kvtile-0.1.0-linux-arm64-static/bin/kvtile": "needs a telephone", "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine",
+    "adb": "needs a telephone",
 }
 # What is printed, and stands by itself.
 PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")

@@ -45,18 +45,8 @@ fi
 build=$PWD/build/platforms/$platform${CC:+-$(basename "$CC")}
 mkdir -p "$build/bin"
 
-# zig TARGET: makes commands of zig's that CMake takes.
 zig() {
-    for tool in cc ar ranlib; do
-        target=""
-        [ $tool != cc ] || target="-target $1"
-        # shellcheck disable=SC2016
-        printf '#!/bin/sh\nexec %s %s %s "$@"\n' "${ZIG:-python3 -m ziglang}" $tool "$target" >"$build/bin/zig-$tool"
-        chmod +x "$build/bin/zig-$tool"
-    done
-    # Of Debian's headers this one alone.
-    cp "${KVT_XXHASH:-/usr/include/xxhash.h}" "$build/bin"
-    set_options="-DCMAKE_C_COMPILER=$build/bin/zig-cc -DCMAKE_AR=$build/bin/zig-ar -DCMAKE_RANLIB=$build/bin/zig-ranlib -DKVT_XXHASH_INCLUDE=$build/bin"
+    set_options="--toolchain tools/cmake/zig.cmake -DKVT_ZIG_TARGET=$1 -DKVT_XXHASH=${KVT_XXHASH:-/usr/include/xxhash.h}"
 }
 
 set_options=""
@@ -65,12 +55,10 @@ case $platform in
 here) ;;
 macos-arm64)
     zig aarch64-macos
-    set_options="$set_options -DCMAKE_SYSTEM_NAME=Darwin -DCMAKE_SYSTEM_PROCESSOR=arm64"
     emulator=none
     ;;
 macos-x86_64)
     zig x86_64-macos
-    set_options="$set_options -DCMAKE_SYSTEM_NAME=Darwin -DCMAKE_SYSTEM_PROCESSOR=x86_64"
     emulator=none
     ;;
 arm64)
@@ -79,11 +67,9 @@ arm64)
     ;;
 musl-x86_64)
     zig x86_64-linux-musl
-    set_options="$set_options -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=x86_64"
     ;;
 musl-arm64)
     zig aarch64-linux-musl
-    set_options="$set_options -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64"
     emulator=qemu-aarch64-static
     ;;
 windows-x86_64)
@@ -93,7 +79,6 @@ windows-x86_64)
     ;;
 windows-x86_64-zig)
     zig x86_64-windows-gnu
-    set_options="$set_options -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=x86_64"
     emulator=wine
     ;;
 *)

@@ -129,6 +129,20 @@ expect_error 1 'unable to open' "$@" bench --compare "$work/none.json" "$work/a.
 expect_error 1 'no case in common' "$@" bench --compare "$work/a.json" "$work/empty.json"
 expect_error 2 'two files would be right' "$@" bench --compare "$work/a.json"
 
+# A page that ranks machines. The faster is first, texts of files are texts of the page, and nothing in it is a script.
+"$jq" '.cpu = "<script>alert(1)</script> & \"x\"" | .results |= [{ op: "attend", scheme: "kv4", gbps_stored: 4, noise: 0.01, tier: "a" }]' "$work/a.json" >"$work/slow.json"
+"$jq" '.cpu = "the fast one" | .results[0].gbps_stored = 8 | .results[0].tier = "b"' "$work/slow.json" >"$work/fast.json"
+run "$@" bench --rank "$work/slow.json" "$work/fast.json"
+grep -q '<td>1</td><td>the fast one<small>b, ' "$work/stdout" || fail "the faster machine is not the first"
+grep -q '<td>2</td><td>&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;x&quot;<small>' "$work/stdout" || fail "a text is not escaped"
+grep -q '<td>0.5 <meter value="0.5000"' "$work/stdout" || fail "half as fast is not 0.5"
+if grep -qi '<script' "$work/stdout"; then
+    fail "a text became a script"
+fi
+expect_error 2 'two files or more would be right' "$@" bench --rank "$work/a.json"
+expect_error 1 'no case of attention in common' "$@" bench --rank "$work/slow.json" "$work/empty.json"
+expect_error 1 'unable to open' "$@" bench --rank "$work/slow.json" "$work/none.json"
+
 expect_error 2 '"q9" is no scheme' "$@" bench --schemes q8_0,q9
 expect_error 2 '"" is no scheme' "$@" bench --schemes ""
 expect_error 2 '1 to 128 would be right' "$@" bench --group 129

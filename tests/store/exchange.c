@@ -140,7 +140,8 @@ static void check_sequence(const trial *t, const result *right)
     kvt_saved saved;
     kvt_view view;
     kvt_sequence entry;
-    home_must(kvt_saved_open(file.bytes, file.size, &saved, NULL, 0) == KVT_OK && kvt_saved_view(&saved, file.size, 0, &view, &entry) == KVT_OK);
+    home_must(kvt_saved_open(file.bytes, file.size, &saved, NULL, 0) == KVT_OK);
+    home_must(kvt_saved_view(&saved, file.size, 0, &view, &entry) == KVT_OK);
     attend(&view, entry, out);
     must(memcmp(out, right->of_sequence, sizeof out) == 0, "attention to a saved sequence where it lies has other bits");
     cache_home other;

@@ -53,7 +53,7 @@ foreach(name IN LISTS pc_names)
 endforeach()
 if(TARGET kvtile_command)
   # They find the library in the same prefix, wherever that is.
-  if(NOT IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
+  if(BUILD_SHARED_LIBS AND NOT IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
     file(RELATIVE_PATH to_libraries /prefix/${CMAKE_INSTALL_BINDIR} /prefix/${CMAKE_INSTALL_LIBDIR})
     set_target_properties(kvtile_command kvtile_engine PROPERTIES INSTALL_RPATH $ORIGIN/${to_libraries})
   endif()

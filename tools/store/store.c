@@ -17,6 +17,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#if defined(__APPLE__)
+#define st_mtim st_mtimespec
+#endif
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

@@ -44,6 +44,7 @@ static const char BRIEF[] = "Examples:\n"
                             "  --quick          a rough look: short samples, from L2\n"
                             "  --json           the machine, and an array of results\n"
                             "  --compare A B    two files of --json: what is faster, and what is noise\n"
+                            "  --rank FILE...   files of --json: a page that ranks the machines\n"
                             "\n"
                             "kvtile bench --help-all has every option and explains the columns.\n";
 
@@ -76,8 +77,9 @@ static const char HELP[] =
     "  --quick          a rough look: short samples, --where l2 unless it is given, 40 columns unless lists are\n"
     "  --json           one object: the machine, and an array of results\n"
     "  --compare A.json B.json\n"
-    "                   measures nothing: how many times as fast each case of B is as it is in A, both of them files of --json. What differs\n"
+    "                   how many times as fast each case of B is as it is in A, both of them files of --json. What differs\n"
     "                   by less than 5 %, or than the samples of either scatter, is noise. Of two CPUs the first tier of each case counts\n"
+    "  --rank FILE...   a page (HTML) that ranks machines\n"
     "  --help-all       this text; --help: one screen\n"
     "\n"
     "elem/ns        elements (channels of all rows) per nanosecond, median\n"
@@ -649,35 +651,24 @@ int kvt_cmd_bench(int argc, const char **argv)
 {
     int help = 0, help_all = 0;
     int json = 0;
-    int quick = 0, compare = 0;
+    int quick = 0, compare = 0, rank = 0;
     texts given = { 0 };
     char **const values[] = { &given.schemes, &given.ops,      &given.side,     &given.tier,    &given.head_dim,  &given.where,
                               &given.dtype,   &given.rotation, &given.centring, &given.effort,  &given.fp8_block, &given.fp8_scale,
                               &given.group,   &given.tokens,   &given.kv_heads, &given.threads, &given.rope };
     const struct poptOption table[] = {
-        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },
-        { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
-        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },
-        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
-        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },
-        { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
-        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },
-        { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
-        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },
-        { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
-        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },
-        { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
-        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },
-        { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
-        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },
-        { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
-        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },
-        { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
-        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },
-        { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
-        { "compare", 0, POPT_ARG_NONE, &compare, 0, NULL, NULL },
-        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL },
-        POPT_TABLEEND,
+        { "schemes", 0, POPT_ARG_STRING, NULL, 1, NULL, NULL },     { "ops", 0, POPT_ARG_STRING, NULL, 2, NULL, NULL },
+        { "side", 0, POPT_ARG_STRING, NULL, 3, NULL, NULL },        { "tier", 0, POPT_ARG_STRING, NULL, 4, NULL, NULL },
+        { "head-dim", 0, POPT_ARG_STRING, NULL, 5, NULL, NULL },    { "where", 0, POPT_ARG_STRING, NULL, 6, NULL, NULL },
+        { "dtype", 0, POPT_ARG_STRING, NULL, 7, NULL, NULL },       { "rotation", 0, POPT_ARG_STRING, NULL, 8, NULL, NULL },
+        { "centring", 0, POPT_ARG_STRING, NULL, 9, NULL, NULL },    { "effort", 0, POPT_ARG_STRING, NULL, 10, NULL, NULL },
+        { "fp8-block", 0, POPT_ARG_STRING, NULL, 11, NULL, NULL },  { "fp8-scale", 0, POPT_ARG_STRING, NULL, 12, NULL, NULL },
+        { "group", 0, POPT_ARG_STRING, NULL, 13, NULL, NULL },      { "tokens", 0, POPT_ARG_STRING, NULL, 14, NULL, NULL },
+        { "kv-heads", 0, POPT_ARG_STRING, NULL, 15, NULL, NULL },   { "threads", 0, POPT_ARG_STRING, NULL, 16, NULL, NULL },
+        { "rope", 0, POPT_ARG_STRING, NULL, 17, NULL, NULL },       { "quick", 0, POPT_ARG_NONE, &quick, 0, NULL, NULL },
+        { "json", 0, POPT_ARG_NONE, &json, 0, NULL, NULL },         { "help", 'h', POPT_ARG_NONE, &help, 0, NULL, NULL },
+        { "compare", 0, POPT_ARG_NONE, &compare, 0, NULL, NULL },   { "rank", 0, POPT_ARG_NONE, &rank, 0, NULL, NULL },
+        { "help-all", 0, POPT_ARG_NONE, &help_all, 0, NULL, NULL }, POPT_TABLEEND,
     };
     poptContext context = options_open(WHO, "kvtile", argc, argv, table);
     if (context == NULL)
@@ -696,6 +687,15 @@ int kvt_cmd_bench(int argc, const char **argv)
             error_print(WHO, "--compare", "two files would be right, A.json B.json, that kvtile bench --json printed");
         else
             code = bench_compare(WHO, first, second, json);
+    } else if (rank) {
+        const char **files = poptGetArgs(context);
+        size_t n = 0;
+        while (files != NULL && files[n] != NULL)
+            n++;
+        if (n < 2)
+            error_print(WHO, "--rank", "two files or more would be right, that kvtile bench --json printed");
+        else
+            code = bench_rank(WHO, files, n);
     } else if (poptPeekArg(context) != NULL) {
         error_print(WHO, poptPeekArg(context), "no argument would be right, only options; see kvtile bench --help");
     } else if (choose(&chosen, &given) == 0) {

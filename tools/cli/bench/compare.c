@@ -19,7 +19,7 @@ typedef struct comparison {
     double noise;   /* what speedup may be off, as a share: the scatter of either's samples, and BETWEEN_RUNS */
 } comparison;
 
-static json_t *open_run(const char *who, const char *path)
+json_t *bench_open_run(const char *who, const char *path)
 {
     json_error_t where;
     json_t *run = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
@@ -37,7 +37,7 @@ static json_t *open_run(const char *who, const char *path)
     return NULL;
 }
 
-static bool is_same_case(const json_t *a, const json_t *b, bool same_cpu)
+bool bench_is_same_case(const json_t *a, const json_t *b, bool same_cpu)
 {
     for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS - (same_cpu ? 0 : 2); i++) {
         const json_t *x = json_object_get(a, KEYS[i]), *y = json_object_get(b, KEYS[i]);
@@ -47,8 +47,7 @@ static bool is_same_case(const json_t *a, const json_t *b, bool same_cpu)
     return true;
 }
 
-/* Of a conversion elements, of attention bytes in a time; NaN where it was not measured. */
-static double speed_of(const json_t *result)
+double bench_speed_of(const json_t *result)
 {
     const json_t *elements = json_object_get(result, "elements_per_ns");
     const double speed = json_number_value(elements != NULL ? elements : json_object_get(result, "gbps_stored"));
@@ -62,7 +61,7 @@ static double speed_of(const json_t *result)
 static bool compare_case(const json_t *first, const json_t *second, comparison *compared)
 {
     const json_t *a = json_object_get(first, "noise"), *b = json_object_get(second, "noise");
-    compared->speedup = speed_of(second) / speed_of(first);
+    compared->speedup = bench_speed_of(second) / bench_speed_of(first);
     compared->noise = json_is_number(a) && json_is_number(b) ? hypot(BETWEEN_RUNS, hypot(json_number_value(a), json_number_value(b))) : (double)NAN;
     return isfinite(compared->speedup);
 }
@@ -121,7 +120,7 @@ static void print_head(const json_t *a, const json_t *b)
 
 int bench_compare(const char *who, const char *first, const char *second, int json)
 {
-    json_t *a = open_run(who, first), *b = a != NULL ? open_run(who, second) : NULL;
+    json_t *a = bench_open_run(who, first), *b = a != NULL ? bench_open_run(who, second) : NULL;
     if (b == NULL) {
         json_decref(a);
         return 1;
@@ -141,7 +140,7 @@ int bench_compare(const char *who, const char *first, const char *second, int js
         json_array_foreach(results[1], j, y)
         {
             comparison compared;
-            if (!is_same_case(x, y, same_cpu) || !compare_case(x, y, &compared))
+            if (!bench_is_same_case(x, y, same_cpu) || !compare_case(x, y, &compared))
                 continue;
             if (n == 0 && !json)
                 print_head(a, b);

@@ -5,7 +5,9 @@
 
 #include <kvtile/convert.h>
 
+#if defined(KVT_LAPACKE)
 #include <lapacke.h>
+#endif
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -191,6 +193,19 @@ static void fill_joint(joint *j, const eval_head *heads, uint32_t n_heads, size_
     }
 }
 
+/* Right singular vectors of m rows of n numbers, which are lost, to `basis`. 0, or -1 with the error. */
+static int decompose(double *matrix, size_t m, size_t n, size_t most, double *values, double *left, double *basis, error_text *error)
+{
+#if defined(KVT_LAPACKE)
+    const lapack_int failed = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', (lapack_int)m, (lapack_int)n, matrix, (lapack_int)n, values, left,
+                                             (lapack_int)most, basis, (lapack_int)n);
+    return failed == 0 ? 0 : error_set(error, "has no singular value decomposition: LAPACKE_dgesdd returned %d", (int)failed);
+#else
+    (void)matrix, (void)m, (void)n, (void)most, (void)values, (void)left, (void)basis;
+    return error_set(error, "has no singular value decomposition: this kvtile was built without LAPACKE");
+#endif
+}
+
 /* The directions of largest energy of the first n_basis tokens: right singular vectors. */
 static int find_basis(joint *j, size_t n_basis, error_text *error)
 {
@@ -203,10 +218,7 @@ static int find_basis(joint *j, size_t n_basis, error_text *error)
         status = error_set(error, "has %zu tokens of %zu numbers: more than memory holds", n_basis, j->width);
     } else {
         memcpy(copy, j->numbers, n_basis * j->width * sizeof *copy);
-        const lapack_int m = (lapack_int)n_basis, n = (lapack_int)j->width;
-        const lapack_int failed = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', m, n, copy, n, values, left, (lapack_int)j->most, j->basis, n);
-        if (failed != 0)
-            status = error_set(error, "has no singular value decomposition: LAPACKE_dgesdd returned %d", (int)failed);
+        status = decompose(copy, n_basis, j->width, j->most, values, left, j->basis, error);
     }
     free(copy);
     free(left);
