@@ -50,16 +50,12 @@ static bool is_stored_as(const kvt_scheme_code *scheme, kvt_dtype dtype)
 void kvt_tile_write(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_spec *spec, uint8_t *codes, uint8_t *scales, const uint8_t *rows,
                     ptrdiff_t row_stride, kvt_dtype dtype)
 {
-    const slices s = slices_of(spec->scheme, spec->dim);
-    if (is_stored_as(spec->scheme, dtype) && row_stride > 0 && (size_t)spec->dim * s.code_bytes % 64 == 0) {
-        tier->pack[spec->scheme->bits].tile[order](codes, s.groups, 0, s.groups, rows, (size_t)row_stride);
-        return;
-    }
     kvt_tile_rows from;
     for (uint32_t t = 0; t < KVT_TILE_TOKENS; t++)
         from.row[t] = rows + (ptrdiff_t)t * row_stride;
     _Alignas(64) kvt_factors factors;
     const bool has_nan = choose_side_by_side(tier, spec, dtype, scales, &from, 4, &factors);
+    const slices s = slices_of(spec->scheme, spec->dim);
     _Alignas(64) uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
     for (uint32_t begin = 0; begin < s.groups; begin += s.step) {
         const uint32_t end = end_of_slice(&s, begin);
