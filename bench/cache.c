@@ -4,6 +4,7 @@
  *   kvtile-cache steps     decode steps beside the calls of kvt_attend and kvt_write that they consist of: the same model, 4 query heads to a KV head
  *   kvtile-cache rows FILE...   signal to noise of rows (files of kvtile-engine capture) that went through the cache: what kvtile eval says
  *   kvtile-cache shift     errors of keys that were shifted where they lie, against keys that were made for their positions */
+#define _GNU_SOURCE /* madvise */
 #include "tools/program/statistics.h"
 #include "tools/rows/rows.h"
 
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static double now(void)
@@ -31,13 +33,20 @@ static void must(kvt_status status, const char *what)
     }
 }
 
+/* In huge pages, where the system has them: what a walk through small ones costs differs from run to run. */
 static void *memory_of(size_t bytes)
 {
-    void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    enum { HUGE_PAGE = 2 << 20 };
+    const size_t unit = bytes >= HUGE_PAGE ? HUGE_PAGE : 64, whole = (bytes + unit - 1) / unit * unit;
+    void *memory = aligned_alloc(unit, whole);
     if (memory == NULL) {
         fprintf(stderr, "kvtile-cache: %zu bytes: more memory than there is\n", bytes);
         exit(1);
     }
+#ifdef MADV_HUGEPAGE
+    if (unit == HUGE_PAGE)
+        (void)madvise(memory, whole, MADV_HUGEPAGE);
+#endif
     return memory;
 }
 
@@ -389,34 +398,37 @@ static void kernels_token(decode *d, size_t token)
             }
 }
 
-/* Every fourth token of a page, each by both in turns: short steps 16 times. */
+/* Every fourth token of a page, each by both in turns, twice in each memory: a batch of one sequence, whose results depend on where its memory is, is
+ * opened anew four times. */
 static void steps(void)
 {
     static const size_t lengths[] = { 1024, 8192 };
     static const uint32_t batches[] = { 1, 8 };
-    enum { TIMES = PAGE / 4, ROUNDS = 16 };
+    enum { TIMES = PAGE / 4, ROUNDS = 2, OPENINGS = 5 };
     printf("| tokens | sequences | step, ms | kernels, ms | more |\n|---:|---:|---:|---:|---:|\n");
     for (int b = 0; b < 2; b++)
         for (int l = 0; l < 2; l++) {
-            decode d;
-            open_decode(&d, lengths[l], batches[b]);
-            const size_t rounds = lengths[l] * batches[b] > 8192 ? 1 : ROUNDS * 1024 / lengths[l] / batches[b], all = rounds * TIMES;
-            double times[2][ROUNDS * TIMES], shares[ROUNDS * TIMES];
-            step_token(&d, d.tokens);
-            kernels_token(&d, d.tokens);
-            for (size_t i = 0; i < all; i++) {
-                for (size_t n = 0; n < 2; n++) {
-                    const size_t who = (n + i) % 2;
-                    const double start = now();
-                    (who ? kernels_token : step_token)(&d, d.tokens + 4 * (i % TIMES));
-                    times[who][i] = now() - start;
+            double times[2][OPENINGS * ROUNDS * TIMES], shares[OPENINGS * ROUNDS * TIMES];
+            size_t n = 0;
+            for (int opening = 0; opening < (batches[b] == 1 ? OPENINGS : 1); opening++) {
+                decode d;
+                open_decode(&d, lengths[l], batches[b]);
+                step_token(&d, d.tokens);
+                kernels_token(&d, d.tokens);
+                for (size_t i = 0; i < ROUNDS * TIMES; i++, n++) {
+                    for (size_t turn = 0; turn < 2; turn++) {
+                        const size_t who = (turn + i) % 2;
+                        const double start = now();
+                        (who ? kernels_token : step_token)(&d, d.tokens + 4 * (i % TIMES));
+                        times[who][n] = now() - start;
+                    }
+                    shares[n] = times[0][n] / times[1][n];
                 }
-                shares[i] = times[0][i] / times[1][i];
+                close_decode(&d);
             }
-            printf("| %zu | %u | %.3f | %.3f | %.1f %% |\n", lengths[l], (unsigned)batches[b], statistics_median(times[0], all) * 1e3,
-                   statistics_median(times[1], all) * 1e3, (statistics_median(shares, all) - 1) * 100);
+            printf("| %zu | %u | %.3f | %.3f | %.1f %% |\n", lengths[l], (unsigned)batches[b], statistics_median(times[0], n) * 1e3,
+                   statistics_median(times[1], n) * 1e3, (statistics_median(shares, n) - 1) * 100);
             fflush(stdout);
-            close_decode(&d);
         }
 }
 
