@@ -111,6 +111,8 @@ class _Group:
         self.keep: list[Any] = []        # what the step points to
         self.new: list[int] = []         # tokens of the step that each sequence stores: without those of padding
         self.tokens = 0                  # of the longest sequence, with those of the step
+        self.whole = True                # no sequence of the step has padding in it
+        self.form: Any = None            # what the step was filled for: the next layer has other addresses alone
         self.placed: tuple[int, int] = (0, 0)  # heads and workers that the step's workspace is large enough for
         self.limits: tuple[int, ...] = (0, 0, 0, 0, 0)
         self.workspace = torch.empty(0, dtype=torch.uint8)
@@ -135,7 +137,7 @@ class _Group:
                 raise Error(f"attention_mask has {padding} tokens of padding on the left, but the cache was begun with {self.padding}")
             self.padding = padding
         sequences = (_library.sequence * batch)()
-        self.keep, self.new, self.placed = [sequences], [], (0, 0)
+        self.keep, self.new, self.placed, self.form = [sequences], [], (0, 0), None
         for b, row in enumerate(self.rows):
             new = min(fresh, max(0, self.length + fresh - self.padding[b]))
             total = row.stored + new
@@ -157,6 +159,7 @@ class _Group:
             self.new.append(new)
             sequences[b] = _library.sequence(ctypes.addressof(table), len(row.table), tuple(row.open), row.stored, new, None)
         self.fresh, self.tokens = fresh, max(row.stored + new for row, new in zip(self.rows, self.new))
+        self.whole = sum(self.new) == batch * fresh
         self.pages.fill(self.view.pages)
         if self.first:
             self.first_pages.fill(self.view.first_pages)
@@ -191,15 +194,24 @@ class _Group:
 
     def store(self, layer: int, k: Place, v: Place, number: int) -> None:
         """Keys and values of a layer's new tokens. `number` is that of their dtype."""
-        step = self.step
+        step, self.form = self.step, None
         step.layer, step.dtype, step.heads, step.q = layer, number, self.layout.kv_heads, None
         step.k, step.k_token_stride, step.k_head_stride = k[:3]
         step.v, step.v_token_stride, step.v_head_stride = v[:3]
         self.room(step.heads, 1)
         check(c.step_append(self.pointer, 0, 1), "", c.step_problem, step)
 
-    def attend(self, layer: int, heads: int, q: Place, k: Optional[Place], v: Optional[Place], out: torch.Tensor, number: int) -> None:
-        """A layer's step, of `heads` query heads. k and v are None where the layer shares the cache of another. out: [..., head, dim]."""
+    def again(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        """A layer's step, by one worker, where `form` is what the layer before had: calls and addresses are all that Python does then."""
+        step, pointer = self.step, self.pointer
+        step.layer, step.q, step.k, step.v, step.out = layer, q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
+        status = c.step_append(pointer, 0, 1) or c.step_attend(pointer, 0, 1) or c.step_merge(pointer, 0, 1)
+        if status:
+            check(status, "", c.step_problem, step)
+
+    def attend(self, layer: int, heads: int, q: Place, k: Optional[Place], v: Optional[Place], out: torch.Tensor, number: int) -> int:
+        """A layer's step, of `heads` query heads. k and v are None where the layer shares the cache of another. out: [..., head, dim]. How many workers
+        it took."""
         step = self.step
         step.layer, step.heads, step.dtype, step.out_dtype = layer, heads, number, number
         step.q, step.q_token_stride, step.q_head_stride, _ = q
@@ -216,6 +228,7 @@ class _Group:
         else:
             step.k = step.v = None
             run_step(step, workers, False, self.pointer)
+        return workers
 
     def read(self, layer: int, b: int, first: int, end: int, out: torch.Tensor) -> None:
         """Stored rows into [side][token][head][dim]."""
@@ -326,7 +339,9 @@ class KvtileLayer(CacheLayerMixin):
         if key_states.dtype != self.dtype or key_states.shape[1] != self.group.layout.kv_heads:
             raise Error(f"key_states is {key_states.dtype} of {key_states.shape[1]} heads: {self.dtype} of {self.group.layout.kv_heads} is right")
         fresh = key_states.shape[-2]
-        if self.cache.config._attn_implementation == NAME:
+        if self.number == 0:
+            self.cache._attends = self.cache.config._attn_implementation == NAME
+        if self.cache._attends:
             self.waiting = (key_states, value_states)
             self.length += fresh
             key_states.kvtile = self  # how the attention function finds the blocks
@@ -398,6 +413,7 @@ class KvtileCache(Cache):
             raise Error("v, rotation, centring and first belong to k: give k, or a preset alone")
         self._layouts("f32", 1, 64, 64)  # words that are wrong are found here
         self._groups: dict[Any, _Group] = {}
+        self._attends = False  # in this step: by the attention function below
         self._mask: Any = None
         self._padding: Optional[list[int]] = None
         layers: list[Any] = []
@@ -436,6 +452,10 @@ class KvtileCache(Cache):
         group = self._groups[key]
         members = [each for each in self.layers if isinstance(each, KvtileLayer) and each.group is group]
         return group, len(members)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor] = self.layers[layer_idx].update(key_states, value_states, *args, **kwargs)
+        return found
 
     def padding(self, mask: Optional[torch.Tensor], batch: int, length: int) -> list[int]:
         """Tokens of padding at the left of each sequence; a mask is looked at once for all layers of a step."""
@@ -532,21 +552,31 @@ def attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, v
     if query.dtype != layer.dtype:
         raise Error(f"query is {query.dtype}: {layer.dtype} is right, as key is")
     batch, heads, fresh, dim = query.shape
-    group, waiting, number = layer.group, layer.waiting, DTYPE_NUMBERS[query.dtype]
+    group, waiting = layer.group, layer.waiting
     if sliding_window and layer.window and sliding_window != layer.window:
         raise Error(f"sliding_window is {sliding_window}, but the cache was made for {layer.window}")
     if group.fresh != fresh or group.length + fresh != layer.length:
         layer._begin(batch, layer.length - fresh, fresh, layer.cache.padding(attention_mask, batch, layer.length))
-    step = group.step
+    out = torch.empty(batch, fresh, heads, group.layout.v_dim, dtype=layer.dtype)
+    form = None
+    if waiting is not None and group.whole and s_aux is None:
+        form = (query.shape, query.stride(), waiting[0].stride(), waiting[1].stride(), scaling, softcap, sliding_window)
+        if form == group.form:
+            layer.waiting = None
+            group.again(layer.number, query, *waiting, out)
+            return out, None
+    step, number, group.form = group.step, DTYPE_NUMBERS[query.dtype], None
     step.scale = scaling if scaling is not None else dim ** -0.5
     step.soft_cap, step.window = softcap or 0.0, sliding_window or 0
     sinks = s_aux.detach().float().contiguous() if s_aux is not None else None
     step.sinks = sinks.data_ptr() if sinks is not None else None
-    out = torch.empty(batch, fresh, heads, group.layout.v_dim, dtype=query.dtype)
     layer.waiting = None
-    if sum(group.new) == batch * fresh:
+    if group.whole:
         k, v = (_place(waiting[0]), _place(waiting[1])) if waiting is not None else (None, None)
-        group.attend(layer.number, heads, _place(query), k, v, out, number)
+        q = _place(query)
+        workers = group.attend(layer.number, heads, q, k, v, out, number)
+        if workers == 1 and waiting is not None and all(place is not None and place[3] is given for place, given in zip((q, k, v), (query, *waiting))):
+            group.form = form  # and nothing had to be copied
     else:  # padding is not stored, so its rows are left out
         packed = torch.cat([torch.arange((b + 1) * fresh - new, (b + 1) * fresh) for b, new in enumerate(group.new)])
         k, v = (_pack(waiting[0], packed), _pack(waiting[1], packed)) if waiting is not None else (None, None)

@@ -122,7 +122,7 @@ def main():
             each.add_argument("--sequences", type=int, default=4)
             each.add_argument("--perplexity", type=int)
         each.add_argument("--tokens", default="512,640" if command == "accuracy" else "2000")
-        each.add_argument("--rounds", type=int, default=25)
+        each.add_argument("--rounds", type=int, default=40)
         each.add_argument("--caches", default=",".join(CACHES if command == "accuracy" else ("exact", "kvtile balanced", "kvtile compact", "quanto int4")))
     given = parser.parse_args()
     if given.command == "speed":
