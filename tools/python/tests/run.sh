@@ -57,7 +57,7 @@ wheel=$(echo "$work"/wheel/*manylinux*.whl)
 "$work/build/bin/auditwheel" show "$wheel" >>"$work/auditwheel.log"
 grep -q manylinux "$work/auditwheel.log"
 names=$(python3 -m zipfile -l "$wheel")
-for part in libkvtile.so libkvtile-model.so libsleef libjansson licenses/LICENSE licenses/sleef.txt licenses/jansson.txt py.typed _table.py; do
+for part in libkvtile.so libkvtile-model.so libsleef libjansson licenses/LICENSE licenses/sleef.txt licenses/jansson.txt licenses/xxhash.txt py.typed _table.py; do
     case "$names" in
     *"$part"*) ;;
     *)
@@ -88,6 +88,10 @@ for python in "$oldest" "$newest"; do
     venv "$name" "$python" pytest
     install "$name"
     run_tests "$name" "$here/$tests/test_package.py"
+    "$work/$name/bin/python" -m pip uninstall -q -y kvtile
+    left=$(find "$work/$name" -iname '*kvtile*')
+    [ -z "$left" ] || { echo "behind the wheel stays: $left" >&2; exit 1; }
+    install "$name"
 done
 echo "---- types"
 mkdir -p types && cd types # where no venv has the name of a package
