@@ -186,12 +186,12 @@ class Runner:
         text = re.sub(r"build/\S+?/bin/|\$B/", "", text)
         text = re.sub(r"--model ([^\s']+)( --tokenizer [^\s']+)?", of_model, text)
         for theirs, ours in (("build/demo/", "captured/"), ("CAPTURED", "captured/*"), ("~/models/GLM-4.7-Flash", "GLM-4.7-Flash"), ("seq 1 60", "seq 1 2"),
-                             ("--rank 64,128,256", "--rank 32,64"), ("others.json", "results.json")):
+                             ("--rank 64,128,256", "--rank 32,64"), ("others.json", "results.json"), ("--rank *.json", "--rank results.json results.json")):
             text = text.replace(theirs, ours)
         text = at_most(130, "--tokens")(at_most(64, "--from")(text))
         if "kvtile-engine" in text:
             text = at_most(256, "--context")(text)
-        if "kvtile bench" in text and "--compare" not in text:
+        if "kvtile bench" in text and not re.search("--(compare|rank) ", text):
             text = re.sub(r"--tier (\S+)", lambda found: f"--tier {found[1] if all(name in self.tiers for name in found[1].split(',')) else 'scalar'}", text)
             text = re.sub(r"(--head-dim \d+)[,\d]*", r"\1", text)
             text = text.replace("kvtile bench", "kvtile bench --side k" if "--side" not in text else "kvtile bench", 1)
