@@ -93,6 +93,11 @@ for python in "$oldest" "$newest"; do
     [ -z "$left" ] || { echo "behind the wheel stays: $left" >&2; exit 1; }
     install "$name"
 done
+echo "---- README's commands, in a clean clone and a clean environment"
+rm -rf "$work/clone"
+git clone -q "$here" "$work/clone"
+"$newest" -m venv --clear "$work/readme"
+(cd "$work/clone" && export PATH="$work/readme/bin:$PATH" && sed -n '/^## For Python/,/^\[/s/^    //p' README.md | sh -eux)
 echo "---- types"
 mkdir -p types && cd types # where no venv has the name of a package
 "$work/build/bin/mypy" --config-file "$here/pyproject.toml" --python-executable "$work/$name/bin/python" -p kvtile
