@@ -10,30 +10,30 @@
 
 /* ---- memory ---- */
 
-void arena_free(arena *one)
+void arena_free(arena *memory)
 {
-    if (one->mapped != NULL)
-        munmap(one->mapped, one->mapped_bytes);
-    *one = (arena){ 0 };
+    if (memory->mapped != NULL)
+        munmap(memory->mapped, memory->mapped_bytes);
+    *memory = (arena){ 0 };
 }
 
-static int arena_need(arena *one, size_t bytes, bool touch)
+static int arena_need(arena *memory, size_t bytes, bool touch)
 {
-    if (one->bytes >= bytes)
+    if (memory->bytes >= bytes)
         return 0;
-    arena_free(one);
+    arena_free(memory);
     const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     void *mapped = mmap(NULL, whole + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED)
         return -1;
     const size_t beyond = (size_t)((uintptr_t)mapped % HUGE_PAGE);
-    *one = (arena){ .mapped = mapped, .mapped_bytes = whole + HUGE_PAGE, .bytes = whole };
-    one->base = (unsigned char *)mapped + (beyond > 0 ? HUGE_PAGE - beyond : 0);
+    *memory = (arena){ .mapped = mapped, .mapped_bytes = whole + HUGE_PAGE, .bytes = whole };
+    memory->base = (unsigned char *)mapped + (beyond > 0 ? HUGE_PAGE - beyond : 0);
 #ifdef MADV_HUGEPAGE
-    (void)madvise(one->base, whole, MADV_HUGEPAGE);
+    (void)madvise(memory->base, whole, MADV_HUGEPAGE);
 #endif
     if (touch)
-        memset(one->base, 1, whole);
+        memset(memory->base, 1, whole);
     return 0;
 }
 

@@ -27,7 +27,7 @@ typedef struct arena {
  * What was in them may be lost. Returns 0, or -1 with the error when that is more than half of the machine's memory, or than it gives. */
 int arenas_need(arena *const *arenas, const size_t *needs, size_t n, bool touch, char *error, size_t error_room);
 
-void arena_free(arena *one);
+void arena_free(arena *memory);
 
 /* Numbers as keys have them: a bell curve, with a few channels much wider than others. */
 void fill_rows(void *rows, size_t n_rows, uint32_t dim, kvt_dtype dtype);

@@ -29,31 +29,31 @@ kvt_row_format bench_row_format(const kvt_scheme_info *scheme)
     }
 }
 
-uint32_t bench_row_dim(const bench_case *one)
+uint32_t bench_row_dim(const bench_case *case_)
 {
-    return one->dim + (one->rope != NULL ? BENCH_ROPE_DIM : 0);
+    return case_->dim + (case_->rope != NULL ? BENCH_ROPE_DIM : 0);
 }
 
-kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout)
+kvt_status bench_case_layout(const bench_case *case_, kvt_layout *layout)
 {
-    kvt_spec spec = { .size = sizeof spec, .k_scheme = one->scheme->scheme, .k_dim = one->dim };
-    spec.kv_heads = one->op == BENCH_APPEND ? BENCH_APPEND_HEADS : one->op == BENCH_ATTEND ? one->kv_heads : 1;
-    const kvt_status status = kvt_tiers_parse(kvt_tier_name(one->tier), &spec.tiers);
+    kvt_spec spec = { .size = sizeof spec, .k_scheme = case_->scheme->scheme, .k_dim = case_->dim };
+    spec.kv_heads = case_->op == BENCH_APPEND ? BENCH_APPEND_HEADS : case_->op == BENCH_ATTEND ? case_->kv_heads : 1;
+    const kvt_status status = kvt_tiers_parse(kvt_tier_name(case_->tier), &spec.tiers);
     if (status != KVT_OK)
         return status;
-    if (one->op == BENCH_ATTEND || one->side == KVT_K) {
-        spec.k_options = one->options;
+    if (case_->op == BENCH_ATTEND || case_->side == KVT_K) {
+        spec.k_options = case_->options;
     } else {
         spec.k_scheme = KVT_SCHEME_q4_0;
         spec.k_dim = 1;
     }
-    if (one->rope != NULL) {
-        spec.rope_scheme = one->rope->scheme;
+    if (case_->rope != NULL) {
+        spec.rope_scheme = case_->rope->scheme;
         spec.rope_dim = BENCH_ROPE_DIM;
-    } else if (one->op == BENCH_ATTEND || one->side == KVT_V) {
-        spec.v_scheme = one->scheme->scheme;
-        spec.v_dim = one->dim;
-        spec.v_options = one->options;
+    } else if (case_->op == BENCH_ATTEND || case_->side == KVT_V) {
+        spec.v_scheme = case_->scheme->scheme;
+        spec.v_dim = case_->dim;
+        spec.v_options = case_->options;
     }
     return kvt_layout_init(layout, &spec);
 }
@@ -96,40 +96,41 @@ static void name_options(const kvt_side_options *options, char *text, size_t roo
         join(text, room, "e8m0");
 }
 
-bench_scheme_name bench_scheme_name_of(const bench_case *one)
+bench_scheme_name bench_scheme_name_of(const bench_case *case_)
 {
-    bench_scheme_name made;
-    snprintf(made.text, sizeof made.text, "%s%s%s", one->scheme->name, one->rope != NULL ? "+" : "", one->rope != NULL ? one->rope->name : "");
-    return made;
+    bench_scheme_name name;
+    snprintf(name.text, sizeof name.text, "%s%s%s", case_->scheme->name, case_->rope != NULL ? "+" : "",
+             case_->rope != NULL ? case_->rope->name : "");
+    return name;
 }
 
-void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM])
+void bench_case_name(const bench_case *case_, char name[BENCH_NAME_ROOM])
 {
     char options[48];
     char tokens[16] = "fit";
-    const char *op = BENCH_OP_NAMES[one->op], *tier = kvt_tier_name(one->tier), *where = BENCH_WHERE_NAMES[one->where];
-    const bench_scheme_name scheme = bench_scheme_name_of(one);
-    name_options(&one->options, options, sizeof options);
-    if (one->op != BENCH_ATTEND) {
-        snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", op, scheme.text, one->side == KVT_K ? "k" : "v", tier, one->dim,
-                 bench_dtype_name(one->dtype), options[0] != '\0' ? options : "plain", where);
+    const char *op = BENCH_OP_NAMES[case_->op], *tier = kvt_tier_name(case_->tier), *where = BENCH_WHERE_NAMES[case_->where];
+    const bench_scheme_name scheme = bench_scheme_name_of(case_);
+    name_options(&case_->options, options, sizeof options);
+    if (case_->op != BENCH_ATTEND) {
+        snprintf(name, BENCH_NAME_ROOM, "%s/%s/%s/%s/%u/%s/%s/%s", op, scheme.text, case_->side == KVT_K ? "k" : "v", tier, case_->dim,
+                 bench_dtype_name(case_->dtype), options[0] != '\0' ? options : "plain", where);
         return;
     }
-    if (one->tokens > 0)
-        snprintf(tokens, sizeof tokens, "%u", one->tokens);
-    snprintf(name, BENCH_NAME_ROOM, "%s/%s/g%u/%s/%u/%s/t%u%s%s/%s", op, scheme.text, one->group, tier, one->dim, tokens, one->threads,
+    if (case_->tokens > 0)
+        snprintf(tokens, sizeof tokens, "%u", case_->tokens);
+    snprintf(name, BENCH_NAME_ROOM, "%s/%s/g%u/%s/%u/%s/t%u%s%s/%s", op, scheme.text, case_->group, tier, case_->dim, tokens, case_->threads,
              options[0] != '\0' ? "/" : "", options, where);
 }
 
-static int add_one(bench_cases *list, const bench_case *one)
+static int add_one(bench_cases *list, const bench_case *case_)
 {
     kvt_layout layout;
-    const bool searches = one->scheme->scale_bytes == 1 && !one->scheme->is_fp8; /* the others' encoders make no effort */
-    const bool converts = one->op == BENCH_IMPORT || one->op == BENCH_EXPORT;
-    const bool is_f32_only = converts || one->op == BENCH_ATTEND;
-    if (bench_case_layout(one, &layout) != KVT_OK || (one->options.effort != KVT_EFFORT_DEFAULT && !searches))
+    const bool searches = case_->scheme->scale_bytes == 1 && !case_->scheme->is_fp8; /* the others' encoders make no effort */
+    const bool converts = case_->op == BENCH_IMPORT || case_->op == BENCH_EXPORT;
+    const bool is_f32_only = converts || case_->op == BENCH_ATTEND;
+    if (bench_case_layout(case_, &layout) != KVT_OK || (case_->options.effort != KVT_EFFORT_DEFAULT && !searches))
         return 0;
-    if ((converts && bench_row_format(one->scheme) == 0) || (is_f32_only && one->dtype != KVT_F32))
+    if ((converts && bench_row_format(case_->scheme) == 0) || (is_f32_only && case_->dtype != KVT_F32))
         return 0;
     if ((list->n & (list->n - 1)) == 0) { /* room for a power of two of them */
         bench_case *larger = realloc(list->cases, (list->n > 0 ? list->n * 2 : 1) * sizeof *larger);
@@ -137,24 +138,24 @@ static int add_one(bench_cases *list, const bench_case *one)
             return -1;
         list->cases = larger;
     }
-    list->cases[list->n++] = *one;
+    list->cases[list->n++] = *case_;
     return 0;
 }
 
 /* Sides, tiers, widths and places of one operation in one scheme. */
 static int add_scheme(bench_cases *list, const bench_selection *selection, bench_op op, const kvt_scheme_info *scheme)
 {
-    bench_case one = { .op = op, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
+    bench_case case_ = { .op = op, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
     int status = 0;
     for (int side = KVT_K; side <= (int)(selection->rope != NULL ? KVT_K : KVT_V); side++) {
-        one.side = side == KVT_K ? KVT_K : KVT_V;
-        for (one.tier = 0; (selection->sides >> side & 1) != 0 && one.tier < 32; one.tier++) {
-            for (size_t d = 0; (selection->tiers >> one.tier & 1) != 0 && d < selection->n_dims; d++) {
-                one.dim = selection->dims[d];
+        case_.side = side == KVT_K ? KVT_K : KVT_V;
+        for (case_.tier = 0; (selection->sides >> side & 1) != 0 && case_.tier < 32; case_.tier++) {
+            for (size_t d = 0; (selection->tiers >> case_.tier & 1) != 0 && d < selection->n_dims; d++) {
+                case_.dim = selection->dims[d];
                 for (int where = 0; status == 0 && where < BENCH_N_WHERE; where++) {
-                    one.where = where == BENCH_L2 ? BENCH_L2 : BENCH_MEMORY;
+                    case_.where = where == BENCH_L2 ? BENCH_L2 : BENCH_MEMORY;
                     if ((selection->wheres >> where & 1) != 0)
-                        status = add_one(list, &one);
+                        status = add_one(list, &case_);
                 }
             }
         }
@@ -163,18 +164,18 @@ static int add_scheme(bench_cases *list, const bench_selection *selection, bench
 }
 
 /* Tokens of attend: the chosen numbers in memory, and once what fits in the L2 cache. */
-static int add_attend_lengths(bench_cases *list, const bench_selection *selection, bench_case one)
+static int add_attend_lengths(bench_cases *list, const bench_selection *selection, bench_case case_)
 {
     int status = 0;
-    one.where = BENCH_L2;
-    one.kv_heads = one.threads;
+    case_.where = BENCH_L2;
+    case_.kv_heads = case_.threads;
     if ((selection->wheres >> BENCH_L2 & 1) != 0)
-        status = add_one(list, &one);
-    one.where = BENCH_MEMORY;
-    one.kv_heads = selection->kv_heads;
+        status = add_one(list, &case_);
+    case_.where = BENCH_MEMORY;
+    case_.kv_heads = selection->kv_heads;
     for (size_t t = 0; (selection->wheres >> BENCH_MEMORY & 1) != 0 && status == 0 && t < selection->n_tokens; t++) {
-        one.tokens = selection->tokens[t];
-        status = add_one(list, &one);
+        case_.tokens = selection->tokens[t];
+        status = add_one(list, &case_);
     }
     return status;
 }
@@ -182,16 +183,16 @@ static int add_attend_lengths(bench_cases *list, const bench_selection *selectio
 /* Tiers, widths, groups, threads and lengths of attention in one scheme. */
 static int add_attend(bench_cases *list, const bench_selection *selection, const kvt_scheme_info *scheme)
 {
-    bench_case one = { .op = BENCH_ATTEND, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
+    bench_case case_ = { .op = BENCH_ATTEND, .scheme = scheme, .dtype = selection->dtype, .options = selection->options, .rope = selection->rope };
     int status = 0;
-    for (one.tier = 0; one.tier < 32; one.tier++) {
-        for (size_t d = 0; (selection->tiers >> one.tier & 1) != 0 && d < selection->n_dims; d++) {
-            one.dim = selection->dims[d];
+    for (case_.tier = 0; case_.tier < 32; case_.tier++) {
+        for (size_t d = 0; (selection->tiers >> case_.tier & 1) != 0 && d < selection->n_dims; d++) {
+            case_.dim = selection->dims[d];
             for (size_t g = 0; g < selection->n_groups; g++) {
-                one.group = selection->groups[g];
+                case_.group = selection->groups[g];
                 for (size_t t = 0; status == 0 && t < selection->n_threads; t++) {
-                    one.threads = selection->threads[t];
-                    status = add_attend_lengths(list, selection, one);
+                    case_.threads = selection->threads[t];
+                    status = add_attend_lengths(list, selection, case_);
                 }
             }
         }

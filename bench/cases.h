@@ -46,7 +46,7 @@ typedef struct bench_case {
 enum { BENCH_ROPE_DIM = 64 };
 
 /* Numbers of a query of attend, and of a row. */
-uint32_t bench_row_dim(const bench_case *one);
+uint32_t bench_row_dim(const bench_case *case_);
 
 /* What rows are imported from into the scheme, and exported to: the format that stores the same numbers, or numbers of the same width. 0: none. */
 kvt_row_format bench_row_format(const kvt_scheme_info *scheme);
@@ -55,20 +55,20 @@ kvt_row_format bench_row_format(const kvt_scheme_info *scheme);
 enum { BENCH_APPEND_HEADS = 8, BENCH_ATTEND_HEADS = 8 };
 
 /* The layout of heads that have the case's side, or all (attend); where that is V, the narrowest K there is stands beside it. */
-kvt_status bench_case_layout(const bench_case *one, kvt_layout *layout);
+kvt_status bench_case_layout(const bench_case *case_, kvt_layout *layout);
 
 /* "kv4", and of latents "kv6+kv8". */
 typedef struct bench_scheme_name {
     char text[24];
 } bench_scheme_name;
-bench_scheme_name bench_scheme_name_of(const bench_case *one);
+bench_scheme_name bench_scheme_name_of(const bench_case *case_);
 
 enum { BENCH_NAME_ROOM = 96 };
 
 /* "write/q8_0/k/avx2/128/f32/plain/l2"; options other than plain are joined by +: "rot64+page+fast", "block32+e8m0". Of attend
  * "attend/kv4/g4/avx2/128/32768/t1/memory" (group, tokens, threads), and "attend/kv4/g4/avx2/128/fit/t1/l2"; options other than plain stand before
  * where. Latents: "attend/kv6+kv8/...", "write/kv6+kv8/k/...". */
-void bench_case_name(const bench_case *one, char name[BENCH_NAME_ROOM]);
+void bench_case_name(const bench_case *case_, char name[BENCH_NAME_ROOM]);
 
 const char *bench_dtype_name(kvt_dtype dtype);
 

@@ -83,10 +83,10 @@ static const char *loaded_wrong(const char *path)
     union {
         kvt_layout layout;
         unsigned char room[8 * sizeof(kvt_layout)];
-    } made;
+    } filled;
     const kvt_spec spec = { .size = sizeof spec, .k_scheme = KVT_SCHEME_f16, .k_dim = 16, .kv_heads = 1 };
-    memset(&made, 0, sizeof made);
-    if (kvt_layout_init(&made.layout, &spec) != KVT_OK || made.layout.size != sizeof made.layout)
+    memset(&filled, 0, sizeof filled);
+    if (kvt_layout_init(&filled.layout, &spec) != KVT_OK || filled.layout.size != sizeof filled.layout)
         return "its structs are others than this program was built with; build kvtile-compare beside that library and name it instead";
     Dl_info found;
     struct stat wanted, loaded;
@@ -101,19 +101,19 @@ static const char *open_case(worker_state *state, const char *name)
 {
     for (size_t i = 0; i < state->all.n; i++) {
         char other[BENCH_NAME_ROOM];
-        const bench_case *one = &state->all.cases[i];
-        bench_case_name(one, other);
+        const bench_case *case_ = &state->all.cases[i];
+        bench_case_name(case_, other);
         if (strcmp(name, other) != 0)
             continue;
         state->open = NULL;
         /* Memory is let go of before, so that each time other pages are used. */
         workload_close(&state->work);
         decode_close(&state->step);
-        const bool is_decode = one->op == BENCH_ATTEND;
-        if ((is_decode ? decode_open(&state->step, one, &state->here, WORKLOAD_FULL)
-                       : workload_open(&state->work, one, &state->here, WORKLOAD_FULL)) != 0)
+        const bool is_decode = case_->op == BENCH_ATTEND;
+        if ((is_decode ? decode_open(&state->step, case_, &state->here, WORKLOAD_FULL)
+                       : workload_open(&state->work, case_, &state->here, WORKLOAD_FULL)) != 0)
             return is_decode ? state->step.error : state->work.error;
-        state->open = one;
+        state->open = case_;
         return NULL;
     }
     return "has no such case on this CPU";
@@ -178,47 +178,47 @@ typedef struct worker {
 } worker;
 
 /* Reads an answer. Returns 0, or -1 with the error in `line`. */
-static int hear(worker *one)
+static int hear(worker *peer)
 {
-    if (fgets(one->line, sizeof one->line, one->from) == NULL) {
+    if (fgets(peer->line, sizeof peer->line, peer->from) == NULL) {
         int status = 0;
-        waitpid(one->process, &status, 0);
-        one->process = 0;
-        snprintf(one->line, sizeof one->line, "ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit status",
+        waitpid(peer->process, &status, 0);
+        peer->process = 0;
+        snprintf(peer->line, sizeof peer->line, "ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit status",
                  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
         return -1;
     }
-    one->line[strcspn(one->line, "\n")] = '\0';
-    const bool is_ok = strncmp(one->line, "ok", 2) == 0;
-    const size_t prefix = strcspn(one->line, " ");
-    memmove(one->line, one->line + prefix + (one->line[prefix] == ' '), strlen(one->line + prefix) + (one->line[prefix] != ' '));
+    peer->line[strcspn(peer->line, "\n")] = '\0';
+    const bool is_ok = strncmp(peer->line, "ok", 2) == 0;
+    const size_t prefix = strcspn(peer->line, " ");
+    memmove(peer->line, peer->line + prefix + (peer->line[prefix] == ' '), strlen(peer->line + prefix) + (peer->line[prefix] != ' '));
     return is_ok ? 0 : -1;
 }
 
-static int request(worker *one, const char *word, const char *argument)
+static int request(worker *peer, const char *word, const char *argument)
 {
-    if (one->process == 0)
+    if (peer->process == 0)
         return -1;
-    fprintf(one->to, "%s%s%s\n", word, argument[0] != '\0' ? " " : "", argument);
-    fflush(one->to);
-    return hear(one);
+    fprintf(peer->to, "%s%s%s\n", word, argument[0] != '\0' ? " " : "", argument);
+    fflush(peer->to);
+    return hear(peer);
 }
 
 /* Starts the worker of `path` and reads its first line. Returns 0, or -1 with the error in `line`. */
-static int start(worker *one, const char *path)
+static int start(worker *peer, const char *path)
 {
     int in[2], out[2];
-    *one = (worker){ .path = path };
+    *peer = (worker){ .path = path };
     char *whole = realpath(path, NULL);
     if (whole == NULL || access(whole, R_OK) != 0 || pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) {
-        snprintf(one->line, sizeof one->line, "cannot be read: %s", strerror(errno));
+        snprintf(peer->line, sizeof peer->line, "cannot be read: %s", strerror(errno));
         free(whole);
         return -1;
     }
     const char *name = strrchr(whole, '/') + 1;
     const bool is_library = strstr(name, ".so") != NULL;
-    one->process = fork();
-    if (one->process == 0) {
+    peer->process = fork();
+    if (peer->process == 0) {
         dup2(in[0], STDIN_FILENO);
         dup2(out[1], STDOUT_FILENO);
         if (is_library)
@@ -232,22 +232,22 @@ static int start(worker *one, const char *path)
     free(whole);
     close(in[0]);
     close(out[1]);
-    one->to = fdopen(in[1], "w");
-    one->from = fdopen(out[0], "r");
-    if (one->process > 0 && one->to != NULL && one->from != NULL)
-        return hear(one);
-    snprintf(one->line, sizeof one->line, "cannot be run: %s", strerror(errno));
+    peer->to = fdopen(in[1], "w");
+    peer->from = fdopen(out[0], "r");
+    if (peer->process > 0 && peer->to != NULL && peer->from != NULL)
+        return hear(peer);
+    snprintf(peer->line, sizeof peer->line, "cannot be run: %s", strerror(errno));
     return -1;
 }
 
-static void stop(worker *one)
+static void stop(worker *peer)
 {
-    if (one->to != NULL)
-        fclose(one->to);
-    if (one->from != NULL)
-        fclose(one->from);
-    if (one->process > 0)
-        waitpid(one->process, NULL, 0);
+    if (peer->to != NULL)
+        fclose(peer->to);
+    if (peer->from != NULL)
+        fclose(peer->from);
+    if (peer->process > 0)
+        waitpid(peer->process, NULL, 0);
 }
 
 /* ---- measuring ---- */

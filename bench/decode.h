@@ -35,7 +35,7 @@ typedef struct decode {
     arena small; /* all the rest: see the pointers */
     pool *threads;
     /* the case */
-    bench_case one;
+    bench_case case_;
     size_t pages; /* of a head */
     size_t tokens;
     size_t passes;
@@ -49,7 +49,7 @@ typedef struct decode {
 } decode;
 
 /* As their namesakes in workload.h. */
-int decode_open(decode *state, const bench_case *one, const machine *here, workload_size size);
+int decode_open(decode *state, const bench_case *case_, const machine *here, workload_size size);
 int decode_sample(decode *state, double seconds[N_DECODE_CONTENDERS]);
 int decode_sample_ours(decode *state, double *seconds);
 kvt_status decode_run_ours(decode *state);

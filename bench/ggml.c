@@ -93,17 +93,17 @@ static void find_formats(void)
     }
 }
 
-const ggml_format *ggml_format_find(const bench_case *one)
+const ggml_format *ggml_format_find(const bench_case *case_)
 {
     static const kvt_side_options plain;
     find_formats();
-    if (one->op == BENCH_IMPORT || one->op == BENCH_EXPORT || one->dtype != KVT_F32 || one->options.rotation != plain.rotation ||
-        one->options.centring != plain.centring || one->options.fp8_block != plain.fp8_block)
+    if (case_->op == BENCH_IMPORT || case_->op == BENCH_EXPORT || case_->dtype != KVT_F32 || case_->options.rotation != plain.rotation ||
+        case_->options.centring != plain.centring || case_->options.fp8_block != plain.fp8_block)
         return NULL;
     for (size_t i = 0; i < N_KNOWN; i++) {
-        if (strcmp(known[i].scheme, one->scheme->name) != 0 || one->dim % known[i].channels != 0)
+        if (strcmp(known[i].scheme, case_->scheme->name) != 0 || case_->dim % known[i].channels != 0)
             continue;
-        const int there = one->op == BENCH_READ ? formats[i].dequantize != NULL && formats[i].quantize != NULL : formats[i].quantize != NULL;
+        const int there = case_->op == BENCH_READ ? formats[i].dequantize != NULL && formats[i].quantize != NULL : formats[i].quantize != NULL;
         return there ? &formats[i] : NULL;
     }
     return NULL;
@@ -117,9 +117,9 @@ const char *ggml_report(void)
 
 #else
 
-const ggml_format *ggml_format_find(const bench_case *one)
+const ggml_format *ggml_format_find(const bench_case *case_)
 {
-    (void)one;
+    (void)case_;
     return NULL;
 }
 

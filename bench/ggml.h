@@ -15,9 +15,9 @@ typedef struct ggml_format {
     void (*dequantize)(const void *stored, float *row, int64_t n);
 } ggml_format;
 
-/* The format of ggml's that stores what the scheme of `one` does, or nearly. NULL: there is none, or no library, or `one` has options that ggml does
- * not have. The result is static. */
-const ggml_format *ggml_format_find(const bench_case *one);
+/* The format of ggml's that stores what the scheme of `case_` does, or nearly. NULL: there is none, or no library, or `case_` has options that ggml
+ * does not have. The result is static. */
+const ggml_format *ggml_format_find(const bench_case *case_);
 
 /* What was found, in a few words; NULL when the build was not told of a library. */
 const char *ggml_report(void);

@@ -9,7 +9,7 @@
 
 typedef struct measure_entry {
     measure_plan *plan;
-    const bench_case *one;
+    const bench_case *case_;
 } measure_entry;
 
 enum { MOST_SAMPLES = 2048 };
@@ -49,23 +49,23 @@ static double median_ratio(const samples *all, size_t who)
     return median(all->ratio[who], kept(all));
 }
 
-static int open_case(measure_plan *plan, const bench_case *one)
+static int open_case(measure_plan *plan, const bench_case *case_)
 {
-    if (plan->open == one) /* Google Benchmark calls a case again and again until its time is up */
+    if (plan->open == case_) /* Google Benchmark calls a case again and again until its time is up */
         return 0;
     plan->open = NULL;
-    const int status = one->op == BENCH_ATTEND ? decode_open(&plan->step, one, &plan->machine, plan->size)
-                                               : workload_open(&plan->work, one, &plan->machine, plan->size);
+    const int status = case_->op == BENCH_ATTEND ? decode_open(&plan->step, case_, &plan->machine, plan->size)
+                                                 : workload_open(&plan->work, case_, &plan->machine, plan->size);
     if (status == 0)
-        plan->open = one;
+        plan->open = case_;
     return status;
 }
 
 /* Returns our seconds, or a negative number with the error. */
-static double take_sample(measure_plan *plan, const bench_case *one, samples *all)
+static double take_sample(measure_plan *plan, const bench_case *case_, samples *all)
 {
     double seconds[MOST_CONTENDERS];
-    const bool is_decode = one->op == BENCH_ATTEND;
+    const bool is_decode = case_->op == BENCH_ATTEND;
     if ((is_decode ? decode_sample(&plan->step, seconds) : workload_sample(&plan->work, seconds)) != 0)
         return -1;
     const size_t at = all->n++ % MOST_SAMPLES, contenders = is_decode ? (size_t)N_DECODE_CONTENDERS : (size_t)N_CONTENDERS;
@@ -106,9 +106,9 @@ static void run_case(shim_state *state, void *context)
     static samples all;
     const measure_entry *entry = context;
     measure_plan *plan = entry->plan;
-    const bool is_decode = entry->one->op == BENCH_ATTEND;
+    const bool is_decode = entry->case_->op == BENCH_ATTEND;
     const char *error = is_decode ? plan->step.error : plan->work.error;
-    if (open_case(plan, entry->one) != 0) {
+    if (open_case(plan, entry->case_) != 0) {
         shim_skip_with_error(state, error);
         return;
     }
@@ -117,11 +117,11 @@ static void run_case(shim_state *state, void *context)
     all.n = 0;
     double seconds = 0;
     while (seconds >= 0 && shim_keep_running(state)) {
-        seconds = take_sample(plan, entry->one, &all);
+        seconds = take_sample(plan, entry->case_, &all);
         shim_set_iteration_time(state, seconds);
     }
     while (seconds >= 0 && all.n < enough)
-        seconds = take_sample(plan, entry->one, &all);
+        seconds = take_sample(plan, entry->case_, &all);
     if (seconds < 0) {
         shim_skip_with_error(state, error);
         return;
@@ -142,7 +142,7 @@ int measure_register(measure_plan *plan)
     for (size_t i = 0; i < plan->list.n; i++) {
         char name[BENCH_NAME_ROOM];
         bench_case_name(&plan->list.cases[i], name);
-        plan->entries[i] = (measure_entry){ .plan = plan, .one = &plan->list.cases[i] };
+        plan->entries[i] = (measure_entry){ .plan = plan, .case_ = &plan->list.cases[i] };
         shim_register(name, run_case, &plan->entries[i], 1);
     }
     return 0;

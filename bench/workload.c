@@ -11,15 +11,15 @@
 
 /* ---- how much ---- */
 
-static bool is_converting(const bench_case *one)
+static bool is_converting(const bench_case *case_)
 {
-    return one->op == BENCH_IMPORT || one->op == BENCH_EXPORT;
+    return case_->op == BENCH_IMPORT || case_->op == BENCH_EXPORT;
 }
 
 /* Whether the rows outside are written. */
-static bool is_reading(const bench_case *one)
+static bool is_reading(const bench_case *case_)
 {
-    return one->op == BENCH_READ || one->op == BENCH_EXPORT;
+    return case_->op == BENCH_READ || case_->op == BENCH_EXPORT;
 }
 
 static size_t at_least_1(size_t n)
@@ -33,16 +33,16 @@ enum { BULK_STEPS = KVT_PAGE_TOKENS / BENCH_APPEND_HEADS };
 static void choose_geometry(workload *state, const machine *here, workload_size size)
 {
     enum { MOST_PAGES = 8, SAMPLE_L2 = 1 << 20, SAMPLE_MEMORY = 4 << 20 };
-    const bool append = state->one.op == BENCH_APPEND;
+    const bool append = state->case_.op == BENCH_APPEND;
     const size_t token = state->row_bytes + state->stored_bytes;
     const size_t page = KVT_PAGE_TOKENS * token;
     /* An appended token's centre costs what a page has of them, so there has to be a second page. */
-    const size_t append_pages = state->one.options.centring != KVT_CENTRING_NONE ? 2 : 1;
+    const size_t append_pages = state->case_.options.centring != KVT_CENTRING_NONE ? 2 : 1;
     size_t rounds = 0; /* tokens of each head that are appended */
     if (size == WORKLOAD_TINY) {
         state->head_pages = 1;
         state->heads = 1;
-    } else if (state->one.where == BENCH_L2) {
+    } else if (state->case_.where == BENCH_L2) {
         /* Half of it, as memcpy's buffers are as large again. */
         const size_t budget = here->l2_bytes / 2;
         const size_t pages = at_least_1(budget / page);
@@ -76,7 +76,7 @@ static void choose_geometry(workload *state, const machine *here, workload_size 
     state->sample_passes = 1;
     if (size == WORKLOAD_TINY)
         return;
-    if (state->one.where == BENCH_MEMORY) {
+    if (state->case_.where == BENCH_MEMORY) {
         const size_t wanted = at_least_1((size == WORKLOAD_QUICK ? SAMPLE_L2 : SAMPLE_MEMORY) / step_bytes);
         const size_t steps = append ? divide_up(wanted, BULK_STEPS) * BULK_STEPS : wanted;
         state->sample_steps = steps < state->steps ? steps : state->steps;
@@ -96,18 +96,18 @@ static kvt_pages pages_of(const workload *state, size_t head)
 
 static size_t ggml_row_bytes(const workload *state)
 {
-    return state->ggml != NULL ? state->one.dim / state->ggml->channels * state->ggml->block_bytes : 0;
+    return state->ggml != NULL ? state->case_.dim / state->ggml->channels * state->ggml->block_bytes : 0;
 }
 
 static kvt_status write_head(workload *state, size_t head, size_t first_token, size_t n_tokens, const unsigned char *rows)
 {
     const kvt_pages pages = pages_of(state, head);
     const ptrdiff_t stride = (ptrdiff_t)state->row_bytes;
-    const kvt_status status = kvt_write(&state->layout, state->one.side, &pages, first_token, n_tokens, rows, state->one.dtype, stride);
-    if (state->one.rope == NULL || status != KVT_OK)
+    const kvt_status status = kvt_write(&state->layout, state->case_.side, &pages, first_token, n_tokens, rows, state->case_.dtype, stride);
+    if (state->case_.rope == NULL || status != KVT_OK)
         return status;
-    rows += state->one.dim * kvt_dtype_bytes(state->one.dtype);
-    return kvt_write(&state->layout, KVT_ROPE, &pages, first_token, n_tokens, rows, state->one.dtype, stride);
+    rows += state->case_.dim * kvt_dtype_bytes(state->case_.dtype);
+    return kvt_write(&state->layout, KVT_ROPE, &pages, first_token, n_tokens, rows, state->case_.dtype, stride);
 }
 
 /* Normalised and rotated, as of a model. */
@@ -115,26 +115,26 @@ static kvt_status write_latents(workload *state, size_t head, const unsigned cha
 {
     const kvt_pages pages = pages_of(state, head);
     const float *norm = (const float *)(const void *)state->foreign.base;
-    const kvt_mla_rows made = { .size = sizeof made,
-                                .rows = { rows, state->one.dtype, (ptrdiff_t)state->row_bytes },
-                                .norm = norm,
-                                .norm_dtype = KVT_F32,
-                                .norm_epsilon = 1e-6f,
-                                .rope_pairs = KVT_ROPE_PAIRS_NEIGHBOURS,
-                                .rope_cos = norm + state->one.dim,
-                                .rope_sin = norm + state->one.dim + state->head_tokens * BENCH_ROPE_DIM / 2 };
-    return kvt_mla_write(&state->layout, &pages, 0, state->head_tokens, &made);
+    const kvt_mla_rows latents = { .size = sizeof latents,
+                                   .rows = { rows, state->case_.dtype, (ptrdiff_t)state->row_bytes },
+                                   .norm = norm,
+                                   .norm_dtype = KVT_F32,
+                                   .norm_epsilon = 1e-6f,
+                                   .rope_pairs = KVT_ROPE_PAIRS_NEIGHBOURS,
+                                   .rope_cos = norm + state->case_.dim,
+                                   .rope_sin = norm + state->case_.dim + state->head_tokens * BENCH_ROPE_DIM / 2 };
+    return kvt_mla_write(&state->layout, &pages, 0, state->head_tokens, &latents);
 }
 
 static size_t norm_and_turns(const workload *state)
 {
-    return state->one.rope != NULL ? state->one.dim + state->head_tokens * BENCH_ROPE_DIM : 0;
+    return state->case_.rope != NULL ? state->case_.dim + state->head_tokens * BENCH_ROPE_DIM : 0;
 }
 
 static kvt_status import_head(workload *state, size_t head, const unsigned char *rows)
 {
     const kvt_pages pages = pages_of(state, head);
-    return kvt_convert_in(&state->layout, state->one.side, &pages, 0, state->head_tokens, bench_row_format(state->one.scheme), rows,
+    return kvt_convert_in(&state->layout, state->case_.side, &pages, 0, state->head_tokens, bench_row_format(state->case_.scheme), rows,
                           (ptrdiff_t)state->row_bytes, NULL);
 }
 
@@ -143,14 +143,14 @@ static int fill(workload *state, workload_size size)
     const size_t different = size == WORKLOAD_TINY ? 4 : state->head_tokens; /* rows */
     const size_t rows_bytes = state->steps * state->step_rows * state->row_bytes;
     kvt_status status = KVT_OK;
-    if (is_converting(&state->one)) {
-        fill_rows(state->scratch.base, different, state->one.dim, KVT_F32);
-        status = kvt_rows_encode(bench_row_format(state->one.scheme), state->one.dim, different, state->scratch.base, KVT_F32,
-                                 (ptrdiff_t)(state->one.dim * sizeof(float)), state->rows.base, (ptrdiff_t)state->row_bytes, NULL);
+    if (is_converting(&state->case_)) {
+        fill_rows(state->scratch.base, different, state->case_.dim, KVT_F32);
+        status = kvt_rows_encode(bench_row_format(state->case_.scheme), state->case_.dim, different, state->scratch.base, KVT_F32,
+                                 (ptrdiff_t)(state->case_.dim * sizeof(float)), state->rows.base, (ptrdiff_t)state->row_bytes, NULL);
         fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = status == KVT_OK ? import_head(state, 0, state->rows.base) : status;
     } else {
-        fill_rows(state->rows.base, different, bench_row_dim(&state->one), state->one.dtype);
+        fill_rows(state->rows.base, different, bench_row_dim(&state->case_), state->case_.dtype);
         fill_repeat(state->rows.base, different * state->row_bytes, rows_bytes);
         status = write_head(state, 0, 0, state->head_tokens, state->rows.base);
     }
@@ -160,32 +160,32 @@ static int fill(workload *state, workload_size size)
     }
     const size_t head_bytes = state->head_pages * state->layout.page_bytes;
     fill_repeat(state->pages.base, head_bytes, state->heads * head_bytes);
-    if (state->one.rope != NULL)
+    if (state->case_.rope != NULL)
         fill_rows(state->foreign.base, 1, (uint32_t)norm_and_turns(state), KVT_F32);
     if (state->ggml != NULL) {
         const size_t stored = ggml_row_bytes(state);
         for (size_t t = 0; t < state->head_tokens; t++) {
             const void *row = state->rows.base + t * state->row_bytes;
-            state->ggml->quantize(row, state->foreign.base + t * stored, (int64_t)state->one.dim);
+            state->ggml->quantize(row, state->foreign.base + t * stored, (int64_t)state->case_.dim);
         }
         fill_repeat(state->foreign.base, state->head_tokens * stored, state->steps * state->step_rows * stored);
     }
     return 0;
 }
 
-int workload_open(workload *state, const bench_case *one, const machine *here, workload_size size)
+int workload_open(workload *state, const bench_case *case_, const machine *here, workload_size size)
 {
-    state->one = *one;
+    state->case_ = *case_;
     state->error[0] = '\0';
-    state->status = bench_case_layout(one, &state->layout);
+    state->status = bench_case_layout(case_, &state->layout);
     if (state->status != KVT_OK) {
         snprintf(state->error, sizeof state->error, "%s", kvt_status_text(state->status));
         return -1;
     }
-    state->ggml = size != WORKLOAD_TINY ? ggml_format_find(one) : NULL;
-    state->row_bytes =
-        is_converting(one) ? kvt_row_format_bytes(bench_row_format(one->scheme), one->dim) : bench_row_dim(one) * kvt_dtype_bytes(one->dtype);
-    state->stored_bytes = one->side == KVT_K ? state->layout.k.row_bytes + state->layout.rope.row_bytes : state->layout.v.row_bytes;
+    state->ggml = size != WORKLOAD_TINY ? ggml_format_find(case_) : NULL;
+    state->row_bytes = is_converting(case_) ? kvt_row_format_bytes(bench_row_format(case_->scheme), case_->dim)
+                                            : bench_row_dim(case_) * kvt_dtype_bytes(case_->dtype);
+    state->stored_bytes = case_->side == KVT_K ? state->layout.k.row_bytes + state->layout.rope.row_bytes : state->layout.v.row_bytes;
     choose_geometry(state, here, size);
     for (size_t i = 0; i < N_CONTENDERS; i++)
         state->cursor[i] = state->steps / N_CONTENDERS * i; /* far apart: none finds in the cache what another has just walked */
@@ -195,7 +195,7 @@ int workload_open(workload *state, const bench_case *one, const machine *here, w
     const size_t moved = tokens * (state->row_bytes + state->stored_bytes);
     const size_t needs[] = { filled * state->row_bytes, state->heads * state->head_pages * state->layout.page_bytes,
                              moved + HUGE_PAGE, /* the halves of memcpy apart from each other */
-                             one->rope != NULL ? norm_and_turns(state) * sizeof(float) : filled * ggml_row_bytes(state) };
+                             case_->rope != NULL ? norm_and_turns(state) * sizeof(float) : filled * ggml_row_bytes(state) };
     arena *const arenas[] = { &state->rows, &state->pages, &state->scratch, &state->foreign };
     if (arenas_need(arenas, needs, 4, size != WORKLOAD_TINY, state->error, sizeof state->error) != 0)
         return -1;
@@ -220,14 +220,14 @@ static void run_write(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++)
         note(state,
-             state->one.rope != NULL ? write_latents(state, s, rows_of(state, s)) : write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
+             state->case_.rope != NULL ? write_latents(state, s, rows_of(state, s)) : write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
 }
 
 static void run_read(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++) {
         const kvt_pages pages = pages_of(state, s);
-        note(state, kvt_read(&state->layout, state->one.side, &pages, 0, state->head_tokens, rows_of(state, s), state->one.dtype,
+        note(state, kvt_read(&state->layout, state->case_.side, &pages, 0, state->head_tokens, rows_of(state, s), state->case_.dtype,
                              (ptrdiff_t)state->row_bytes));
     }
 }
@@ -252,7 +252,8 @@ static void run_append(workload *state, size_t first, size_t n)
         kvt_pages pages[BENCH_APPEND_HEADS];
         for (size_t h = 0; h < BENCH_APPEND_HEADS; h++)
             pages[h] = pages_of(state, at.head + h);
-        note(state, kvt_append(&state->layout, state->one.side, pages, at.token, rows_of(state, s), state->one.dtype, (ptrdiff_t)state->row_bytes));
+        note(state,
+             kvt_append(&state->layout, state->case_.side, pages, at.token, rows_of(state, s), state->case_.dtype, (ptrdiff_t)state->row_bytes));
     }
 }
 
@@ -279,9 +280,9 @@ static void run_cells(workload *state, size_t first, size_t n)
 /* As many rows as the same steps of append; or the same rows of latents as they are. */
 static void run_bulk(workload *state, size_t first, size_t n)
 {
-    for (size_t s = first; state->one.rope != NULL && s < first + n; s++)
+    for (size_t s = first; state->case_.rope != NULL && s < first + n; s++)
         note(state, write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
-    if (state->one.rope != NULL)
+    if (state->case_.rope != NULL)
         return;
     for (size_t s = first; s < first + n; s += BULK_STEPS)
         note(state, write_head(state, s / BULK_STEPS % state->heads, (state->head_pages - 1) * KVT_PAGE_TOKENS, KVT_PAGE_TOKENS, rows_of(state, s)));
@@ -297,7 +298,7 @@ static void run_export(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++) {
         const kvt_pages pages = pages_of(state, s);
-        note(state, kvt_convert_out(&state->layout, state->one.side, &pages, 0, state->head_tokens, bench_row_format(state->one.scheme),
+        note(state, kvt_convert_out(&state->layout, state->case_.side, &pages, 0, state->head_tokens, bench_row_format(state->case_.scheme),
                                     rows_of(state, s), (ptrdiff_t)state->row_bytes, NULL));
     }
 }
@@ -305,7 +306,7 @@ static void run_export(workload *state, size_t first, size_t n)
 static void run_ours(workload *state, size_t first, size_t n)
 {
     static void (*const run[BENCH_N_OPS])(workload *, size_t, size_t) = { run_write, run_read, run_append, run_import, run_export };
-    run[state->one.op](state, first, n);
+    run[state->case_.op](state, first, n);
 }
 
 static size_t whole_lines(size_t bytes)
@@ -318,7 +319,7 @@ static void run_floor(workload *state, size_t first, size_t n)
     const size_t rows = state->step_rows * state->row_bytes;
     const size_t stored = state->step_rows * state->stored_bytes;
     unsigned char *row = state->rows.base + whole_lines(first * rows);
-    if (is_reading(&state->one))
+    if (is_reading(&state->case_))
         floor_move(state->pages.base + whole_lines(first * stored), n * stored, row, n * rows);
     else
         floor_move(row, n * rows, state->scratch.base + whole_lines(first * stored), n * stored);
@@ -338,10 +339,10 @@ static void run_ggml(workload *state, size_t first, size_t n)
 {
     const size_t rows = state->step_rows * state->row_bytes;
     const size_t stored = state->step_rows * ggml_row_bytes(state);
-    const int64_t elements = (int64_t)(state->step_rows * state->one.dim);
+    const int64_t elements = (int64_t)(state->step_rows * state->case_.dim);
     for (size_t s = first; s < first + n; s++) {
         void *row = state->rows.base + s * rows;
-        if (state->one.op == BENCH_READ)
+        if (state->case_.op == BENCH_READ)
             state->ggml->dequantize(state->foreign.base + s * stored, row, elements);
         else
             state->ggml->quantize(row, state->foreign.base + s * stored, elements);
@@ -354,7 +355,7 @@ static double sample_one(workload *state, contender who)
 {
     static void (*const run[N_CONTENDERS])(workload *, size_t, size_t) = { run_ours, run_floor, run_memcpy, run_ggml, run_bulk, run_cells };
     size_t *cursor = &state->cursor[who];
-    if (state->one.where == BENCH_L2) {
+    if (state->case_.where == BENCH_L2) {
         *cursor = 0;
         run[who](state, 0, state->steps); /* brings it into the cache */
     } else if (*cursor + state->sample_steps > state->steps) {
@@ -373,7 +374,7 @@ static int sampled(workload *state)
 {
     if (state->status == KVT_OK)
         return 0;
-    snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->one.op], kvt_status_text(state->status));
+    snprintf(state->error, sizeof state->error, "%s: %s", BENCH_OP_NAMES[state->case_.op], kvt_status_text(state->status));
     return -1;
 }
 
@@ -389,8 +390,8 @@ int workload_sample(workload *state, double seconds[N_CONTENDERS])
     seconds[CONTENDER_FLOOR] = sample_one(state, CONTENDER_FLOOR);
     seconds[CONTENDER_MEMCPY] = sample_one(state, CONTENDER_MEMCPY);
     seconds[CONTENDER_GGML] = state->ggml != NULL ? sample_one(state, CONTENDER_GGML) : (double)NAN;
-    seconds[CONTENDER_BULK] = state->one.op == BENCH_APPEND || state->one.rope != NULL ? sample_one(state, CONTENDER_BULK) : (double)NAN;
-    seconds[CONTENDER_CELLS] = state->one.op == BENCH_APPEND && state->one.side == KVT_K ? sample_one(state, CONTENDER_CELLS) : (double)NAN;
+    seconds[CONTENDER_BULK] = state->case_.op == BENCH_APPEND || state->case_.rope != NULL ? sample_one(state, CONTENDER_BULK) : (double)NAN;
+    seconds[CONTENDER_CELLS] = state->case_.op == BENCH_APPEND && state->case_.side == KVT_K ? sample_one(state, CONTENDER_CELLS) : (double)NAN;
     return sampled(state);
 }
 
@@ -407,17 +408,17 @@ static size_t sample_rows(const workload *state)
 
 size_t workload_elements(const workload *state)
 {
-    return sample_rows(state) * bench_row_dim(&state->one);
+    return sample_rows(state) * bench_row_dim(&state->case_);
 }
 
 size_t workload_bytes_in(const workload *state)
 {
-    return sample_rows(state) * (is_reading(&state->one) ? state->stored_bytes : state->row_bytes);
+    return sample_rows(state) * (is_reading(&state->case_) ? state->stored_bytes : state->row_bytes);
 }
 
 size_t workload_bytes_out(const workload *state)
 {
-    return sample_rows(state) * (is_reading(&state->one) ? state->row_bytes : state->stored_bytes);
+    return sample_rows(state) * (is_reading(&state->case_) ? state->row_bytes : state->stored_bytes);
 }
 
 void workload_close(workload *state)

@@ -26,7 +26,7 @@ typedef struct workload {
     arena scratch; /* memcpy's, and what the floor of a write stores */
     arena foreign; /* ggml's; of latents the weights of the norm, then cosines, then sines */
     /* the case */
-    bench_case one;
+    bench_case case_;
     kvt_layout layout;
     const ggml_format *ggml; /* NULL: none */
     size_t row_bytes;        /* outside, as numbers or in a format; of latents with the rotary part */
@@ -45,7 +45,7 @@ typedef struct workload {
 } workload;
 
 /* Takes up another case. `state` was zeroed, or had one. Returns 0, or -1 with state->error set. */
-int workload_open(workload *state, const bench_case *one, const machine *here, workload_size size);
+int workload_open(workload *state, const bench_case *case_, const machine *here, workload_size size);
 
 /* Times all contenders, one right after the other: seconds of a sample; NAN for those that the case does not have. Returns as workload_open. */
 int workload_sample(workload *state, double seconds[N_CONTENDERS]);

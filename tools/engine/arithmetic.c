@@ -168,33 +168,35 @@ size_t arithmetic_product_scratch(size_t columns, size_t n)
     return (n + LANES - 1) / LANES * LANES * columns;
 }
 
-void arithmetic_prepare(const arithmetic_product *of)
+void arithmetic_prepare(const arithmetic_product *product)
 {
-    for (size_t t = 0; t < (of->n + LANES - 1) / LANES * LANES; t++) {
-        float *to = of->scratch + t / LANES * LANES * of->columns + t % LANES;
-        for (size_t c = 0; c < of->columns; c++)
-            to[c * LANES] = t < of->n ? of->in[t * of->columns + c] : 0;
+    for (size_t t = 0; t < (product->n + LANES - 1) / LANES * LANES; t++) {
+        float *to = product->scratch + t / LANES * LANES * product->columns + t % LANES;
+        for (size_t c = 0; c < product->columns; c++)
+            to[c * LANES] = t < product->n ? product->in[t * product->columns + c] : 0;
     }
 }
 
-INLINE void multiply_one_by_one(const arithmetic_product *of, size_t first, size_t end)
+INLINE void multiply_one_by_one(const arithmetic_product *product, size_t first, size_t end)
 {
-    for (size_t i = 0; i < of->n; i++)
+    for (size_t i = 0; i < product->n; i++)
         for (size_t r = first; r < end; r++)
-            of->out[i * of->out_stride + r] = dot(of->matrix + r * of->columns, of->in + i * of->columns, of->columns);
+            product->out[i * product->out_stride + r] =
+                dot(product->matrix + r * product->columns, product->in + i * product->columns, product->columns);
 }
 
-INLINE void multiply_tiles(const arithmetic_product *of, size_t first, size_t end, shape in_registers)
+INLINE void multiply_tiles(const arithmetic_product *product, size_t first, size_t end, shape in_registers)
 {
     lanes tile[TILE];
     for (size_t r = first; r < end; r += TILE) {
         const size_t rows = end - r < TILE ? end - r : TILE;
-        for (size_t t = 0; t < of->n; t += LANES) {
-            const size_t n = of->n - t < LANES ? of->n - t : LANES;
-            multiply_all(tile, of->matrix + r * of->columns, rows, in_registers, of->columns, (const lanes *)(of->scratch + t * of->columns));
+        for (size_t t = 0; t < product->n; t += LANES) {
+            const size_t n = product->n - t < LANES ? product->n - t : LANES;
+            multiply_all(tile, product->matrix + r * product->columns, rows, in_registers, product->columns,
+                         (const lanes *)(product->scratch + t * product->columns));
             for (size_t i = 0; i < n; i++)
                 for (size_t j = 0; j < rows; j++)
-                    of->out[(t + i) * of->out_stride + r + j] = tile[j][i];
+                    product->out[(t + i) * product->out_stride + r + j] = tile[j][i];
         }
     }
 }
@@ -289,37 +291,37 @@ INLINE void softmax(lanes *scores, size_t first, size_t end, lanes_mask begin, l
         scores[t] /= sum;
 }
 
-INLINE void attend_all(const arithmetic_attention *of, shape in_registers)
+INLINE void attend_all(const arithmetic_attention *attention, shape in_registers)
 {
-    const size_t dim = of->head_dim, first = least_of(of->begin, of->n), end = most_of(of->end, of->n);
-    lanes *in = (lanes *)of->scratch, *scores = in + dim;
+    const size_t dim = attention->head_dim, first = least_of(attention->begin, attention->n), end = most_of(attention->end, attention->n);
+    lanes *in = (lanes *)attention->scratch, *scores = in + dim;
     size_t sees[4][LANES]; /* begin, end, the ends of kept keys and values */
     for (size_t i = 0; i < LANES; i++) {
-        const size_t from = i < of->n ? i : 0;
-        sees[0][i] = of->begin[from];
-        sees[1][i] = of->end[from];
-        sees[2][i] = of->kept_end[0][from];
-        sees[3][i] = of->kept_end[1][from];
+        const size_t from = i < attention->n ? i : 0;
+        sees[0][i] = attention->begin[from];
+        sees[1][i] = attention->end[from];
+        sees[2][i] = attention->kept_end[0][from];
+        sees[3][i] = attention->kept_end[1][from];
         for (size_t c = 0; c < dim; c++)
-            in[c][i] = of->queries[from][c];
+            in[c][i] = attention->queries[from][c];
     }
     size_t all_kept = least_of(sees[2], LANES), some_kept = most_of(sees[2], LANES);
     all_kept = all_kept > end ? end : all_kept < first ? first : all_kept;
-    multiply_all(scores + first, of->kept[0] + first * dim, all_kept - first, in_registers, dim, in);
-    multiply_all(scores + all_kept, of->open[0] + all_kept * dim, end - all_kept, in_registers, dim, in);
+    multiply_all(scores + first, attention->kept[0] + first * dim, all_kept - first, in_registers, dim, in);
+    multiply_all(scores + all_kept, attention->open[0] + all_kept * dim, end - all_kept, in_registers, dim, in);
     for (size_t t = all_kept; t < end && t < some_kept; t++) {
         lanes kept;
-        multiply_rows(&kept, of->kept[0] + t * dim, 1, in_registers.sums, dim, in);
+        multiply_rows(&kept, attention->kept[0] + t * dim, 1, in_registers.sums, dim, in);
         scores[t] = chosen(load_mask(sees[2]) > (int32_t)t, kept, scores[t]);
     }
-    softmax(scores, first, end, load_mask(sees[0]), load_mask(sees[1]), of->scale);
+    softmax(scores, first, end, load_mask(sees[0]), load_mask(sees[1]), attention->scale);
     all_kept = least_of(sees[3], LANES);
     all_kept = all_kept > end ? end : all_kept < first ? first : all_kept;
     some_kept = most_of(sees[3], LANES);
     some_kept = some_kept > end ? end : some_kept < all_kept ? all_kept : some_kept;
     for (size_t c = 0; c < dim; c += CHANNELS) {
         lanes sums[CHANNELS] = { { 0 } };
-        const float *kept = of->kept[1] + c, *open = of->open[1] + c;
+        const float *kept = attention->kept[1] + c, *open = attention->open[1] + c;
         const size_t channels = dim - c < CHANNELS ? dim - c : CHANNELS;
         if (channels == CHANNELS)
             add_values(sums, kept, CHANNELS, first, all_kept, dim, scores, in_registers);
@@ -327,9 +329,9 @@ INLINE void attend_all(const arithmetic_attention *of, shape in_registers)
             add_values(sums, kept, channels, first, all_kept, dim, scores, in_registers);
         add_chosen_values(sums, kept, open, load_mask(sees[3]), channels, all_kept, some_kept, dim, scores);
         add_values(sums, open, channels, some_kept, end, dim, scores, in_registers);
-        for (size_t i = 0; i < of->n; i++)
+        for (size_t i = 0; i < attention->n; i++)
             for (size_t j = 0; j < channels; j++)
-                of->out[i][c + j] = sums[j][i];
+                attention->out[i][c + j] = sums[j][i];
     }
 }
 
@@ -379,10 +381,10 @@ INLINE double divergence_all(const float *x, const float *y, size_t n, double lo
 {
     wide sums = { 0 }, rest = { 0 };
     for (size_t i = 0; i < n; i += WIDE) {
-        const wide one = load_wide(x + i, n - i), other = load_wide(y + i, n - i);
-        wide probability = one - log_sum;
+        const wide logits = load_wide(x + i, n - i), other = load_wide(y + i, n - i);
+        wide probability = logits - log_sum;
         exp_wide(&probability);
-        rest = probability * (one - other);
+        rest = probability * (logits - other);
         sums = n - i >= WIDE ? sums + rest : sums;
     }
     return add_up_wide(sums, rest, n % WIDE);
@@ -405,16 +407,16 @@ INLINE double divergence_all(const float *x, const float *y, size_t n, double lo
 #endif
 
 #define DEFINE(suffix, target, rows, sums)                                                                                                           \
-    target static void multiply_##suffix(const arithmetic_product *of, size_t first, size_t end)                                                     \
+    target static void multiply_##suffix(const arithmetic_product *product, size_t first, size_t end)                                                \
     {                                                                                                                                                \
-        if (of->scratch != NULL)                                                                                                                     \
-            multiply_tiles(of, first, end, (shape){ rows, sums });                                                                                   \
+        if (product->scratch != NULL)                                                                                                                \
+            multiply_tiles(product, first, end, (shape){ rows, sums });                                                                              \
         else                                                                                                                                         \
-            multiply_one_by_one(of, first, end);                                                                                                     \
+            multiply_one_by_one(product, first, end);                                                                                                \
     }                                                                                                                                                \
-    target static void attend_##suffix(const arithmetic_attention *of)                                                                               \
+    target static void attend_##suffix(const arithmetic_attention *attention)                                                                        \
     {                                                                                                                                                \
-        attend_all(of, (shape){ rows, sums });                                                                                                       \
+        attend_all(attention, (shape){ rows, sums });                                                                                                \
     }                                                                                                                                                \
     target static void silu_##suffix(float *gate, const float *up, size_t n)                                                                         \
     {                                                                                                                                                \
@@ -434,14 +436,14 @@ INLINE double divergence_all(const float *x, const float *y, size_t n, double lo
     }
 FOR_EACH_TARGET(DEFINE)
 
-void arithmetic_multiply(const arithmetic_product *of, size_t first, size_t end)
+void arithmetic_multiply(const arithmetic_product *product, size_t first, size_t end)
 {
-    CHOOSE(multiply, of, first, end);
+    CHOOSE(multiply, product, first, end);
 }
 
-void arithmetic_attend(const arithmetic_attention *of)
+void arithmetic_attend(const arithmetic_attention *attention)
 {
-    CHOOSE(attend, of);
+    CHOOSE(attend, attention);
 }
 
 void arithmetic_silu(float *gate, const float *up, size_t n)

@@ -25,8 +25,8 @@ typedef struct arithmetic_product {
     float *scratch; /* arithmetic_product_scratch numbers that arithmetic_prepare has filled, at addresses of 64 bytes; NULL: row by row */
 } arithmetic_product;
 size_t arithmetic_product_scratch(size_t columns, size_t n);
-void arithmetic_prepare(const arithmetic_product *of);
-void arithmetic_multiply(const arithmetic_product *of, size_t first, size_t end);
+void arithmetic_prepare(const arithmetic_product *product);
+void arithmetic_multiply(const arithmetic_product *product, size_t first, size_t end);
 
 /* Attention of queries, at most ARITHMETIC_LANES, over rows of one KV head, [token][head_dim]. */
 typedef struct arithmetic_attention {
@@ -40,7 +40,7 @@ typedef struct arithmetic_attention {
     float *scratch; /* arithmetic_attention_scratch(the most that `end` is, head_dim) numbers, at addresses of 64 bytes */
 } arithmetic_attention;
 size_t arithmetic_attention_scratch(size_t tokens, size_t head_dim);
-void arithmetic_attend(const arithmetic_attention *of);
+void arithmetic_attend(const arithmetic_attention *attention);
 
 /* gate = activation(gate) * up */
 void arithmetic_silu(float *gate, const float *up, size_t n);

@@ -322,19 +322,19 @@ static void attend_group(const attend_job *job, size_t kv_head, float *scratch)
     const size_t group = model->heads / model->kv_heads, dim = model->head_dim, first = kv_head * group;
     const size_t rows = (job->layer * model->kv_heads + kv_head) * cache->room * dim;
     for (size_t g = 0; g < group; g += ARITHMETIC_LANES) {
-        arithmetic_attention of = { .n = group - g < ARITHMETIC_LANES ? group - g : ARITHMETIC_LANES,
-                                    .head_dim = dim,
-                                    .scale = layer_attention_scale(model),
-                                    .kept = { cache->keys + rows, cache->values + rows },
-                                    .open = { cache->keys + rows, cache->values + rows },
-                                    .scratch = scratch };
-        for (size_t i = 0; i < of.n; i++) {
-            of.queries[i] = job->queries + (first + g + i) * dim;
-            of.out[i] = job->out + (first + g + i) * dim;
-            of.begin[i] = layer_begin(model, job->layer, job->position);
-            of.end[i] = of.kept_end[0][i] = of.kept_end[1][i] = job->position + 1;
+        arithmetic_attention attention = { .n = group - g < ARITHMETIC_LANES ? group - g : ARITHMETIC_LANES,
+                                           .head_dim = dim,
+                                           .scale = layer_attention_scale(model),
+                                           .kept = { cache->keys + rows, cache->values + rows },
+                                           .open = { cache->keys + rows, cache->values + rows },
+                                           .scratch = scratch };
+        for (size_t i = 0; i < attention.n; i++) {
+            attention.queries[i] = job->queries + (first + g + i) * dim;
+            attention.out[i] = job->out + (first + g + i) * dim;
+            attention.begin[i] = layer_begin(model, job->layer, job->position);
+            attention.end[i] = attention.kept_end[0][i] = attention.kept_end[1][i] = job->position + 1;
         }
-        arithmetic_attend(&of);
+        arithmetic_attend(&attention);
     }
 }
 

@@ -30,10 +30,10 @@ static int measure(measured *result, const text_run *job, const cache_way *way, 
             forward_next(&state, job->tokens[i]);
         else
             forward_token(&state, job->tokens[i], i);
-        const double one = forward_surprise(&state, job->tokens[i + 1]);
-        const bool is_lost = state.cache.lost || !isfinite(one);
+        const double added = forward_surprise(&state, job->tokens[i + 1]);
+        const bool is_lost = state.cache.lost || !isfinite(added);
         lost += is_lost ? 1 : 0;
-        surprise += is_lost ? 0 : one;
+        surprise += is_lost ? 0 : added;
     }
     *result = (measured){ .perplexity = lost == 0 ? exp(surprise / (double)n) : (double)NAN,
                           .lost = lost,
@@ -44,9 +44,9 @@ static int measure(measured *result, const text_run *job, const cache_way *way, 
     return 0;
 }
 
-static void print_lost(const char *name, const measured *of, const text_run *job)
+static void print_lost(const char *name, const measured *result, const text_run *job)
 {
-    printf("%s lost: %zu of %zu predictions are not finite, or come of stored rows that are not\n", name, of->lost, job->n_tokens - 1);
+    printf("%s lost: %zu of %zu predictions are not finite, or come of stored rows that are not\n", name, result->lost, job->n_tokens - 1);
 }
 
 static int report_one(const text_run *job, const options *chosen, error_text *error)

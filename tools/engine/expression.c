@@ -171,29 +171,29 @@ static bool translate(translation *state)
 
 static expression *open_code(const char *pattern, size_t length, uint32_t options, const char *shown, error_text *error)
 {
-    expression *one = calloc(1, sizeof *one);
+    expression *compiled = calloc(1, sizeof *compiled);
     int code = 0;
     size_t where = 0;
-    if (one != NULL) {
+    if (compiled != NULL) {
         pcre2_compile_context *compile = pcre2_compile_context_create(NULL);
         if (compile != NULL) {
             pcre2_set_newline(compile, PCRE2_NEWLINE_LF);
-            one->code = pcre2_compile((PCRE2_SPTR)pattern, length, options, &code, &where, compile);
+            compiled->code = pcre2_compile((PCRE2_SPTR)pattern, length, options, &code, &where, compile);
             pcre2_compile_context_free(compile);
         }
-        one->match = one->code != NULL ? pcre2_match_data_create(1, NULL) : NULL;
-        one->limits = pcre2_match_context_create(NULL);
+        compiled->match = compiled->code != NULL ? pcre2_match_data_create(1, NULL) : NULL;
+        compiled->limits = pcre2_match_context_create(NULL);
     }
     uint32_t matches_nothing = 0;
-    if (one != NULL && one->code != NULL)
-        pcre2_pattern_info(one->code, PCRE2_INFO_MATCHEMPTY, &matches_nothing);
-    if (one != NULL && one->match != NULL && one->limits != NULL && !matches_nothing)
-        return one;
+    if (compiled != NULL && compiled->code != NULL)
+        pcre2_pattern_info(compiled->code, PCRE2_INFO_MATCHEMPTY, &matches_nothing);
+    if (compiled != NULL && compiled->match != NULL && compiled->limits != NULL && !matches_nothing)
+        return compiled;
     char message[128] = "no memory is left";
     if (code != 0)
         pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof message);
     error_set(error, "expression \"%.200s\" cannot be used: %s", shown, matches_nothing ? "it matches nothing at all" : message);
-    expression_close(one);
+    expression_close(compiled);
     return NULL;
 }
 
@@ -208,13 +208,13 @@ expression *expression_open(const char *pattern, error_text *error)
     }
     translation state = { .at = pattern, .out = out };
     put_text(&state, strcmp(pattern, at_end) == 0 ? "(?<!\\p{wspace})" : "");
-    expression *one = NULL;
+    expression *compiled = NULL;
     if (translate(&state))
-        one = open_code(out, state.n_out, PCRE2_UTF, pattern, error);
+        compiled = open_code(out, state.n_out, PCRE2_UTF, pattern, error);
     else
         error_set(error, "expression \"%.200s\" cannot be used: \"%.20s\" is not understood", pattern, state.refused);
     free(out);
-    return one;
+    return compiled;
 }
 
 expression *expression_open_literal(const char *text, error_text *error)
@@ -222,27 +222,27 @@ expression *expression_open_literal(const char *text, error_text *error)
     return open_code(text, strlen(text), PCRE2_LITERAL, text, error);
 }
 
-void expression_close(expression *one)
+void expression_close(expression *compiled)
 {
-    if (one == NULL)
+    if (compiled == NULL)
         return;
-    pcre2_match_context_free(one->limits);
-    pcre2_match_data_free(one->match);
-    pcre2_code_free(one->code);
-    free(one);
+    pcre2_match_context_free(compiled->limits);
+    pcre2_match_data_free(compiled->match);
+    pcre2_code_free(compiled->code);
+    free(compiled);
 }
 
-int expression_find(const expression *one, const uint8_t *text, size_t length, size_t from, size_t *first, size_t *end, error_text *error)
+int expression_find(const expression *compiled, const uint8_t *text, size_t length, size_t from, size_t *first, size_t *end, error_text *error)
 {
     /* The expressions of models give a few steps back for each character; one that gives more would never end. */
     const size_t steps = 10000 + 64 * (length - from);
-    pcre2_set_match_limit(one->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
-    const int n = pcre2_match(one->code, text, length, from, PCRE2_NO_UTF_CHECK, one->match, one->limits);
+    pcre2_set_match_limit(compiled->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    const int n = pcre2_match(compiled->code, text, length, from, PCRE2_NO_UTF_CHECK, compiled->match, compiled->limits);
     if (n == PCRE2_ERROR_NOMATCH)
         return 0;
     if (n < 0)
         return error_set(error, "cannot be cut into pieces: the tokenizer's expression takes too long or too much memory on it");
-    const size_t *at = pcre2_get_ovector_pointer(one->match);
+    const size_t *at = pcre2_get_ovector_pointer(compiled->match);
     *first = at[0];
     *end = at[1];
     return 1;

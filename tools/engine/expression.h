@@ -22,10 +22,10 @@ expression *expression_open(const char *pattern, error_text *error);
 expression *expression_open_literal(const char *text, error_text *error);
 
 /* May be NULL. */
-void expression_close(expression *one);
+void expression_close(expression *compiled);
 
 /* The first match in text[from .. length): 1 with first < end, 0 where there is none, -1 with the error where it takes too long or no memory is left.
  * `text` is UTF-8, for a literal any bytes. By one thread at a time: an expression holds what matching needs. */
-int expression_find(const expression *one, const uint8_t *text, size_t length, size_t from, size_t *first, size_t *end, error_text *error);
+int expression_find(const expression *compiled, const uint8_t *text, size_t length, size_t from, size_t *first, size_t *end, error_text *error);
 
 #endif

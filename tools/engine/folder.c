@@ -163,9 +163,9 @@ static int read_rope(checkpoint *model, const json_t *config, error_text *error)
 /* The number of a token, or the first of a list. */
 static uint32_t token_of(const json_t *value, uint32_t vocabulary)
 {
-    const json_t *one = json_is_array(value) ? json_array_get(value, 0) : value;
-    const json_int_t number = json_integer_value(one);
-    return json_is_integer(one) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
+    const json_t *first = json_is_array(value) ? json_array_get(value, 0) : value;
+    const json_int_t number = json_integer_value(first);
+    return json_is_integer(first) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
 }
 
 static int read_config(checkpoint *model, const json_t *config, error_text *error)
@@ -236,7 +236,7 @@ static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *
     if (length >= sizeof table && strcmp(tensor->name + length - (sizeof table - 1), table) == 0)
         return 0;
     const bool vector = tensor->n_sizes == 1;
-    const weights_tensor one = {
+    const weights_tensor found = {
         .name = tensor->name,
         .n_sizes = tensor->n_sizes,
         .rows = vector ? 1 : tensor->sizes[0],
@@ -249,7 +249,7 @@ static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *
         .data = tensor->data,
         .bytes = tensor->end - tensor->begin,
     };
-    return weights_use(owner, &one, error);
+    return weights_use(owner, &found, error);
 }
 
 static int load_file(weights *to, const char *folder, const char *name, error_text *error)
@@ -287,14 +287,14 @@ static int load_shards(weights *to, const char *folder, const char *index_name, 
 
 static int load_tensors(checkpoint *model, const char *folder, error_text *error)
 {
-    static const char one[] = "model.safetensors", index[] = "model.safetensors.index.json";
+    static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
     weights to;
     if (weights_open(&to, model, WEIGHTS_HUGGING_FACE, true, error) != 0)
         return -1;
-    const bool sharded = access(path_of(folder, one).text, F_OK) != 0 && access(path_of(folder, index).text, F_OK) == 0;
-    int result = sharded ? load_shards(&to, folder, index, error) : load_file(&to, folder, one, error);
+    const bool sharded = access(path_of(folder, single).text, F_OK) != 0 && access(path_of(folder, index).text, F_OK) == 0;
+    int result = sharded ? load_shards(&to, folder, index, error) : load_file(&to, folder, single, error);
     if (result == 0 && weights_check(&to, error) != 0)
-        result = error_in(error, sharded ? index : one);
+        result = error_in(error, sharded ? index : single);
     weights_close(&to);
     return result;
 }

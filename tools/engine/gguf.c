@@ -55,31 +55,31 @@ static const struct architecture *find_architecture(const gguf *file)
 /* `standard` when the key is not there; 0: it must be. */
 static bool get_real(const gguf *file, const char *name, double standard, double *to)
 {
-    const gguf_entry *one = gguf_find(file, name);
+    const gguf_entry *entry = gguf_find(file, name);
     *to = standard;
-    if (one == NULL && standard > 0)
+    if (entry == NULL && standard > 0)
         return true;
-    const bool real = one != NULL && one->type == GGUF_F32 && !one->list;
-    const double value = real ? (double)load_f32(one->data) : 0;
+    const bool real = entry != NULL && entry->type == GGUF_F32 && !entry->list;
+    const double value = real ? (double)load_f32(entry->data) : 0;
     *to = value;
     if (real && !(value > 0 && value < 1e12))
         return error_set(file->error, "%s.%s is %g, but must be a positive number", file->architecture, name, value) == 0;
-    return real || gguf_fail(file, name, one, "a positive number of type f32");
+    return real || gguf_fail(file, name, entry, "a positive number of type f32");
 }
 
 /* One number, or a list of the same one for every layer: this engine's layers are all alike. */
 static bool get_kv_heads(const gguf *file, checkpoint *model)
 {
     static const char name[] = "attention.head_count_kv", right[] = "the same for all layers, a divisor of attention.head_count";
-    const gguf_entry *one = gguf_find(file, name);
+    const gguf_entry *entry = gguf_find(file, name);
     int64_t value = model->heads, other;
-    if (one != NULL && (one->count != (one->list ? model->layers : 1) || !gguf_number(one, 0, &value)))
-        return gguf_fail(file, name, one, right);
-    for (uint64_t i = 1; one != NULL && one->list && i < one->count; i++)
-        if (!gguf_number(one, i, &other) || other != value)
-            return gguf_fail(file, name, one, right);
+    if (entry != NULL && (entry->count != (entry->list ? model->layers : 1) || !gguf_number(entry, 0, &value)))
+        return gguf_fail(file, name, entry, right);
+    for (uint64_t i = 1; entry != NULL && entry->list && i < entry->count; i++)
+        if (!gguf_number(entry, i, &other) || other != value)
+            return gguf_fail(file, name, entry, right);
     if (value < 1 || value > model->heads || model->heads % (uint32_t)value != 0)
-        return gguf_fail(file, name, one, right);
+        return gguf_fail(file, name, entry, right);
     model->kv_heads = (uint32_t)value;
     return true;
 }
@@ -115,9 +115,9 @@ static bool get_vocabulary(const gguf *file, checkpoint *model)
 
 static uint32_t token_at(const gguf *file, const char *key, uint32_t vocabulary)
 {
-    const gguf_entry *one = gguf_key(file, key);
+    const gguf_entry *entry = gguf_key(file, key);
     int64_t number;
-    return one != NULL && !one->list && gguf_number(one, 0, &number) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
+    return entry != NULL && !entry->list && gguf_number(entry, 0, &number) && number >= 0 && number < vocabulary ? (uint32_t)number : NO_TOKEN;
 }
 
 static bool get_sizes(const gguf *file, checkpoint *model)
@@ -239,7 +239,7 @@ static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
     const numbers_format *format = numbers_find(tensor->type);
     char number[24];
     snprintf(number, sizeof number, "type %" PRIu32 " of ggml", tensor->type);
-    const weights_tensor one = {
+    const weights_tensor found = {
         .name = tensor->name,
         .n_sizes = tensor->n_sizes,
         .rows = tensor->sizes[1],
@@ -249,7 +249,7 @@ static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
         .data = tensor->data,
         .bytes = tensor->left,
     };
-    return weights_use(to, &one, error);
+    return weights_use(to, &found, error);
 }
 
 /* The files of a model: one, or several parts; the first part has the metadata. */

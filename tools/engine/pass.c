@@ -170,23 +170,23 @@ static void attend(const pass_state *state, const layer_rows *rows, size_t first
 {
     const checkpoint *model = rows->model;
     const size_t dim = model->head_dim, group = model->heads / model->kv_heads, at = kv_head * state->rows.room * dim;
-    arithmetic_attention of = { .head_dim = dim, .scale = layer_attention_scale(model), .scratch = scratch };
+    arithmetic_attention attention = { .head_dim = dim, .scale = layer_attention_scale(model), .scratch = scratch };
     for (size_t side = 0; side < 2; side++) {
-        of.kept[side] = state->rows.kept[side] + at;
-        of.open[side] = state->rows.open[side] + at;
+        attention.kept[side] = state->rows.kept[side] + at;
+        attention.open[side] = state->rows.open[side] + at;
     }
     for (size_t i = 0; i < rows->n * group; i++) {
         const size_t position = first + i / group, row = i / group * model->q_dim + (kv_head * group + i % group) * dim;
-        of.queries[of.n] = rows->query + row;
-        of.out[of.n] = rows->attended + row;
-        of.begin[of.n] = layer_begin(model, state->layer, position);
-        of.end[of.n] = position + 1;
+        attention.queries[attention.n] = rows->query + row;
+        attention.out[attention.n] = rows->attended + row;
+        attention.begin[attention.n] = layer_begin(model, state->layer, position);
+        attention.end[attention.n] = position + 1;
         for (size_t side = 0; side < 2; side++)
-            of.kept_end[side][of.n] = state->rows.kept_end[side][position];
-        of.n++;
-        if (of.n == ARITHMETIC_LANES || i + 1 == rows->n * group) {
-            arithmetic_attend(&of);
-            of.n = 0;
+            attention.kept_end[side][attention.n] = state->rows.kept_end[side][position];
+        attention.n++;
+        if (attention.n == ARITHMETIC_LANES || i + 1 == rows->n * group) {
+            arithmetic_attend(&attention);
+            attention.n = 0;
         }
     }
 }

@@ -115,8 +115,8 @@ static const merge *find_merge(const tokenizer *words, uint32_t left, uint32_t r
     size_t first = 0, last = words->n_merges;
     while (first < last) {
         const size_t middle = first + (last - first) / 2;
-        const merge *one = &words->merges[middle];
-        if (one->left < left || (one->left == left && one->right < right))
+        const merge *candidate = &words->merges[middle];
+        if (candidate->left < left || (candidate->left == left && candidate->right < right))
             first = middle + 1;
         else
             last = middle;
@@ -132,17 +132,17 @@ static void offer_pair(encoder *state, size_t left)
         return;
     const tokenizer *words = state->words;
     const symbol *a = &state->symbols[left], *b = &state->symbols[a->after];
-    pair made = { .left = left, .length = a->length + b->length, .merged = NO_TOKEN };
-    if (words->merges == NULL && made.length <= words->longest) {
-        made.merged = tokenizer_find(words, state->text + a->first, made.length);
-        made.score = made.merged != NO_TOKEN ? words->tokens[made.merged].score : 0;
+    pair offered = { .left = left, .length = a->length + b->length, .merged = NO_TOKEN };
+    if (words->merges == NULL && offered.length <= words->longest) {
+        offered.merged = tokenizer_find(words, state->text + a->first, offered.length);
+        offered.score = offered.merged != NO_TOKEN ? words->tokens[offered.merged].score : 0;
     } else if (words->merges != NULL) {
         const merge *listed = find_merge(words, a->token, b->token);
-        made.merged = listed != NULL ? listed->merged : NO_TOKEN;
-        made.score = listed != NULL ? -(float)listed->rank : 0; /* exact: there are less than 2^24 */
+        offered.merged = listed != NULL ? listed->merged : NO_TOKEN;
+        offered.score = listed != NULL ? -(float)listed->rank : 0; /* exact: there are less than 2^24 */
     }
-    if (made.merged != NO_TOKEN)
-        push_pair(state, made);
+    if (offered.merged != NO_TOKEN)
+        push_pair(state, offered);
 }
 
 static void add_symbol(encoder *state, uint32_t number, size_t first, size_t length)
@@ -232,18 +232,18 @@ static int put_token(encoder *state, uint32_t number, error_text *error)
 }
 
 /* The token of a symbol that is not merged any more. */
-static int put_symbol(encoder *state, const symbol *one, error_text *error)
+static int put_symbol(encoder *state, const symbol *from, error_text *error)
 {
     const tokenizer *words = state->words;
-    if (one->token != NO_TOKEN)
-        return put_token(state, one->token, error);
-    if (!has_bytes(state, one->first, one->length)) {
+    if (from->token != NO_TOKEN)
+        return put_token(state, from->token, error);
+    if (!has_bytes(state, from->first, from->length)) {
         if (words->unknown == NO_TOKEN)
             return error_set(error, "has characters that the tokenizer has neither a token nor bytes for");
         return put_token(state, words->unknown, error);
     }
-    for (size_t i = 0; i < one->length; i++)
-        if (put_token(state, words->byte_tokens[state->text[one->first + i]], error) != 0)
+    for (size_t i = 0; i < from->length; i++)
+        if (put_token(state, words->byte_tokens[state->text[from->first + i]], error) != 0)
             return -1;
     return 0;
 }
@@ -299,8 +299,8 @@ static size_t narrow(const added_tokens *added, size_t first, size_t last, size_
 {
     while (first < last) {
         const size_t middle = first + (last - first) / 2;
-        const added_token *one = &added->list[middle];
-        if (one->length <= at || one->text[at] < byte)
+        const added_token *candidate = &added->list[middle];
+        if (candidate->length <= at || candidate->text[at] < byte)
             first = middle + 1;
         else
             last = middle;
@@ -331,24 +331,24 @@ static int encode_added(encoder *state, const added_tokens *added, const uint8_t
 {
     size_t done = 0;
     for (size_t i = 0; i < length && added->n > 0;) {
-        const added_token *one = added_at(added, text + i, length - i);
-        if (one == NULL) {
+        const added_token *found = added_at(added, text + i, length - i);
+        if (found == NULL) {
             i++;
             continue;
         }
-        size_t first = i, end = i + one->length;
-        if (one->takes_left)
+        size_t first = i, end = i + found->length;
+        if (found->takes_left)
             first -= pretokens_trailing_space(text, i);
-        if (one->takes_right)
+        if (found->takes_right)
             end += pretokens_leading_space(text + end, length - end);
         first = first > done ? first : done;
         if (first > done && between(state, text + done, first - done, error) != 0)
             return -1;
         state->at_start = false;
-        if (put_token(state, one->number, error) != 0)
+        if (put_token(state, found->number, error) != 0)
             return -1;
         done = end;
-        i += one->length;
+        i += found->length;
     }
     if (done < length && between(state, text + done, length - done, error) != 0)
         return -1;

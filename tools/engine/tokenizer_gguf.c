@@ -18,14 +18,14 @@ enum { CONTROL = 3, USER_DEFINED = 4, SINGLE_BYTE = 6 };
 /* A list of `type` with an element for each token; NULL with the error. */
 static const gguf_entry *list_of(const gguf *file, const char *key, uint32_t type, uint64_t count, const char *right)
 {
-    const gguf_entry *one = gguf_key(file, key);
+    const gguf_entry *entry = gguf_key(file, key);
     char text[80];
-    if (one != NULL && one->list && one->type == type && one->count == count)
-        return one;
-    if (one == NULL)
+    if (entry != NULL && entry->list && entry->type == type && entry->count == count)
+        return entry;
+    if (entry == NULL)
         error_set(file->error, "%s is missing: %s would be right", key, right);
     else
-        error_set(file->error, "%s is %s, but must be %s", key, gguf_text(one, 0, true, text), right);
+        error_set(file->error, "%s is %s, but must be %s", key, gguf_text(entry, 0, true, text), right);
     return NULL;
 }
 
@@ -67,15 +67,15 @@ enum { N_KNOWN = sizeof KNOWN / sizeof *KNOWN, N_EXPRESSIONS = 5 };
 static const struct pre *find_pre(const gguf *file)
 {
     static const char key[] = "tokenizer.ggml.pre";
-    const gguf_entry *one = gguf_key(file, key);
+    const gguf_entry *entry = gguf_key(file, key);
     char text[80], names[200] = "";
     for (size_t i = 0; i < N_KNOWN; i++) {
-        if (gguf_is_text(one, KNOWN[i].name))
+        if (gguf_is_text(entry, KNOWN[i].name))
             return &KNOWN[i];
         const size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", i == 0 ? "" : i + 1 < N_KNOWN ? ", " : " or ", KNOWN[i].name);
     }
-    error_set(file->error, "%s is %s: %s would be right", key, one != NULL ? gguf_text(one, 0, true, text) : "missing", names);
+    error_set(file->error, "%s is %s: %s would be right", key, entry != NULL ? gguf_text(entry, 0, true, text) : "missing", names);
     return NULL;
 }
 

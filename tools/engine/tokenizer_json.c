@@ -232,32 +232,32 @@ static int read_added(tokenizer *words, const json_t *value, uint8_t *next, erro
         memcpy(next, content, length);
     if (words->tokens[number].bytes == NULL)
         words->tokens[number] = (token){ .bytes = next, .length = (uint32_t)length };
-    added_token one = { .text = next,
-                        .length = (uint32_t)length,
-                        .number = number,
-                        .takes_left = json_is_true(json_object_get(value, "lstrip")),
-                        .takes_right = json_is_true(json_object_get(value, "rstrip")) };
+    added_token entry = { .text = next,
+                          .length = (uint32_t)length,
+                          .number = number,
+                          .takes_left = json_is_true(json_object_get(value, "lstrip")),
+                          .takes_right = json_is_true(json_object_get(value, "rstrip")) };
     const bool normalised = json_is_true(json_object_get(value, "normalized"));
     added_tokens *to = normalised ? &words->normalised_added : &words->added;
     if (length > 0)
-        to->list[to->n++] = one;
+        to->list[to->n++] = entry;
     return 0;
 }
 
 /* Those that are looked for in a normalised text are so themselves. */
 static int normalise_added(tokenizer *words, error_text *error)
 {
-    pretokens_pieces all = { 0 }, one = { 0 };
+    pretokens_pieces all = { 0 }, pieces = { 0 };
     added_tokens *added = &words->normalised_added;
     int result = 0;
     for (size_t i = 0; result == 0 && words->normaliser.n_steps > 0 && i < added->n; i++) {
         added_token *each = &added->list[i];
-        result = pretokens_cut(&words->normaliser, each->text, each->length, true, &one, error);
-        each->length = (uint32_t)one.length;
+        result = pretokens_cut(&words->normaliser, each->text, each->length, true, &pieces, error);
+        each->length = (uint32_t)pieces.length;
         if (result == 0)
-            result = pretokens_append(&all, one.text, one.length, error);
+            result = pretokens_append(&all, pieces.text, pieces.length, error);
     }
-    pretokens_pieces_close(&one);
+    pretokens_pieces_close(&pieces);
     words->normalised_memory = all.text;
     for (size_t i = 0, at = 0, n = added->n; result == 0 && words->normaliser.n_steps > 0 && i < n; at += added->list[i++].length)
         added->list[i].text = all.text + at;

@@ -20,8 +20,8 @@ static int compare_tokens(const void *a, const void *b, void *tokens)
 
 static int by_text(const void *a, const void *b)
 {
-    const added_token *one = a, *other = b;
-    return tokenizer_compare_bytes(one->text, one->length, other->text, other->length);
+    const added_token *first = a, *second = b;
+    return tokenizer_compare_bytes(first->text, first->length, second->text, second->length);
 }
 
 void tokenizer_begin(tokenizer *words, uint32_t size)
@@ -48,10 +48,10 @@ int tokenizer_sort(tokenizer *words, error_text *error)
     if (words->sorted == NULL)
         return error_set(error, "cannot be read: out of memory");
     for (uint32_t i = 0; i < words->n_tokens; i++) {
-        const token *one = &words->tokens[i];
-        if (one->is_found && one->length > 0)
+        const token *entry = &words->tokens[i];
+        if (entry->is_found && entry->length > 0)
             words->sorted[words->n_sorted++] = i;
-        words->longest = one->length > words->longest ? one->length : words->longest;
+        words->longest = entry->length > words->longest ? entry->length : words->longest;
     }
     qsort_r(words->sorted, words->n_sorted, sizeof *words->sorted, compare_tokens, words->tokens);
     if (words->added.n > 0)
@@ -63,12 +63,12 @@ int tokenizer_sort(tokenizer *words, error_text *error)
 
 static int by_pair(const void *a, const void *b)
 {
-    const merge *one = a, *other = b;
-    if (one->left != other->left)
-        return one->left < other->left ? -1 : 1;
-    if (one->right != other->right)
-        return one->right < other->right ? -1 : 1;
-    return one->rank < other->rank ? -1 : one->rank > other->rank;
+    const merge *first = a, *second = b;
+    if (first->left != second->left)
+        return first->left < second->left ? -1 : 1;
+    if (first->right != second->right)
+        return first->right < second->right ? -1 : 1;
+    return first->rank < second->rank ? -1 : first->rank > second->rank;
 }
 
 void tokenizer_sort_merges(tokenizer *words, bool last_counts)
@@ -77,11 +77,11 @@ void tokenizer_sort_merges(tokenizer *words, bool last_counts)
     if (words->n_merges > 0)
         qsort(words->merges, words->n_merges, sizeof *words->merges, by_pair);
     for (size_t i = 0; i < words->n_merges; i++) {
-        const merge *one = &words->merges[i], *kept = n > 0 ? &words->merges[n - 1] : NULL;
-        if (kept == NULL || kept->left != one->left || kept->right != one->right)
-            words->merges[n++] = *one;
+        const merge *entry = &words->merges[i], *kept = n > 0 ? &words->merges[n - 1] : NULL;
+        if (kept == NULL || kept->left != entry->left || kept->right != entry->right)
+            words->merges[n++] = *entry;
         else if (last_counts)
-            words->merges[n - 1] = *one;
+            words->merges[n - 1] = *entry;
     }
     words->n_merges = n;
 }

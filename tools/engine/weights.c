@@ -61,10 +61,10 @@ static uint32_t number_in(const checkpoint *model, size_t place)
     return number;
 }
 
-static float *numbers_of(const checkpoint *model, const slot *one)
+static float *numbers_of(const checkpoint *model, const slot *wanted)
 {
     const float *numbers;
-    memcpy(&numbers, (const char *)model + one->place, sizeof numbers);
+    memcpy(&numbers, (const char *)model + wanted->place, sizeof numbers);
     return model->weights + (numbers - model->weights);
 }
 
@@ -76,27 +76,27 @@ static uint64_t bytes_of_row(const numbers_format *format, uint64_t columns)
 }
 
 /* Pairs of RoPE are needed next to each other. Where the file has them half a head apart: the place there of row (of a vector: channel) `row`. */
-static size_t place_in_file(const weights *to, const slot *one, size_t row)
+static size_t place_in_file(const weights *to, const slot *wanted, size_t row)
 {
-    if (!one->turned || !to->halves)
+    if (!wanted->turned || !to->halves)
         return row;
     const uint32_t head_dim = to->model->head_dim;
     const size_t channel = row % head_dim;
     return row - channel + channel / 2 + channel % 2 * (head_dim / 2);
 }
 
-static void load_matrix(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t rows, uint32_t columns, float *out)
+static void load_matrix(const weights *to, const weights_tensor *tensor, const slot *wanted, uint32_t rows, uint32_t columns, float *out)
 {
     const size_t bytes = (size_t)bytes_of_row(tensor->format, columns);
     for (size_t row = 0; row < rows; row++)
-        tensor->format->decode(tensor->data + place_in_file(to, one, row) * bytes, columns / tensor->format->block, out + row * columns);
+        tensor->format->decode(tensor->data + place_in_file(to, wanted, row) * bytes, columns / tensor->format->block, out + row * columns);
 }
 
 /* Of plain numbers, which are blocks of one. */
-static void load_vector(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t columns, float *out)
+static void load_vector(const weights *to, const weights_tensor *tensor, const slot *wanted, uint32_t columns, float *out)
 {
     for (size_t i = 0; i < columns; i++)
-        tensor->format->decode(tensor->data + place_in_file(to, one, i) * tensor->format->bytes, 1, out + i);
+        tensor->format->decode(tensor->data + place_in_file(to, wanted, i) * tensor->format->bytes, 1, out + i);
 }
 
 /* ---- tensors ---- */
@@ -126,10 +126,10 @@ static int check_format(const weights *to, const weights_tensor *tensor, bool ha
     return 0;
 }
 
-static int check_tensor(const weights *to, const weights_tensor *tensor, const slot *one, uint32_t rows, uint32_t columns, error_text *error)
+static int check_tensor(const weights *to, const weights_tensor *tensor, const slot *wanted, uint32_t rows, uint32_t columns, error_text *error)
 {
     const char *from = NAMINGS[to->naming].sizes_are;
-    const bool has_rows = one->rows != VECTOR;
+    const bool has_rows = wanted->rows != VECTOR;
     if (has_rows && (tensor->n_sizes != 2 || tensor->rows != rows || tensor->columns != columns))
         return error_set(error, "tensor %.120s: shape is not [%" PRIu32 ", %" PRIu32 "], which would be right for %s", tensor->name, rows, columns,
                          from);
@@ -143,25 +143,25 @@ static int check_tensor(const weights *to, const weights_tensor *tensor, const s
     return 0;
 }
 
-static uint32_t rows_of(const checkpoint *model, const slot *one)
+static uint32_t rows_of(const checkpoint *model, const slot *wanted)
 {
-    return one->rows != VECTOR ? number_in(model, one->rows) : 1;
+    return wanted->rows != VECTOR ? number_in(model, wanted->rows) : 1;
 }
 
 static int use_slot(weights *to, const weights_tensor *tensor, size_t index, size_t layer, error_text *error)
 {
     const checkpoint *model = to->model;
-    const slot *one = &SLOTS[index];
-    const uint32_t rows = rows_of(model, one), columns = number_in(model, one->columns);
-    if (check_tensor(to, tensor, one, rows, columns, error) != 0)
+    const slot *wanted = &SLOTS[index];
+    const uint32_t rows = rows_of(model, wanted), columns = number_in(model, wanted->columns);
+    if (check_tensor(to, tensor, wanted, rows, columns, error) != 0)
         return -1;
     if (index == CLASSIFIER && !model->own_classifier && to->seen[EMBEDDING])
         return 0; /* tied: the same numbers again */
-    float *out = numbers_of(model, one) + layer * rows * columns;
-    if (one->rows != VECTOR)
-        load_matrix(to, tensor, one, rows, columns, out);
+    float *out = numbers_of(model, wanted) + layer * rows * columns;
+    if (wanted->rows != VECTOR)
+        load_matrix(to, tensor, wanted, rows, columns, out);
     else
-        load_vector(to, tensor, one, columns, out);
+        load_vector(to, tensor, wanted, columns, out);
     to->seen[layer * N_SLOTS + index] = true;
     return 0;
 }
@@ -243,18 +243,18 @@ int weights_use(weights *to, const weights_tensor *tensor, error_text *error)
     return use_slot(to, tensor, index, layer, error);
 }
 
-int weights_check(const weights *of, error_text *error)
+int weights_check(const weights *loaded, error_text *error)
 {
-    const bool tied = !of->model->own_classifier;
-    for (size_t i = 0; i < (size_t)of->model->layers * N_SLOTS; i++) {
-        const slot *one = &SLOTS[i % N_SLOTS];
-        const char *name = one->names[of->naming];
-        const bool either = tied && i < 2 && (of->seen[EMBEDDING] || of->seen[CLASSIFIER]);
-        if (of->seen[i] || (!one->in_layer && i >= N_SLOTS) || either || number_in(of->model, one->columns) == 0)
+    const bool tied = !loaded->model->own_classifier;
+    for (size_t i = 0; i < (size_t)loaded->model->layers * N_SLOTS; i++) {
+        const slot *wanted = &SLOTS[i % N_SLOTS];
+        const char *name = wanted->names[loaded->naming];
+        const bool either = tied && i < 2 && (loaded->seen[EMBEDDING] || loaded->seen[CLASSIFIER]);
+        if (loaded->seen[i] || (!wanted->in_layer && i >= N_SLOTS) || either || number_in(loaded->model, wanted->columns) == 0)
             continue;
-        if (one->in_layer)
-            return error_set(error, "tensor %s%zu.%s is missing", NAMINGS[of->naming].layers, i / N_SLOTS, name);
-        return error_set(error, "tensor %s is missing%s", name, i == CLASSIFIER ? NAMINGS[of->naming].tied : "");
+        if (wanted->in_layer)
+            return error_set(error, "tensor %s%zu.%s is missing", NAMINGS[loaded->naming].layers, i / N_SLOTS, name);
+        return error_set(error, "tensor %s is missing%s", name, i == CLASSIFIER ? NAMINGS[loaded->naming].tied : "");
     }
     return 0;
 }

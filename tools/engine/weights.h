@@ -34,6 +34,6 @@ void weights_close(weights *to);
 int weights_use(weights *to, const weights_tensor *tensor, error_text *error);
 
 /* Whether all were there. */
-int weights_check(const weights *of, error_text *error);
+int weights_check(const weights *loaded, error_text *error);
 
 #endif

@@ -78,7 +78,7 @@ static void print_text(const char *path, const store_measure *all, uint64_t dama
 }
 
 /* 0, 1 or -1 with the error. */
-static int look(store *folder, const char *path, const question *q, error_text *error)
+static int inspect_folder(store *folder, const char *path, const question *q, error_text *error)
 {
     const bool verified = q->verify != 0 || q->list != 0;
     listing to = { .prints = q->list != 0 && q->json == 0, .array = q->list != 0 && q->json != 0 ? json_array() : NULL };
@@ -115,7 +115,7 @@ static int run(const char *path, const question *q)
     error_text error;
     int result = store_open(&folder, path, budget, &error);
     if (result == 0) {
-        result = look(folder, path, q, &error);
+        result = inspect_folder(folder, path, q, &error);
         store_close(folder);
     }
     if (result < 0)
