@@ -140,8 +140,8 @@ START_TEST(by_hand)
     for (int t = 0; t < 32; t++)
         ck_assert(kept[t] == rintf((float)t / step) * step);
     /* A row of one number, times the signs, is its norm: 16 levels whose largest is all that is used. */
-    const float one = 3;
-    ck_assert_int_eq(peer_store(peer_find("turboquant4"), KVT_K, 0, &one, 1, 1, back, &error), 0);
+    const float number = 3;
+    ck_assert_int_eq(peer_store(peer_find("turboquant4"), KVT_K, 0, &number, 1, 1, back, &error), 0);
     ck_assert(fabsf(back[0] - 3) < 0.003f);
 }
 END_TEST

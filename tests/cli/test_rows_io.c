@@ -336,13 +336,13 @@ static bytes make_npz(const char *name, const archived *members, size_t n)
         ck_assert_int_eq(zipCloseFileInZip(archive), ZIP_OK);
     }
     ck_assert_int_eq(zipClose(archive, NULL), ZIP_OK);
-    bytes made = { .size = 0 };
+    bytes content = { .size = 0 };
     FILE *file = fopen(in_folder(name), "rb");
     ck_assert_ptr_nonnull(file);
-    made.size = fread(made.data, 1, sizeof made.data, file);
-    ck_assert(made.size < sizeof made.data);
+    content.size = fread(content.data, 1, sizeof content.data, file);
+    ck_assert(content.size < sizeof content.data);
     fclose(file);
-    return made;
+    return content;
 }
 
 START_TEST(npz_good)
@@ -366,8 +366,8 @@ START_TEST(npz_good)
         ck_assert_uint_eq(file.n_blocks, 1); /* what is deflated and has rows */
         rows_close(&file);
     }
-    const archived one = { "k.npy", &npy, 0 };
-    const bytes content = make_npz("b.npz", &one, 1);
+    const archived array = { "k.npy", &npy, 0 };
+    const bytes content = make_npz("b.npz", &array, 1);
     expect_f32("named.bin", &content, 2, 3, 4);
 }
 END_TEST
@@ -381,8 +381,8 @@ START_TEST(npz_hostile)
     save("n.npz", "PK\x03\x04 and no more", 16);
     expect_error("n.npz", "is no zip archive");
     for (int level = 0; level <= 9; level += 9) {
-        const archived one = { "k.npy", &npy, level };
-        const bytes content = make_npz("m.npz", &one, 1);
+        const archived array = { "k.npy", &npy, level };
+        const bytes content = make_npz("m.npz", &array, 1);
         for (size_t n = 1; n <= content.size - 22; n++) { /* of the last record, 22 bytes, minizip does not need all */
             rows_file file;
             error_text error;
@@ -395,7 +395,7 @@ START_TEST(npz_hostile)
         expect_error("d.npz", "k.npy: is damaged");
         check_mutations("x.npz", &content);
         damaged = content;
-        const size_t central = content.size - 22 - 46 - strlen(one.name);
+        const size_t central = content.size - 22 - 46 - strlen(array.name);
         damaged.data[central + 8] |= 1;
         save("c.npz", damaged.data, damaged.size);
         expect_error("c.npz", "encrypted");

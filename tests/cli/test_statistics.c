@@ -26,10 +26,10 @@ START_TEST(mean_by_hand)
     /* Windows of 5, blocks of 3: {1 2 3} {4 5} | {6 7 8} {9}. The mean is 5, deviations of blocks are -9 -1 6 4, their squares add up to 134;
      * the variance of the mean is 4/3 * 134 / 81. */
     static const double x[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9 };
-    const statistics_interval one = statistics_mean(x, 9, (statistics_blocks){ 5, 3 });
-    ck_assert_double_eq_tol(one.mean, 5, 1e-12);
-    ck_assert_double_eq_tol(one.high - 5, statistics_student(3) * sqrt(4.0 / 3 * 134 / 81), 1e-12);
-    ck_assert_double_eq_tol(5 - one.low, one.high - 5, 1e-12);
+    const statistics_interval interval = statistics_mean(x, 9, (statistics_blocks){ 5, 3 });
+    ck_assert_double_eq_tol(interval.mean, 5, 1e-12);
+    ck_assert_double_eq_tol(interval.high - 5, statistics_student(3) * sqrt(4.0 / 3 * 134 / 81), 1e-12);
+    ck_assert_double_eq_tol(5 - interval.low, interval.high - 5, 1e-12);
     /* One block says nothing of how blocks scatter. */
     const statistics_interval alone = statistics_mean(x, 3, (statistics_blocks){ 5, 3 });
     ck_assert_double_eq(alone.mean, 2);
@@ -69,24 +69,24 @@ START_TEST(rates)
     /* All alike: the interval ends there, and does not begin there. Wilson, n = 1000, t of 15 degrees of freedom: 1 / (1 + t * t / n). */
     for (size_t i = 0; i < 1000; i++)
         x[i] = 1;
-    statistics_interval one = statistics_rate(x, 1000, (statistics_blocks){ 1024, 64 });
+    statistics_interval interval = statistics_rate(x, 1000, (statistics_blocks){ 1024, 64 });
     const double t = statistics_student(15);
-    ck_assert_double_eq(one.mean, 1);
-    ck_assert_double_eq_tol(one.high, 1, 1e-12);
-    ck_assert_double_eq_tol(one.low, 1 / (1 + t * t / 1000), 1e-12);
+    ck_assert_double_eq(interval.mean, 1);
+    ck_assert_double_eq_tol(interval.high, 1, 1e-12);
+    ck_assert_double_eq_tol(interval.low, 1 / (1 + t * t / 1000), 1e-12);
     /* Independent: about Wilson's own width, never less. */
     for (size_t i = 0; i < 1000; i++)
         x[i] = test_uniform(&random) < 0.9 ? 1 : 0;
-    one = statistics_rate(x, 1000, (statistics_blocks){ 1024, 64 });
-    ck_assert(one.low < 0.9 && one.high > 0.9);
-    ck_assert_double_ge(one.high - one.low, 0.035);
-    ck_assert_double_le(one.high - one.low, 0.06);
+    interval = statistics_rate(x, 1000, (statistics_blocks){ 1024, 64 });
+    ck_assert(interval.low < 0.9 && interval.high > 0.9);
+    ck_assert_double_ge(interval.high - interval.low, 0.035);
+    ck_assert_double_le(interval.high - interval.low, 0.06);
     /* In runs of 50: as wide as 20 numbers leave it. */
     for (size_t i = 0; i < 1000; i++)
         x[i] = i / 50 % 5 == 0 ? 0 : 1;
-    one = statistics_rate(x, 1000, (statistics_blocks){ 1000, 50 });
-    ck_assert_double_ge(one.high - one.low, 0.3);
-    ck_assert(one.low > 0 && one.high < 1);
+    interval = statistics_rate(x, 1000, (statistics_blocks){ 1000, 50 });
+    ck_assert_double_ge(interval.high - interval.low, 0.3);
+    ck_assert(interval.low > 0 && interval.high < 1);
 }
 END_TEST
 

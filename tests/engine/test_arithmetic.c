@@ -17,17 +17,17 @@ static float number(void)
 
 static float *numbers(size_t n)
 {
-    float *made = test_malloc((n > 0 ? n : 1) * sizeof *made);
+    float *memory = test_malloc((n > 0 ? n : 1) * sizeof *memory);
     for (size_t i = 0; i < n; i++)
-        made[i] = number();
-    return made;
+        memory[i] = number();
+    return memory;
 }
 
 static float *scratch(size_t n)
 {
-    float *made = aligned_alloc(64, (n * sizeof *made + 63) / 64 * 64);
-    TEST_REQUIRE(made != NULL, "out of memory");
-    return made;
+    float *memory = aligned_alloc(64, (n * sizeof *memory + 63) / 64 * 64);
+    TEST_REQUIRE(memory != NULL, "out of memory");
+    return memory;
 }
 
 /* One sum of a vector product, in the order that is promised. */
@@ -47,12 +47,12 @@ START_TEST(products)
         float *matrix = numbers(rows * columns), *in = numbers(n * columns), *out = numbers(n * stride);
         float *memory = scratch(arithmetic_product_scratch(columns, n));
         for (size_t batched = 0; batched < 2; batched++) {
-            const arithmetic_product of = { out, stride, matrix, in, columns, n, batched ? memory : NULL };
+            const arithmetic_product product = { out, stride, matrix, in, columns, n, batched ? memory : NULL };
             memset(out, 0, n * stride * sizeof *out);
             if (batched)
-                arithmetic_prepare(&of);
-            arithmetic_multiply(&of, 0, rows / 2);
-            arithmetic_multiply(&of, rows / 2, rows);
+                arithmetic_prepare(&product);
+            arithmetic_multiply(&product, 0, rows / 2);
+            arithmetic_multiply(&product, rows / 2, rows);
             for (size_t t = 0; t < n; t++) {
                 for (size_t r = 0; r < rows; r++)
                     ck_assert(out[t * stride + r] == plain_dot(matrix + r * columns, in + t * columns, columns));
@@ -69,21 +69,21 @@ START_TEST(products)
 END_TEST
 
 /* Softmax attention of one query in double. */
-static void attend_plainly(double *out, const arithmetic_attention *of, size_t lane)
+static void attend_plainly(double *out, const arithmetic_attention *attention, size_t lane)
 {
     double weights[300], sum = 0;
-    const size_t dim = of->head_dim;
-    for (size_t t = of->begin[lane]; t < of->end[lane]; t++) {
-        const float *row = (t < of->kept_end[0][lane] ? of->kept[0] : of->open[0]) + t * dim;
+    const size_t dim = attention->head_dim;
+    for (size_t t = attention->begin[lane]; t < attention->end[lane]; t++) {
+        const float *row = (t < attention->kept_end[0][lane] ? attention->kept[0] : attention->open[0]) + t * dim;
         double logit = 0;
         for (size_t c = 0; c < dim; c++)
-            logit += (double)row[c] * of->queries[lane][c];
-        weights[t] = exp(logit * (double)of->scale);
+            logit += (double)row[c] * attention->queries[lane][c];
+        weights[t] = exp(logit * (double)attention->scale);
         sum += weights[t];
     }
     memset(out, 0, dim * sizeof *out);
-    for (size_t t = of->begin[lane]; t < of->end[lane]; t++) {
-        const float *row = (t < of->kept_end[1][lane] ? of->kept[1] : of->open[1]) + t * dim;
+    for (size_t t = attention->begin[lane]; t < attention->end[lane]; t++) {
+        const float *row = (t < attention->kept_end[1][lane] ? attention->kept[1] : attention->open[1]) + t * dim;
         for (size_t c = 0; c < dim; c++)
             out[c] += weights[t] / sum * (double)row[c];
     }
@@ -98,43 +98,43 @@ START_TEST(attention)
         float *rows[4], *queries = numbers(n * dim), out[ARITHMETIC_LANES * 64], alone[64];
         for (size_t j = 0; j < 4; j++)
             rows[j] = numbers(TOKENS * dim);
-        arithmetic_attention of = { .n = n,
-                                    .head_dim = dim,
-                                    .scale = 1.5f,
-                                    .kept = { rows[0], rows[1] },
-                                    .open = { rows[2], rows[3] },
-                                    .scratch = scratch(arithmetic_attention_scratch(TOKENS, dim)) };
+        arithmetic_attention all = { .n = n,
+                                     .head_dim = dim,
+                                     .scale = 1.5f,
+                                     .kept = { rows[0], rows[1] },
+                                     .open = { rows[2], rows[3] },
+                                     .scratch = scratch(arithmetic_attention_scratch(TOKENS, dim)) };
         for (size_t lane = 0; lane < n; lane++) {
-            of.queries[lane] = queries + lane * dim;
-            of.out[lane] = out + lane * dim;
-            of.begin[lane] = i == 1 ? 40 + lane : 0;
-            of.end[lane] = TOKENS - 7 * lane;
-            of.kept_end[0][lane] = i == 2 ? of.end[lane] : 64 * (lane % 3);
-            of.kept_end[1][lane] = i == 2 ? 0 : 128 * (lane % 2) + 100;
+            all.queries[lane] = queries + lane * dim;
+            all.out[lane] = out + lane * dim;
+            all.begin[lane] = i == 1 ? 40 + lane : 0;
+            all.end[lane] = TOKENS - 7 * lane;
+            all.kept_end[0][lane] = i == 2 ? all.end[lane] : 64 * (lane % 3);
+            all.kept_end[1][lane] = i == 2 ? 0 : 128 * (lane % 2) + 100;
         }
-        arithmetic_attend(&of);
+        arithmetic_attend(&all);
         for (size_t lane = 0; lane < n; lane++) {
             double expected[64];
-            attend_plainly(expected, &of, lane);
+            attend_plainly(expected, &all, lane);
             for (size_t c = 0; c < dim; c++)
                 ck_assert_msg(fabs(expected[c] - (double)out[lane * dim + c]) < 2e-6, "lane %zu, channel %zu: %g, not %g", lane, c,
                               (double)out[lane * dim + c], expected[c]);
             /* To the bit what it is beside no others. */
-            arithmetic_attention one = of;
-            one.n = 1;
-            one.queries[0] = of.queries[lane];
-            one.out[0] = alone;
-            one.begin[0] = of.begin[lane];
-            one.end[0] = of.end[lane];
-            one.kept_end[0][0] = of.kept_end[0][lane];
-            one.kept_end[1][0] = of.kept_end[1][lane];
-            arithmetic_attend(&one);
+            arithmetic_attention single = all;
+            single.n = 1;
+            single.queries[0] = all.queries[lane];
+            single.out[0] = alone;
+            single.begin[0] = all.begin[lane];
+            single.end[0] = all.end[lane];
+            single.kept_end[0][0] = all.kept_end[0][lane];
+            single.kept_end[1][0] = all.kept_end[1][lane];
+            arithmetic_attend(&single);
             ck_assert_mem_eq(alone, out + lane * dim, dim * sizeof *out);
         }
         for (size_t j = 0; j < 4; j++)
             free(rows[j]);
         free(queries);
-        free(of.scratch);
+        free(all.scratch);
     }
 }
 END_TEST

@@ -202,15 +202,15 @@ static void add_tensor(tensors *to, const char *name, const char *dtype, const f
                                          to->header_bytes > 0 ? ", " : "{", name, dtype, shape, begin, to->bytes);
 }
 
-static void save_tensors(tensors *of, const char *name)
+static void save_tensors(tensors *saved, const char *name)
 {
-    uint8_t file[8 + sizeof of->header + sizeof of->data];
-    strcpy(of->header + of->header_bytes++, "}");
-    const uint64_t length = of->header_bytes;
+    uint8_t file[8 + sizeof saved->header + sizeof saved->data];
+    strcpy(saved->header + saved->header_bytes++, "}");
+    const uint64_t length = saved->header_bytes;
     memcpy(file, &length, 8);
-    memcpy(file + 8, of->header, of->header_bytes);
-    memcpy(file + 8 + of->header_bytes, of->data, of->bytes);
-    save_in_folder(name, file, 8 + of->header_bytes + of->bytes);
+    memcpy(file + 8, saved->header, saved->header_bytes);
+    memcpy(file + 8 + saved->header_bytes, saved->data, saved->bytes);
+    save_in_folder(name, file, 8 + saved->header_bytes + saved->bytes);
 }
 
 static void add_layer(tensors *to, const checkpoint *m, size_t layer, const char *dtype)
@@ -845,8 +845,8 @@ START_TEST(expressions_refused)
                                             "\\",       "[]a]", "x{2}?",   "(?#x)",       "\\1",     "\\G",     "a**",   "\\Kx",  "{2}" };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         error_text error = { "" };
-        expression *one = expression_open(patterns[i], &error);
-        ck_assert_msg(one == NULL, "%s was accepted", patterns[i]);
+        expression *opened = expression_open(patterns[i], &error);
+        ck_assert_msg(opened == NULL, "%s was accepted", patterns[i]);
         ck_assert_msg(strstr(error.text, "cannot be used: ") != NULL && strstr(error.text, patterns[i]) != NULL, "%s", error.text);
     }
     static const char endless[] = "(?:a+)+[bc]";
@@ -854,11 +854,11 @@ START_TEST(expressions_refused)
     error_text error = { "" };
     size_t first, end;
     memset(text, 'a', sizeof text);
-    expression *one = expression_open(endless, &error);
-    ck_assert_ptr_nonnull(one);
-    ck_assert_int_eq(expression_find(one, (const uint8_t *)text, sizeof text, 0, &first, &end, &error), -1);
+    expression *opened = expression_open(endless, &error);
+    ck_assert_ptr_nonnull(opened);
+    ck_assert_int_eq(expression_find(opened, (const uint8_t *)text, sizeof text, 0, &first, &end, &error), -1);
     ck_assert_ptr_nonnull(strstr(error.text, "takes too long"));
-    expression_close(one);
+    expression_close(opened);
 }
 END_TEST
 
@@ -1069,16 +1069,16 @@ static void check_threads(const checkpoint *model, const cache_way *way, const u
 {
     pool *alone = open_pool(1);
     pool *three = open_pool(3);
-    forward_state one, other;
-    open_state(&one, model, way, n, alone);
-    open_state(&other, model, way, n, three);
+    forward_state by_one, by_three;
+    open_state(&by_one, model, way, n, alone);
+    open_state(&by_three, model, way, n, three);
     for (size_t i = 0; i < n; i++) {
-        const float *a = forward_token(&one, tokens[i % n_tokens], i);
-        const float *b = forward_token(&other, tokens[i % n_tokens], i);
+        const float *a = forward_token(&by_one, tokens[i % n_tokens], i);
+        const float *b = forward_token(&by_three, tokens[i % n_tokens], i);
         ck_assert_msg(memcmp(a, b, model->vocabulary * sizeof *a) == 0, "token %zu", i);
     }
-    forward_close(&one);
-    forward_close(&other);
+    forward_close(&by_one);
+    forward_close(&by_three);
     pool_close(alone);
     pool_close(three);
 }

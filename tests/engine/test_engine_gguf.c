@@ -216,16 +216,16 @@ static void add_sentencepiece(writer *to, const tokenizer *words)
     add_string(to, "tokenizer.ggml.model", "llama");
     bytes *list = add_list(to, "tokenizer.ggml.tokens", GGUF_STRING, words->size);
     for (uint32_t i = 0; i < words->size; i++) {
-        const token *one = &words->tokens[i];
+        const token *entry = &words->tokens[i];
         char text[1024] = "";
         size_t n = 0;
         if (i >= TOKEN_FIRST_BYTE && i < TOKEN_FIRST_BYTE + 256)
             n = (size_t)snprintf(text, sizeof text, "<0x%02X>", i - TOKEN_FIRST_BYTE);
         else if (i < TOKEN_FIRST_BYTE)
             n = (size_t)snprintf(text, sizeof text, "%s", i == 0 ? "<unk>" : i == TOKEN_BOS ? "<s>" : "</s>");
-        for (uint32_t c = 0; n == 0 && c < one->length; c++) {
-            const bool space = one->bytes[c] == ' ';
-            memcpy(text + strlen(text), space ? "\xe2\x96\x81" : (const char *)&one->bytes[c], space ? 3 : 1);
+        for (uint32_t c = 0; n == 0 && c < entry->length; c++) {
+            const bool space = entry->bytes[c] == ' ';
+            memcpy(text + strlen(text), space ? "\xe2\x96\x81" : (const char *)&entry->bytes[c], space ? 3 : 1);
         }
         put_text(list, text, strlen(text));
     }

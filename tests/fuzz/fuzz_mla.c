@@ -33,19 +33,19 @@ typedef struct mla_input {
 
 static uint8_t *filled(mla_input *in, source *s, size_t bytes)
 {
-    uint8_t *made = block(bytes);
+    uint8_t *memory = block(bytes);
     must(in->n_blocks < MAX_BLOCKS);
-    in->blocks[in->n_blocks++] = made;
-    fill(s, made, bytes);
-    return made;
+    in->blocks[in->n_blocks++] = memory;
+    fill(s, memory, bytes);
+    return memory;
 }
 
 static uint8_t *target(mla_input *in, source *s, size_t bytes)
 {
     uint8_t *at = filled(in, s, bytes);
-    target_bytes *made = &in->targets[in->n_targets++];
-    *made = (target_bytes){ at, block(bytes), block(bytes), bytes };
-    memcpy(made->before, at, bytes);
+    target_bytes *added = &in->targets[in->n_targets++];
+    *added = (target_bytes){ at, block(bytes), block(bytes), bytes };
+    memcpy(added->before, at, bytes);
     return at;
 }
 

@@ -100,10 +100,10 @@ static size_t rows_bytes(size_t n, size_t row, ptrdiff_t stride)
 static void write_some(cache *c, source *s, const kvt_layout *layout, kvt_side side, size_t first, size_t n)
 {
     const kvt_dtype dtype = (kvt_dtype)(1 + take(s, 1) % 3);
-    const oracle_side *of = &c->oracle.side[side];
+    const oracle_side *expected = &c->oracle.side[side];
     ptrdiff_t stride;
-    uint8_t *row, *rows = make_rows(s, n, of->dim * kvt_dtype_bytes(dtype), &stride, &row);
-    const int is_own = of->options.centring == KVT_CENTRING_OWN, is_append = n == 1 && take(s, 1) % 2;
+    uint8_t *row, *rows = make_rows(s, n, expected->dim * kvt_dtype_bytes(dtype), &stride, &row);
+    const int is_own = expected->options.centring == KVT_CENTRING_OWN, is_append = n == 1 && take(s, 1) % 2;
     const kvt_status status =
         is_append ? kvt_append(layout, side, &c->pages, first, row, dtype, stride) : kvt_write(layout, side, &c->pages, first, n, row, dtype, stride);
     must(status == (is_own && first % KVT_PAGE_TOKENS ? KVT_ERR_RANGE : KVT_OK));
@@ -135,11 +135,11 @@ static void convert_some(cache *c, source *s, const kvt_layout *layout, kvt_side
     while (kvt_row_format_at(formats) != NULL)
         formats++;
     const kvt_row_format format = kvt_row_format_at(take(s, 1) % formats)->format;
-    const oracle_side *of = &c->oracle.side[side];
-    const uint32_t dim = of->dim;
+    const oracle_side *expected = &c->oracle.side[side];
+    const uint32_t dim = expected->dim;
     const size_t bytes = kvt_row_format_bytes(format, dim);
-    const int is_out = take(s, 1) % 2, is_own = of->options.centring == KVT_CENTRING_OWN;
-    const int may_copy = of->scheme == KVT_SCHEME_q8_0 || of->scheme == KVT_SCHEME_q4_0 || of->scheme == KVT_SCHEME_e4m3;
+    const int is_out = take(s, 1) % 2, is_own = expected->options.centring == KVT_CENTRING_OWN;
+    const int may_copy = expected->scheme == KVT_SCHEME_q8_0 || expected->scheme == KVT_SCHEME_q4_0 || expected->scheme == KVT_SCHEME_e4m3;
     ptrdiff_t stride;
     uint8_t *row, *rows = make_rows(s, n, bytes, &stride, &row);
     uint32_t *x = block(n * dim * sizeof *x);

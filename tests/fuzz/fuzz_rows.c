@@ -22,18 +22,18 @@ static float sum_of(const rows_file *file)
 {
     float sum = 0;
     for (size_t i = 0; i < file->n_tensors; i++) {
-        const rows_tensor *one = &file->tensors[i];
-        float *rows = malloc(one->dim * sizeof *rows);
+        const rows_tensor *tensor = &file->tensors[i];
+        float *rows = malloc(tensor->dim * sizeof *rows);
         if (rows == NULL)
             continue;
-        for (uint32_t head = 0; head < one->heads; head++)
-            for (size_t t = 0; t < one->tokens; t++) {
-                rows_to_f32(one, head, t, 1, rows);
-                sum += rows[one->dim - 1];
+        for (uint32_t head = 0; head < tensor->heads; head++)
+            for (size_t t = 0; t < tensor->tokens; t++) {
+                rows_to_f32(tensor, head, t, 1, rows);
+                sum += rows[tensor->dim - 1];
             }
         free(rows);
-        if (one->name != NULL)
-            sum += (float)rows_kind_of(one->name);
+        if (tensor->name != NULL)
+            sum += (float)rows_kind_of(tensor->name);
     }
     return sum;
 }

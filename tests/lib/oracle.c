@@ -386,7 +386,7 @@ static int scale_class(uint32_t magnitude)
     return d <= power_of_2(-25) ? 0 : d >= 65520 ? 2 : 1;
 }
 
-static const uint32_t one = 0x3f800000;
+static const uint32_t f32_one = 0x3f800000;
 
 static void encode_q8_0(const uint32_t *x, uint32_t n, uint32_t *codes, uint32_t *scale)
 {
@@ -402,7 +402,7 @@ static void encode_q8_0(const uint32_t *x, uint32_t n, uint32_t *codes, uint32_t
         return;
     }
     *scale = oracle_narrow(oracle_f16, d);
-    uint32_t r = divide(one, d);
+    uint32_t r = divide(f32_one, d);
     for (uint32_t i = 0; i < n; i++)
         codes[i] = (uint32_t)nearest_integer(oracle_value(oracle_f32, multiply(x[i], r))) & 0xff;
 }
@@ -424,7 +424,7 @@ static void encode_q4_0(const uint32_t *x, uint32_t n, uint32_t *codes, uint32_t
         return;
     }
     *scale = oracle_narrow(oracle_f16, d);
-    uint32_t r = divide(one, d);
+    uint32_t r = divide(f32_one, d);
     for (uint32_t i = 0; i < n; i++) {
         double product = oracle_value(oracle_f32, multiply(x[i], r));
         double sum = oracle_value(oracle_f32, oracle_round(oracle_f32, product + 8.5));
@@ -443,7 +443,7 @@ static void encode_fp8(const oracle_side *side, const uint32_t *x, uint32_t n, u
             amax = x[i] & 0x7fffffff;
     bool tiny = number(amax) < power_of_2(e4m3 ? -100 : -92);
     if (side->blocks == 0) {
-        r = divide(one, oracle_round(oracle_f32, (double)side->options.fp8_tensor_scale));
+        r = divide(f32_one, oracle_round(oracle_f32, (double)side->options.fp8_tensor_scale));
     } else if (side->options.fp8_scale == KVT_FP8_SCALE_E8M0) {
         *scale = 27;
         if (!tiny) {
@@ -455,7 +455,7 @@ static void encode_fp8(const oracle_side *side, const uint32_t *x, uint32_t n, u
         *scale = 0;
         if (!tiny) {
             *scale = divide(amax, max);
-            r = divide(one, *scale);
+            r = divide(f32_one, *scale);
         }
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -686,7 +686,7 @@ static void encode_kv(const oracle_side *side, const uint32_t *x, uint32_t *code
         scales[b] = kv_search_other(&blocks[b], side->options.effort, scales[0] >> 3);
     for (uint32_t b = 0; b < side->blocks; b++) {
         double s = b == 0 ? kv_first_scale(scales[0]) : kv_other_scale(scales[b], scales[0] >> 3);
-        uint32_t r = s == 0 ? 0 : divide(one, oracle_round(oracle_f32, s));
+        uint32_t r = s == 0 ? 0 : divide(f32_one, oracle_round(oracle_f32, s));
         for (uint32_t c = 0; c < blocks[b].n; c++) {
             int64_t y = nearest_integer(number(multiply(blocks[b].x[c], r)));
             codes[b * side->block + c] = near_level(kv, limited(y, -128, 127));

@@ -20,14 +20,14 @@
 #endif
 
 /* Bytes of `stack`, which is aligned to a page, that `run` and its thread took; run(of) returns NULL. */
-static inline size_t painted_stack_depth(unsigned char *stack, size_t bytes, void *(*run)(void *), void *of)
+static inline size_t painted_stack_depth(unsigned char *stack, size_t bytes, void *(*run)(void *), void *argument)
 {
     enum { PAINT = 0x5a };
     memset(stack, PAINT, bytes);
     pthread_attr_t attributes;
     pthread_t thread;
     TEST_REQUIRE(pthread_attr_init(&attributes) == 0 && pthread_attr_setstack(&attributes, stack, bytes) == 0, "pthread_attr_setstack");
-    TEST_REQUIRE(pthread_create(&thread, &attributes, run, of) == 0 && pthread_join(thread, NULL) == 0, "pthread_create");
+    TEST_REQUIRE(pthread_create(&thread, &attributes, run, argument) == 0 && pthread_join(thread, NULL) == 0, "pthread_create");
     pthread_attr_destroy(&attributes);
     size_t untouched = 0;
     while (stack[untouched] == PAINT)

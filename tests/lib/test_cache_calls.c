@@ -330,9 +330,9 @@ typedef struct life {
 } life;
 
 /* All functions on a sequence, one after the other. */
-static void *live(void *of)
+static void *live(void *argument)
 {
-    life *l = of;
+    life *l = argument;
     cache_home h;
     uint32_t fork = KVT_NO_SEQUENCE;
     l->step = "opening";
@@ -378,9 +378,9 @@ START_TEST(stack)
     size_t deepest = 0;
     for (int preset = 0; preset < 4; preset++)
         for (uint32_t dim = 64; dim <= KVT_MAX_DIM; dim *= 4) {
-            life one = { (kvt_preset)preset, dim, "" };
-            const size_t taken = painted_stack_depth(memory, STACK, live, &one); /* a few kB of it are the thread's */
-            TEST_REQUIRE(taken <= LIMIT + 8192, "preset %d, %u channels, %s: %zu bytes of stack", preset, dim, one.step, taken);
+            life traced = { (kvt_preset)preset, dim, "" };
+            const size_t taken = painted_stack_depth(memory, STACK, live, &traced); /* a few kB of it are the thread's */
+            TEST_REQUIRE(taken <= LIMIT + 8192, "preset %d, %u channels, %s: %zu bytes of stack", preset, dim, traced.step, taken);
             deepest = taken > deepest ? taken : deepest;
         }
     printf("%zu bytes of stack, those of the thread among them\n", deepest);

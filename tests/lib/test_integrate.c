@@ -37,9 +37,9 @@ typedef struct layer_work {
     kvt_status status;
 } layer_work;
 
-static void *do_layer(void *of)
+static void *do_layer(void *argument)
 {
-    layer_work *work = of;
+    layer_work *work = argument;
     const kvt_view view = work->view;
     const uint32_t layer = work->layer, n = work->n, worker = work->worker;
     const kvt_sequence *const batch = work->batch;

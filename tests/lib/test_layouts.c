@@ -22,19 +22,19 @@ typedef struct snapshot {
 
 static snapshot snapshot_of(const test_calls *calls)
 {
-    snapshot made;
+    snapshot taken;
     for (size_t i = 0; i < TEST_BUFFERS; i++) {
-        made.buffers[i] = test_malloc(calls->bytes[i]);
-        memcpy(made.buffers[i], calls->at[i], calls->bytes[i]);
+        taken.buffers[i] = test_malloc(calls->bytes[i]);
+        memcpy(taken.buffers[i], calls->at[i], calls->bytes[i]);
     }
-    made.results = calls->results;
-    return made;
+    taken.results = calls->results;
+    return taken;
 }
 
-static void snapshot_free(const snapshot *made)
+static void snapshot_free(const snapshot *taken)
 {
     for (size_t i = 0; i < TEST_BUFFERS; i++)
-        free(made->buffers[i]);
+        free(taken->buffers[i]);
 }
 
 static void expect_unchanged(const snapshot *before, const test_calls *calls, const char *what)
@@ -125,10 +125,10 @@ START_TEST(words)
             } else if (v == VALUES) {
                 memcpy(at, (const unsigned char *)&other + 4 * word, 4);
             } else {
-                unsigned char one[4];
-                memcpy(one, at, 4);
+                unsigned char kept[4];
+                memcpy(kept, at, 4);
                 memcpy(at, after, 4);
-                memcpy(after, one, 4);
+                memcpy(after, kept, 4);
             }
             snprintf(what, sizeof what, "layout %d, word %zu, change %zu", _i, word, v);
             if (memcmp(&changed, right, sizeof changed) != 0)

@@ -921,7 +921,7 @@ static golden make_golden(const char *name, uint32_t tiers)
                                 .rope_sin = turns + TOKENS * ROPE / 2 };
     if (kvt_mla_write(&layout, &pages, 0, TOKENS, &rows) != KVT_OK)
         abort();
-    golden made = { .scheme = name, .pages = hash_of(memory, PAGES * layout.page_bytes) };
+    golden found = { .scheme = name, .pages = hash_of(memory, PAGES * layout.page_bytes) };
 
     float *out = test_malloc(HEADS * RANK * sizeof *out);
     const kvt_segment segment = { .layout = &layout, .pages = pages };
@@ -945,7 +945,7 @@ static golden make_golden(const char *name, uint32_t tiers)
     void *workspace = test_malloc(sizes.workspace_bytes);
     if (kvt_attend(&a, workspace) != KVT_OK)
         abort();
-    made.attention = hash_of(out, HEADS * RANK * sizeof *out);
+    found.attention = hash_of(out, HEADS * RANK * sizeof *out);
 
     float *keys = test_malloc((size_t)TOKENS * HEADS * (NOPE + ROPE) * sizeof *keys);
     const kvt_mla_expansion e = { .size = sizeof e,
@@ -959,7 +959,7 @@ static golden make_golden(const char *name, uint32_t tiers)
                                   .k_head_stride = (NOPE + ROPE) * sizeof *keys };
     if (kvt_mla_expand(&layout, &pages, 0, TOKENS, &e) != KVT_OK)
         abort();
-    made.expansion = hash_of(keys, (size_t)TOKENS * HEADS * (NOPE + ROPE) * sizeof *keys);
+    found.expansion = hash_of(keys, (size_t)TOKENS * HEADS * (NOPE + ROPE) * sizeof *keys);
     free(x);
     free(down);
     free(norm);
@@ -970,7 +970,7 @@ static golden make_golden(const char *name, uint32_t tiers)
     free(out);
     free(workspace);
     free(keys);
-    return made;
+    return found;
 }
 
 START_TEST(golden_hashes)
@@ -996,8 +996,8 @@ static int print(void)
            " *   KVT_GOLDEN_ROW(scheme of the latent, hash of the pages, of attention's results, of the expanded keys)\n"
            " */\n");
     for (size_t s = 0; s < test_scheme_count(); s++) {
-        const golden made = make_golden(kvt_scheme_at(s)->name, 0);
-        printf("KVT_GOLDEN_ROW(%s, 0x%016" PRIx64 ", 0x%016" PRIx64 ", 0x%016" PRIx64 ")\n", made.scheme, made.pages, made.attention, made.expansion);
+        const golden row = make_golden(kvt_scheme_at(s)->name, 0);
+        printf("KVT_GOLDEN_ROW(%s, 0x%016" PRIx64 ", 0x%016" PRIx64 ", 0x%016" PRIx64 ")\n", row.scheme, row.pages, row.attention, row.expansion);
     }
     return 0;
 }
@@ -1108,13 +1108,13 @@ START_TEST(arguments)
     EXPECT_EXPAND(e.k = e.v = NULL, KVT_ERR_NULL);
     ck_assert_int_eq(kvt_mla_expand(&good_layout, &good_pages, 0, 3, NULL), KVT_ERR_NULL);
     kvt_spec spec = good_layout.spec;
-    kvt_layout made;
+    kvt_layout refused;
     spec.v_dim = 16;
     spec.v_scheme = KVT_SCHEME_q8_0;
-    ck_assert_int_eq(kvt_layout_init(&made, &spec), KVT_ERR_DIM); /* values beside a latent */
+    ck_assert_int_eq(kvt_layout_init(&refused, &spec), KVT_ERR_DIM); /* values beside a latent */
     spec.v_dim = 0;
     spec.rope_scheme = KVT_SCHEME_NONE;
-    ck_assert_int_eq(kvt_layout_init(&made, &spec), KVT_ERR_SCHEME);
+    ck_assert_int_eq(kvt_layout_init(&refused, &spec), KVT_ERR_SCHEME);
     free(memory);
 }
 END_TEST

@@ -27,17 +27,17 @@ typedef struct job {
     kvt_status status;
 } job;
 
-static void *run(void *of)
+static void *run(void *argument)
 {
-    job *one = of;
-    if (one->arguments)
-        one->status = test_call_run(one->call, one->arguments);
+    job *measured = argument;
+    if (measured->arguments)
+        measured->status = test_call_run(measured->call, measured->arguments);
     return NULL;
 }
 
-static size_t depth_of(job *one)
+static size_t depth_of(job *measured)
 {
-    return painted_stack_depth(stack, STACK_BYTES, run, one);
+    return painted_stack_depth(stack, STACK_BYTES, run, measured);
 }
 
 /* ---- all of them ---- */
@@ -46,9 +46,9 @@ static void try_call(const test_calls *calls, test_call call, const char *where)
 {
     test_arguments arguments;
     test_calls_copy(calls, &arguments);
-    job one = { call, &arguments, KVT_OK };
-    const size_t bytes = depth_of(&one) - base;
-    TEST_REQUIRE(one.status == KVT_OK, "%s, %s: %s", test_call_names[call], where, kvt_status_text(one.status));
+    job measured = { call, &arguments, KVT_OK };
+    const size_t bytes = depth_of(&measured) - base;
+    TEST_REQUIRE(measured.status == KVT_OK, "%s, %s: %s", test_call_names[call], where, kvt_status_text(measured.status));
     TEST_REQUIRE(bytes <= LIMIT, "%s, %s: %zu bytes of stack", test_call_names[call], where, bytes);
     if (bytes > deepest[call].bytes) {
         deepest[call].bytes = bytes;
@@ -58,7 +58,7 @@ static void try_call(const test_calls *calls, test_call call, const char *where)
 
 typedef enum kind { OF_KEYS_AND_VALUES, OF_LATENTS, OF_V4, KINDS } kind;
 
-static void try_layout(kvt_scheme scheme, kvt_side_options options, const test_tier *tier, kind of, unsigned n)
+static void try_layout(kvt_scheme scheme, kvt_side_options options, const test_tier *tier, kind sides, unsigned n)
 {
     static const kvt_dtype dtypes[] = { KVT_F32, KVT_F16, KVT_BF16 };
     static const uint32_t dims[] = { KVT_MAX_DIM, KVT_MAX_DIM - 7, 512, 256, 250 }; /* 16 and 4 rows go through a buffer at once */
@@ -67,12 +67,12 @@ static void try_layout(kvt_scheme scheme, kvt_side_options options, const test_t
     spec.tiers = tier->mask;
     spec.kv_heads = TEST_HEADS;
     spec.k_options = spec.v_options = spec.rope_options = options;
-    if (of != OF_KEYS_AND_VALUES) {
+    if (sides != OF_KEYS_AND_VALUES) {
         spec.kv_heads = 1;
         spec.v_dim = 0;
         spec.rope_scheme = scheme;
-        spec.rope_dim = of == OF_V4 ? 64 : KVT_MAX_DIM;
-        spec.k_dim = of == OF_V4 ? 448 : dim;
+        spec.rope_dim = sides == OF_V4 ? 64 : KVT_MAX_DIM;
+        spec.k_dim = sides == OF_V4 ? 448 : dim;
     }
     size_t formats = 0;
     while (kvt_row_format_at(formats))
@@ -85,7 +85,7 @@ static void try_layout(kvt_scheme scheme, kvt_side_options options, const test_t
     test_calls calls;
     test_calls_make(&calls, &spec, format->format, dtypes[n % 3], n);
     for (int call = 0; call < TEST_CALLS; call++) {
-        const bool is_again = of != OF_KEYS_AND_VALUES && (call >= TEST_SIZE || (of == OF_V4 && call < TEST_V4_IN));
+        const bool is_again = sides != OF_KEYS_AND_VALUES && (call >= TEST_SIZE || (sides == OF_V4 && call < TEST_V4_IN));
         if (!is_again && test_call_applies(&calls, (test_call)call))
             try_call(&calls, (test_call)call, where);
     }
@@ -105,12 +105,12 @@ START_TEST(all_functions)
     unsigned n = (unsigned)_i;
     for (size_t t = 0; t < n_tiers; t++)
         for (int centring = KVT_CENTRING_NONE; centring <= KVT_CENTRING_OWN; centring++)
-            for (int of = 0; of < KINDS; of++)
+            for (int sides = 0; sides < KINDS; sides++)
                 for (int again = 0; again < widths; again++, n++) {
                     const kvt_effort effort = n % 4 ? KVT_EFFORT_FAST : KVT_EFFORT_DEFAULT;
                     const kvt_rotation rotation = n % 2 ? KVT_ROTATION_128 : KVT_ROTATION_NONE;
                     if (n % KVT_TEST_SHARE == 0)
-                        try_layout(scheme, (kvt_side_options){ rotation, (kvt_centring)centring, effort, 0, 0, 0 }, &tiers[t], (kind)of, n);
+                        try_layout(scheme, (kvt_side_options){ rotation, (kvt_centring)centring, effort, 0, 0, 0 }, &tiers[t], (kind)sides, n);
                 }
     free(stack);
 }

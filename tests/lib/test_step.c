@@ -59,16 +59,16 @@ static unsigned char *random_rows(uint64_t *state, size_t rows, uint32_t dim, kv
     for (size_t i = 0; i < rows * dim; i++)
         numbers[i] = (float)test_normal(state);
     const size_t bytes = kvt_dtype_bytes(dtype);
-    unsigned char *made = test_malloc(rows * dim * bytes);
+    unsigned char *narrowed = test_malloc(rows * dim * bytes);
     for (size_t i = 0; i < rows * dim; i++) {
         uint32_t bits;
         memcpy(&bits, &numbers[i], 4);
         if (dtype != KVT_F32)
             bits = oracle_narrow(dtype == KVT_F16 ? oracle_f16 : oracle_bf16, bits);
-        memcpy(made + bytes * i, &bits, bytes);
+        memcpy(narrowed + bytes * i, &bits, bytes);
     }
     free(numbers);
-    return made;
+    return narrowed;
 }
 
 static double *numbers_of(const unsigned char *rows, kvt_dtype dtype, size_t n)
@@ -155,9 +155,9 @@ typedef struct job {
     kvt_status status[3];
 } job;
 
-static void *work(void *of)
+static void *work(void *argument)
 {
-    job *j = of;
+    job *j = argument;
     j->status[0] = kvt_step_append(j->step, j->worker, j->workers);
     pthread_barrier_wait(j->barrier);
     j->status[1] = kvt_step_attend(j->step, j->worker, j->workers);
@@ -373,20 +373,20 @@ static run run_scene(const scene *s, const data *d, const way *how)
     for (;;) {
         size_t token = 0;
         for (uint32_t i = 0; i < s->n; i++) {
-            kvt_sequence *one = &st.sequences[i];
-            const size_t left = s->tokens[i] - one->stored, limit = how->most_fresh && how->most_fresh < left ? how->most_fresh : left;
-            one->fresh = (uint32_t)(how->most_fresh && limit > 1 ? 1 + test_below(&state, (uint32_t)limit) : limit);
+            kvt_sequence *sequence = &st.sequences[i];
+            const size_t left = s->tokens[i] - sequence->stored, limit = how->most_fresh && how->most_fresh < left ? how->most_fresh : left;
+            sequence->fresh = (uint32_t)(how->most_fresh && limit > 1 ? 1 + test_below(&state, (uint32_t)limit) : limit);
             if (how->most_fresh > 1 && test_below(&state, 4) == 0)
-                one->fresh = 0;
-            one->masks = s->masks ? all_masks + token : NULL;
-            for (uint32_t t = 0; t < one->fresh; t++, token++) {
-                memcpy(q + token * s->heads * d->q_dim * number, d->q + row_of(i, one->stored + t, 0, s->heads) * d->q_dim * number,
+                sequence->fresh = 0;
+            sequence->masks = s->masks ? all_masks + token : NULL;
+            for (uint32_t t = 0; t < sequence->fresh; t++, token++) {
+                memcpy(q + token * s->heads * d->q_dim * number, d->q + row_of(i, sequence->stored + t, 0, s->heads) * d->q_dim * number,
                        s->heads * d->q_dim * number);
-                memcpy(k + token * d->kv_heads * d->k_dim * number, d->k + row_of(i, one->stored + t, 0, d->kv_heads) * d->k_dim * number,
+                memcpy(k + token * d->kv_heads * d->k_dim * number, d->k + row_of(i, sequence->stored + t, 0, d->kv_heads) * d->k_dim * number,
                        d->kv_heads * d->k_dim * number);
-                memcpy(v + token * d->kv_heads * d->v_dim * number, d->v + row_of(i, one->stored + t, 0, d->kv_heads) * d->v_dim * number,
+                memcpy(v + token * d->kv_heads * d->v_dim * number, d->v + row_of(i, sequence->stored + t, 0, d->kv_heads) * d->v_dim * number,
                        d->kv_heads * d->v_dim * number);
-                all_masks[token] = mask_of(s, one->stored + t, runs[token], pages[token]);
+                all_masks[token] = mask_of(s, sequence->stored + t, runs[token], pages[token]);
             }
         }
         bool is_done = token == 0;
@@ -404,12 +404,12 @@ static run run_scene(const scene *s, const data *d, const way *how)
         do_step(&step, how);
         token = 0;
         for (uint32_t i = 0; i < s->n; i++) {
-            kvt_sequence *one = &st.sequences[i];
-            const size_t to = row_of(i, one->stored, 0, s->heads);
-            memcpy(r.out + to * d->out_dim, out + token * s->heads * d->out_dim, one->fresh * s->heads * d->out_dim * sizeof *out);
-            memcpy(r.lse + to, lse + token * s->heads, one->fresh * s->heads * sizeof *lse);
-            token += one->fresh;
-            one->stored += one->fresh;
+            kvt_sequence *sequence = &st.sequences[i];
+            const size_t to = row_of(i, sequence->stored, 0, s->heads);
+            memcpy(r.out + to * d->out_dim, out + token * s->heads * d->out_dim, sequence->fresh * s->heads * d->out_dim * sizeof *out);
+            memcpy(r.lse + to, lse + token * s->heads, sequence->fresh * s->heads * sizeof *lse);
+            token += sequence->fresh;
+            sequence->stored += sequence->fresh;
         }
     }
     r.pages = pages_of(&st, s, &r.page_bytes);
@@ -618,9 +618,9 @@ START_TEST(bits_are_the_same)
                           .is_threaded = KVT_TEST_SHARE == 1 && i % 2 };
         char what[100];
         snprintf(what, sizeof what, "%u workers, tiers 0x%x, up to %zu tokens at once", how.workers, how.tiers, how.most_fresh);
-        const run one = run_scene(&s, &d, &how);
-        compare_runs(&s, &d, &all, &one, what);
-        free_run(&one);
+        const run small_steps = run_scene(&s, &d, &how);
+        compare_runs(&s, &d, &all, &small_steps, what);
+        free_run(&small_steps);
     }
     free_run(&all);
     free_data(&d);
@@ -680,10 +680,11 @@ START_TEST(tokens_one_by_one)
     s.tokens[0] = 200;
     s.tokens[1] = 131;
     const data d = data_of(&s, 79);
-    const run all = run_scene(&s, &d, &(way){ .workers = 3, .seed = 6 }), one = run_scene(&s, &d, &(way){ .workers = 5, .seed = 7, .most_fresh = 1 });
-    compare_runs(&s, &d, &all, &one, "one by one");
+    const run all = run_scene(&s, &d, &(way){ .workers = 3, .seed = 6 }),
+              small_steps = run_scene(&s, &d, &(way){ .workers = 5, .seed = 7, .most_fresh = 1 });
+    compare_runs(&s, &d, &all, &small_steps, "one by one");
     free_run(&all);
-    free_run(&one);
+    free_run(&small_steps);
     free_data(&d);
 }
 END_TEST
@@ -722,28 +723,28 @@ START_TEST(drafts)
         open_store(&st, &s, &how);
         kvt_step step = step_of(&st, &s, &d);
         void *workspace = workspace_of(&st, &s, &how, &step);
-        kvt_sequence *one = st.sequences;
-        step.sequences = one;
+        kvt_sequence *sequence = st.sequences;
+        step.sequences = sequence;
         step.n_sequences = 1;
-        one->fresh = BEFORE;
+        sequence->fresh = BEFORE;
         step.q = d.q, step.k = d.k, step.v = d.v, step.out = results;
         do_step(&step, &how);
-        one->stored += BEFORE;
+        sequence->stored += BEFORE;
         if (with != 2) {
-            one->fresh = DRAFTS;
-            one->masks = with == 1 ? as_runs : as_bits;
+            sequence->fresh = DRAFTS;
+            sequence->masks = with == 1 ? as_runs : as_bits;
             step.q = d.q + BEFORE * q_row, step.k = d.k + BEFORE * k_row, step.v = d.v + BEFORE * v_row, step.out = results + BEFORE * out_row;
             do_step(&step, &how);
         }
         if (with >= 2) {
-            one->masks = NULL;
+            sequence->masks = NULL;
             if (with == 2) {
-                one->fresh = KEPT;
+                sequence->fresh = KEPT;
                 step.q = d.q + BEFORE * q_row, step.k = d.k + BEFORE * k_row, step.v = d.v + BEFORE * v_row, step.out = results + BEFORE * out_row;
                 do_step(&step, &how);
             }
-            one->stored += KEPT;
-            one->fresh = AFTER;
+            sequence->stored += KEPT;
+            sequence->fresh = AFTER;
             step.q = other.q, step.k = other.k, step.v = other.v, step.out = results + (BEFORE + DRAFTS) * out_row;
             do_step(&step, &how);
         }

@@ -132,12 +132,12 @@ static void add_value(const char *name, const char *value)
     }
 }
 
-/* Whether `keys`, "name=value;name=value", has the name that `one` begins with, up to its '='. */
-static bool has_name(const char *keys, const char *one)
+/* Whether `keys`, "name=value;name=value", has the name that `wanted` begins with, up to its '='. */
+static bool has_name(const char *keys, const char *wanted)
 {
-    const size_t length = strcspn(one, "=") + 1;
+    const size_t length = strcspn(wanted, "=") + 1;
     for (const char *c = keys; *c; c += strcspn(c, ";"), c += *c == ';') {
-        if (strncmp(c, one, length) == 0)
+        if (strncmp(c, wanted, length) == 0)
             return true;
     }
     return false;

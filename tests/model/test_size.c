@@ -359,16 +359,16 @@ START_TEST(overflows)
 
     /* The largest context that fits, and one token more: a row of 16 channels in q4_0 takes 10 bytes. */
     const kvt_layer_group group = { .kind = KVT_LAYER_LATENT, .count = 1, .kv_heads = 1, .k_dim = 16 };
-    const kvt_model one = { .name = "one", .max_context = 0, .n_groups = 1, .groups = &group };
+    const kvt_model latents = { .name = "one", .max_context = 0, .n_groups = 1, .groups = &group };
     kvt_size_request request = request_of(KVT_ENGINE_logical, "q4_0", UINT64_MAX / 10);
-    ck_assert_uint_eq(size_of(&one, &request, NULL).total_bytes, UINT64_MAX / 10 * 10);
+    ck_assert_uint_eq(size_of(&latents, &request, NULL).total_bytes, UINT64_MAX / 10 * 10);
     request.context++;
-    ck_assert_int_eq(failing(&one, &request), KVT_ERR_OVERFLOW);
+    ck_assert_int_eq(failing(&latents, &request), KVT_ERR_OVERFLOW);
     request.engine = KVT_ENGINE_kvtile;
     request.context = UINT64_MAX / 640 * 64;
-    ck_assert_uint_eq(size_of(&one, &request, NULL).total_bytes, UINT64_MAX / 640 * 640);
+    ck_assert_uint_eq(size_of(&latents, &request, NULL).total_bytes, UINT64_MAX / 640 * 640);
     request.context++;
-    ck_assert_int_eq(failing(&one, &request), KVT_ERR_OVERFLOW);
+    ck_assert_int_eq(failing(&latents, &request), KVT_ERR_OVERFLOW);
 }
 END_TEST
 
@@ -974,11 +974,11 @@ START_TEST(every_engine)
                     const uint64_t parts = report.payload_bytes + report.scale_bytes + report.padding_bytes + report.rounding_bytes +
                                            report.window_bytes + report.state_bytes;
                     r.sequences = 1;
-                    kvt_size_report one;
-                    if (status != KVT_OK || sum != report.total_bytes || parts != sum || kvt_size(model, &r, &one, NULL) != KVT_OK ||
-                        one.total_bytes < before || one.total_bytes > report.total_bytes)
+                    kvt_size_report single;
+                    if (status != KVT_OK || sum != report.total_bytes || parts != sum || kvt_size(model, &r, &single, NULL) != KVT_OK ||
+                        single.total_bytes < before || single.total_bytes > report.total_bytes)
                         ck_abort_msg("%s, %s, %s, %u tokens", model->name, kvt_engine_name(r.engine), type, (unsigned)contexts[c]);
-                    before = one.total_bytes;
+                    before = single.total_bytes;
                 }
             }
         }

@@ -117,9 +117,9 @@ static bool check_folder(const char *path, board *all)
         return fail(all, name, strerror(errno));
     uint64_t bytes = 0;
     DIR *folder = opendir(path);
-    for (const struct dirent *one; folder != NULL && (one = readdir(folder)) != NULL;) {
+    for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
         struct stat status;
-        if (fstatat(dirfd(folder), one->d_name, &status, 0) == 0 && S_ISREG(status.st_mode) && strcmp(one->d_name, "kvtile-store") != 0)
+        if (fstatat(dirfd(folder), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode) && strcmp(entry->d_name, "kvtile-store") != 0)
             bytes += (uint64_t)status.st_size;
     }
     if (folder != NULL)
@@ -136,9 +136,9 @@ static void damage(worker *w)
     char name[4096];
     DIR *folder = opendir(w->run->folder);
     uint64_t skip = draw(&w->random, 64);
-    for (const struct dirent *one; folder != NULL && (one = readdir(folder)) != NULL;)
-        if (strstr(one->d_name, ".block") != NULL && skip-- == 0) {
-            snprintf(name, sizeof name, "%s/%s", w->run->folder, one->d_name);
+    for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;)
+        if (strstr(entry->d_name, ".block") != NULL && skip-- == 0) {
+            snprintf(name, sizeof name, "%s/%s", w->run->folder, entry->d_name);
             const int file = open(name, O_RDWR | O_CLOEXEC);
             struct stat status;
             unsigned char byte;

@@ -134,8 +134,8 @@ static struct llama_model *make_model(struct gguf_context *metadata, struct llam
 static enum ggml_type find_type(const char *name)
 {
     for (int i = 0; i < GGML_TYPE_COUNT; i++) {
-        const char *one = ggml_type_name((enum ggml_type)i);
-        if (one && strcmp(one, name) == 0)
+        const char *known = ggml_type_name((enum ggml_type)i);
+        if (known && strcmp(known, name) == 0)
             return (enum ggml_type)i;
     }
     fprintf(stderr, "no type is called %s\n", name);
@@ -167,13 +167,13 @@ static bool measure(struct llama_model *model, const char *line)
     memset(&taken, 0, sizeof taken);
     first_error[0] = 0;
     taken.on = true;
-    struct llama_context *made = llama_init_from_model(model, params);
+    struct llama_context *opened = llama_init_from_model(model, params);
     taken.on = false;
-    if (!made) {
+    if (!opened) {
         printf("error %s\n", first_error);
         return true;
     }
-    llama_free(made);
+    llama_free(opened);
     printf("%" PRIu64 " %" PRIu64, taken.tensors, taken.buffers);
     for (size_t i = 0; i < taken.n_kinds; i++)
         printf(" %s=%" PRIu64, taken.kinds[i].name, taken.kinds[i].bytes);
