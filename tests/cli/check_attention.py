@@ -77,9 +77,9 @@ def check(k_dim, v_dim, bits, kv_heads=2, heads=4, tokens=12):
             signal += sum(a * a for a in out)
     want = {"kl_mean": sum(divergences) / len(divergences), "kl_max": max(divergences), "same_top": same / len(divergences),
             "output_error_of_codes": math.sqrt(error / signal), "query_rows": heads * tokens, "lost": 0}
-    made = subprocess.run([*command, "eval", "--attention", path, "--schemes", scheme, "--rotation", "none", "--json"],
+    done = subprocess.run([*command, "eval", "--attention", path, "--schemes", scheme, "--rotation", "none", "--json"],
                           check=True, capture_output=True, text=True)
-    got = json.loads(made.stdout)[0]
+    got = json.loads(done.stdout)[0]
     for name, value in want.items():
         if not math.isclose(got[name], value, rel_tol=1e-6, abs_tol=1e-12):
             failures += 1

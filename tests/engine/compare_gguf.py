@@ -213,8 +213,8 @@ def compare_architectures(numbers, folder):
         write_model(path, name, "F32")
 
         def logits(*command):
-            made = subprocess.run([*command, *tokens], check=True, capture_output=True).stdout
-            return np.frombuffer(made, np.float32).reshape(len(tokens), -1)
+            logits = subprocess.run([*command, *tokens], check=True, capture_output=True).stdout
+            return np.frombuffer(logits, np.float32).reshape(len(tokens), -1)
 
         theirs, ours = logits(program, folder / "bin", path), logits(numbers, "logits", path)
         difference = float(np.abs(ours - theirs).max() / np.sqrt(np.square(theirs).mean()))

@@ -57,8 +57,8 @@ def gguf_metadata(path):
             if kind == 8:
                 return text()
             if kind == 9:
-                of = number("I")
-                return [value(of) for _ in range(number("Q"))]
+                item_kind = number("I")
+                return [value(item_kind) for _ in range(number("Q"))]
             return number("BbHhIif?__QqD"[kind].replace("D", "d"))
 
         assert file.read(4) == b"GGUF"

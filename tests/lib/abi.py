@@ -15,15 +15,15 @@ import xml.etree.ElementTree as ElementTree
 def dump(abidw, library, headers):
     options = ["--headers-dir", headers, "--drop-private-types", "--no-comp-dir-path", "--no-corpus-path", "--short-locs", "--no-show-locs",
                "--type-id-style", "hash", "--no-elf-needed"]
-    made = subprocess.run([abidw, *options, library], capture_output=True, check=True, text=True)
-    return ElementTree.ElementTree(ElementTree.fromstring(made.stdout))
+    done = subprocess.run([abidw, *options, library], capture_output=True, check=True, text=True)
+    return ElementTree.ElementTree(ElementTree.fromstring(done.stdout))
 
 
 def prune(tree):
     """Leaves public functions, and the types that they reach."""
     units = tree.getroot().findall("abi-instr")
-    types = {one.get("id"): one for unit in units for one in unit if one.get("id")}
-    public = [one for unit in units for one in unit if one.get("elf-symbol-id")]
+    types = {element.get("id"): element for unit in units for element in unit if element.get("id")}
+    public = [element for unit in units for element in unit if element.get("elf-symbol-id")]
     reached, todo = set(), list(public)
     while todo:
         for part in todo.pop().iter():
@@ -33,9 +33,9 @@ def prune(tree):
                     reached.add(other)
                     todo.append(types[other])
     for unit in units:
-        for one in list(unit):
-            if not one.get("elf-symbol-id") and one.get("id") not in reached:
-                unit.remove(one)
+        for element in list(unit):
+            if not element.get("elf-symbol-id") and element.get("id") not in reached:
+                unit.remove(element)
         if len(unit) == 0:
             tree.getroot().remove(unit)
 

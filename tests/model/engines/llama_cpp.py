@@ -55,14 +55,14 @@ def write_gguf(path, model):
     for name, value in keys.items():
         data += pack(name)
         if isinstance(value, list):
-            data += struct.pack("<IIQ", 9, KINDS[type(value[0])], len(value)) + b"".join(pack(one) for one in value)
+            data += struct.pack("<IIQ", 9, KINDS[type(value[0])], len(value)) + b"".join(pack(item) for item in value)
         else:
             data += struct.pack("<I", KINDS[type(value)]) + pack(value)
     path.write_bytes(data + bytes(-len(data) % 32))
 
 
 def run(*command, **options):
-    return subprocess.run([str(one) for one in command], check=True, capture_output=True, text=True, **options).stdout
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options).stdout
 
 
 def fetch(work):
@@ -86,14 +86,14 @@ def fetch(work):
 
 def allocated(program, backends, path, never, setting, mtp):
     """The bytes of each kind of tensor, or a sentence why there are none."""
-    line = " ".join(str(one) for one in (*setting, int(mtp)))
+    line = " ".join(str(word) for word in (*setting, int(mtp)))
     done = subprocess.run([program, backends, path, never], input=line + "\n", capture_output=True, text=True,
                           env=os.environ | {"GGML_NO_BACKTRACE": "1"})
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
     if done.stdout.startswith("error"):
         return done.stdout[6:].strip() or "error"
-    return {name: int(size) for name, size in (one.split("=") for one in done.stdout.split()[2:])}
+    return {name: int(size) for name, size in (pair.split("=") for pair in done.stdout.split()[2:])}
 
 
 def said(kvtile, path, setting, architecture):
@@ -102,7 +102,7 @@ def said(kvtile, path, setting, architecture):
     command += ["--swa-full"] * swa_full + ["--no-unified"] * (not unified) + ["--flash-attn", "off"] * (not flash)
     command += ["--draft", draft] if draft else []
     command += ["--encoder", 512] if architecture == "t5" else []  # must be said, though llama.cpp stores no rows of it
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["error"])[0]
     return json.loads(done.stdout)
@@ -128,7 +128,7 @@ def main():
         write_gguf(path, model)
         settings = SETTINGS
         if "attention.key_length_mla" in model.keys or model.architecture == "deepseek4":
-            settings = [(*one[:4], one[3], *one[5:]) for one in SETTINGS] + SETTINGS[1:2]  # of one type; of two they are refused
+            settings = [(*setting[:4], setting[3], *setting[5:]) for setting in SETTINGS] + SETTINGS[1:2]  # of one type; of two they are refused
         for setting in settings:
             answer = allocated(program, backends, path, model.never, setting, False)
             if setting[8] and "nextn_predict_layers" in model.keys and isinstance(answer, dict):

@@ -102,20 +102,20 @@ def tensors(value, seen):
     elif isinstance(value, torch.Tensor):
         seen[id(value)] = value
     elif isinstance(value, dict):
-        for one in value.values():
-            tensors(one, seen)
+        for item in value.values():
+            tensors(item, seen)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            tensors(one, seen)
+        for item in value:
+            tensors(item, seen)
     elif type(value).__module__.startswith("transformers.cache_utils"):
-        for one in vars(value).values():
-            tensors(one, seen)
+        for item in vars(value).values():
+            tensors(item, seen)
     return seen
 
 
 def bytes_of(cache):
     """But for the few numbers of bookkeeping (a window's length, the tokens so far), which are no data of the model."""
-    return sum(one.numel() * one.element_size() for one in tensors(cache, {}).values() if one.dim() > 1)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(cache, {}).values() if tensor.dim() > 1)
 
 
 def caches_of(folder, kind):
@@ -134,13 +134,13 @@ def caches_of(folder, kind):
         model(input_ids=tokens, cache=cache, use_cache=True)
     # RecurrentGemma keeps its states in the modules, beside the cache.
     beside = [getattr(module, name, None) for module in model.modules() for name in ("conv1d_state", "recurrent_states")]
-    return bytes_of(cache) + sum(one.numel() * one.element_size() for one in beside if one is not None)
+    return bytes_of(cache) + sum(tensor.numel() * tensor.element_size() for tensor in beside if tensor is not None)
 
 
 def said(kvtile, folder, kind):
     command = [kvtile, "size", folder / "config.json", "--engine", "transformers", "--scheme", kind if kind in QUANTIZED else "bf16", "--ctx", CONTEXT, "--seqs", SEQUENCES, "--json"]
     command += ["--static"] if kind == "static" else []
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["error"])[0]
     return json.loads(done.stdout)["total_bytes"]
@@ -179,7 +179,7 @@ def main():
             if options.table:
                 print(f"| {name} | {'; '.join(row)} |")
             else:
-                print("\n".join(f"{name}: {one}" for one in row if "but" in one), end="\n" if any("but" in one for one in row) else "")
+                print("\n".join(f"{name}: {column}" for column in row if "but" in column), end="\n" if any("but" in column for column in row) else "")
     print(f"{compared} caches compared, {refused} refused, {wrong} differ", file=sys.stderr)
     return wrong != 0
 
