@@ -54,7 +54,7 @@ static const char HELP[] =
     "  kvtile-compare ../old/build/release/kernels/libkvtile.so build/release/kernels/libkvtile.so\n"
     "  kvtile-compare --filter '^attend/.*/l2$' --limit 1.03 ../old/build/release/bin/kvtile-compare build/release/kernels/libkvtile.so\n";
 
-__attribute__((format(printf, 2, 3))) static void complain(const char *argument, const char *format, ...)
+ERROR_FORMAT(2, 3) static void complain(const char *argument, const char *format, ...)
 {
     error_text error;
     va_list arguments;

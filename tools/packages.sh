@@ -7,7 +7,7 @@ KVT_PACKAGES_BUILD="cmake ninja-build gcc g++ libc6-dev pkg-config libpopt-dev l
 KVT_PACKAGES_TEST="abigail-tools binutils check gnuplot-nox jq chromium python3 valgrind"
 KVT_PACKAGES_LINT="git clang clang-format libclang-rt-14-dev shellcheck"
 KVT_PACKAGES_EMULATED="binutils bochsbios busybox-static cpio g++ isolinux make syslinux-common vgabios xorriso xz-utils"
-KVT_PACKAGES_WINDOWS="gcc-mingw-w64-x86-64 wine wine64"
+KVT_PACKAGES_WINDOWS="gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64-posix dpkg-dev wine wine64"
 KVT_PACKAGES_ARM64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user-static libc6-dev:arm64 libpopt-dev:arm64 libjansson-dev:arm64
     libbenchmark-dev:arm64 check:arm64 libsleef-dev:arm64 liblapacke-dev:arm64 libminizip-dev:arm64 zlib1g-dev:arm64
     libpcre2-dev:arm64 libutf8proc-dev:arm64"

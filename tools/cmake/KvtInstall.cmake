@@ -52,16 +52,20 @@ foreach(name IN LISTS pc_names)
   install(FILES ${PROJECT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT ${component})
 endforeach()
 if(TARGET kvtile_command)
+  set(commands kvtile_command)
+  if(TARGET kvtile_engine)
+    list(APPEND commands kvtile_engine)
+  endif()
   # They find the library in the same prefix, wherever that is.
   if(BUILD_SHARED_LIBS AND NOT IS_ABSOLUTE ${CMAKE_INSTALL_LIBDIR})
     file(RELATIVE_PATH to_libraries /prefix/${CMAKE_INSTALL_BINDIR} /prefix/${CMAKE_INSTALL_LIBDIR})
-    set_target_properties(kvtile_command kvtile_engine PROPERTIES INSTALL_RPATH $ORIGIN/${to_libraries})
+    set_target_properties(${commands} PROPERTIES INSTALL_RPATH $ORIGIN/${to_libraries})
   endif()
-  install(TARGETS kvtile_command kvtile_engine COMPONENT commands)
+  install(TARGETS ${commands} COMPONENT commands)
   # What the programs say of themselves, as manual pages.
   file(STRINGS CHANGELOG.md day REGEX "^## ${PROJECT_VERSION} \\(.*\\)")
   string(REGEX REPLACE ".*\\((.*)\\).*" "\\1" KVT_RELEASE_DAY "${day}")
-  if(NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR)
+  if((NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR) AND NOT WIN32)
     set(manual ${PROJECT_BINARY_DIR}/manual)
     add_custom_command(OUTPUT ${manual}/made
                        COMMAND sh ${PROJECT_SOURCE_DIR}/tools/shell/manual.sh ${manual} ${PROJECT_VERSION} ${KVT_RELEASE_DAY}

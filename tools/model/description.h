@@ -46,7 +46,7 @@ void description_finish(model_description *description);
 void description_free(model_description *description);
 
 /* Appends "; " and the text to the notes. Too long is cut with "...". */
-__attribute__((format(printf, 2, 3))) void description_note(model_description *description, const char *format, ...);
+ERROR_FORMAT(2, 3) void description_note(model_description *description, const char *format, ...);
 
 /* ---- readers. 0, or -1 and the error: which field is wrong, what it holds and what would be right. `bytes` is only read; any bytes are safe. */
 

@@ -48,7 +48,9 @@ void program_start(const char *name)
 {
     program_name = name;
     open_standard_descriptors();
+#if defined(SIGXFSZ)
     signal(SIGXFSZ, SIG_IGN);
+#endif
     if (atexit(check_at_exit) != 0) {
         error_print(name, "start", "out of memory");
         _exit(EXIT_FAILURE);

@@ -141,6 +141,8 @@ int kvt_open(const char *path, int flags, ...)
         disposition = CREATE_NEW;
     const DWORD attributes = flags & O_NOFOLLOW ? FILE_FLAG_OPEN_REPARSE_POINT : FILE_ATTRIBUTE_NORMAL;
     struct kvt_stat status;
+    if (strcmp(path, "/dev/null") == 0)
+        path = "NUL";
     /* Who may read a file of their own may set its time. */
     HANDLE handle = create(path, access | FILE_WRITE_ATTRIBUTES, disposition, attributes);
     if (handle == INVALID_HANDLE_VALUE && GetLastError() == ERROR_ACCESS_DENIED)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tools/files/error.h"
 #include "tools/model/shard.h"
 
 #define SIZE_MAX_LIST 32 /* schemes, contexts */
@@ -89,6 +90,6 @@ number number_binary(uint64_t bytes);                /* 1.18 MiB */
 number number_growth(const kvt_size_report *report); /* bytes of a further token, with two digits where they are not whole */
 
 /* Prints "kvtile size: argument: ..." */
-__attribute__((format(printf, 2, 3))) void size_say(const char *argument, const char *format, ...);
+ERROR_FORMAT(2, 3) void size_say(const char *argument, const char *format, ...);
 
 #endif

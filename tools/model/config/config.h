@@ -33,7 +33,7 @@ typedef struct config_reader {
 /* ---- fields.c: complaints -------------------------------------------------------------------------------------------------------- */
 
 /* All of these return false. */
-__attribute__((format(printf, 2, 3))) bool config_fail(const config_reader *r, const char *format, ...);
+ERROR_FORMAT(2, 3) bool config_fail(const config_reader *r, const char *format, ...);
 
 /* "<field> is <value>, but must be <right>", or, when it is NULL, "<field> is missing: <model type> needs it, <right>". */
 bool config_fail_field(const config_reader *r, const char *field, const json_t *value, const char *right);

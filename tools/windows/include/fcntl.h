@@ -15,6 +15,8 @@
 /* Bytes as they are, and a file may be renamed and removed while it is open. */
 #define open kvt_open
 int kvt_open(const char *path, int flags, ...);
+#define F_GETFD 1
+int fcntl(int file, int command, ...);
 int openat(int folder, const char *name, int flags, ...);
 
 #endif

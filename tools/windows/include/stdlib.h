@@ -10,4 +10,7 @@
 void *kvt_aligned_alloc(size_t alignment, size_t bytes);
 void kvt_free(void *memory);
 
+char *realpath(const char *path, char *full);
+void qsort_r(void *items, size_t n, size_t size, int (*compare)(const void *, const void *, void *), void *context);
+
 #endif

@@ -23,4 +23,8 @@ ssize_t pwrite(int file, const void *bytes, size_t n, off64_t at);
 int unlinkat(int folder, const char *name, int flags);
 int fsync(int file);
 
+#define _SC_PAGESIZE   1
+#define _SC_PHYS_PAGES 2
+long sysconf(int name);
+
 #endif
