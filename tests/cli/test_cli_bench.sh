@@ -75,6 +75,7 @@ run "$@" bench --quick --schemes q8_0,f16 --ops attend --where l2 --group 1,3 --
 expect_json '[.results[] | [.scheme, .group, .threads, .kv_heads]] == [["q8_0", 1, 1, 1], ["q8_0", 1, 2, 2], ["q8_0", 3, 1, 1], ["q8_0", 3, 2, 2], ["f16", 1, 1, 1], ["f16", 1, 2, 2], ["f16", 3, 1, 1], ["f16", 3, 2, 2]]'
 expect_json "all(.results[] | (.microseconds, .gbps_stored, .read_share, .working_set, .tokens); $positive)"
 expect_json "all(.results[] | .reference_speedup // 1; $positive) and all(.results[] | .multiply_share // 1; $positive)"
+expect_json 'all(.results[] | select(.multiply_share); .limit == if .read_share >= .multiply_share then "read" else "multiply" end)'
 expect_json 'all(.results[]; (.f16_speedup != null) == (.scheme == "q8_0") and .op == "attend" and .side == null and .samples >= 3)'
 expect_json 'all(.results[] | select(.scheme == "q8_0"); .working_set == .tokens * .kv_heads * 272)'
 expect_json 'all(.results[]; .gbps_stored * .microseconds * 1000 / .working_set | . > 0.999 and . < 1.001)'
@@ -101,6 +102,8 @@ if tail -n +3 "$work/stdout" | grep -q '.\{41\}'; then fail "the rough look is w
 run "$@" bench --quick --schemes kv4 --ops write,attend --group 1,2 --where l2
 grep -q '^op .*us *GB/s *read multiply *f16 *plain' "$work/stdout" || fail "no heading"
 [ "$(grep -c '^attend *kv4' "$work/stdout")" -eq 2 ] || fail "not 2 rows"
+# The limit that binds has a star, and JSON names it.
+if grep '^attend' "$work/stdout" | grep -v scalar | grep -qv '[0-9]\* \|[0-9]\*$'; then fail "no limit has a star: $(cat "$work/stdout")"; fi
 run "$@" bench --quick --schemes q8_0 --ops write --head-dim 64,128
 grep -q '^op .*elem/ns.*floor.*memcpy' "$work/stdout" || fail "no heading"
 if tail -n +5 "$work/stdout" | grep -q '.\{101\}'; then fail "the table is wider than 100 columns"; fi

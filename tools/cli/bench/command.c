@@ -91,7 +91,7 @@ static const char HELP[] =
     "bulk           of append: our time over that of writing as many tokens as whole pages; of latents: of writing them as they are\n"
     "               JSON has cells_ratio beside it: of appended keys, over the time of a store of four bytes to each line of their tile\n"
     "us, GB/s       of attend: microseconds of a step, and 10^9 stored bytes per second that it attends to\n"
-    "read, multiply the time of only reading the bytes, and of only multiplying as often on this tier, over ours: 1 would be at that limit\n"
+    "read, multiply the time of only reading the bytes, and of only multiplying as often, over ours: 1: at the limit; *: which binds\n"
     "f16, plain     speed-up: the time from f16 tiles, and of a plain loop over rows of f16, over ours\n"
     "docs/performance.md says more. kvtile-bench runs the same cases under Google Benchmark's flags.\n"
     "\n"
@@ -484,6 +484,21 @@ static void print_narrow_row(const bench_case *timed, const shim_result *result)
     putchar('\n');
 }
 
+/* Which of attention's limits takes longer: "read", "multiply", or NULL where one of them was not measured. */
+static const char *limit_of(const shim_result *result)
+{
+    const double read = shim_result_counter(result, MEASURE_READ), multiply = shim_result_counter(result, MEASURE_MULTIPLY);
+    return !isfinite(read) || !isfinite(multiply) ? NULL : read >= multiply ? "read" : "multiply";
+}
+
+/* A share of a limit, with a star where that is the one that binds. */
+static void print_share(const shim_result *result, const char *name, const char *format, int width, const char *limit)
+{
+    const char *binding = limit_of(result);
+    print_counter(result, name, format, width);
+    putchar(binding != NULL && strcmp(binding, limit) == 0 ? '*' : ' ');
+}
+
 static void print_row(const bench_case *timed, const shim_result *result)
 {
     const bool is_attend = timed->op == BENCH_ATTEND;
@@ -501,9 +516,9 @@ static void print_row(const bench_case *timed, const shim_result *result)
         printf("%8.0f %3u", shim_result_counter(result, MEASURE_TOKENS), timed->threads);
         print_counter(result, MEASURE_STEP, " %10.1f", 11);
         print_counter(result, MEASURE_STORED, " %7.2f", 8);
-        print_counter(result, MEASURE_READ, " %6.2f", 7);
-        print_counter(result, MEASURE_MULTIPLY, " %8.2f", 9);
-        print_counter(result, MEASURE_F16, " %6.2f", 7);
+        print_share(result, MEASURE_READ, "  %5.2f", 7, "read");
+        print_share(result, MEASURE_MULTIPLY, " %7.2f", 8, "multiply");
+        print_counter(result, MEASURE_F16, "%6.2f", 6);
         print_counter(result, MEASURE_REFERENCE, " %6.2f", 7);
     } else {
         print_counter(result, MEASURE_ELEMENTS, "%9.3f", 9);
@@ -550,6 +565,9 @@ static json_t *json_of(const bench_case *timed, const shim_result *result)
         const double value = result->counter_values[i];
         json_object_set_new(object, name, whole ? json_integer((json_int_t)value) : json_real(value));
     }
+    const char *limit = limit_of(result);
+    if (timed->op == BENCH_ATTEND && limit != NULL)
+        json_object_set_new(object, "limit", json_string(limit));
     const ggml_format *ggml = ggml_format_find(timed);
     if (ggml != NULL) {
         json_object_set_new(object, "ggml_format", json_string(ggml->name));
