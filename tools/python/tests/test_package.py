@@ -239,9 +239,12 @@ def test_many_threads_at_once():
     right, wrong = bytes(kvtile.attend(q, store(keys, values, k="kv4"))), []
 
     def work():
-        for _ in range(20):
-            if bytes(kvtile.attend(q, store(keys, values, k="kv4"))) != right or struct.unpack("f", right[:4])[0] == 0:
-                wrong.append(1)
+        try:
+            for _ in range(20):
+                if bytes(kvtile.attend(q, store(keys, values, k="kv4"))) != right or struct.unpack("f", right[:4])[0] == 0:
+                    wrong.append("another result")
+        except Exception as error:
+            wrong.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
