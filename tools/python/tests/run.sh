@@ -143,7 +143,7 @@ venv lmcache "$middle" pytest==9.2.0 numpy==2.2.6 numba==0.68.1 nvtx==0.2.17 pyz
     py-cpuinfo==9.0.0 pyyaml==6.0.4 requests==2.34.2 sortedcontainers==2.4.0 blake3==1.0.11 aiofile==3.12.3 aiofiles==25.1.0 aiohttp==3.14.5 cachetools==8.0.2 \
     cryptography==50.0.2 redis==8.1.0 opentelemetry-sdk==1.40.0 opentelemetry-exporter-otlp==1.40.0 opentelemetry-exporter-prometheus==0.61b0 \
     fastapi==0.141.1 uvicorn==0.54.0 httpx==0.28.1
-printf '%s\n' "$site" "$("$work/$name/bin/python" -c 'import site; print(site.getsitepackages()[0])')" \
+printf '%s\n' "$site" "$("$work/transformers-5.24.0/bin/python" -c 'import site; print(site.getsitepackages()[0])')" \
     >"$("$work/lmcache/bin/python" -c 'import site; print(site.getsitepackages()[0])')/torch.pth" # torch, and transformers
 "$work/lmcache/bin/python" -m pip install -q --no-compile --disable-pip-version-check --no-deps lmcache==0.5.6
 install lmcache
