@@ -173,14 +173,8 @@ static kvt_status check_pages(const kvt_attention *a, range all)
     return KVT_OK;
 }
 
-static bool is_number(float x)
-{
-    const float magnitude = fabsf(x);
-    return magnitude >= 0x1p-20f && magnitude <= 0x1p20f;
-}
-
 /* All but where rows are. */
-static kvt_status check(const kvt_attention *given, call *c)
+static kvt_status check_attention(const kvt_attention *given, call *c)
 {
     if (!given)
         return KVT_ERR_NULL;
@@ -195,7 +189,7 @@ static kvt_status check(const kvt_attention *given, call *c)
         return KVT_ERR_GROUP;
     if (!kvt_dtype_bytes(a->query_dtype) || !kvt_dtype_bytes(a->out_dtype))
         return KVT_ERR_DTYPE;
-    if (!is_number(a->scale) || (a->soft_cap != 0 && (!is_number(a->soft_cap) || a->soft_cap < 0)))
+    if (!kvt_is_moderate(a->scale) || (a->soft_cap != 0 && (!kvt_is_moderate(a->soft_cap) || a->soft_cap < 0)))
         return KVT_ERR_NUMBER;
     size_t last;
     if ((a->position == KVT_NO_MASK && (a->window != 0 || a->slopes)) || (a->slopes && a->soft_cap != 0))
@@ -289,7 +283,7 @@ static size_t partial_bytes_of(const call *c)
 kvt_status kvt_attend_plan_sizes(const kvt_attention *a, kvt_attend_sizes *sizes)
 {
     call c;
-    kvt_status status = check(a, &c);
+    kvt_status status = check_attention(a, &c);
     if (status)
         return status;
     if (!sizes)
@@ -594,7 +588,7 @@ static void merge_chunk(const call *c, const float *partials)
 kvt_status kvt_attend(const kvt_attention *a, void *workspace)
 {
     call c;
-    kvt_status status = check(a, &c);
+    kvt_status status = check_attention(a, &c);
     if (!status)
         status = check_out(&c, workspace);
     if (!status)
@@ -617,7 +611,7 @@ kvt_status kvt_attend(const kvt_attention *a, void *workspace)
 kvt_status kvt_attend_tiles(const kvt_attention *a, bool is_written, size_t first_chunk, size_t n_chunks, void *partials, void *workspace)
 {
     call c;
-    kvt_status status = check(a, &c);
+    kvt_status status = check_attention(a, &c);
     c.is_written = is_written;
     if (!status)
         status = check_queries(&c);
@@ -646,7 +640,7 @@ kvt_status kvt_attend_chunks(const kvt_attention *a, size_t first_chunk, size_t 
 kvt_status kvt_merge(const kvt_attention *a, const void *partials, void *workspace)
 {
     call c;
-    kvt_status status = check(a, &c);
+    kvt_status status = check_attention(a, &c);
     if (!status)
         status = check_out(&c, workspace);
     if (!status && !partials)

@@ -78,7 +78,7 @@ typedef struct arena {
     bool is_too_much;
 } arena;
 
-static void *place(arena *m, size_t n, size_t bytes)
+static void *take_array(arena *m, size_t n, size_t bytes)
 {
     size_t wanted, end;
     if (__builtin_mul_overflow(n, bytes, &wanted) || wanted > PTRDIFF_MAX - 2 * LINE ||
@@ -93,16 +93,16 @@ static void *place(arena *m, size_t n, size_t bytes)
 
 static void place_book(arena *m, kvt_blocks *blocks)
 {
-    blocks->counts = place(m, blocks->all, sizeof *blocks->counts);
-    blocks->next = place(m, blocks->all, sizeof *blocks->next);
+    blocks->counts = take_array(m, blocks->all, sizeof *blocks->counts);
+    blocks->next = take_array(m, blocks->all, sizeof *blocks->next);
 }
 
 static void place_blocks(arena *m, kvt_blocks *blocks)
 {
-    blocks->base = place(m, blocks->all, blocks->bytes);
+    blocks->base = take_array(m, blocks->all, blocks->bytes);
 }
 
-static kvt_pool pool_of(const kvt_blocks *blocks, uint32_t layers, uint32_t heads)
+static kvt_pool pool_of_blocks(const kvt_blocks *blocks, uint32_t layers, uint32_t heads)
 {
     const size_t layer = blocks->bytes / layers;
     return (
@@ -176,9 +176,9 @@ static kvt_status check_group(const kvt_problem *why, uint32_t g, const kvt_cach
     const kvt_view view = { .size = sizeof view,
                             .layout = &group->layout,
                             .first_layout = d.first_spec ? &group->first_layout : NULL,
-                            .pages = pool_of(&group->pages, d.layers, heads),
-                            .first_pages = pool_of(&group->first_pages, d.layers, heads),
-                            .open_pages = pool_of(&group->open_pages, d.layers, heads),
+                            .pages = pool_of_blocks(&group->pages, d.layers, heads),
+                            .first_pages = pool_of_blocks(&group->first_pages, d.layers, heads),
+                            .open_pages = pool_of_blocks(&group->open_pages, d.layers, heads),
                             .open_dtype = d.open_dtype,
                             .layers = d.layers };
     char text[256];
@@ -246,18 +246,18 @@ static void place_all(plan *p, kvt_record **records)
                       .state_bytes = p->spec.state_bytes,
                       .state_marks = p->spec.state_bytes ? p->spec.state_marks : 0,
                       .scratch_bytes = scratch_bytes(p) };
-    place(m, 1, sizeof *c);
-    c->groups = place(m, n, sizeof *c->groups);
-    c->records = *records = place(m, sequences, sizeof *c->records);
+    take_array(m, 1, sizeof *c);
+    c->groups = take_array(m, n, sizeof *c->groups);
+    c->records = *records = take_array(m, sequences, sizeof *c->records);
     for (uint32_t i = 0; i < sequences; i++) {
-        kvt_record r = { .groups = place(m, n, sizeof *r.groups),
-                         .marks = place(m, c->state_marks, sizeof *r.marks),
-                         .marked = place(m, c->state_marks, sizeof *r.marked),
-                         .map = place(m, c->pages, sizeof *r.map),
-                         .before = place(m, c->pages + 1, sizeof *r.before),
+        kvt_record r = { .groups = take_array(m, n, sizeof *r.groups),
+                         .marks = take_array(m, c->state_marks, sizeof *r.marks),
+                         .marked = take_array(m, c->state_marks, sizeof *r.marked),
+                         .map = take_array(m, c->pages, sizeof *r.map),
+                         .before = take_array(m, c->pages + 1, sizeof *r.before),
                          .state = KVT_NO_BLOCK };
         for (uint32_t g = 0; g < n; g++) {
-            kvt_holding h = { .table = place(m, c->pages, sizeof *h.table), .other = place(m, c->pages, sizeof *h.other) };
+            kvt_holding h = { .table = take_array(m, c->pages, sizeof *h.table), .other = take_array(m, c->pages, sizeof *h.other) };
             if (m->base)
                 r.groups[g] = h;
         }
@@ -276,7 +276,7 @@ static void place_all(plan *p, kvt_record **records)
         place_book(m, &group->pages);
         place_book(m, &group->first_pages);
         place_book(m, &group->open_pages);
-        double *frequencies = place(m, group->rope.pairs, sizeof *frequencies);
+        double *frequencies = take_array(m, group->rope.pairs, sizeof *frequencies);
         if (frequencies && group->has_rope) {
             memcpy(frequencies, group->rope.frequencies, group->rope.pairs * sizeof *frequencies);
             group->rope.frequencies = frequencies;
@@ -292,7 +292,7 @@ static void place_all(plan *p, kvt_record **records)
     c->bytes = m->used;
 }
 
-static kvt_status measure(const kvt_problem *why, const kvt_cache_spec *spec, plan *p)
+static kvt_status measure_cache(const kvt_problem *why, const kvt_cache_spec *spec, plan *p)
 {
     kvt_status status = check_spec(why, spec, p);
     kvt_record *records;
@@ -310,7 +310,7 @@ kvt_status kvt_cache_bytes(const kvt_cache_spec *spec, size_t *bytes)
     if (!bytes)
         return KVT_ERR_NULL;
     plan p;
-    const kvt_status status = measure(&nobody, spec, &p);
+    const kvt_status status = measure_cache(&nobody, spec, &p);
     if (!status)
         *bytes = p.memory.used;
     return status;
@@ -319,7 +319,7 @@ kvt_status kvt_cache_bytes(const kvt_cache_spec *spec, size_t *bytes)
 kvt_status kvt_cache_spec_problem(const kvt_cache_spec *spec, char *text, size_t bytes)
 {
     plan p;
-    const kvt_status status = measure(&(kvt_problem){ text, bytes }, spec, &p);
+    const kvt_status status = measure_cache(&(kvt_problem){ text, bytes }, spec, &p);
     if (text && bytes && !status)
         *text = '\0';
     return status;
@@ -333,9 +333,9 @@ static kvt_status settle_group(kvt_group *group, const kvt_group *planned)
     const uint32_t heads = group->layout.spec.kv_heads;
     view.layout = &group->layout;
     view.first_layout = view.first_layout ? &group->first_layout : NULL;
-    view.pages = pool_of(&group->pages, view.layers, heads);
-    view.first_pages = pool_of(&group->first_pages, view.layers, heads);
-    view.open_pages = pool_of(&group->open_pages, view.layers, heads);
+    view.pages = pool_of_blocks(&group->pages, view.layers, heads);
+    view.first_pages = pool_of_blocks(&group->first_pages, view.layers, heads);
+    view.open_pages = pool_of_blocks(&group->open_pages, view.layers, heads);
     init_blocks(&group->pages);
     init_blocks(&group->first_pages);
     init_blocks(&group->open_pages);
@@ -347,7 +347,7 @@ kvt_status kvt_cache_init(const kvt_cache_spec *spec, void *memory, size_t bytes
     if (!memory || !cache)
         return KVT_ERR_NULL;
     plan p;
-    kvt_status status = measure(&nobody, spec, &p);
+    kvt_status status = measure_cache(&nobody, spec, &p);
     if (status)
         return status;
     if (bytes < p.memory.used || (uintptr_t)memory % LINE)
@@ -532,7 +532,7 @@ static bool writes_open(size_t stored, size_t total, uint32_t i)
 }
 
 /* Takes what a group needs for `total` tokens, and changes nothing that can be seen. Errors: FULL. */
-static bool take_group(kvt_group *group, const kvt_record *r, kvt_holding *h, size_t total)
+static bool take_for_append(kvt_group *group, const kvt_record *r, kvt_holding *h, size_t total)
 {
     h->new_n = h->n;
     h->new_open[0] = h->new_open[1] = h->new_page = KVT_NO_BLOCK;
@@ -554,7 +554,7 @@ static bool take_group(kvt_group *group, const kvt_record *r, kvt_holding *h, si
     return true;
 }
 
-static void return_group(kvt_group *group, const kvt_record *r, kvt_holding *h)
+static void return_taken(kvt_group *group, const kvt_record *r, kvt_holding *h)
 {
     kvt_give_pages(group, h->table, h->n, h->new_n);
     kvt_give_new_open(group, h);
@@ -574,7 +574,7 @@ static void copy_open(const kvt_group *group, uint32_t from, uint32_t to, size_t
     }
 }
 
-static void keep_group(kvt_group *group, const kvt_record *r, kvt_holding *h)
+static void keep_taken(kvt_group *group, const kvt_record *r, kvt_holding *h)
 {
     const size_t own = r->stored / KVT_PAGE_TOKENS;
     h->n = h->new_n;
@@ -613,7 +613,7 @@ kvt_status kvt_cache_append(kvt_cache *cache, uint32_t id, uint32_t fresh)
     }
     const size_t total = r->stored + fresh;
     uint32_t taken = 0, state = KVT_NO_BLOCK;
-    while (taken < cache->n_groups && take_group(&cache->groups[taken], r, &r->groups[taken], total))
+    while (taken < cache->n_groups && take_for_append(&cache->groups[taken], r, &r->groups[taken], total))
         taken++;
     bool is_full = taken < cache->n_groups;
     const bool copies_state = !is_full && cache->state_bytes && kvt_block_is_shared(&cache->states, r->state);
@@ -621,12 +621,12 @@ kvt_status kvt_cache_append(kvt_cache *cache, uint32_t id, uint32_t fresh)
         is_full = true;
     if (is_full) {
         for (uint32_t g = 0; g < cache->n_groups && g <= taken; g++)
-            return_group(&cache->groups[g], r, &r->groups[g]);
+            return_taken(&cache->groups[g], r, &r->groups[g]);
         return kvt_fail(&why, KVT_ERR_FULL, "%u new tokens behind %zu: %s %u has no free block", fresh, r->stored,
                         taken < cache->n_groups ? "group" : "the states' pool, of", taken < cache->n_groups ? taken : cache->states.all);
     }
     for (uint32_t g = 0; g < cache->n_groups; g++)
-        keep_group(&cache->groups[g], r, &r->groups[g]);
+        keep_taken(&cache->groups[g], r, &r->groups[g]);
     if (copies_state) {
         memcpy(kvt_block_at(&cache->states, state), kvt_block_at(&cache->states, r->state), cache->states.bytes);
         kvt_block_release(&cache->states, r->state);

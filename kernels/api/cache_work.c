@@ -129,7 +129,7 @@ static uint32_t take_block(kvt_group *group, const kvt_record *r, kvt_holding *h
 }
 
 /* Errors: FULL, RANGE. What was taken is returned by the caller. */
-static kvt_status plan_group(const kvt_problem *why, kvt_group *group, const kvt_record *r, kvt_holding *h, uint32_t g)
+static kvt_status plan_moves(const kvt_problem *why, kvt_group *group, const kvt_record *r, kvt_holding *h, uint32_t g)
 {
     const size_t pages = kvt_pages_held(group, r->new_stored);
     size_t used = 0;
@@ -189,7 +189,7 @@ static kvt_status plan_record(kvt_cache *cache, kvt_record *r)
     kvt_status status = KVT_OK;
     uint32_t planned = 0;
     for (; planned < cache->n_groups && !status; planned++)
-        status = plan_group(&why, &cache->groups[planned], r, &r->groups[planned], planned);
+        status = plan_moves(&why, &cache->groups[planned], r, &r->groups[planned], planned);
     for (uint32_t g = 0; status && g < planned; g++) {
         kvt_holding *h = &r->groups[g];
         kvt_give_pages(&cache->groups[g], h->other, 0, h->new_n);
@@ -421,7 +421,7 @@ static kvt_status move_head(const kvt_group *group, const kvt_record *r, const k
     return status ? status : move_open(&m);
 }
 
-static void settle(kvt_cache *cache, kvt_record *r)
+static void finish_record(kvt_cache *cache, kvt_record *r)
 {
     for (uint32_t g = 0; g < cache->n_groups; g++) {
         kvt_group *group = &cache->groups[g];
@@ -471,6 +471,6 @@ kvt_status kvt_cache_work(kvt_cache *cache, uint32_t id, uint32_t worker, uint32
         first += units;
     }
     if (!status && atomic_fetch_add_explicit(&r->ready, 1, memory_order_acq_rel) + 1 == workers)
-        settle(cache, r);
+        finish_record(cache, r);
     return status;
 }

@@ -59,7 +59,7 @@ static kvt_status side_of(const kvt_scheme_info *scheme, uint32_t dim, const kvt
 }
 
 /* Gives a side its place after `offset` bytes of the page, and returns where it ends. */
-static size_t place(kvt_side_layout *side, size_t offset)
+static size_t place_side(kvt_side_layout *side, size_t offset)
 {
     const size_t tiles = KVT_PAGE_TOKENS / KVT_TILE_TOKENS;
     side->codes_offset = offset;
@@ -102,7 +102,7 @@ kvt_status kvt_layout_init(kvt_layout *layout, const kvt_spec *given)
     kvt_side_layout *const sides[] = { &result.k, &result.v, &result.rope };
     for (int i = 0; i < 3; i++)
         if (sides[i]->dim)
-            result.page_bytes = place(sides[i], result.page_bytes);
+            result.page_bytes = place_side(sides[i], result.page_bytes);
     size_t centre = result.page_bytes;
     for (int i = 0; i < 3; i++) {
         sides[i]->centre_offset = sides[i]->centre_bytes ? centre : 0;

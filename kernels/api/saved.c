@@ -162,7 +162,7 @@ static uint64_t fingerprint_of(const uint8_t *group)
 }
 
 /* Where everything is, from what a head says or will say. False: a number is too large. */
-static bool place(kvt_saved *s)
+static bool place_groups(kvt_saved *s)
 {
     uint64_t at = KVT_SAVED_HEADER + (uint64_t)s->n_groups * GROUP;
     for (uint32_t g = 0; g < s->n_groups; g++)
@@ -299,7 +299,7 @@ kvt_status kvt_saved_open(const void *head, size_t bytes, kvt_saved *saved, char
     if (status)
         return status;
     s.token_ids = get32(from + 52) ? (const uint32_t *)head : NULL;
-    if (!place(&s) || s.head_bytes != head_bytes || s.bytes != get64(from + 72))
+    if (!place_groups(&s) || s.head_bytes != head_bytes || s.bytes != get64(from + 72))
         return kvt_fail(&why, KVT_ERR_DATA, "the head has %zu bytes, not %zu, or the whole is not as long as it says", head_bytes, s.head_bytes);
     const uint32_t *words = (const uint32_t *)(const void *)(from + KVT_SAVED_HEADER + (size_t)s.n_groups * GROUP);
     for (uint32_t g = 0; g < s.n_groups && !status; g++) {
@@ -561,7 +561,7 @@ static void add_head(saving *s)
     add_zeros(&s->to, s->saved.head_bytes - n - 8);
 }
 
-static void plan_group(saving *s, uint32_t g, size_t stored)
+static void plan_blocks(saving *s, uint32_t g, size_t stored)
 {
     const kvt_group *group = &s->cache->groups[g];
     const kvt_holding *h = &s->r->groups[g];
@@ -614,8 +614,8 @@ static kvt_status plan_save(const kvt_cache *cache, uint32_t id, const kvt_save 
         s->state = r->marks[i];
     }
     for (uint32_t g = 0; g < cache->n_groups; g++)
-        plan_group(s, g, r->stored);
-    return place(&s->saved) ? KVT_OK : KVT_ERR_OVERFLOW;
+        plan_blocks(s, g, r->stored);
+    return place_groups(&s->saved) ? KVT_OK : KVT_ERR_OVERFLOW;
 }
 
 kvt_status kvt_cache_save_bytes(const kvt_cache *cache, uint32_t id, const kvt_save *save, size_t *bytes)
@@ -704,7 +704,7 @@ kvt_status kvt_saved_verify(const kvt_saved *saved, size_t bytes, char *text, si
     return each_record(saved, verify_record, &v);
 }
 
-static kvt_pool pool_of(const kvt_saved *s, const kvt_saved_group *group, size_t offset, size_t stride, uint32_t n)
+static kvt_pool saved_pool(const kvt_saved *s, const kvt_saved_group *group, size_t offset, size_t stride, uint32_t n)
 {
     const size_t layer = (stride - RECORD) / group->layers;
     const uintptr_t base = (uintptr_t)s->head + offset + RECORD; /* nobody writes to it */
@@ -725,9 +725,9 @@ kvt_status kvt_saved_view(const kvt_saved *saved, size_t bytes, uint32_t g, kvt_
     *view = (kvt_view){ .size = sizeof *view,
                         .layout = &group->layout,
                         .first_layout = group->first_layout.size ? &group->first_layout : NULL,
-                        .pages = pool_of(saved, group, group->page_records, group->page_stride, group->n_pages),
-                        .first_pages = pool_of(saved, group, group->first_records, group->first_stride, group->n_first),
-                        .open_pages = pool_of(saved, group, group->open_records, group->open_stride, group->n_open),
+                        .pages = saved_pool(saved, group, group->page_records, group->page_stride, group->n_pages),
+                        .first_pages = saved_pool(saved, group, group->first_records, group->first_stride, group->n_first),
+                        .open_pages = saved_pool(saved, group, group->open_records, group->open_stride, group->n_open),
                         .open_dtype = group->open_dtype,
                         .layers = group->layers };
     *entry = (kvt_sequence){ .blocks = group->table, .n_blocks = group->pages, .stored = saved->end };
@@ -786,7 +786,7 @@ static kvt_status check_groups(const kvt_problem *why, const kvt_cache *cache, c
 }
 
 /* Blocks for what is to come. Errors: FULL, DATA. */
-static kvt_status take_group(const kvt_problem *why, loading *l, uint32_t g)
+static kvt_status load_group(const kvt_problem *why, loading *l, uint32_t g)
 {
     kvt_group *group = &l->cache->groups[g];
     kvt_holding *h = &l->r->groups[g];
@@ -807,13 +807,13 @@ static kvt_status take_group(const kvt_problem *why, loading *l, uint32_t g)
     return KVT_OK;
 }
 
-static void return_group(kvt_group *group, kvt_holding *h)
+static void unload_group(kvt_group *group, kvt_holding *h)
 {
     kvt_give_pages(group, h->table, h->n, h->new_n);
     kvt_give_new_open(group, h);
 }
 
-static void keep_group(kvt_group *group, kvt_holding *h, const kvt_saved_group *saved, size_t end)
+static void count_loaded(kvt_group *group, kvt_holding *h, const kvt_saved_group *saved, size_t end)
 {
     h->n = h->new_n;
     h->given = h->new_given;
@@ -834,16 +834,16 @@ static kvt_status load_all(loading *l)
         h->new_open[0] = h->new_open[1] = KVT_NO_BLOCK;
     }
     for (uint32_t g = 0; g < cache->n_groups && !status; g++)
-        status = take_group(&l->why, l, g);
+        status = load_group(&l->why, l, g);
     if (!status && cache->state_bytes && (r->new_state = kvt_block_take(&cache->states)) == KVT_NO_BLOCK)
         status = kvt_fail(&l->why, KVT_ERR_FULL, "there is no free state, of %u", cache->states.all);
     if (!status)
         status = each_record(l->saved, load_record, l);
     for (uint32_t g = 0; g < cache->n_groups; g++) {
         if (status)
-            return_group(&cache->groups[g], &r->groups[g]);
+            unload_group(&cache->groups[g], &r->groups[g]);
         else
-            keep_group(&cache->groups[g], &r->groups[g], &l->saved->groups[g], l->saved->end);
+            count_loaded(&cache->groups[g], &r->groups[g], &l->saved->groups[g], l->saved->end);
     }
     if (r->new_state != KVT_NO_BLOCK)
         kvt_block_release(&cache->states, status ? r->new_state : r->state);

@@ -119,11 +119,6 @@ static uint32_t tile_tokens(const plan *p, uint32_t rows)
     return n < 1 ? 1 : n > KVT_PAGE_TOKENS ? KVT_PAGE_TOKENS : n;
 }
 
-static bool is_number(float x)
-{
-    return fabsf(x) >= 0x1p-20f && fabsf(x) <= 0x1p20f;
-}
-
 static kvt_attention question_of(const plan *p, const kvt_segment *segments, uint32_t tokens)
 {
     return (kvt_attention){ .size = sizeof(kvt_attention),
@@ -142,7 +137,7 @@ static kvt_attention question_of(const plan *p, const kvt_segment *segments, uin
 }
 
 /* Sizes of the workspace's parts. */
-static kvt_status measure(plan *p)
+static kvt_status measure_parts(plan *p)
 {
     uint8_t nowhere;
     const kvt_layout *layouts[] = { p->v.v.layout, p->v.v.open_dtype ? &p->v.open : p->v.v.layout, p->v.v.first_layout };
@@ -164,7 +159,7 @@ static kvt_status measure(plan *p)
 }
 
 /* Bytes of the parts together. Errors: OVERFLOW. */
-static kvt_status place(plan *p, size_t saved, size_t tokens, size_t *bytes)
+static kvt_status place_parts(plan *p, size_t saved, size_t tokens, size_t *bytes)
 {
     size_t splits, parts, saves;
     const size_t units = tokens / KVT_CHUNK_TOKENS + 2;
@@ -193,9 +188,9 @@ kvt_status kvt_step_workspace(const kvt_view *given, const kvt_step_limits *limi
     p.group = limits->heads / p.v.kv_heads;
     if (limits->heads % p.v.kv_heads || p.group < 1 || p.group > KVT_MAX_GROUP)
         return KVT_ERR_GROUP;
-    status = measure(&p);
+    status = measure_parts(&p);
     if (!status)
-        status = place(&p, p.v.v.open_dtype ? kvt_smaller(limits->sequences, limits->fresh / (KVT_PAGE_TOKENS + 1)) : 0, limits->tokens, bytes);
+        status = place_parts(&p, p.v.v.open_dtype ? kvt_smaller(limits->sequences, limits->fresh / (KVT_PAGE_TOKENS + 1)) : 0, limits->tokens, bytes);
     return status;
 }
 
@@ -210,9 +205,9 @@ static kvt_status check_numbers(const kvt_problem *why, const plan *p)
         return kvt_fail(why, KVT_ERR_RANGE, "layer is %u, but the view has %u", s->layer, p->v.v.layers);
     if (s->heads % p->v.kv_heads || p->group < 1 || p->group > KVT_MAX_GROUP)
         return kvt_fail(why, KVT_ERR_GROUP, "heads is %u, which is not 1 to %d for each of %u KV heads", s->heads, KVT_MAX_GROUP, p->v.kv_heads);
-    if (!is_number(s->scale))
+    if (!kvt_is_moderate(s->scale))
         return kvt_fail(why, KVT_ERR_NUMBER, "scale is %g: its magnitude has to be 2^-20 to 2^20", (double)s->scale);
-    if (s->soft_cap != 0 && (!is_number(s->soft_cap) || s->soft_cap < 0))
+    if (s->soft_cap != 0 && (!kvt_is_moderate(s->soft_cap) || s->soft_cap < 0))
         return kvt_fail(why, KVT_ERR_NUMBER, "soft_cap is %g: it has to be 0 or 2^-20 to 2^20", (double)s->soft_cap);
     if (s->slopes && s->soft_cap != 0)
         return kvt_fail(why, KVT_ERR_OPTIONS, "slopes are there, and a soft_cap of %g: they do not go together", (double)s->soft_cap);
@@ -288,7 +283,7 @@ static uint64_t *tag_of(const plan *p, size_t bytes)
 }
 
 /* All workers find the same. */
-static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t worker, uint32_t workers, unsigned what, plan *p)
+static kvt_status check_step(const kvt_problem *why, const kvt_step *given, uint32_t worker, uint32_t workers, unsigned what, plan *p)
 {
     if (!given)
         return kvt_fail(why, KVT_ERR_NULL, "step is NULL");
@@ -317,10 +312,10 @@ static kvt_status check(const kvt_problem *why, const kvt_step *given, uint32_t 
     if (!status)
         status = check_rows(why, p, what);
     if (!status)
-        status = measure(p);
+        status = measure_parts(p);
     size_t bytes;
     if (!status)
-        status = place(p, saved, longest, &bytes);
+        status = place_parts(p, saved, longest, &bytes);
     if (status)
         return status;
     if (!s->workspace || s->workspace_bytes < bytes || (uintptr_t)s->workspace % LINE)
@@ -342,7 +337,7 @@ kvt_status kvt_step_problem(const kvt_step *step, char *text, size_t bytes)
     plan p;
     const unsigned what = !step ? 0 : (step->k || step->v ? APPENDS : 0) | (step->q || step->out ? ATTENDS : 0);
     const kvt_problem why = { text, bytes };
-    const kvt_status status = check(&why, step, 0, 1, what, &p);
+    const kvt_status status = check_step(&why, step, 0, 1, what, &p);
     if (text && bytes && !status)
         *text = '\0';
     return status == KVT_ERR_OVERFLOW ? kvt_fail(&why, status, "%s", kvt_status_text(status)) : status;
@@ -414,7 +409,7 @@ static kvt_status append_side(const plan *p, const kvt_sequence *s, size_t token
 kvt_status kvt_step_append(const kvt_step *step, uint32_t worker, uint32_t workers)
 {
     plan p;
-    kvt_status status = check(&nobody, step, worker, workers, APPENDS, &p);
+    kvt_status status = check_step(&nobody, step, worker, workers, APPENDS, &p);
     if (status || !p.fresh)
         return status;
     if (p.tag && worker == 0)
@@ -905,7 +900,7 @@ static kvt_status merge_tile(plan *p, const tile *t, size_t cost)
 static kvt_status walk(const kvt_step *step, uint32_t worker, uint32_t workers, tile_fn *call)
 {
     plan p;
-    const kvt_status status = check(&nobody, step, worker, workers, ATTENDS, &p);
+    const kvt_status status = check_step(&nobody, step, worker, workers, ATTENDS, &p);
     if (status || !p.fresh)
         return status;
     choose_tiles(&p);

@@ -8,6 +8,8 @@
 #include <kvtile/attend.h>
 #include <kvtile/step.h>
 
+#include <math.h>
+
 /* Where a sentence about what is wrong goes; text is NULL where nobody wants to know. */
 typedef struct kvt_problem {
     char *text;
@@ -39,6 +41,12 @@ bool kvt_is_apart(const kvt_layout *layout);
 
 /* Whether centres come from pages before. */
 bool kvt_has_order(const kvt_layout *layout, const kvt_checked_view *v);
+
+/* Whether a scale or cap is one that attention takes: no product with it gets near what a float cannot hold. */
+static inline bool kvt_is_moderate(float x)
+{
+    return fabsf(x) >= 0x1p-20f && fabsf(x) <= 0x1p20f;
+}
 
 /* Page p's layout, and where a head's page of a side is. */
 static inline const kvt_layout *kvt_layout_at(const kvt_checked_view *v, size_t p)
