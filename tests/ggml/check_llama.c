@@ -46,12 +46,12 @@ static struct llama_context *open_context(setup s)
     p.type_k = p.type_v = s.is_wide ? GGML_TYPE_F32 : GGML_TYPE_F16;
     p.kv_unified = s.is_unified;
     p.flash_attn_type = s.has_no_flash ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_AUTO;
-    struct llama_context *made = llama_init_from_model(models[s.is_kvtile], p);
-    if (!made) {
+    struct llama_context *context = llama_init_from_model(models[s.is_kvtile], p);
+    if (!context) {
         fputs("no context\n", stderr);
         exit(1);
     }
-    return made;
+    return context;
 }
 
 /* The reference keeps f32 and multiplies matrices plainly. */
@@ -145,10 +145,10 @@ static void judge(const char *scene, double bound)
 
 static float *copy_of(const float *logits)
 {
-    float *made = malloc((size_t)n_vocab * sizeof *made);
-    if (!made)
+    float *copy = malloc((size_t)n_vocab * sizeof *copy);
+    if (!copy)
         abort();
-    return memcpy(made, logits, (size_t)n_vocab * sizeof *made);
+    return memcpy(copy, logits, (size_t)n_vocab * sizeof *copy);
 }
 
 /* ---- scenes ---- */
@@ -541,20 +541,20 @@ static int widen(const char *from, const char *to)
 static int shorten(const char *from, const char *to, int layers)
 {
     struct ggml_context *tensors = NULL;
-    struct gguf_context *source = gguf_init_from_file(from, (struct gguf_init_params){ .ctx = &tensors }), *made = gguf_init_empty();
+    struct gguf_context *source = gguf_init_from_file(from, (struct gguf_init_params){ .ctx = &tensors }), *shortened = gguf_init_empty();
     if (!source)
         return 1;
-    gguf_set_kv(made, source);
-    gguf_set_val_u32(made, "llama.block_count", (uint32_t)layers);
+    gguf_set_kv(shortened, source);
+    gguf_set_val_u32(shortened, "llama.block_count", (uint32_t)layers);
     for (int64_t i = 0; i < gguf_get_n_tensors(source); i++) {
         const char *name = gguf_get_tensor_name(source, i);
         int layer;
         if (sscanf(name, "blk.%d.", &layer) != 1 || layer < layers)
-            gguf_add_tensor(made, ggml_get_tensor(tensors, name));
+            gguf_add_tensor(shortened, ggml_get_tensor(tensors, name));
     }
-    const bool is_written = gguf_write_to_file(made, to, false);
+    const bool is_written = gguf_write_to_file(shortened, to, false);
     gguf_free(source);
-    gguf_free(made);
+    gguf_free(shortened);
     ggml_free(tensors);
     return !is_written;
 }

@@ -200,8 +200,8 @@ static size_t ggml_bytes(const struct ggml_tensor *op, size_t threads)
 bool attend_plan(layer *l, const struct ggml_tensor *op, unsigned threads, size_t *bytes)
 {
     const struct ggml_tensor *m = op->src[3];
-    l->attended = l->of->graph;
-    if (m && !masks_plan(&l->of->masks, m, (size_t)op->src[0]->ne[1], (size_t)op->src[1]->ne[1]))
+    l->attended = l->owner->graph;
+    if (m && !masks_plan(&l->owner->masks, m, (size_t)op->src[0]->ne[1], (size_t)op->src[1]->ne[1]))
         return false;
     job j = job_of(l, op, NULL);
     measure(&j);
@@ -359,7 +359,7 @@ static void make_slopes(const job *j, float *slopes)
 
 static bool convert_mask(layer *l, const ggml_workers *with, const struct ggml_tensor *op)
 {
-    mask_bits *m = masks_find(&l->of->masks, op->src[3]);
+    mask_bits *m = masks_find(&l->owner->masks, op->src[3]);
     const bool is_by_distance = parameters_of(op).max_bias > 0;
     const bool has_own = m && l->n_cells == m->tokens * m->streams;
     if (!m || (is_by_distance && !has_own))
@@ -403,13 +403,13 @@ bool attend_compute(layer *l, const ggml_workers *with, const struct ggml_tensor
 {
     if (op->src[3] && !convert_mask(l, with, op))
         return false;
-    job j = job_of(l, op, op->src[3] ? masks_find(&l->of->masks, op->src[3]) : NULL);
+    job j = job_of(l, op, op->src[3] ? masks_find(&l->owner->masks, op->src[3]) : NULL);
     if (with->ith == 0) {
         if (j.mask)
             mark_first_cells(l, j.mask);
-        l->of->last = l;
-        l->of->counts.attended++;
-        l->of->counts.queries += j.tokens * j.streams;
+        l->owner->last = l;
+        l->owner->counts.attended++;
+        l->owner->counts.queries += j.tokens * j.streams;
     }
     seal_blocks(l, with);
     measure(&j);

@@ -133,28 +133,28 @@ static bool reserve(cell_store *s, cells_form form, size_t blocks)
     return true;
 }
 
-const char *cells_open(cell_store *made, const cells_way *way, const cells_shape *shape)
+const char *cells_open(cell_store *opened, const cells_way *way, const cells_shape *shape)
 {
-    *made = (cell_store){ .shape = *shape, .way = *way };
-    const kvt_status status = choose_layouts(made);
+    *opened = (cell_store){ .shape = *shape, .way = *way };
+    const kvt_status status = choose_layouts(opened);
     if (status)
         return kvt_status_text(status);
-    made->blocks = (shape->cells + CELLS - 1) / CELLS;
-    const size_t all = made->blocks * shape->streams;
-    made->counts[CELLS_EMPTY] = all;
-    made->block = calloc(all, sizeof *made->block);
-    made->lists = calloc(3 * all, sizeof *made->lists);
-    bool is_there = made->block && made->lists;
+    opened->blocks = (shape->cells + CELLS - 1) / CELLS;
+    const size_t all = opened->blocks * shape->streams;
+    opened->counts[CELLS_EMPTY] = all;
+    opened->block = calloc(all, sizeof *opened->block);
+    opened->lists = calloc(3 * all, sizeof *opened->lists);
+    bool is_there = opened->block && opened->lists;
     for (cells_form form = CELLS_OPEN; form < CELLS_FORMS && is_there; form++)
-        if (made->layout[form].page_bytes)
-            is_there = reserve(made, form, all);
+        if (opened->layout[form].page_bytes)
+            is_there = reserve(opened, form, all);
     if (!is_there) {
-        cells_close(made);
+        cells_close(opened);
         return "there is no memory";
     }
-    made->open = made->lists;
-    made->kept = made->open + all;
-    made->touched = made->kept + all;
+    opened->open = opened->lists;
+    opened->kept = opened->open + all;
+    opened->touched = opened->kept + all;
     return NULL;
 }
 
@@ -442,19 +442,19 @@ void cells_copy_stream(cell_store *s, size_t from, size_t to)
 {
     for (size_t i = 0; i < s->blocks && from != to; i++) {
         const size_t source = from * s->blocks + i, target = to * s->blocks + i;
-        const cells_block *of = &s->block[source];
+        const cells_block *origin = &s->block[source];
         cells_block *b = &s->block[target];
         forget(s->open, &s->n_open, target);
         forget(s->kept, &s->n_kept, target);
-        s->with_rows += (size_t)of->has_rows - (size_t)b->has_rows;
-        set_form(s, b, of->form);
-        *b = *of;
-        if (of->form == CELLS_OPEN)
+        s->with_rows += (size_t)origin->has_rows - (size_t)b->has_rows;
+        set_form(s, b, origin->form);
+        *b = *origin;
+        if (origin->form == CELLS_OPEN)
             s->open[s->n_open++] = (uint32_t)target;
-        else if (of->has_rows)
+        else if (origin->has_rows)
             s->kept[s->n_kept++] = (uint32_t)target;
         for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++)
-            if (form == of->form || (form == CELLS_OPEN && of->has_rows))
+            if (form == origin->form || (form == CELLS_OPEN && origin->has_rows))
                 memcpy(s->memory[form] + target * s->block_bytes[form], s->memory[form] + source * s->block_bytes[form], s->block_bytes[form]);
     }
 }

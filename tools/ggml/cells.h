@@ -62,7 +62,7 @@ typedef struct cell_store {
 } cell_store;
 
 /* NULL, or what is wrong. */
-const char *cells_open(cell_store *made, const cells_way *way, const cells_shape *shape);
+const char *cells_open(cell_store *opened, const cells_way *way, const cells_shape *shape);
 void cells_close(cell_store *s);
 
 /* As if nothing had been written. */

@@ -31,12 +31,12 @@ void layers_change(cache *c)
 
 /* ---- buffers ---- */
 
-bool layers_open(cache *made, size_t bytes)
+bool layers_open(cache *opened, size_t bytes)
 {
-    *made = (cache){ .bytes = bytes ? bytes : 1, .graph = 1 };
-    void *at = mmap(NULL, made->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    made->memory = at == MAP_FAILED ? NULL : at;
-    return made->memory != NULL;
+    *opened = (cache){ .bytes = bytes ? bytes : 1, .graph = 1 };
+    void *at = mmap(NULL, opened->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    opened->memory = at == MAP_FAILED ? NULL : at;
+    return opened->memory != NULL;
 }
 
 static size_t bytes_in_use(const cache *c)
@@ -118,7 +118,7 @@ void layers_take(cache *c, struct ggml_tensor *tensor)
         l = l->next;
     if (!l) {
         l = must_have(calloc(1, sizeof *l));
-        l->of = c;
+        l->owner = c;
         l->next = c->layers;
         strcpy(l->name, name);
         c->layers = l;
@@ -324,14 +324,14 @@ bool layer_store(layer *l, const cells_shape *shape)
 
 void layer_give_back(layer *l)
 {
-    layers_change(l->of);
+    layers_change(l->owner);
     settle(l);
     for (int side = 0; side < 2; side++)
         layer_export(l, side, 0, 1);
     cells_close(&l->rows);
     l->is_stored = false;
     l->is_refused = true;
-    l->of->counts.given_back++;
+    l->owner->counts.given_back++;
 }
 
 /* ---- a tensor's bytes ---- */
@@ -370,7 +370,7 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
     const int side = layer_side(l, tensor);
     const struct ggml_tensor *t = l->tensor[side];
     const size_t begin = place_of(l, tensor, offset), first = begin / t->nb[1], end = (begin + bytes + t->nb[1] - 1) / t->nb[1];
-    layers_change(l->of);
+    layers_change(l->owner);
     if (!l->is_stored) {
         memcpy((uint8_t *)tensor->data + offset, data, bytes);
         for (size_t number = first; number < end; number++)
@@ -406,7 +406,7 @@ bool layer_copy(layer *l, const struct ggml_tensor *from, const struct ggml_tens
     const size_t source = place_of(l, from, 0), target = place_of(l, to, 0);
     if (!l->is_stored || source % t->nb[2] || target % t->nb[2] || host.ggml_nbytes(from) != t->nb[2])
         return false;
-    layers_change(l->of);
+    layers_change(l->owner);
     settle(l);
     cells_copy_stream(&l->rows, source / t->nb[2], target / t->nb[2]);
     return true;

@@ -34,7 +34,7 @@ typedef struct cache {
 } cache;
 
 struct layer {
-    cache *of;
+    cache *owner;
     layer *next;
     char name[GGML_MAX_NAME];      /* behind "cache_", without the side */
     struct ggml_tensor *tensor[2]; /* keys, values; no values: keys are values too */
@@ -62,7 +62,7 @@ void layers_change(cache *c);
 extern options layers_options;
 extern ggml_backend_buffer_type_t layers_type; /* of our buffers */
 
-bool layers_open(cache *made, size_t bytes);
+bool layers_open(cache *opened, size_t bytes);
 void layers_close(cache *c);
 void layers_clear(cache *c);
 

@@ -14,7 +14,7 @@ void masks_forget(masks *all)
 
 void masks_close(masks *all)
 {
-    for (size_t i = 0; i < all->made; i++) {
+    for (size_t i = 0; i < all->room; i++) {
         free(all->all[i]->bits);
         free(all->all[i]->rows);
         free(all->all[i]);
@@ -36,16 +36,16 @@ static bool make_room(void *pointer, size_t *bytes, size_t wanted)
 
 static mask_bits *next_mask(masks *all)
 {
-    if (all->n < all->made)
+    if (all->n < all->room)
         return all->all[all->n++];
-    mask_bits **more = realloc(all->all, (all->made + 1) * sizeof *more);
+    mask_bits **more = realloc(all->all, (all->room + 1) * sizeof *more);
     if (!more)
         return NULL;
     all->all = more;
-    more[all->made] = calloc(1, sizeof **more);
-    if (!more[all->made])
+    more[all->room] = calloc(1, sizeof **more);
+    if (!more[all->room])
         return NULL;
-    all->made++;
+    all->room++;
     return more[all->n++];
 }
 

@@ -25,7 +25,7 @@ typedef struct mask_bits {
 
 typedef struct masks {
     mask_bits **all;
-    size_t n, made;
+    size_t n, room;
 } masks;
 
 /* A new graph: nothing is known of masks. */

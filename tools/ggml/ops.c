@@ -68,7 +68,7 @@ static bool plan_rows(layer *l, const struct ggml_tensor *op)
         l->cells = more;
         l->cells_room = n;
     }
-    l->wrote = l->of->graph;
+    l->wrote = l->owner->graph;
     return true;
 }
 
@@ -89,7 +89,7 @@ static void settle(layer *l, const ggml_workers *with)
 static void begin_rows(layer *l, int side, const struct ggml_tensor *op)
 {
     const struct ggml_tensor *where = op->src[1];
-    cache *c = l->of;
+    cache *c = l->owner;
     l->n_cells = (size_t)op->src[0]->ne[1];
     for (size_t i = 0; i < l->n_cells; i++) {
         const uint8_t *at = (const uint8_t *)where->data + i * where->nb[0];
@@ -122,7 +122,7 @@ static void compute_rows(layer *l, const ggml_workers *with, const struct ggml_t
  * shift of positions, or a copy of a sequence, is no reason; and it is given back before ggml has been told how much memory attention needs. */
 static void plan_foreign(layer *l, const struct ggml_tensor *op)
 {
-    cache *c = l->of;
+    cache *c = l->owner;
     if (!l->is_stored) {
         l->is_refused |= l->wrote == c->graph || op->op == host.SET_ROWS || op->op == host.FLASH_ATTN_EXT;
         return;
@@ -136,7 +136,7 @@ enum { FOREIGN_GRAPHS = 2 };
 
 static void give_back_if_better(layer *l)
 {
-    if (l->is_stored && l->foreign_graphs >= FOREIGN_GRAPHS && l->attended != l->of->graph)
+    if (l->is_stored && l->foreign_graphs >= FOREIGN_GRAPHS && l->attended != l->owner->graph)
         layer_give_back(l);
 }
 
@@ -148,9 +148,9 @@ static void prepare_foreign(layer *l, const ggml_workers *with, const struct ggm
         layer_export(l, side, (unsigned)with->ith, (unsigned)with->nth);
     host.ggml_barrier(with->threadpool);
     if (with->ith == 0) {
-        l->of->counts.foreign[op->op % 256]++;
+        l->owner->counts.foreign[op->op % 256]++;
         if (writes) {
-            layers_change(l->of);
+            layers_change(l->owner);
             l->is_raw_newer[layer_side(l, op)] = true;
         }
     }
@@ -190,13 +190,13 @@ bool ops_plan(int threads, const struct ggml_tensor *op, size_t *bytes)
 {
     layer *to = layer_of(op), *keys = attended_layer(op);
     if (to) {
-        notice_graph(to->of);
+        notice_graph(to->owner);
         give_back_if_better(to);
         if (!ops_is_of_rows(to, op) || !plan_rows(to, op))
             plan_foreign(to, op);
     }
     if (keys) {
-        notice_graph(keys->of);
+        notice_graph(keys->owner);
         give_back_if_better(keys);
         cells_shape shape;
         if (attend_shape(keys, op, &shape) && (keys->is_stored || (!keys->is_refused && layer_store(keys, &shape))) &&
@@ -207,7 +207,7 @@ bool ops_plan(int threads, const struct ggml_tensor *op, size_t *bytes)
         layer *from = layer_of(op->src[i]);
         if (!from || from == to)
             continue;
-        notice_graph(from->of);
+        notice_graph(from->owner);
         plan_foreign(from, op);
     }
     return false;
@@ -218,7 +218,7 @@ bool ops_compute(const ggml_workers *with, struct ggml_tensor *op)
     layer *to = layer_of(op), *keys = attended_layer(op);
     layer *any = to ? to : keys;
     if (any && with->ith == 0)
-        atomic_store(&any->of->is_computed, true);
+        atomic_store(&any->owner->is_computed, true);
     if (to && to->is_stored && ops_is_of_rows(to, op)) {
         compute_rows(to, with, op);
         return true;
@@ -228,7 +228,7 @@ bool ops_compute(const ggml_workers *with, struct ggml_tensor *op)
         settle(keys, with);
         const bool is_done = attend_compute(keys, with, op);
         if (with->ith == 0 && is_done)
-            layers_tell(keys->of);
+            layers_tell(keys->owner);
         if (is_done)
             return true;
         if (with->ith == 0)

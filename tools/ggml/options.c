@@ -48,10 +48,10 @@ static const char *after(const char *word, const char *name)
     return strncmp(word, name, n) == 0 ? word + n : NULL;
 }
 
-static bool take_word(options *made, char *word)
+static bool take_word(options *chosen, char *word)
 {
     const char *value;
-    cells_way *way = &made->way;
+    cells_way *way = &chosen->way;
     if ((value = after(word, "rotation=")) != NULL) {
         way->rotation = strcmp(value, "64") == 0 ? KVT_ROTATION_64 : strcmp(value, "128") == 0 ? KVT_ROTATION_128 : KVT_ROTATION_NONE;
         return way->rotation != KVT_ROTATION_NONE || strcmp(value, "0") == 0;
@@ -63,14 +63,14 @@ static bool take_word(options *made, char *word)
     if ((value = after(word, "first=")) != NULL)
         return find_scheme(value, &way->first) || strcmp(value, "none") == 0;
     if (strcmp(word, "report") == 0)
-        return made->report = true;
+        return chosen->report = true;
     return take_preset(way, word) || take_schemes(way, word);
 }
 
-bool options_read(options *made, const char *text, char *problem, size_t bytes)
+bool options_read(options *chosen, const char *text, char *problem, size_t bytes)
 {
-    *made = (options){ .report = false };
-    (void)take_preset(&made->way, "balanced");
+    *chosen = (options){ .report = false };
+    (void)take_preset(&chosen->way, "balanced");
     char copy[MOST_TEXT];
     if (text && strlen(text) >= sizeof copy) {
         snprintf(problem, bytes, "KVTILE has %zu characters: at most %d are possible", strlen(text), MOST_TEXT - 1);
@@ -83,7 +83,7 @@ bool options_read(options *made, const char *text, char *problem, size_t bytes)
             *next++ = '\0';
         char whole[MOST_TEXT];
         strcpy(whole, word);
-        if (!take_word(made, word)) {
+        if (!take_word(chosen, word)) {
             snprintf(problem, bytes,
                      "KVTILE: \"%s\" is no preset (balanced, quality, compact, tight), no scheme (kv5, kv5/kv4, q8_0, f16 and so on), and none of "
                      "rotation=0|64|128, centring=none|own, first=SCHEME|none, report",
@@ -91,6 +91,6 @@ bool options_read(options *made, const char *text, char *problem, size_t bytes)
             return false;
         }
     }
-    snprintf(made->name, sizeof made->name, "%s/%s", kvt_scheme_get(made->way.k_scheme)->name, kvt_scheme_get(made->way.v_scheme)->name);
+    snprintf(chosen->name, sizeof chosen->name, "%s/%s", kvt_scheme_get(chosen->way.k_scheme)->name, kvt_scheme_get(chosen->way.v_scheme)->name);
     return true;
 }

@@ -67,9 +67,9 @@ typedef struct run {
     const struct ggml_tensor **nodes;
     size_t n, room;
     bool is_computing, is_decided;
-    const cache *_Atomic of;   /* of the last graph that was skipped */
-    uintptr_t lowest, highest; /* node: no other graph has nodes between while this one is there */
-    atomic_bool skips;         /* it is not computed */
+    const cache *_Atomic owner; /* of the last graph that was skipped */
+    uintptr_t lowest, highest;  /* node: no other graph has nodes between while this one is there */
+    atomic_bool skips;          /* it is not computed */
 } run;
 
 static run runs[MOST_RUNS];
@@ -87,7 +87,7 @@ typedef struct graph {
     const struct ggml_tensor *tokens;
     const struct ggml_tensor *cells[MOST_INPUTS], *positions[MOST_INPUTS], *masks[MOST_INPUTS], *picks[MOST_INPUTS];
     size_t n_cells, n_positions, n_masks, n_picks;
-    cache *of;
+    cache *owner;
     size_t n_layers;
     size_t n;             /* tokens */
     size_t stream, first; /* of the first token, its cell */
@@ -156,10 +156,10 @@ static const char *read_node(graph *g, const struct ggml_tensor *op)
     }
     if (ops_is_view(op->op))
         return NULL;
-    if (l && g->of && l->of != g->of)
+    if (l && g->owner && l->owner != g->owner)
         return "it has two caches";
     if (l)
-        g->of = l->of;
+        g->owner = l->owner;
     if (l && (!l->is_stored || l->is_raw_newer[0] || l->is_raw_newer[1]))
         return "a layer is ggml's";
     if (is_of_tokens(op))
@@ -254,7 +254,7 @@ static bool is_causal(const graph *g, const struct ggml_tensor *mask)
 /* What the inputs are. NULL, or why the graph is not followed. */
 static const char *check_inputs(graph *g)
 {
-    const size_t cells = (size_t)g->of->layers->tensor[0]->ne[1];
+    const size_t cells = (size_t)g->owner->layers->tensor[0]->ne[1];
     g->n = (size_t)g->tokens->ne[0];
     const int64_t first = number_at(g->cells[0], 0);
     g->stream = (size_t)first / cells;
@@ -281,10 +281,10 @@ static const char *read_graph(const run *r, graph *g)
         const char *now = read_node(g, r->nodes[i]);
         why = why ? why : now;
     }
-    if (why || !g->of)
+    if (why || !g->owner)
         return why;
     size_t layers = 0;
-    for (const layer *l = g->of->layers; l; l = l->next)
+    for (const layer *l = g->owner->layers; l; l = l->next)
         layers++;
     if (!g->tokens || !g->n_cells || !g->n_masks || g->n_layers != layers)
         return "it is no whole step of a text's tokens";
@@ -508,9 +508,9 @@ static void decide(run *r)
 {
     graph g = { 0 };
     const char *why = read_graph(r, &g);
-    if (!g.of || !make_prefix(g.of))
+    if (!g.owner || !make_prefix(g.owner))
         return;
-    cache *c = g.of;
+    cache *c = g.owner;
     prefix *p = c->prefix;
     put_blocks(c);
     if (why) {
@@ -537,7 +537,7 @@ static void decide(run *r)
     p->was_computed = false;
     p->taken += g.n;
     atomic_store(&c->is_computed, true);
-    atomic_store(&r->of, c);
+    atomic_store(&r->owner, c);
     atomic_store(&r->skips, true);
 }
 
@@ -627,7 +627,7 @@ static void change(cache *c)
 
 static void see_rows(layer *l, int side)
 {
-    cache *c = l->of;
+    cache *c = l->owner;
     if (c->followed != c->graph)
         change(c);
     l->computed[side] = c->graph;
@@ -640,7 +640,7 @@ static void end(cache *c)
         return;
     change(c);
     for (unsigned i = 0; i < MOST_RUNS; i++)
-        if (runs[i].of == c)
+        if (runs[i].owner == c)
             atomic_store(&runs[i].skips, false);
     if (layers_options.report)
         fprintf(stderr, "kvtile: %s: %zu tokens were taken and not computed, %zu blocks were kept%s%s\n", kept.path, p->taken, p->put,

@@ -14,19 +14,19 @@ SCALARS = {"size_t": ctypes.c_size_t, "ptrdiff_t": ctypes.c_ssize_t, "uint32_t":
 
 def _structs() -> dict[str, Any]:
     """A ctypes class for each struct; a field that is a pointer to one of them has its type."""
-    made: dict[str, Any] = {name: type(name, (ctypes.Structure,), {}) for name in _table.STRUCTS}
+    structs: dict[str, Any] = {name: type(name, (ctypes.Structure,), {}) for name in _table.STRUCTS}
 
     def field(kind: str) -> Any:
         words = [word for word in kind.split() if word != "const"]
         if "*" not in words:
-            return made[words[0]] if words[0] in made else SCALARS[words[0]]
+            return structs[words[0]] if words[0] in structs else SCALARS[words[0]]
         if words == ["char", "*"]:
             return ctypes.c_char_p
-        return ctypes.POINTER(made[words[0]]) if len(words) == 2 and words[0] in made else ctypes.c_void_p
+        return ctypes.POINTER(structs[words[0]]) if len(words) == 2 and words[0] in structs else ctypes.c_void_p
 
     for name, fields in _table.STRUCTS.items():
-        made[name]._fields_ = [(label, field(kind) * length if length else field(kind)) for label, kind, length in fields]
-    return made
+        structs[name]._fields_ = [(label, field(kind) * length if length else field(kind)) for label, kind, length in fields]
+    return structs
 
 
 STRUCTS = _structs()

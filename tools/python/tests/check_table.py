@@ -26,10 +26,10 @@ def assertions(table, structs):
     """Lines of table.inc."""
     lines = []
     for name, fields in table.STRUCTS.items():
-        made = structs[name]
-        lines.append(f"STRUCT({name}, {ctypes.sizeof(made)}, {ctypes.alignment(made)});")
+        struct = structs[name]
+        lines.append(f"STRUCT({name}, {ctypes.sizeof(struct)}, {ctypes.alignment(struct)});")
         for field, kind, length in fields:
-            place = getattr(made, field)
+            place = getattr(struct, field)
             pointer = f"{kind} (*)[{length}]" if length else kind + " *"
             lines.append(f"FIELD({name}, {field}, {pointer}, {place.offset}, {place.size});")
     for values in [*table.ENUMS.values(), table.CONSTANTS]:

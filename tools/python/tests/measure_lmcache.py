@@ -53,8 +53,8 @@ def old(name, folder, shape):
     metadata = LMCacheMetadata(model_name=folder, world_size=1, local_world_size=1, worker_id=0, local_worker_id=0, kv_dtype=torch.bfloat16,
                                kv_shape=(layers, sides, tokens, heads, dim))
     serializer, deserializer = CreateSerde(name, metadata, config)
-    return (lambda chunk: (lambda: serializer.serialize(chunk), lambda made: made, lambda made: len(made.byte_array)),
-            lambda data, like: (lambda: deserializer.deserialize(data), lambda made: made))
+    return (lambda chunk: (lambda: serializer.serialize(chunk), lambda output: output, lambda output: len(output.byte_array)),
+            lambda data, like: (lambda: deserializer.deserialize(data), lambda output: output))
 
 
 def best(work, rounds):
@@ -90,12 +90,12 @@ def main():
         sizes, slow, fast, found = 0, 0.0, 0.0, torch.empty_like(model.rows)
         for i, chunk in enumerate(chunks):
             work, data, size = there(chunk)
-            seconds, made = best(work, -(-given.rounds // (5 * less)))
-            sizes, slow = sizes + size(made), slow + seconds
-            work, result = back(data(made), chunk)
-            seconds, made = best(work, -(-given.rounds // (5 * less)))
+            seconds, output = best(work, -(-given.rounds // (5 * less)))
+            sizes, slow = sizes + size(output), slow + seconds
+            work, result = back(data(output), chunk)
+            seconds, output = best(work, -(-given.rounds // (5 * less)))
             fast += seconds
-            found[:, :, i * CHUNK:(i + 1) * CHUNK] = result(made).tensor.reshape(sides, layers, CHUNK, heads, dim).float()
+            found[:, :, i * CHUNK:(i + 1) * CHUNK] = result(output).tensor.reshape(sides, layers, CHUNK, heads, dim).float()
         errors = [float((found[side] - rows[side].float()).norm() / rows[side].float().norm()) for side in range(2)]
         megabytes = rows.numel() * 2 / 1e6
         print(f"| {name} | {8 * sizes / rows.numel():.2f} | {errors[0]:.4f} | {errors[1]:.4f} | {model.divergence(found):.3g} | {megabytes / slow:.0f} | "

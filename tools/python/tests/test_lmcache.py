@@ -61,34 +61,34 @@ KEYS = [ObjectKey(i.to_bytes(16, "big"), "smollm2", 0) for i in range(N)]
 def store(client, rows, **serde):
     """Through a manager of its own, as another machine would."""
     description = MemoryLayoutDesc([rows.shape[1:]], [rows.dtype])
-    made = manager(client, **serde)
-    objects = made.reserve_write(KEYS, description)
+    storage = manager(client, **serde)
+    objects = storage.reserve_write(KEYS, description)
     for key, each in zip(KEYS, rows):
         objects[key].tensor.copy_(each)
-    made.finish_write(KEYS)
+    storage.finish_write(KEYS)
     end = time.monotonic() + TIMEOUT
     while client.dbsize() < N and time.monotonic() < end:
         time.sleep(0.05)
-    made.close()
+    storage.close()
     return sum(client.strlen(key) for key in client.keys()) / rows.numel() / rows.itemsize
 
 
 def load(client, rows, **serde):
     """Rows as another manager has them, or how many were hits where not all were; and it takes no longer than the time-out."""
     description = MemoryLayoutDesc([rows.shape[1:]], [rows.dtype])
-    made = manager(client, **serde)
+    storage = manager(client, **serde)
     began = time.monotonic()
-    handle = made.submit_prefetch_task(PrefetchTaskSpec([GroupedObjectKeys(KEYS, 0, description)]))
-    made.wait_prefetch_status(handle, TIMEOUT)
-    result = made.query_prefetch_status(handle)
+    handle = storage.submit_prefetch_task(PrefetchTaskSpec([GroupedObjectKeys(KEYS, 0, description)]))
+    storage.wait_prefetch_status(handle, TIMEOUT)
+    result = storage.query_prefetch_status(handle)
     assert time.monotonic() - began < TIMEOUT + 5
     hits = result.l2_hit_count if result else 0
     found = None
     if hits == N:
-        with made.read_prefetched_results(KEYS, result.l1_owners) as objects:
+        with storage.read_prefetched_results(KEYS, result.l1_owners) as objects:
             found = torch.stack([each.tensor.clone() for each in objects])
-        made.finish_read_prefetched(KEYS, 1, result.l1_owners)
-    made.close()
+        storage.finish_read_prefetched(KEYS, 1, result.l1_owners)
+    storage.close()
     return hits, found
 
 

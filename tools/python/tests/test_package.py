@@ -23,10 +23,10 @@ def rows(tokens, heads=HEADS, dim=DIM, seed=1, form="f"):
 
 def store(keys, values, **options):
     layout = kvtile.Layout(head_dim=DIM, kv_heads=HEADS, **options)
-    made = kvtile.Store(layout, keys.shape[1])
-    made.write(keys, "k")
-    made.write(values, "v")
-    return made
+    filled = kvtile.Store(layout, keys.shape[1])
+    filled.write(keys, "k")
+    filled.write(values, "v")
+    return filled
 
 
 def expected(q, k, v, h, i, *, first=0, window=0, sink=None, scale=DIM ** -0.5):

@@ -26,11 +26,11 @@ EXACT = dict(k="f32")  # plain f32 tiles
 @pytest.fixture(scope="module", params=MODELS, ids=lambda name: name.split(",")[0])
 def model(request):
     torch.manual_seed(5)
-    made = transformers.AutoModelForCausalLM.from_config(MODELS[request.param]()).eval()
-    for name, parameter in made.named_parameters():
+    loaded = transformers.AutoModelForCausalLM.from_config(MODELS[request.param]()).eval()
+    for name, parameter in loaded.named_parameters():
         if name.endswith("sinks"):
             parameter.normal_()
-    return made
+    return loaded
 
 
 def prompt(lengths, seed=1):
