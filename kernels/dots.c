@@ -866,4 +866,4 @@ static void value_keys(kvt_load_scales_fn *load, const kvt_tile_spec *spec, cons
 }
 
 extern const kvt_loops KVT_EXPORT(dots);
-const kvt_loops KVT_EXPORT(dots) = { .prepare = prepare, .score = score, .value = { value_keys, value } };
+const kvt_loops KVT_EXPORT(dots) = { .prepare = prepare, .score = score, .value = { value_keys, value }, .joins_rows = JOINS_ROWS };

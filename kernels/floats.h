@@ -412,6 +412,10 @@ KVT_LANES void value_page(const format_loops *loops, bool has_scales, kvt_load_s
         value_page(&loops_##name, (format)->has_scales, load, spec, w, true);                                                                        \
     }                                                                                                                                                \
     extern const kvt_loops KVT_EXPORT(loops_##name);                                                                                                 \
-    const kvt_loops KVT_EXPORT(loops_##name) = { .score = score_##name, .value = { value_keys_##name, value_##name } };
+    const kvt_loops KVT_EXPORT(loops_##name) = {                                                                                                     \
+        .score = score_##name,                                                                                                                       \
+        .value = { value_keys_##name, value_##name },                                                                                                \
+        .joins_rows = JOINS_ROWS,                                                                                                                    \
+    };
 
 #endif

@@ -202,6 +202,8 @@ typedef struct kvt_weighted {
  *   prepare   x -> quads, start, factor; NULL where x is enough
  *   score     logits of a page's tiles: row r's of token t to logits[r * KVT_PAGE_TOKENS + t]; any tokens
  *   value     sums of each row += the sum of weights times values; [KVT_K]: of keys that are values too
+ *
+ * `joins_rows`: four rows at once take less time than two and then one, so three get a row of zeros.
  */
 typedef void kvt_prepare_fn(const kvt_queries *queries, const kvt_tile_spec *spec);
 typedef void kvt_score_fn(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec, const kvt_queries *queries, float *logits);
@@ -211,6 +213,7 @@ typedef struct kvt_loops {
     kvt_prepare_fn *prepare;
     kvt_score_fn *score;
     kvt_value_fn *value[2]; /* by kvt_side */
+    bool joins_rows;
 } kvt_loops;
 
 /* Whether attention multiplies integers. */

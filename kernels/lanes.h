@@ -44,6 +44,9 @@ enum { PAGE_TILES = KVT_PAGE_TILES };
 
 /* ---- words of arch/VEC.md that most ISAs have alike ---- */
 
+/* Where 16 lanes are one register, a fourth row costs less than loading and unpacking lines a second time for a third. */
+enum { JOINS_ROWS = KVT_FLOAT_SUMS >= 16 };
+
 #if !defined(KVT_DOT_SETS)
 #define KVT_DOT_SETS 1
 #endif

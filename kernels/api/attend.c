@@ -55,9 +55,10 @@ typedef struct source {
 typedef struct call {
     kvt_attention a; /* as this version has it */
     const kvt_tier_kernels *tier;
-    uint32_t v_dim; /* padded */
-    uint32_t rows;  /* query_tokens * group, in this order */
-    range all;      /* what some query sees */
+    uint32_t v_dim;       /* padded */
+    uint32_t rows;        /* query_tokens * group, in this order */
+    uint32_t padded_rows; /* a row of zeros makes three behind the others four, where kernels join rows */
+    range all;            /* what some query sees */
     /* the workspace */
     query_side k, rope;
     float *logits;                   /* [rows][KVT_PAGE_TOKENS], then weights */
@@ -200,13 +201,15 @@ static kvt_status check_attention(const kvt_attention *given, call *c)
         return KVT_ERR_RANGE;
     if (a->position != KVT_NO_MASK && __builtin_add_overflow(a->position, a->query_tokens, &last))
         return KVT_ERR_RANGE;
-    if (__builtin_mul_overflow(a->query_tokens, a->group, &c->rows))
+    if (__builtin_mul_overflow(a->query_tokens, a->group, &c->rows) || c->rows == UINT32_MAX)
         return KVT_ERR_OVERFLOW;
     const kvt_layout *layout = a->segments[0].layout;
     c->k.dim = layout->k.padded_dim;
     c->rope.dim = layout->rope.padded_dim;
     c->v_dim = kvt_layout_side(layout, values_of(layout))->padded_dim;
     c->tier = kvt_serving_tier(layout->spec.tiers)->kernels;
+    const kvt_tile_spec keys = kvt_tile_spec_of(&layout->k, kvt_options_of(layout, KVT_K));
+    c->padded_rows = c->rows + (c->rows % 4 == 3 && c->tier->loops[keys.scheme->loop]->joins_rows);
     for (size_t i = 0; i < a->n_segments; i++)
         c->page_bytes = kvt_larger(c->page_bytes, a->segments[i].layout->page_bytes);
     /* Ranges begin and end later from query token to query token. */
@@ -258,14 +261,14 @@ static void take_query_side(taker *t, query_side *side, uint32_t rows)
 static kvt_status take_workspace(call *c, void *workspace, size_t *bytes)
 {
     const uintptr_t misaligned = (uintptr_t)workspace % ALIGNMENT;
-    taker t = { .at = workspace ? (uint8_t *)workspace + (ALIGNMENT - misaligned) % ALIGNMENT : NULL, .used = ALIGNMENT - 1, .rows = c->rows };
-    take_query_side(&t, &c->k, c->rows);
+    taker t = { .at = workspace ? (uint8_t *)workspace + (ALIGNMENT - misaligned) % ALIGNMENT : NULL, .used = ALIGNMENT - 1, .rows = c->padded_rows };
+    take_query_side(&t, &c->k, c->padded_rows);
     c->logits = take(&t, KVT_PAGE_TOKENS * sizeof(float));
     c->totals = take(&t, sizeof(float));
     c->sums = take(&t, KVT_SUMS(c->v_dim) * sizeof(float));
     c->merged = take(&t, KVT_SUMS(c->v_dim) * sizeof(float));
     if (c->rope.dim) {
-        take_query_side(&t, &c->rope, c->rows);
+        take_query_side(&t, &c->rope, c->padded_rows);
         c->rope_logits = take(&t, KVT_PAGE_TOKENS * sizeof(float));
     }
     t.rows = c->a.value_pages ? 2 : 1;
@@ -415,11 +418,12 @@ static __attribute__((noinline)) void add_key_centre(const call *c, const query_
         c->tier->softmax->add_offset(logits + (size_t)r * KVT_PAGE_TOKENS, queries->x + (size_t)r * queries->dim, mu, queries->dim);
 }
 
-static __attribute__((noinline)) void add_value_centre(const call *c, const kvt_weighted *w, const float *totals, const uint8_t *centre)
+static __attribute__((noinline)) void add_value_centre(const call *c, const kvt_weighted *w, uint32_t rows, const float *totals,
+                                                       const uint8_t *centre)
 {
     float mu[KVT_MAX_DIM];
     c->tier->rows->load_centre(mu, centre, c->v_dim);
-    for (uint32_t r = 0; r < w->rows; r++)
+    for (uint32_t r = 0; r < rows; r++)
         c->tier->softmax->add_centre(w->sums + r * w->sum_stride, totals[r], mu, c->v_dim);
 }
 
@@ -460,21 +464,22 @@ static void weigh_rows(const call *c, const seen_page *p, const kvt_page_side *t
 {
     const side_source *from = &c->from.values;
     const size_t stride = KVT_SUMS(c->v_dim), row = (size_t)i * c->a.group;
+    const uint32_t rows = n * c->a.group;
     float *logits = c->logits + row * KVT_PAGE_TOKENS;
     const kvt_weighted w = {
         .page = tiles,
         .first = (uint32_t)(seen.first - p->token),
         .end = (uint32_t)(seen.end - p->token),
         .is_precise = p->token == 0,
-        .rows = n * c->a.group,
+        .rows = row + rows == c->rows ? c->padded_rows - (uint32_t)row : rows,
         .weights = logits,
         .sums = c->sums + row * stride,
         .sum_stride = stride,
     };
-    c->tier->softmax->soften(logits, w.rows, w.first, w.end, c->a.soft_cap, w.sums, stride, c->v_dim, c->totals + row);
+    c->tier->softmax->soften(logits, rows, w.first, w.end, c->a.soft_cap, w.sums, stride, c->v_dim, c->totals + row);
     from->loops->value[c->from.order](from->load_scales, &from->tile, &w);
     if (from->layout->centre_bytes)
-        add_value_centre(c, &w, c->totals + row, p->values + from->layout->centre_offset);
+        add_value_centre(c, &w, rows, c->totals + row, p->values + from->layout->centre_offset);
 }
 
 /* Rows that see the same of the page at once; none that sees nothing of it. */
@@ -502,7 +507,7 @@ static void weigh_page(const call *c, const seen_page *p)
 static void attend_chunk(call *c, size_t chunk)
 {
     const size_t stride = KVT_SUMS(c->v_dim), begin = (first_chunk_of(c) + chunk) * KVT_CHUNK_TOKENS;
-    memset(c->sums, 0, c->rows * stride * sizeof *c->sums);
+    memset(c->sums, 0, c->padded_rows * stride * sizeof *c->sums);
     const range seen = common(c->all, (range){ begin, begin + KVT_CHUNK_TOKENS });
     for (size_t token = seen.first / KVT_PAGE_TOKENS * KVT_PAGE_TOKENS; token < seen.end; token += KVT_PAGE_TOKENS) {
         if (!is_seen(&c->a, token))
@@ -549,6 +554,7 @@ static void load_query_side(const call *c, const query_side *to, kvt_side side, 
     for (uint32_t i = 0; i < a->query_tokens; i++)
         c->tier->rows->prepare(to->x + (size_t)i * a->group * to->dim, queries + (ptrdiff_t)i * a->query_token_stride, a->query_head_stride,
                                a->query_dtype, a->group, kvt_layout_side(layout, side)->dim, kvt_options_of(layout, side)->rotation, NULL);
+    memset(to->x + (size_t)c->rows * to->dim, 0, (c->padded_rows - c->rows) * to->dim * sizeof *to->x);
     c->tier->softmax->scale_queries(to->x, c->rows, to->dim, a->scale);
 }
 
