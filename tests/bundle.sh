@@ -15,8 +15,7 @@ if [ -z "$roots" ]; then
     roots=$(mktemp -d)
     trap 'rm -rf "$roots"' EXIT
 fi
-# shellcheck disable=SC2016 # for apt-get
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+mirror=$(kvt_mirror)
 
 fail() {
     echo "$0: $*" >&2

@@ -16,12 +16,11 @@ root=$1
 suite=$2
 shift 2
 kvt_install_packages debootstrap
-# shellcheck disable=SC2016 # for apt-get
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+mirror=$(kvt_mirror)
 [ -e "$root/etc/debian_version" ] || debootstrap --variant=minbase "$suite" "$root" "$mirror"
 cp /etc/resolv.conf "$root/etc/"
 inside() {
-    chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+    kvt_inside "$root" "$@"
 }
 # A mirror may keep a suite for longer than its signature says.
 inside apt-get -qq -o Acquire::Check-Valid-Until=false update

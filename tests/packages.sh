@@ -35,14 +35,13 @@ if [ -z "$root" ]; then
     root=$(mktemp -d)/debian
     trap 'rm -rf "${root%/debian}"' EXIT
 fi
-# shellcheck disable=SC2016 # for apt-get
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+mirror=$(kvt_mirror)
 [ -e "$root/etc/debian_version" ] || debootstrap --variant=minbase bookworm "$root" "$mirror"
 cp /etc/resolv.conf "$root/etc/"
 
 # inside COMMAND...: in the fresh Debian.
 inside() {
-    chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+    kvt_inside "$root" "$@"
 }
 # listed FILE: all that is there, but for what dpkg, apt and ldconfig note and what programs have cached.
 listed() {

@@ -37,3 +37,16 @@ kvt_install_packages() {
     $kvt_sudo apt-get update -q >&2 &&
         $kvt_sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $kvt_missing >&2
 }
+
+# kvt_mirror: prints where apt-get has Debian's packages from.
+kvt_mirror() {
+    # shellcheck disable=SC2016 # for apt-get
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1
+}
+
+# kvt_inside ROOT COMMAND...: in another Debian, with nothing of this one's environment.
+kvt_inside() {
+    kvt_root=$1
+    shift
+    chroot "$kvt_root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+}

@@ -8,8 +8,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 kvt_install_packages dpkg-dev
 mkdir -p "$1/lists/partial"
 cd "$1"
-# shellcheck disable=SC2016 # for apt-get
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+mirror=$(kvt_mirror)
 echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" >sources.list
 apt() {
     apt-get -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists" -o APT::Sandbox::User=root -qq "$@"
