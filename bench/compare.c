@@ -553,15 +553,13 @@ int main(int argc, char **argv)
                take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0) {
         work.json = json != 0;
         status = choose_names(&chosen, filter, tier != NULL ? tier : kvt_tier_name(bench_best_tier()));
-        if (status != 0) {
-            /* printed */
-        } else if (list) {
+        if (status == 0 && list) {
             for (size_t i = 0; i < chosen.n; i++)
                 puts(chosen.names[i]);
-        } else if (paths[1] == NULL || poptPeekArg(context) != NULL) {
+        } else if (status == 0 && (paths[1] == NULL || poptPeekArg(context) != NULL)) {
             complain("arguments", "two builds would be right, OLD and NEW: see kvtile-compare --help");
             status = 2;
-        } else {
+        } else if (status == 0) {
             status = compare(&work, &chosen, paths);
         }
     }

@@ -13,6 +13,7 @@
 typedef struct ranked {
     json_t *run;
     const char *path;
+    double speed; /* of the case that is at hand */
     double score; /* geometric mean of the speeds of the cases that all have, over the first file's */
 } ranked;
 
@@ -33,28 +34,13 @@ static const char HEAD[] =
 /* Text of a file, as text of the page. */
 static void print_text(const char *text)
 {
+    static const char special[] = "&<>\"'";
+    static const char *const names[] = { "amp", "lt", "gt", "quot", "#39" };
     char shown[300];
     text_shown(shown, sizeof shown, text);
     for (const char *at = shown; *at != '\0'; at++) {
-        switch (*at) {
-        case '&':
-            fputs("&amp;", stdout);
-            break;
-        case '<':
-            fputs("&lt;", stdout);
-            break;
-        case '>':
-            fputs("&gt;", stdout);
-            break;
-        case '"':
-            fputs("&quot;", stdout);
-            break;
-        case '\'':
-            fputs("&#39;", stdout);
-            break;
-        default:
-            putchar(*at);
-        }
+        const char *name = strchr(special, *at);
+        name != NULL ? printf("&%s;", names[name - special]) : putchar(*at);
     }
 }
 
@@ -86,11 +72,11 @@ static size_t rank_all(ranked *all, size_t n)
     {
         bool is_common = strcmp(text_of(wanted, "op"), "attend") == 0;
         for (size_t i = 0; is_common && i < n; i++)
-            is_common = isfinite(speed_in(all[i].run, wanted));
+            is_common = isfinite(all[i].speed = speed_in(all[i].run, wanted));
         if (!is_common)
             continue;
         for (size_t i = 0; i < n; i++)
-            all[i].score += log(speed_in(all[i].run, wanted) / bench_speed_of(wanted));
+            all[i].score += log(all[i].speed / bench_speed_of(wanted));
         cases++;
     }
     for (size_t i = 0; i < n; i++)
