@@ -79,6 +79,25 @@ static inline void home_fill(const cache_home *h, size_t tokens)
     free(rows);
 }
 
+/* What asks for f32 results of f16 queries that came with tokens which are stored already. */
+static inline kvt_step home_question(const kvt_view *view, uint32_t layer, const kvt_sequence *entry, uint32_t heads, const uint16_t *q, float *out,
+                                     void *workspace, size_t bytes)
+{
+    return (kvt_step){ .size = sizeof(kvt_step),
+                       .view = view,
+                       .layer = layer,
+                       .sequences = entry,
+                       .n_sequences = 1,
+                       .heads = heads,
+                       .dtype = KVT_F16,
+                       .out_dtype = KVT_F32,
+                       .q = q,
+                       .out = out,
+                       .scale = 0.25f,
+                       .workspace = workspace,
+                       .workspace_bytes = bytes };
+}
+
 /* Bytes in memory, as the functions of kvtile/saved.h write and read them. */
 typedef struct home_tape {
     unsigned char *bytes;

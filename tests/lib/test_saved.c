@@ -211,19 +211,7 @@ static void attend(const kvt_view *view, kvt_sequence entry, void *workspace, si
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
         for (uint32_t head = 0; head < 2 * HEADS; head++)
             plain_row(123456, 1, layer, 0, head, DIM, q + head * DIM);
-        const kvt_step step = { .size = sizeof step,
-                                .view = view,
-                                .layer = layer,
-                                .sequences = &entry,
-                                .n_sequences = 1,
-                                .heads = 2 * HEADS,
-                                .dtype = KVT_F16,
-                                .out_dtype = KVT_F32,
-                                .q = q,
-                                .out = out[layer],
-                                .scale = 0.25f,
-                                .workspace = workspace,
-                                .workspace_bytes = bytes };
+        const kvt_step step = home_question(view, layer, &entry, 2 * HEADS, q, out[layer], workspace, bytes);
         char why[300] = "";
         const kvt_status status = kvt_step_problem(&step, why, sizeof why);
         TEST_REQUIRE(status == KVT_OK, "%s", why);

@@ -67,19 +67,7 @@ static void attend(const kvt_view *view, kvt_sequence entry, float out[LAYERS][Q
     for (size_t i = 0; i < sizeof q / sizeof *q; i++)
         q[i] = (uint16_t)(0x3400 + i * 59 % 0x600 + i % 3 / 2 * 0x8000);
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
-        const kvt_step step = { .size = sizeof step,
-                                .view = view,
-                                .layer = layer,
-                                .sequences = &entry,
-                                .n_sequences = 1,
-                                .heads = QUERY_HEADS,
-                                .dtype = KVT_F16,
-                                .out_dtype = KVT_F32,
-                                .q = q,
-                                .out = out[layer],
-                                .scale = 0.25f,
-                                .workspace = workspace,
-                                .workspace_bytes = bytes };
+        const kvt_step step = home_question(view, layer, &entry, QUERY_HEADS, q, out[layer], workspace, bytes);
         home_must(kvt_step_attend(&step, 0, 1) == KVT_OK && kvt_step_merge(&step, 0, 1) == KVT_OK);
     }
     free(workspace);
