@@ -75,11 +75,11 @@ musl-arm64)
 windows-x86_64)
     cp /usr/include/xxhash.h "$build/bin"
     set_options="-DCMAKE_SYSTEM_NAME=Windows -DCMAKE_C_COMPILER=x86_64-w64-mingw32-gcc-posix -DKVT_XXHASH_INCLUDE=$build/bin"
-    emulator=wine
+    emulator=tests/windows/wine.sh
     ;;
 windows-x86_64-zig)
     zig x86_64-windows-gnu
-    emulator=wine
+    emulator=tests/windows/wine.sh
     ;;
 *)
     echo "$0: no platform $platform" >&2
@@ -123,7 +123,7 @@ for test in "$@"; do
     esac
     [ -f "$program" ] || program=$program.exe
     # shellcheck disable=SC2086 # none or two
-    WINEDEBUG=-all $emulator "$program" $arguments || {
+    $emulator "$program" $arguments || {
         echo "$platform: $test FAILED" >&2
         exit 1
     }
