@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE /* fopencookie: stdio forgets why a write failed */
-#include "tools/files/output.h"
+#include "tools/files/output_temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,65 +15,31 @@
 
 /* ---- what is removed when the program ends early ---- */
 
-/* Whoever changes the list, or makes a name that is in it true, holds the lock with all signals blocked. A handler takes it for good: no thread goes
- * on writing files while the program ends. */
+/* Taken with all signals blocked. A handler takes it for good. */
 static atomic_flag lock = ATOMIC_FLAG_INIT;
-static file_output *opened;
+static sigset_t blocked_before; /* of whoever has the lock */
 
-static void take_lock(void)
+void output_begin_change(void)
 {
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
     while (atomic_flag_test_and_set(&lock)) {
     }
+    blocked_before = before;
 }
 
-static void begin_change(sigset_t *before)
+void output_end_change(void)
 {
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, before);
-    take_lock();
-}
-
-static void end_change(const sigset_t *before)
-{
+    const sigset_t before = blocked_before;
     atomic_flag_clear(&lock);
-    sigprocmask(SIG_SETMASK, before, NULL);
-}
-
-static void forget(file_output *output)
-{
-    for (file_output **link = &opened; *link != NULL; link = &(*link)->next)
-        if (*link == output) {
-            *link = output->next;
-            return;
-        }
-}
-
-static void remove_all(void)
-{
-    for (const file_output *output = opened; output != NULL; output = output->next)
-        unlink(output->temporary);
-}
-
-void file_output_abandon(void)
-{
-    take_lock();
-    remove_all();
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 static void end_by_signal(int number)
 {
     file_output_abandon();
     raise(number); /* it is blocked until this returns, and does then what it does by default */
-}
-
-static void remove_at_exit(void)
-{
-    sigset_t before;
-    begin_change(&before);
-    remove_all();
-    opened = NULL;
-    end_change(&before);
 }
 
 /* Every signal that ends a program by default, unless it is ignored or somebody else's. */
@@ -83,7 +49,7 @@ static int watch_signals(void)
     static bool watched;
     if (watched)
         return 0;
-    if (atexit(remove_at_exit) != 0)
+    if (atexit(output_remove_at_exit) != 0)
         return -1;
     for (int number = 1; number <= SIGRTMAX; number++) {
         bool ends = true;
@@ -101,11 +67,6 @@ static int watch_signals(void)
 }
 
 /* ---- where it goes ---- */
-
-static int fail(error_text *error)
-{
-    return error_set(error, "cannot be written: %s", strerror(errno));
-}
 
 /* `name`, as seen from the folder that holds `beside`. NULL: no memory. */
 static char *beside(const char *beside, const char *name)
@@ -180,7 +141,7 @@ static int keep(file_output *output, const char *path, const struct stat *status
     output->group = status->st_gid;
     output->mode = status->st_mode & 07777;
     if (follow_links(&output->path, path, true) != 0 || lstat(output->path, &found) != 0)
-        return fail(error);
+        return output_fail(error);
     return is_same(status, &found) ? 0 : error_set(error, "cannot be written: its links do not lead to a name");
 }
 
@@ -226,16 +187,16 @@ static int look_at(file_output *output, const char *path, int descriptor, error_
 {
     struct stat status, standard;
     if (fstat(descriptor, &status) != 0)
-        return fail(error);
+        return output_fail(error);
     const bool is_file = S_ISREG(status.st_mode);
     const bool is_standard = is_file && fstat(STDOUT_FILENO, &standard) == 0 && is_same(&status, &standard);
     if (is_file && !is_standard)
         return keep(output, path, &status, error);
     /* A file that is the standard output goes on behind what has been printed. */
     if (is_standard && fflush(stdout) != 0)
-        return fail(error);
+        return output_fail(error);
     const int to = fcntl(is_standard ? STDOUT_FILENO : descriptor, F_DUPFD_CLOEXEC, 3);
-    return to >= 0 && open_stream(output, to) == 0 ? 0 : fail(error);
+    return to >= 0 && open_stream(output, to) == 0 ? 0 : output_fail(error);
 }
 
 /* Opens what is there. A pipe that nobody reads is waited for, but not for ever: a command that does nothing is not what anybody wants. */
@@ -260,7 +221,7 @@ static int find_place(file_output *output, const char *path, error_text *error)
     if (descriptor < 0 && errno == ENXIO)
         return error_set(error, "cannot be written: nobody reads from it");
     if (descriptor < 0)
-        return errno == ENOENT && *path != '\0' && follow_links(&output->path, path, false) == 0 ? 0 : fail(error);
+        return errno == ENOENT && *path != '\0' && follow_links(&output->path, path, false) == 0 ? 0 : output_fail(error);
     const int result = look_at(output, path, descriptor, error);
     close(descriptor);
     return result;
@@ -268,8 +229,7 @@ static int find_place(file_output *output, const char *path, error_text *error)
 
 /* ---- temporary files ---- */
 
-/* A name that nobody can guess; 0, or -1 with errno. */
-static int make_name(file_output *output)
+int output_make_name(file_output *output)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
     char name[] = ".kvtile-................part";
@@ -281,46 +241,6 @@ static int make_name(file_output *output)
     free(output->temporary);
     output->temporary = beside(output->path, name);
     return output->temporary != NULL ? 0 : -1;
-}
-
-/* The descriptor of a new file, which is in the list then; or -1 with errno. */
-static int make_temporary(file_output *output)
-{
-    int descriptor = -1;
-    for (int tries = 0; descriptor < 0 && tries < 100; tries++) {
-        sigset_t before;
-        if (make_name(output) != 0)
-            return -1;
-        begin_change(&before);
-        /* Nobody reads what replaces a file before it has that file's mode. */
-        descriptor = open(output->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, output->replaces ? 0600 : 0666);
-        if (descriptor >= 0) {
-            output->next = opened;
-            opened = output;
-        }
-        const int why = errno;
-        end_change(&before);
-        errno = why;
-        if (descriptor < 0 && errno != EEXIST)
-            return -1;
-    }
-    return descriptor;
-}
-
-static void release(file_output *output)
-{
-    free(output->path);
-    free(output->temporary);
-    *output = (file_output){ 0 };
-}
-
-static void remove_temporary(file_output *output)
-{
-    sigset_t before;
-    begin_change(&before);
-    unlink(output->temporary);
-    forget(output);
-    end_change(&before);
 }
 
 /* Owner, group and mode of the file that is replaced. A group that cannot be kept is given no more than everybody has. */
@@ -335,7 +255,7 @@ static int keep_mode(const file_output *output, int descriptor)
     return fchmod(descriptor, mode);
 }
 
-static int finish_stream(file_output *output)
+int output_finish(file_output *output)
 {
     int result = fflush(output->stream) != 0 || ferror(output->stream) ? -1 : 0;
     int why = output->why;
@@ -356,59 +276,13 @@ int file_output_open(file_output *output, const char *path, error_text *error)
     *output = (file_output){ 0 };
     int result = watch_signals() == 0 ? find_place(output, path, error) : error_set(error, "cannot be written: out of memory");
     if (result == 0 && output->stream == NULL) {
-        const int descriptor = make_temporary(output);
+        const int descriptor = output_make_temporary(output);
         if (descriptor < 0 || open_stream(output, descriptor) != 0)
-            result = fail(error);
+            result = output_fail(error);
         if (result != 0 && descriptor >= 0)
-            remove_temporary(output);
+            output_remove_temporary(output);
     }
     if (result != 0)
-        release(output);
+        output_release(output);
     return result;
-}
-
-int file_output_commit(file_output *output, error_text *error)
-{
-    int result = finish_stream(output);
-    if (output->path != NULL) {
-        int why = errno;
-        sigset_t before;
-        begin_change(&before);
-        if (result == 0) {
-            result = rename(output->temporary, output->path);
-            why = errno;
-        }
-        if (result != 0)
-            unlink(output->temporary);
-        forget(output);
-        end_change(&before);
-        errno = why;
-    }
-    if (result != 0)
-        error_set(error, "cannot be written: %s", errno != 0 ? strerror(errno) : "a write failed");
-    release(output);
-    return result != 0 ? -1 : 0;
-}
-
-void file_output_discard(file_output *output)
-{
-    fclose(output->stream);
-    if (output->path != NULL)
-        remove_temporary(output);
-    release(output);
-}
-
-int file_output_check(const char *path, error_text *error)
-{
-    struct stat status;
-    file_output output;
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
-        if (S_ISDIR(status.st_mode))
-            errno = EISDIR;
-        return !S_ISDIR(status.st_mode) && access(path, W_OK) == 0 ? 0 : fail(error);
-    }
-    if (file_output_open(&output, path, error) != 0)
-        return -1;
-    file_output_discard(&output);
-    return 0;
 }
