@@ -299,7 +299,8 @@ expect_error 2 "another comparison" "$@" "$kvtile" eval --attention --budget 4 "
 expect_error 1 "as many of each" "$@" "$kvtile" eval --budget 4 "$work"/cap/layer0_keys.qvkt
 expect_error 2 "own schemes would be right" "$@" "$kvtile" eval --budget 4 "$work"/cap/layer0* --schemes nvfp4
 expect_error 2 '"ggml_q4" is no scheme: did you mean ggml_q4_0?' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes ggml_q4
-expect_error 2 '"kv5/kv4" is no scheme' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes kv5/kv4
+expect_error 2 '"kv5/kv4" is a pair: one scheme would be right' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes kv5/kv4
+expect_error 2 '"balanced" is a pair: one scheme would be right' "$@" "$kvtile" eval "$work/cap/layer0_keys.qvkt" --schemes balanced
 expect_error 2 "own schemes would be right" "$@" "$kvtile" eval --latent "$work"/cap/layer0* --schemes nvfp4
 expect_error 2 "one scheme, or none" "$@" "$kvtile" eval --attention "$work"/cap/layer0* --first kv4,kv5
 expect_error 2 "only --attention and --model have" "$@" "$kvtile" eval "$work"/cap/layer0_keys.qvkt --first kv8
@@ -431,6 +432,16 @@ expect_error 2 "did you mean info?" "$@" "$kvtile" inof
 expect_error 2 "nosuch" "$@" "$kvtile" info --tier nosuch
 expect_error 2 "surplus" "$@" "$kvtile" info surplus
 expect_error 2 "no such command" "$@" "$engine" nosuch
+run "$@" "$kvtile" info --help
+mv "$work/stdout" "$work/help"
+run "$@" "$kvtile" help info
+cmp "$work/help" "$work/stdout" || fail "kvtile help info is not kvtile info --help"
+run "$@" "$kvtile" help
+grep -q '^  kvtile size ' "$work/stdout" || fail "kvtile help lists no commands"
+got=0
+"$@" "$kvtile" eval "$work"/cap/layer0_queries.qvkt >"$work/stdout" 2>"$work/stderr" || got=$?
+[ "$got" -eq 1 ] || fail "queries alone: exit code $got"
+grep -q '^kvtile eval: no keys and no values: ' "$work/stderr" || fail "queries alone: $(cat "$work/stderr")"
 expect_error 2 "--out: is missing" "$@" "$engine" export --model "$demo/gutenberg-3.5M.f16.bin"
 expect_error 1 "cannot be opened" "$@" "$engine" export --model "$work/missing.bin" --out "$work/x.bin"
 expect_error 1 "the text has only" "$@" "$engine" perplexity --model "$demo/gutenberg-3.5M.f16.bin" --tokenizer "$demo/tok2048.bin" \

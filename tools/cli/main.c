@@ -50,7 +50,14 @@ int main(int argc, char **argv)
 {
     program_start("kvtile");
     json_set_alloc_funcs(program_allocate, free);
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "--help-all") == 0 || strcmp(argv[1], "-h") == 0) {
+    static char help[] = "--help";
+    if (argc > 2 && strcmp(argv[1], "help") == 0) { /* kvtile help size */
+        argv[1] = argv[2];
+        argv[2] = help;
+        argc = 3;
+    }
+    if (argc < 2 || strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "--help-all") == 0 ||
+        strcmp(argv[1], "-h") == 0) {
         print_help();
         return 0;
     }

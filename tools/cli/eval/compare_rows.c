@@ -100,6 +100,10 @@ static int run_rows(const eval_job *chosen, const char **paths)
         error_print(EVAL_WHO, "arguments", "out of memory");
     for (; status == 0 && *paths != NULL; paths++)
         status = eval_input(*paths, &run);
+    if (status == 0 && run.summaries[0].n_tensors == 0 && run.summaries[1].n_tensors == 0) {
+        error_print(EVAL_WHO, "no keys and no values", "inputs that have some would be right");
+        status = -1;
+    }
     if (status == 0)
         status = report_summaries(&run);
     if (status == 0 && run.array != NULL) {

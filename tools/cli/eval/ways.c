@@ -54,8 +54,12 @@ static int unknown_word(const choice *c, const char *typed, const char *who)
     if (strcmp(typed, "fp8") == 0 && strcmp(c->what, "scheme") == 0)
         best.name = "e4m3";
     char text[200];
-    snprintf(text, sizeof text, "\"%s\" is no %s: %s%s%s%s", typed, c->what, best.name ? "did you mean " : "", best.name ? best.name : "",
-             best.name ? "? " : "", c->where);
+    preset_schemes preset;
+    if (strcmp(c->what, "scheme") == 0 && (strchr(typed, '/') != NULL || preset_find(&preset, typed)))
+        snprintf(text, sizeof text, "\"%s\" is a pair: one scheme would be right; --attention and --model alone take pairs", typed);
+    else
+        snprintf(text, sizeof text, "\"%s\" is no %s: %s%s%s%s", typed, c->what, best.name ? "did you mean " : "", best.name ? best.name : "",
+                 best.name ? "? " : "", c->where);
     error_print(who, c->option, text);
     return -1;
 }
