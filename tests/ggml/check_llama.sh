@@ -1,18 +1,26 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# check_llama.sh FOLDER [first_tokens]: builds the plug-in, and has check_llama compare llama.cpp with and without it; FOLDER is that of
-# tools/ggml/fetch.sh. With first_tokens it measures the time to the first token of a prompt instead: KVT_ALONE is a command that keeps the machine
-# free of other work.
+# check_llama.sh FOLDER [prepare|first_tokens]: builds the plug-in, and has check_llama compare llama.cpp with and without it; FOLDER is that of
+# tools/ggml/fetch.sh. With prepare it builds check_llama, makes two.gguf, and ends. With first_tokens it measures the time to the first token of a
+# prompt: KVT_ALONE is a command that keeps the machine free of other work.
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$(cd "$1" && pwd)
 bin=$folder/bin
-cmake --preset dev -S "$here" -DKVT_GGML_HEADERS="$folder/llama.cpp/ggml"
-(cd "$here" && cmake --build --preset dev --target kvt_ggml)
 # Backends are found when it runs.
 cc -std=c11 -O2 -Wall -Wextra -Werror -o "$folder/check_llama" "$here/tests/ggml/check_llama.c" -isystem "$folder/llama.cpp/include" \
     -isystem "$folder/llama.cpp/ggml/include" "$bin"/libllama.*.so "$bin"/libggml.*.so "$bin/libggml-base.so" -lm \
     "-Wl,-rpath,$bin,--allow-shlib-undefined"
+if [ ! -f "$folder/two.gguf" ]; then
+    "$folder/check_llama" --widen "$folder/model.gguf" "$folder/wide.gguf"
+    "$folder/check_llama" --shorten "$folder/wide.gguf" "$folder/two.gguf" 2
+    rm "$folder/wide.gguf"
+fi
+
+[ "${2:-}" != prepare ] || exit 0
+
+cmake --preset dev -S "$here" -DKVT_GGML_HEADERS="$folder/llama.cpp/ggml"
+(cd "$here" && cmake --build --preset dev --target kvt_ggml)
 export KVT_ALONE="${KVT_ALONE:-}" LD_LIBRARY_PATH="$bin" GGML_BACKEND_PATH="$here/build/dev/libkvtile-ggml.so"
 
 work=$(mktemp -d)
@@ -30,12 +38,6 @@ if [ "${2:-}" = first_tokens ]; then
         du --bytes "$work/$way"
     done
     exit
-fi
-
-if [ ! -f "$folder/two.gguf" ]; then
-    "$folder/check_llama" --widen "$folder/model.gguf" "$folder/wide.gguf"
-    "$folder/check_llama" --shorten "$folder/wide.gguf" "$folder/two.gguf" 2
-    rm "$folder/wide.gguf"
 fi
 
 # check MODEL KVTILE BOUND SCENE...

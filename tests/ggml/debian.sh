@@ -1,22 +1,30 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# debian.sh FOLDER [STEP...]: Debian's newest llama.cpp in a chroot, FOLDER/sid, with the plug-in. As root, by hand. FOLDER has model.gguf, and two.gguf of
-# check_llama.sh: build/ggml is such a folder. The plug-in is that of build/release, and for `server` one with AddressSanitizer, build/asan.
+# debian.sh FOLDER [STEP...]: Debian's newest llama.cpp in a chroot, FOLDER/sid, with the plug-in. As root, by hand; it needs npm and pip. FOLDER, which is
+# that of tools/ggml/fetch.sh, may be empty, or not there. The plug-in is that of build/release, and for `server` one with AddressSanitizer, build/asan.
 #     architectures   test-llama-archs: each architecture that llama.cpp knows
-#     divergence      llama-perplexity: the table of docs/accuracy.md that llama.cpp's own tool makes; half an hour
-#     speed           llama-bench: the table of docs/llama.cpp.md; half an hour. KVT_ALONE is a command that keeps the machine free of other work
+#     divergence      llama-perplexity: the table of docs/accuracy.md that llama.cpp's own tool makes; half an hour.
+#                     KVT_DIVERGENCE has further options of measure_divergence.py
+#     speed           llama-bench: the table of docs/llama.cpp.md; half an hour. KVT_ALONE is a command that keeps the machine free of other work,
+#                     KVT_SPEED has further options of measure_speed.py
 #     server          llama-server: four clients for KVT_SECONDS each (600), with a cache for each client, and with one for all
 set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
+# shellcheck source=tools/packages.sh
+. "$here/tools/packages.sh"
+# shellcheck disable=SC2086
+kvt_install_packages $KVT_PACKAGES_BUILD debootstrap git python3
+"$here/tools/ggml/fetch.sh" "$1" headers binaries model
 folder=$(cd "$1" && pwd)
 shift
+"$here/tests/ggml/check_llama.sh" "$folder" prepare
 [ $# -gt 0 ] || set -- architectures divergence speed server
 sid=$folder/sid
-if [ ! -d "$sid" ]; then
-    debootstrap --variant=minbase sid "$sid"
-    chroot "$sid" apt-get -o Acquire::Check-Valid-Until=false update
+if [ ! -e "$sid/etc/debian_version" ]; then
+    debootstrap --variant=minbase sid "$sid" "$(kvt_mirror)"
+    kvt_inside "$sid" apt-get -o Acquire::Check-Valid-Until=false update
 fi
-chroot "$sid" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends llama.cpp llama.cpp-tools llama.cpp-tools-extra \
+kvt_inside "$sid" apt-get install -y --no-install-recommends llama.cpp llama.cpp-tools llama.cpp-tools-extra \
     llama.cpp-tests libsleef3 libasan8 >"$folder/sid.log"
 mkdir -p "$sid/kvtile"
 mountpoint -q "$sid/proc" || mount -t proc proc "$sid/proc"
@@ -40,7 +48,8 @@ divergence() {
     plugin release -DCMAKE_BUILD_TYPE=Release
     [ -f "$sid/kvtile/wide.gguf" ] || LD_LIBRARY_PATH=$folder/bin "$folder/check_llama" --widen "$folder/model.gguf" "$sid/kvtile/wide.gguf"
     cp "$here/tools/demo/chesterton-brown.txt" "$sid/kvtile"
-    "$here/tests/ggml/measure_divergence.py" --threads "$(nproc)" /kvtile/release.so /kvtile/wide.gguf /kvtile/chesterton-brown.txt /kvtile/logits -- \
+    # shellcheck disable=SC2086
+    "$here/tests/ggml/measure_divergence.py" --threads "$(nproc)" ${KVT_DIVERGENCE:-} /kvtile/release.so /kvtile/wide.gguf /kvtile/chesterton-brown.txt /kvtile/logits -- \
         chroot "$sid" llama-perplexity
     rm "$sid/kvtile/logits"
 }
@@ -48,7 +57,8 @@ divergence() {
 speed() {
     plugin release -DCMAKE_BUILD_TYPE=Release
     "$here/tests/ggml/random_gguf.py" "$sid/kvtile/random.gguf"
-    "$here/tests/ggml/measure_speed.py" --alone "${KVT_ALONE:-}" /kvtile/release.so /kvtile/model.gguf /kvtile/random.gguf -- chroot "$sid" llama-bench
+    # shellcheck disable=SC2086
+    "$here/tests/ggml/measure_speed.py" --alone "${KVT_ALONE:-}" ${KVT_SPEED:-} /kvtile/release.so /kvtile/model.gguf /kvtile/random.gguf -- chroot "$sid" llama-bench
 }
 
 # serve KVTILE OPTION...
