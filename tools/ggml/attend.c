@@ -181,10 +181,10 @@ static void measure(job *j)
     }
 }
 
-/* Few rows are divided by chunks of cells, many by tiles and heads. Neither changes a bit. */
+/* Few rows are divided by chunks of cells, unless heads are as many for each thread; many by tiles and heads. Neither changes a bit. */
 static bool is_split(const job *j, unsigned threads)
 {
-    return threads > 1 && j->tokens * j->group <= SPLIT_ROWS;
+    return j->heads % threads != 0 && j->tokens * j->group <= SPLIT_ROWS;
 }
 
 /* What ggml needs for the node: its own way in the versions that are known, and as much again for others. */
@@ -300,10 +300,6 @@ static void attend_whole(walk *w, const kvt_attention *a, const kvt_attend_sizes
     if (w->calls % w->workers == w->worker)
         must(kvt_attend(a, w->workspace));
 }
-static void count_units(walk *w, const kvt_attention *a, const kvt_attend_sizes *sizes)
-{
-    (void)w, (void)a, (void)sizes;
-}
 static void attend_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes *sizes)
 {
     const size_t first = w->first_unit > w->units ? w->first_unit - w->units : 0,
@@ -318,6 +314,7 @@ static void merge_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes
         must(kvt_merge(a, w->partials + w->partial_bytes, w->workspace));
 }
 
+/* Without a call it counts the units. */
 static void each_call(walk *w, call_fn *call)
 {
     const job *j = w->j;
@@ -326,18 +323,25 @@ static void each_call(walk *w, call_fn *call)
     for (size_t stream = 0; stream < j->streams; stream++)
         for (size_t first = 0; first < j->tokens;) {
             const tile t = tile_at(j, stream, first);
-            kvt_attend_sizes sizes = { 0 };
             first = t.end;
             if (!t.seen) {
-                write_zeros(j, &t);
+                if (call)
+                    write_zeros(j, &t);
                 continue;
             }
+            const size_t n = cells_segments(s, j->first_stream + stream, t.begin / CELLS, (t.seen + CELLS - 1) / CELLS, t.own, w->segments);
+            kvt_attention a = question_of(j, &t, 0, w->segments, n);
+            kvt_attend_sizes sizes = { 0 };
+            if (call != attend_whole)
+                must(kvt_attend_plan_sizes(&a, &sizes));
             for (uint32_t head = 0; head < j->heads; head++) {
-                const size_t n = cells_segments(s, j->first_stream + stream, head, t.begin / CELLS, (t.seen + CELLS - 1) / CELLS, t.own, w->segments);
-                const kvt_attention a = question_of(j, &t, head, w->segments, n);
-                if (head == 0 && call != attend_whole)
-                    must(kvt_attend_plan_sizes(&a, &sizes));
-                call(w, &a, &sizes);
+                if (call) {
+                    if (head) {
+                        cells_next_head(w->segments, n);
+                        a = question_of(j, &t, head, w->segments, n);
+                    }
+                    call(w, &a, &sizes);
+                }
                 w->calls++;
                 w->units += sizes.chunks;
                 w->partial_bytes += sizes.chunks * sizes.partial_bytes;
@@ -431,7 +435,7 @@ bool attend_compute(layer *l, const ggml_workers *with, const struct ggml_tensor
         each_call(&w, attend_whole);
         return true;
     }
-    each_call(&w, count_units);
+    each_call(&w, NULL);
     w.first_unit = w.units * w.worker / workers;
     w.end_unit = w.units * (w.worker + 1) / workers;
     each_call(&w, attend_chunks);

@@ -461,7 +461,7 @@ void cells_copy_stream(cell_store *s, size_t from, size_t to)
 
 /* ---- attention ---- */
 
-size_t cells_segments(const cell_store *s, size_t stream, uint32_t head, size_t first, size_t end, size_t own, kvt_segment *segments)
+size_t cells_segments(const cell_store *s, size_t stream, size_t first, size_t end, size_t own, kvt_segment *segments)
 {
     size_t n = 0;
     cells_form last = CELLS_EMPTY;
@@ -470,7 +470,7 @@ size_t cells_segments(const cell_store *s, size_t stream, uint32_t head, size_t 
         const cells_block *b = &s->block[index];
         const cells_form form = b->form == CELLS_EMPTY || (i == own && b->has_rows) ? CELLS_OPEN : b->form;
         if (form != last) {
-            segments[n] = (kvt_segment){ &s->layout[form], page_of(s, index, head, form), i * CELLS };
+            segments[n] = (kvt_segment){ &s->layout[form], page_of(s, index, 0, form), i * CELLS };
             segments[n++].pages.stride = s->block_bytes[form];
         } else {
             segments[n - 1].pages.count++;
@@ -478,6 +478,12 @@ size_t cells_segments(const cell_store *s, size_t stream, uint32_t head, size_t 
         last = form;
     }
     return n;
+}
+
+void cells_next_head(kvt_segment *segments, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        segments[i].pages.base = (uint8_t *)segments[i].pages.base + segments[i].layout->page_bytes;
 }
 
 size_t cells_bytes(const cell_store *s)

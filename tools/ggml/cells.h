@@ -102,8 +102,10 @@ void cells_restore(cell_store *s, size_t stream, size_t block, const void *from)
 /* All of a stream becomes that of another. */
 void cells_copy_stream(cell_store *s, size_t from, size_t to);
 
-/* Segments of blocks first .. end - 1 of a stream and head, as a query in block `own` sees them (SIZE_MAX: none is its own); at most end - first. */
-size_t cells_segments(const cell_store *s, size_t stream, uint32_t head, size_t first, size_t end, size_t own, kvt_segment *segments);
+/* Segments of blocks first .. end - 1 of a stream's first head, as a query in block `own` (SIZE_MAX: none) sees them; at most end - first. */
+size_t cells_segments(const cell_store *s, size_t stream, size_t first, size_t end, size_t own, kvt_segment *segments);
+/* From a head's to the next one's. */
+void cells_next_head(kvt_segment *segments, size_t n);
 
 uint32_t cells_row_dim(const cell_store *s, int side); /* of a head */
 size_t cells_bytes(const cell_store *s);               /* in use */

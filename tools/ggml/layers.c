@@ -127,10 +127,14 @@ void layers_take(cache *c, struct ggml_tensor *tensor)
     tensor->extra = l;
 }
 
+/* Views have their buffers, too, from when they have addresses. It is asked of all tensors of a graph, most of them in no cache, so the rest of a
+ * tensor is not looked at before. */
 layer *layer_of(const struct ggml_tensor *tensor)
 {
-    const struct ggml_tensor *root = tensor && tensor->view_src ? tensor->view_src : tensor;
-    return root && root->buffer && root->buffer->buft == layers_type ? root->extra : NULL;
+    if (!tensor || (tensor->buffer && tensor->buffer->buft != layers_type))
+        return NULL;
+    const struct ggml_tensor *root = tensor->view_src ? tensor->view_src : tensor;
+    return root->buffer && root->buffer->buft == layers_type ? root->extra : NULL;
 }
 
 int layer_side(const layer *l, const struct ggml_tensor *tensor)

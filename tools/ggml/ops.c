@@ -105,15 +105,21 @@ static void begin_rows(layer *l, int side, const struct ggml_tensor *op)
     cells_begin(&l->rows, side, l->cells, l->n_cells);
 }
 
+/* Few rows take less time than threads that wait for each other. */
+enum { FEW_ROWS = 4 };
+
 static void compute_rows(layer *l, const ggml_workers *with, const struct ggml_tensor *op)
 {
     const int side = layer_side(l, op);
     const struct ggml_tensor *rows = op->src[0];
+    const uint32_t workers = rows->ne[1] <= FEW_ROWS ? 1 : (uint32_t)with->nth;
     settle(l, with);
     if (with->ith == 0)
         begin_rows(l, side, op);
-    host.ggml_barrier(with->threadpool);
-    cells_write(&l->rows, side, l->cells, l->n_cells, rows->data, dtype_of(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, (uint32_t)with->nth);
+    if (workers > 1)
+        host.ggml_barrier(with->threadpool);
+    if ((uint32_t)with->ith < workers)
+        cells_write(&l->rows, side, l->cells, l->n_cells, rows->data, dtype_of(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, workers);
 }
 
 /* ---- what ggml computes ---- */
