@@ -31,12 +31,13 @@ extern "C" {
 
 /* ---- presets --------------------------------------------------------------------------------------------------------------------- */
 
-/* Schemes of keys and values, rotation and centres; a sequence's first page (what attention sinks into) is kept in kv8.
+/* Schemes of keys and values, rotation and centres; a sequence's first page (what attention sinks into) is kept in kv8 and has no centres,
+ * as a first token that is unlike all others would move them.
  *     quality kv6/kv5, balanced kv5/kv4, compact kv4/kv4, tight kv4/kv3 */
 typedef enum kvt_preset { KVT_PRESET_BALANCED = 0, KVT_PRESET_QUALITY = 1, KVT_PRESET_COMPACT = 2, KVT_PRESET_TIGHT = 3 } kvt_preset;
 
-/* Sets schemes and options of *spec, which has its widths, heads and tiers already, and makes *first the same with kv8; rotation is 64. Of a latent
- * (v_dim 0) keys' scheme counts, and the rotary part is kept as bf16. Errors: NULL, STRUCT_SIZE, OPTIONS (no such preset). */
+/* Sets schemes and options of *spec, which has its widths, heads and tiers already, and makes *first the same with kv8 and without centres; rotation
+ * is 64. Of a latent (v_dim 0) keys' scheme counts, and the rotary part is kept as bf16. Errors: NULL, STRUCT_SIZE, OPTIONS (no such preset). */
 KVT_API KVT_MUST_CHECK kvt_status kvt_preset_spec(kvt_preset preset, kvt_spec *spec, kvt_spec *first);
 
 /* "balanced", "quality", "compact", "tight"; NULL when there is no such preset. */

@@ -42,6 +42,8 @@ kvt_status kvt_preset_spec(kvt_preset preset, kvt_spec *spec, kvt_spec *first)
     whole.k_scheme = whole.v_scheme = KVT_SCHEME_kv8;
     whole.rope_scheme = KVT_SCHEME_bf16;
     *first = whole;
+    /* A first token that is unlike all others would move the centre of its page away from them (docs/accuracy.md). */
+    first->k_options.centring = first->v_options.centring = KVT_CENTRING_NONE;
     whole.k_scheme = (kvt_scheme)keys[preset];
     whole.v_scheme = (kvt_scheme)values[preset];
     *spec = whole;

@@ -177,6 +177,12 @@ START_TEST(presets)
     for (int i = 0; i < 4; i++)
         ck_assert_str_eq(kvt_preset_name((kvt_preset)i), names[i]);
     ck_assert_ptr_null(kvt_preset_name((kvt_preset)4));
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(kvt_preset_spec((kvt_preset)i, &spec, &first), KVT_OK);
+        ck_assert(spec.k_options.centring == KVT_CENTRING_OWN && spec.v_options.centring == KVT_CENTRING_OWN);
+        ck_assert(first.k_scheme == KVT_SCHEME_kv8 && first.k_options.centring == KVT_CENTRING_NONE && first.v_options.centring == KVT_CENTRING_NONE);
+        ck_assert(first.k_options.rotation == spec.k_options.rotation && first.v_options.rotation == spec.v_options.rotation);
+    }
     ck_assert_int_eq(kvt_preset_spec((kvt_preset)4, &spec, &first), KVT_ERR_OPTIONS);
     ck_assert_int_eq(kvt_preset_spec(KVT_PRESET_TIGHT, NULL, &first), KVT_ERR_NULL);
     ck_assert_int_eq(kvt_preset_spec(KVT_PRESET_TIGHT, &spec, NULL), KVT_ERR_NULL);

@@ -121,6 +121,7 @@ static int make_cache(kv_cache *cache, const cache_way *way, const uint32_t *whi
                             .v_options = options };
     kvt_spec first = spec;
     first.k_scheme = first.v_scheme = way->first;
+    first.k_options.centring = first.v_options.centring = KVT_CENTRING_NONE; /* as kvt_preset_spec has it */
     kvt_rope ropes[KVT_CACHE_MAX_GROUPS];
     kvt_cache_group groups[KVT_CACHE_MAX_GROUPS];
     const size_t pages = (cache->room + KVT_PAGE_TOKENS - 1) / KVT_PAGE_TOKENS;

@@ -439,7 +439,7 @@ class KvtileCache(Cache):
         widths: dict[str, Any] = {"head_dim": k_dim, "v_dim": v_dim, "kv_heads": heads}
         options: dict[str, Any] = {"rotation": self.rotation, "centring": self.centring}
         layout = Layout(k, v, **widths, **options)
-        first = Layout(self.first, **widths, **options) if self.first else None
+        first = Layout(self.first, **widths, rotation=self.rotation) if self.first else None  # without centres, as presets have it
         return layout, first, kept if self.open or self.centring == "own" else None
 
     def _join(self, layer: KvtileLayer, heads: int, k_dim: int, v_dim: int, dtype: torch.dtype) -> tuple[_Group, int]:
