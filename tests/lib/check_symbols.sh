@@ -13,8 +13,8 @@ trap 'rm -rf "$work"' EXIT
 case $library in
 *.a) "$nm" --extern-only --defined-only "$library" ;;
 *) "$nm" --dynamic --extern-only --defined-only "$library" ;;
-esac | awk 'NF == 3 { print $3 }' | grep -v -e '^__asan_' -e '^__odr_asan' -e '^__ubsan_' -e '^_init$' -e '^_fini$' | LC_ALL=C sort >"$work/defined"
-# The sanitizers add some of their own.
+esac | awk 'NF == 3 { print $3 }' | grep -v -e '^__asan_' -e '^__odr_asan' -e '^__ubsan_' -e '^_init$' -e '^_fini$' -e '^[.]refptr[.]kvt_' | LC_ALL=C sort >"$work/defined"
+# The sanitizers add some of their own, and Windows pointers to variables.
 grep -v '^#' "$list" | LC_ALL=C sort >"$work/public"
 
 if missing=$(LC_ALL=C comm -13 "$work/defined" "$work/public" | grep .); then

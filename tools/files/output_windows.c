@@ -51,6 +51,10 @@ int output_make_name(file_output *output)
     for (const char *at = output->path; *at != '\0'; at++)
         if (*at == '/' || *at == '\\' || *at == ':')
             slash = at + 1;
+    if (*slash == '\0') { /* the temporary file could be made, and not renamed */
+        errno = ENOENT;
+        return -1;
+    }
     const size_t folder = (size_t)(slash - output->path);
     unsigned random[2];
     if (rand_s(&random[0]) != 0 || rand_s(&random[1]) != 0)
@@ -84,7 +88,8 @@ int file_output_open(file_output *output, const char *path, error_text *error)
     if (exists && S_ISDIR(status.st_mode))
         return error_set(error, "cannot be written: %s", strerror(EISDIR));
     if (exists && !S_ISREG(status.st_mode)) {
-        output->stream = fopen(path, "wb");
+        const int device = open(path, O_WRONLY | O_CLOEXEC);
+        output->stream = device >= 0 ? fdopen(device, "wb") : NULL;
         return output->stream != NULL ? 0 : output_fail(error);
     }
     if (exists && access(path, W_OK) != 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* POSIX's calls for files by those of Windows, as far as the tools use them. Paths are in the code page of the program, which its manifest makes
  * UTF-8. */
+#define _CRT_RAND_S /* rand_s */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -17,6 +19,8 @@
 #include <windows.h>
 
 /* ---- errors ---- */
+
+LONG NTAPI RtlGetLastNtStatus(void); /* of ntdll: no header of mingw-w64 has it */
 
 static int fail(void)
 {
@@ -43,6 +47,29 @@ static int fail_with(int number)
 {
     errno = number;
     return -1;
+}
+
+/* Whether the last call failed as the file is removed, and others have it open still. */
+static bool is_removed(void)
+{
+    static const LONG DELETE_PENDING = (LONG)0xc0000056;
+    if (RtlGetLastNtStatus() != DELETE_PENDING)
+        return false;
+    SetLastError(ERROR_FILE_NOT_FOUND);
+    return true;
+}
+
+/* A file that another has open, or that is removed but still open, is neither replaced nor removed. Others read for moments: it is tried for half a
+ * second. */
+static bool try_again(int *tries)
+{
+    const DWORD error = GetLastError();
+    if ((error != ERROR_ACCESS_DENIED && error != ERROR_SHARING_VIOLATION) || *tries == 60)
+        return false;
+    Sleep(*tries < 20 ? 1 : 10);
+    SetLastError(error);
+    ++*tries;
+    return true;
 }
 
 static HANDLE handle_of(int file)
@@ -88,15 +115,17 @@ static int status_of(HANDLE handle, struct kvt_stat *status)
 
 static HANDLE create(const char *path, DWORD access, DWORD disposition, DWORD attributes)
 {
-    return CreateFileA(path, access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, disposition,
-                       FILE_FLAG_BACKUP_SEMANTICS | attributes, NULL); /* with that flag folders are opened as well */
+    return CreateFileA(strcmp(path, "/dev/null") == 0 ? "NUL" : path, access, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL,
+                       disposition, FILE_FLAG_BACKUP_SEMANTICS | attributes, NULL); /* with that flag folders are opened as well */
 }
 
 static int status_at(const char *path, struct kvt_stat *status, bool follow)
 {
     const HANDLE handle = create(path, FILE_READ_ATTRIBUTES, OPEN_EXISTING, follow ? 0 : FILE_FLAG_OPEN_REPARSE_POINT);
-    if (handle == INVALID_HANDLE_VALUE)
+    if (handle == INVALID_HANDLE_VALUE) {
+        (void)is_removed();
         return fail();
+    }
     const int result = status_of(handle, status);
     CloseHandle(handle);
     return result;
@@ -110,6 +139,15 @@ int kvt_stat(const char *path, struct kvt_stat *status)
 int lstat(const char *path, struct kvt_stat *status)
 {
     return status_at(path, status, false);
+}
+
+/* Of msvcrt's not all devices are there. */
+int kvt_access(const char *path, int mode)
+{
+    struct kvt_stat status;
+    if (kvt_stat(path, &status) != 0)
+        return -1;
+    return (mode & W_OK) && (status.st_mode & 0200) == 0 ? fail_with(EACCES) : 0;
 }
 
 int kvt_fstat(int file, struct kvt_stat *status)
@@ -141,11 +179,9 @@ int kvt_open(const char *path, int flags, ...)
         disposition = CREATE_NEW;
     const DWORD attributes = flags & O_NOFOLLOW ? FILE_FLAG_OPEN_REPARSE_POINT : FILE_ATTRIBUTE_NORMAL;
     struct kvt_stat status;
-    if (strcmp(path, "/dev/null") == 0)
-        path = "NUL";
     /* Who may read a file of their own may set its time. */
     HANDLE handle = create(path, access | FILE_WRITE_ATTRIBUTES, disposition, attributes);
-    if (handle == INVALID_HANDLE_VALUE && GetLastError() == ERROR_ACCESS_DENIED)
+    if (handle == INVALID_HANDLE_VALUE && !is_removed() && GetLastError() == ERROR_ACCESS_DENIED)
         handle = create(path, access, disposition, attributes);
     if (handle == INVALID_HANDLE_VALUE) {
         fail();
@@ -204,12 +240,22 @@ int unlinkat(int folder, const char *name, int flags)
     (void)flags;
     if (path_in(folder, name, path) != 0)
         return -1;
-    return DeleteFileA(path) ? 0 : fail();
+    int tries = 0;
+    do {
+        if (DeleteFileA(path))
+            return 0;
+    } while (!is_removed() && try_again(&tries));
+    return fail();
 }
 
 int kvt_rename(const char *from, const char *to)
 {
-    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING) ? 0 : fail();
+    int tries = 0;
+    do {
+        if (MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING))
+            return 0;
+    } while (try_again(&tries));
+    return fail();
 }
 
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
@@ -222,6 +268,28 @@ int kvt_mkdir(const char *path, int mode)
 {
     (void)mode; /* a folder has the rights of the one that it is in */
     return CreateDirectoryA(path, NULL) ? 0 : fail();
+}
+
+/* With another random name until there is none such. */
+char *mkdtemp(char *path)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    const size_t n = strlen(path);
+    if (n < 6 || strcmp(path + n - 6, "XXXXXX") != 0) {
+        errno = EINVAL;
+        return NULL;
+    }
+    do {
+        for (char *place = path + n - 6; *place != 0; place++) {
+            unsigned random;
+            if (rand_s(&random) != 0)
+                return NULL;
+            *place = letters[random % (sizeof letters - 1)];
+        }
+        if (kvt_mkdir(path, 0700) == 0)
+            return path;
+    } while (errno == EEXIST);
+    return NULL;
 }
 
 DIR *fdopendir(int folder)

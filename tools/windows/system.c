@@ -73,6 +73,14 @@ int munmap(void *memory, size_t bytes)
     return VirtualFree(memory, 0, MEM_RELEASE) ? 0 : -1;
 }
 
+int madvise(void *memory, size_t bytes, int advice)
+{
+    if (advice != MADV_DONTNEED)
+        return 0;
+    /* Zeros come back where it is touched again. */
+    return VirtualFree(memory, bytes, MEM_DECOMMIT) && VirtualAlloc(memory, bytes, MEM_COMMIT, PAGE_READWRITE) != NULL ? 0 : -1;
+}
+
 void *dlopen(const char *path, int flags)
 {
     (void)flags;
@@ -110,6 +118,18 @@ void qsort_r(void *items, size_t n, size_t size, int (*compare)(const void *, co
     sorting.compare = compare;
     sorting.context = context;
     qsort(items, n, size, compare_in_context);
+}
+
+int kvt_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    enum { TICKS = 10000000 }; /* of a second */
+    FILETIME time;
+    if (clock != CLOCK_REALTIME)
+        return (clock_gettime)(clock, now);
+    GetSystemTimePreciseAsFileTime(&time);
+    const uint64_t ticks = ((uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime) - UINT64_C(116444736000000000); /* 1970 */
+    *now = (struct timespec){ .tv_sec = (time_t)(ticks / TICKS), .tv_nsec = (long)(ticks % TICKS * 100) };
+    return 0;
 }
 
 struct tm *gmtime_r(const time_t *time, struct tm *utc)

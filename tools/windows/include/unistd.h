@@ -23,6 +23,12 @@ ssize_t pwrite(int file, const void *bytes, size_t n, off64_t at);
 int unlinkat(int folder, const char *name, int flags);
 int fsync(int file);
 
+#define access(path, mode) kvt_access(path, mode)
+int kvt_access(const char *path, int mode);
+
+#define truncate  truncate64
+#define ftruncate ftruncate64
+
 #define _SC_PAGESIZE   1
 #define _SC_PHYS_PAGES 2
 long sysconf(int name);
