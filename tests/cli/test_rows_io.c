@@ -13,10 +13,30 @@
 #include <minizip/zip.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
+#if defined(_WIN32)
+#include <windows.h>
+/* psapi.h needs windows.h before it. */
+#include <psapi.h>
+#else
+#include <sys/resource.h>
+#include <sys/wait.h>
+#endif
+
+/* The most kB that this process had in memory so far. */
+static long most_memory(void)
+{
+#if defined(_WIN32)
+    PROCESS_MEMORY_COUNTERS counters;
+    ck_assert(K32GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters));
+    return (long)(counters.PeakWorkingSetSize / 1024);
+#else
+    struct rusage usage;
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_maxrss;
+#endif
+}
 
 static char folder[] = "/tmp/kvtile_rows_XXXXXX";
 static char path[512];
@@ -446,12 +466,10 @@ START_TEST(npz_overlap)
     error_text error = { "" };
     ck_assert_msg(rows_read(&rows, once, size, "once.npz", NULL, ROWS_HEAD_TOKEN, &error) == 0, "%s", error.text);
     rows_close(&rows);
-    struct rusage before, after;
-    getrusage(RUSAGE_SELF, &before);
+    const long before = most_memory();
     ck_assert_int_eq(rows_read(&rows, many, central + TIMES * entry + 22, "many.npz", NULL, ROWS_HEAD_TOKEN, &error), -1);
     ck_assert_msg(strstr(error.text, "overlaps other members") != NULL, "%s", error.text);
-    getrusage(RUSAGE_SELF, &after);
-    ck_assert_int_lt(after.ru_maxrss - before.ru_maxrss, 100 * 1024); /* kB; all of it would be 1.2 GB */
+    ck_assert_int_lt(most_memory() - before, 100 * 1024); /* all of it would be 1.2 GB */
 }
 END_TEST
 
@@ -619,7 +637,7 @@ START_TEST(pickles)
 }
 END_TEST
 
-/* A file that others make shorter while it is read: a message and exit status 1, and no signal. */
+/* A file that others make shorter while it is read: a message and exit status 1, and no signal. Windows lets nobody do so. */
 START_TEST(shrinking)
 {
     static float zeros[16384];
@@ -628,6 +646,9 @@ START_TEST(shrinking)
     error_text error;
     const rows_shape shape = { KVT_F32, 2, { 1024, 16 } };
     ck_assert_int_eq(rows_open_raw(&file, in_folder("shrinking.raw"), &shape, ROWS_HEAD_TOKEN, &error), 0);
+#if defined(_WIN32)
+    ck_assert_int_eq(truncate(in_folder("shrinking.raw"), 100), -1);
+#else
     ck_assert_int_eq(truncate(in_folder("shrinking.raw"), 100), 0);
     int ends[2];
     ck_assert_int_eq(pipe(ends), 0);
@@ -648,6 +669,7 @@ START_TEST(shrinking)
     ck_assert_int_eq(waitpid(child, &status, 0), child);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "status %x: %s", status, said);
     ck_assert_msg(strstr(said, "shrinking.raw: became shorter while it was read") != NULL, "%s", said);
+#endif
     rows_close(&file);
 }
 END_TEST
@@ -740,8 +762,10 @@ START_TEST(not_a_file_of_rows)
     ck_assert_int_eq(mkdir(in_folder("folder.npy"), 0700), 0);
     expect_error("folder.npy", "is a directory");
     rmdir(in_folder("folder.npy"));
+#if !defined(_WIN32) /* whose pipes are not in folders */
     ck_assert_int_eq(mkfifo(in_folder("pipe.npy"), 0600), 0);
     expect_error("pipe.npy", "is a device or a pipe");
+#endif
     save("empty.npy", "", 0);
     expect_error("empty.npy", "is empty");
     save("text.txt", "hello", 5);

@@ -15,7 +15,7 @@ enum { MOST_BYTES = 4096 };
 
 static char last_input[48];
 
-static void tell(int number)
+static void say_input(int number)
 {
     (void)!write(STDERR_FILENO, last_input, strlen(last_input));
     signal(number, SIG_DFL);
@@ -50,8 +50,8 @@ int main(int argc, char **argv)
 {
     if (argc < 2 || LLVMFuzzerInitialize(&argc, &argv) != 0)
         return 1;
-    signal(SIGABRT, tell);
-    signal(SIGSEGV, tell);
+    signal(SIGABRT, say_input);
+    signal(SIGSEGV, say_input);
     uint64_t seed = 1, n = 0;
     if (strcmp(argv[1], "--inputs") == 0 && argc == 3) {
         const uint64_t inputs = strtoull(argv[2], NULL, 10);

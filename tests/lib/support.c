@@ -3,17 +3,17 @@
 
 #include "support.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #if defined(_WIN32)
-#include <io.h>
 #include <windows.h>
-#define R_OK 4
 #else
 #include <sys/mman.h>
-#include <unistd.h>
 #endif
 
 #if defined(__x86_64__)
@@ -349,6 +349,27 @@ void *test_malloc(size_t bytes)
     void *memory = malloc(bytes);
     TEST_REQUIRE(memory != NULL, "malloc of %zu bytes", bytes);
     return memory;
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------------------------------- */
+
+void test_remove_folder(const char *path)
+{
+    DIR *folder = opendir(path);
+    TEST_REQUIRE(folder != NULL, "%s cannot be opened", path);
+    for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        char name[1024];
+        struct stat status;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        TEST_REQUIRE((size_t)snprintf(name, sizeof name, "%s/%s", path, entry->d_name) < sizeof name, "%s: too long a name", path);
+        if (lstat(name, &status) == 0 && S_ISDIR(status.st_mode))
+            test_remove_folder(name);
+        else
+            TEST_REQUIRE(unlink(name) == 0, "%s cannot be removed", name);
+    }
+    closedir(folder);
+    TEST_REQUIRE(rmdir(path) == 0, "%s cannot be removed", path);
 }
 
 /* ---- floating point -------------------------------------------------------------------------------------------------------------- */

@@ -76,6 +76,9 @@ unsigned char *test_arena_flush(const test_arena *arena, size_t bytes, bool at_e
 
 void *test_malloc(size_t bytes);
 
+/* A folder that the test made, with all that is in it. */
+void test_remove_folder(const char *path);
+
 /* ---- floating point -------------------------------------------------------------------------------------------------------------- */
 
 /* Whether subnormal numbers count as zeros, in and out (FTZ and DAZ, FZ), as an engine may have it. Nothing on other machines. */

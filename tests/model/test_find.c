@@ -178,9 +178,11 @@ START_TEST(long_metadata)
     kvt_model_file *model;
     ck_assert_int_eq(kvt_model_open(in_folder("long.gguf"), NULL, &model, problem, sizeof problem), KVT_ERR_FILE);
     ck_assert_msg(strstr(problem, "the file ends inside its metadata") != NULL, "%s", problem);
-    /* A terabyte. Nobody needs to read more than its metadata claim to take, and that is too much. */
+    /* A terabyte. Nobody needs to read more than its metadata claim to take, and that is too much. Windows has no files of holes alone. */
+#if !defined(_WIN32)
     ck_assert_int_eq(truncate(in_folder("long.gguf"), (off_t)1 << 40), 0);
     ck_assert_int_eq(kvt_model_open(in_folder("long.gguf"), NULL, &model, problem, sizeof problem), KVT_ERR_FILE);
+#endif
 }
 END_TEST
 

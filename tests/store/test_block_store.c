@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if !defined(_WIN32)
+#include <sys/resource.h>
+#endif
 
 enum { BYTES = 1000 - STORE_HEADER, DEEP = 40 };
 
@@ -43,11 +45,9 @@ static void begin(void)
 }
 static void end(void)
 {
-    char command[80];
     store_close(opened);
     opened = NULL;
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    ck_assert_int_eq(system(command), 0);
+    test_remove_folder(folder);
 }
 
 static const store_key *before(size_t i)
@@ -193,6 +193,7 @@ START_TEST(budget_and_order)
 }
 END_TEST
 
+#if !defined(_WIN32) /* where no limit makes writing fail */
 START_TEST(no_room_on_the_disk)
 {
     struct rlimit limit;
@@ -209,6 +210,7 @@ START_TEST(no_room_on_the_disk)
     ck_assert(is_there(1));
 }
 END_TEST
+#endif
 
 START_TEST(folders)
 {
@@ -223,7 +225,9 @@ START_TEST(folders)
     store_close(other);
     struct stat status;
     ck_assert_int_eq(stat(path, &status), 0);
+#if !defined(_WIN32)
     ck_assert_int_eq(status.st_mode & 07777, 0700);
+#endif
     snprintf(path, sizeof path, "%s/inside/kvtile-store", folder);
     ck_assert_int_eq(unlink(path), 0);
     snprintf(path, sizeof path, "%s/inside/letter.txt", folder);
@@ -315,7 +319,9 @@ int main(void)
     tcase_add_test(tests, keys_stay);
     tcase_add_test(tests, any_damage_is_seen);
     tcase_add_test(tests, budget_and_order);
+#if !defined(_WIN32)
     tcase_add_test(tests, no_room_on_the_disk);
+#endif
     tcase_add_test(tests, folders);
     tcase_add_test(tests, a_walk_sees_all);
     tcase_add_test(tests, what_killed_writers_leave);

@@ -8,24 +8,29 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#if defined(_WIN32)
+#include <pthread.h>
+#else
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#endif
 
 enum { CHAINS = 64, DEEPEST = 8, LARGEST = 4096, BUDGET = 200000, PROCESSES = 16 };
 
 /* What all processes see. */
 typedef struct board {
     atomic_ullong done, hits, misses, puts, damaged, checks;
-    atomic_bool wrong;
+    atomic_bool wrong, over;
     char why[300]; /* of who set it first */
 } board;
 
@@ -70,7 +75,7 @@ static size_t fill_bytes(unsigned char *bytes, const store_key *key)
 /* Gets a chain as far as it is there, and keeps the rest. */
 static bool use_chain(worker *w)
 {
-    static unsigned char right[LARGEST];
+    unsigned char right[LARGEST];
     const uint32_t chain = (uint32_t)draw(&w->random, CHAINS), n = 1 + (uint32_t)draw(&w->random, DEEPEST);
     store_key keys[DEEPEST], previous = store_first_key("trial", 5);
     bool is_there = true;
@@ -119,7 +124,8 @@ static bool check_folder(const char *path, board *all)
     DIR *folder = opendir(path);
     for (const struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
         struct stat status;
-        if (fstatat(dirfd(folder), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode) && strcmp(entry->d_name, "kvtile-store") != 0)
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        if (stat(name, &status) == 0 && S_ISREG(status.st_mode) && strcmp(entry->d_name, "kvtile-store") != 0)
             bytes += (uint64_t)status.st_size;
     }
     if (folder != NULL)
@@ -194,10 +200,62 @@ static void work(const trial *run, board *all, uint64_t seed)
     error_text error;
     if (store_open(&w.folder, run->folder, BUDGET, &error) != 0)
         fail(all, "store_open", error.text);
-    while (!atomic_load(&all->wrong) && work_once(&w))
+    while (!atomic_load(&all->wrong) && !atomic_load(&all->over) && work_once(&w))
         atomic_fetch_add(&all->done, 1);
     store_close(w.folder);
 }
+
+static int finish(trial *run, board *all, char *why, size_t room)
+{
+    run->hits = atomic_load(&all->hits);
+    run->misses = atomic_load(&all->misses);
+    run->puts = atomic_load(&all->puts);
+    run->damaged = atomic_load(&all->damaged);
+    run->checks = atomic_load(&all->checks);
+    run->operations = atomic_load(&all->done);
+    snprintf(why, room, "%s", all->why);
+    return atomic_load(&all->wrong) ? -1 : 0;
+}
+
+#if defined(_WIN32)
+
+/* Without fork they are threads, each with the folder opened for itself, and nobody is killed. */
+typedef struct seeded {
+    const trial *run;
+    board *all;
+    uint64_t seed;
+} seeded;
+
+static void *work_seeded(void *argument)
+{
+    const seeded *w = argument;
+    work(w->run, w->all, w->seed);
+    return NULL;
+}
+
+int trial_run(trial *run, char *why, size_t room)
+{
+    board all = { .done = 0 };
+    pthread_t threads[PROCESSES];
+    seeded workers[PROCESSES];
+    uint64_t random = run->seed * 2654435761u + 1;
+    if (run->processes > PROCESSES)
+        abort();
+    run->kills = 0;
+    for (unsigned i = 0; i < run->processes; i++) {
+        workers[i] = (seeded){ run, &all, draw(&random, UINT64_MAX) };
+        if (pthread_create(&threads[i], NULL, work_seeded, &workers[i]) != 0)
+            abort();
+    }
+    while (!atomic_load(&all.wrong) && atomic_load(&all.done) < run->operations)
+        usleep(1000);
+    atomic_store(&all.over, true);
+    for (unsigned i = 0; i < run->processes; i++)
+        pthread_join(threads[i], NULL);
+    return finish(run, &all, why, room);
+}
+
+#else
 
 static pid_t start(const trial *run, board *all, uint64_t seed)
 {
@@ -238,14 +296,9 @@ int trial_run(trial *run, char *why, size_t room)
         kill(children[i], SIGKILL);
         waitpid(children[i], NULL, 0);
     }
-    run->hits = atomic_load(&all->hits);
-    run->misses = atomic_load(&all->misses);
-    run->puts = atomic_load(&all->puts);
-    run->damaged = atomic_load(&all->damaged);
-    run->checks = atomic_load(&all->checks);
-    run->operations = atomic_load(&all->done);
-    const int result = atomic_load(&all->wrong) ? -1 : 0;
-    snprintf(why, room, "%s", all->why);
+    const int result = finish(run, all, why, room);
     munmap(all, sizeof *all);
     return result;
 }
+
+#endif

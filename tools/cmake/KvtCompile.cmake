@@ -20,6 +20,7 @@ endif()
 # gcc for Windows keeps registers of 32 and 64 bytes in a stack that is aligned to 16 (GCC bug 54412): moves must not ask for alignment.
 if(WIN32)
   target_compile_definitions(kvt_compile INTERFACE __USE_MINGW_ANSI_STDIO=1) # %zu
+  target_compile_options(kvt_compile INTERFACE -Wno-format -Wno-float-conversion) # formats are taken for msvcrt's; isfinite of doubles warns
 endif()
 if(WIN32 AND CMAKE_C_COMPILER_ID STREQUAL GNU)
   target_compile_options(kvt_compile INTERFACE -Wa,-muse-unaligned-vector-move)

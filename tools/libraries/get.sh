@@ -14,4 +14,4 @@ apt() {
     apt-get -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$PWD/lists" -o APT::Sandbox::User=root -qq "$@"
 }
 apt update
-apt source jansson popt zlib minizip pcre2 utf8proc benchmark >log
+apt source jansson popt zlib minizip pcre2 utf8proc benchmark check >log
