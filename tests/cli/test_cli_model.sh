@@ -237,7 +237,7 @@ usage "--attention: has no part in --model" --text x --attention
 usage "--side: has no part in --model" --text x --side k
 usage '"kv9" is no scheme: did you mean ' --text x --schemes kv4/kv9
 usage '"" is no scheme' --text x --schemes kv4/
-usage '"kv4/kv4" is no scheme' --text x --schemes kv4/kv4/kv4
+usage '"kv4/kv4" is a pair: one scheme would be right' --text x --schemes kv4/kv4/kv4
 usage "0: a whole number from 1 on would be right for --tokens" --text x --tokens 0
 usage "x: a whole number from 1 on would be right for --context" --text x --context x
 usage "257: at most 256 would be right for --threads" --text x --threads 257
