@@ -344,9 +344,11 @@ KVT_LANES void decode_rows(const code_steps *steps, uint32_t per_block, kvt_dtyp
     {                                                                                                                                                \
         return choose_scales(steps, bytes, per_block, spec, dtype, scales, rows, quads, factors);                                                    \
     }                                                                                                                                                \
-    static void load_scales_##name(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride)               \
+    static void load_scales_##name(const uint8_t *scales, size_t tile_bytes, uint32_t tiles, uint32_t b, uint32_t n, const kvt_tile_spec *spec,      \
+                                   float *to, size_t stride)                                                                                         \
     {                                                                                                                                                \
-        load_scales(steps, bytes, scales, b, n, spec, to, stride);                                                                                   \
+        for (uint32_t i = 0; i < tiles; i++)                                                                                                         \
+            load_scales(steps, bytes, scales + i * tile_bytes, b, n, spec, to + i * KVT_TILE_TOKENS, stride);                                        \
     }
 
 #define KVT_CODER_ROWS(name, steps, per_block)                                                                                                       \

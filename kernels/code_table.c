@@ -94,20 +94,31 @@ KVT_LANES first_scales load_first_scales(const uint8_t *scales)
 
 KVT_LANES f32x16 load_other_scales(const first_scales *first, const uint8_t *scales)
 {
-    const i32x16 u = i32x16_load_u8(scales), m = i32x16_and(u, i32x16_set1(127)), zero = i32x16_set1(0);
-    const i32x16 magnitude = i32x16_add(i32x16_shl(m, OTHER_SHIFT), first->exponent), sign = i32x16_shl(i32x16_xor(u, m), 24);
-    const i32x16 bits = i32x16_select(i32x16_gt(m, zero), i32x16_or(magnitude, sign), zero);
+    /* The sign is copied to all bits above; those of the exponent are not wanted. */
+    const i32x16 s = i32x16_load_s8(scales), zero = i32x16_set1(0);
+    const i32x16 shifted = i32x16_and(i32x16_shl(s, OTHER_SHIFT), i32x16_set1(0x80000000 | 127u << OTHER_SHIFT));
+    const i32x16 bits = i32x16_select(i32x16_gt(i32x16_and(s, i32x16_set1(127)), zero), i32x16_add(shifted, first->exponent), zero);
     if (first->are_plain)
         return f32x16_from_bits(bits);
     return f32x16_from_bits(i32x16_select(first->is_zero, zero, i32x16_select(first->is_nan, i32x16_set1(0x7fc00000), bits)));
 }
 
-static void load_scales_table(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride)
+static void load_scales_table(const uint8_t *scales, size_t tile_bytes, uint32_t tiles, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to,
+                              size_t stride)
 {
     (void)spec;
-    const first_scales first = load_first_scales(scales);
-    for (uint32_t k = 0; k < n; k++)
-        f32x16_store(to + k * stride, b + k == 0 ? first.scale : load_other_scales(&first, scales + (size_t)(b + k) * KVT_TILE_TOKENS));
+    const uint32_t first_stored = b == 0 && n > 0;
+    KVT_ROLLED
+    for (; tiles > 0; tiles--, scales += tile_bytes, to += KVT_TILE_TOKENS) {
+        const first_scales first = load_first_scales(scales);
+        if (first_stored)
+            f32x16_store(to, first.scale);
+        const uint8_t *other = scales + (size_t)(b + first_stored) * KVT_TILE_TOKENS;
+        float *at = to + first_stored * stride;
+        KVT_ROLLED
+        for (uint32_t k = first_stored; k < n; k++, at += stride, other += KVT_TILE_TOKENS)
+            f32x16_store(at, load_other_scales(&first, other));
+    }
 }
 
 extern const kvt_coder KVT_EXPORT(coder_table);

@@ -126,7 +126,7 @@ KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
  */
 #define ADD_LINE(add, j)                                                                                                                             \
     {                                                                                                                                                \
-        dot_line codes_of_line[2];                                                                                                                   \
+        dot_line codes_of_line[PAGE_TILES];                                                                                                          \
         KVT_FOR_ROWS                                                                                                                                 \
         for (uint32_t set = 0; set < sets; set++)                                                                                                    \
             codes_of_line[set] = dot_line_of(line[set][j]);                                                                                          \
@@ -162,19 +162,19 @@ KVT_LANES void add_group(bool is_u8, uint32_t sets, uint32_t rows, uint32_t term
 }
 
 /* The bias counts once: in the last term, which is added as it is. Without one all start with zero. */
-KVT_LANES void start_sums(bool has_bias, uint32_t rows, uint32_t terms, dot_sum *sum, const uint32_t *start, size_t stride)
+KVT_LANES void start_sums(bool has_bias, uint32_t rows, uint32_t terms, dot_sum *sum, const uint32_t *start)
 {
 #if defined(KVT_DOT_PAIRS)
     if (is_paired(rows * terms)) {
         KVT_FOR_ROWS
         for (uint32_t v = 0; v < rows * terms; v += 2)
-            sum[v] = sum[v + 1] = dot_start_two(has_bias && terms == 1 ? start[v * stride] : 0, has_bias ? start[(v + 1) / terms * stride] : 0);
+            sum[v] = sum[v + 1] = dot_start_two(has_bias && terms == 1 ? start[v] : 0, has_bias ? start[(v + 1) / terms] : 0);
         return;
     }
 #endif
     KVT_FOR_ROWS
     for (uint32_t v = 0; v < rows * terms; v++)
-        sum[v] = dot_start(has_bias && v % terms == terms - 1 ? start[v / terms * stride] : 0);
+        sum[v] = dot_start(has_bias && v % terms == terms - 1 ? start[v / terms] : 0);
 }
 
 KVT_LANES i32x16 lanes_of_sum(uint32_t sums, uint32_t v, const dot_sum *sum)
@@ -193,11 +193,11 @@ KVT_LANES f32x16 finish_sum(uint32_t rows, uint32_t row, uint32_t terms, const d
 }
 
 /* As much of the next page as group g of a tile has lines. */
-KVT_LANES void fetch_group(uint32_t bits, const kvt_page_side *page, size_t tile_bytes, uint32_t tile, size_t g)
+KVT_LANES void fetch_group(uint32_t bits, const uint8_t *ahead, size_t tile_bytes, uint32_t tile, size_t g)
 {
     KVT_FOR_ROWS
     for (uint32_t j = 0; j < (bits + 1) / 2; j++)
-        prefetch_near(page->ahead, tile * tile_bytes + ((size_t)g * ((bits + 1) / 2) + j) * 64);
+        prefetch_near(ahead, tile * tile_bytes + ((size_t)g * ((bits + 1) / 2) + j) * 64);
 }
 /* The scales of a page lie behind its codes. */
 static void fetch_scales(const kvt_page_side *page, const kvt_tile_spec *spec)
@@ -219,6 +219,7 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
     for (uint32_t row = 0; row < q->n; row++) {
         const float *x = q->x + (size_t)row * spec->dim;
         i32x16 m[4] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
+        KVT_ROLLED
         for (uint32_t g = 0; g < groups; g++)
             m[0] = i32x16_max_u(m[0], magnitude_bits(f32x16_load(x + 16 * g)));
         uint32_t largest[4];
@@ -228,11 +229,12 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
         memcpy(&amax, largest, 4);
         const float steps = is_byte ? 127 : 32639, r = is_usable ? steps / amax : 0;
         q->factor[row] = is_usable ? amax / steps * (is_byte ? 0x1p-8f : 1) : amax; /* otherwise 0, an infinity or NaN */
-        uint32_t *start = q->start + (size_t)row * groups;
+        uint32_t *start = q->start + row;
         for (uint32_t b = 0; b < blocks; b++)
-            start[b] = 0;
+            start[(size_t)b * q->n] = 0;
         for (uint32_t begin = 0; begin < groups; begin += CHUNK_GROUPS) {
             i32x16 number[CHUNK_GROUPS];
+            KVT_ROLLED
             for (uint32_t i = 0; i < CHUNK_GROUPS; i++) {
                 number[i] = i32x16_set1(0);
                 if (begin + i < groups && is_usable)
@@ -245,7 +247,7 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
             /* a term alone is used without the 2^8 that it counts for */
             const uint32_t bias = KVT_DOT_BIAS * (is_byte && KVT_DOT_BITS == 16 ? 256u : 1u);
             for (uint32_t i = 0; i < CHUNK_GROUPS && begin + i < groups; i++)
-                start[(begin + i) / per_dot] -= bias * sum[i];
+                start[(size_t)((begin + i) / per_dot) * q->n] -= bias * sum[i];
             u8x64 half[2];
             words_in_order(number, half);
             uint8_t *to = q->quads + (size_t)(begin / CHUNK_GROUPS) * q->n * CHUNK_BYTES + row_at(row, terms);
@@ -257,52 +259,66 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
     }
 }
 
-/* A page, and the rows that meet it: `row` is the first. Scales are 16 floats for each block of each tile. */
+/* A page, and the rows that meet it: `row` is the first. */
 typedef struct score_work {
     const kvt_queries *q;
     const kvt_table *table;
     const kvt_page_side *page;
-    const float *scale;
-    size_t code_bytes, scales; /* of a tile */
+    const uint8_t *ahead;                  /* what is fetched: for the first rows the next page */
+    const float (*scale)[KVT_PAGE_TOKENS]; /* of each block */
+    size_t code_bytes;                     /* of a tile */
     uint32_t groups, per_dot, per_block;
     uint32_t row, first_tile, end_tile;
     float *logits;
 } score_work;
 
-/* A tile, or two of them, which share what is loaded of queries. */
+/* Tiles that share what is loaded of queries: all of a page, where sums are few. (Two rows of 3 or 2 bits gain less than their text costs.) */
+KVT_LANES uint32_t tiles_at_once(uint32_t bits, uint32_t rows)
+{
+    return KVT_DOT_SETS > 1 && takes_bytes(bits) && rows <= (bits < 4 ? 1 : 2) ? PAGE_TILES : KVT_DOT_SETS;
+}
+/* Some tiles, for some rows. */
 KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const score_work *w, const levels *all, uint32_t tile)
 {
     const uint32_t bits = bits_of(loop), terms = query_terms(bits), groups = w->groups, per_dot = w->per_dot, n = w->q->n, sums = rows * terms;
+    const uint32_t sets = tiles_at_once(bits, rows);
     const uint8_t *quads = w->q->quads + row_at(w->row, terms);
+    const uint32_t *start = w->q->start + w->row;
+    const size_t code_bytes = w->code_bytes;
+    const uint8_t *codes = w->page->codes + tile * code_bytes, *ahead = (const uint8_t *)((uintptr_t)w->ahead + tile * code_bytes);
+    const float *scale = w->scale[0] + (size_t)tile * KVT_TILE_TOKENS;
+    const size_t next_chunk = (size_t)n * CHUNK_BYTES - CHUNK_GROUPS * KVT_DOT_STEP;
     const uint32_t scale_shift = (uint32_t)__builtin_ctz(w->per_block);
     const float *factor = w->q->factor + w->row;
     float *logits = w->logits + (size_t)w->row * KVT_PAGE_TOKENS + (size_t)tile * KVT_TILE_TOKENS;
     f32x16 total[KVT_DOT_ROWS];
     KVT_FOR_ROWS
-    for (uint32_t r = 0; r < KVT_DOT_SETS * rows; r++)
+    for (uint32_t r = 0; r < sets * rows; r++)
         total[r] = f32x16_set1(0);
     KVT_ROLLED
-    for (uint32_t begin = 0, b = 0; begin < groups; begin += per_dot, b++) {
+    for (uint32_t begin = 0; begin < groups; begin += per_dot, start += n) {
         const uint32_t end = groups - begin < per_dot ? groups : begin + per_dot;
         dot_sum sum[KVT_DOT_ROWS];
         KVT_FOR_ROWS
-        for (uint32_t set = 0; set < KVT_DOT_SETS; set++)
-            start_sums(KVT_DOT_BIAS != 0, rows, terms, sum + set * sums, w->q->start + (size_t)w->row * groups + b, groups);
+        for (uint32_t set = 0; set < sets; set++)
+            start_sums(KVT_DOT_BIAS != 0, rows, terms, sum + set * sums, start);
         KVT_ROLLED
         for (size_t g = begin; g < end; g++) {
-            u8x64 line[KVT_DOT_SETS][4];
+            u8x64 line[PAGE_TILES][4];
             KVT_FOR_ROWS
-            for (uint32_t set = 0; set < KVT_DOT_SETS; set++) {
-                if (w->row == 0 && half == 0)
-                    fetch_group(bits, w->page, w->code_bytes, tile + set, g);
-                load_group_lines(loop, all, w->page->codes + (tile + set) * w->code_bytes, groups, g, line[set]);
+            for (uint32_t set = 0; set < sets; set++) {
+                if (half == 0)
+                    fetch_group(bits, ahead, code_bytes, set, g);
+                load_group_lines(loop, all, codes + set * code_bytes, groups, g, line[set]);
             }
-            add_group(false, KVT_DOT_SETS, rows, terms, half, sum, line,
-                      quads + (size_t)(g / CHUNK_GROUPS) * n * CHUNK_BYTES + (size_t)(g % CHUNK_GROUPS) * KVT_DOT_STEP);
+            add_group(false, sets, rows, terms, half, sum, line, quads);
+            quads += KVT_DOT_STEP;
+            if (g % CHUNK_GROUPS == CHUNK_GROUPS - 1)
+                quads += next_chunk;
         }
         KVT_FOR_ROWS
-        for (uint32_t set = 0; set < KVT_DOT_SETS; set++) {
-            const f32x16 s = f32x16_load(w->scale + (tile + set) * w->scales + (size_t)(begin >> scale_shift) * KVT_TILE_TOKENS);
+        for (uint32_t set = 0; set < sets; set++) {
+            const f32x16 s = f32x16_load(scale + (size_t)(begin >> scale_shift) * KVT_PAGE_TOKENS + (size_t)set * KVT_TILE_TOKENS);
             KVT_FOR_ROWS
             for (uint32_t r = 0; r < rows; r++)
                 total[set * rows + r] = f32x16_fma(finish_sum(rows, r, terms, sum + set * sums), s, total[set * rows + r]);
@@ -311,7 +327,7 @@ KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const
     /* A byte that was not shifted up by 8 */
     const float unit = takes_bytes(bits) && KVT_DOT_BITS == 8 ? 0x1p8f : 1;
     KVT_FOR_ROWS
-    for (uint32_t set = 0; set < KVT_DOT_SETS; set++)
+    for (uint32_t set = 0; set < sets; set++)
         KVT_FOR_ROWS
     for (uint32_t r = 0; r < rows; r++)
         store_lanes(sums, half, logits + r * KVT_PAGE_TOKENS + set * KVT_TILE_TOKENS,
@@ -323,7 +339,7 @@ KVT_LANES void score_rows(kvt_loop_id loop, uint32_t rows, const score_work *w)
     const uint32_t bits = bits_of(loop);
     const levels all = loop == KVT_LOOP_8 ? (levels){ 0 } : load_levels(bits, w->table, KVT_DOT_BIAS);
     KVT_ROLLED
-    for (uint32_t tile = w->first_tile; tile < w->end_tile; tile += KVT_DOT_SETS)
+    for (uint32_t tile = w->first_tile; tile < w->end_tile; tile += tiles_at_once(bits, rows))
         KVT_FOR_ROWS
     for (uint32_t half = 0; half < 2; half += halves_at_once(rows * query_terms(bits)))
         score_tiles(loop, rows, half, w, &all, tile);
@@ -372,32 +388,44 @@ KVT_ONCE void leave_out_spoilt(page_scales *to, uint32_t blocks)
 }
 
 /* Zeros for tokens that are not first .. end-1. */
+KVT_ONCE void leave_out_unseen(page_scales *to, const kvt_weighted *w, uint32_t blocks)
+{
+    KVT_ROLLED
+    for (uint32_t b = 0; b < blocks; b++)
+        KVT_ROLLED
+    for (uint32_t i = 0; i < PAGE_TILES; i++) {
+        f32x16 s = f32x16_set1(0);
+        if (i >= w->page->first_tile && i < w->page->end_tile)
+            s = lanes_between(f32x16_load(to->scale[b] + 16 * i), 16 * i, w->first, w->end, s);
+        f32x16_store(to->scale[b] + 16 * i, s);
+    }
+}
+
 KVT_ONCE void load_page_scales(kvt_load_scales_fn *load, page_scales *to, const kvt_weighted *w, const kvt_tile_spec *spec)
 {
     const uint32_t bits = spec->scheme->bits, blocks = blocks_in(spec->dim / 16, spec->block_groups);
-    const bool is_whole = w->first == 0 && w->end == KVT_PAGE_TOKENS, is_negated = negates(bits);
-    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++)
-        load(w->page->scales + i * tile_scale_bytes(spec->dim / 16, spec), 0, blocks, spec, to->scale[0] + 16 * i, KVT_PAGE_TOKENS);
+    load_scales_of_tiles(load, w->page, w->page->first_tile, w->page->end_tile, spec, 0, blocks, to->scale[0]);
+    if (w->first > 0 || w->end < KVT_PAGE_TOKENS)
+        leave_out_unseen(to, w, blocks);
     i32x16 most[PAGE_TILES] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
     KVT_ROLLED
     for (uint32_t b = 0; b < blocks; b++) {
+        f32x16 s[PAGE_TILES];
         i32x16 sign[PAGE_TILES];
         KVT_FOR_ROWS
         for (uint32_t i = 0; i < PAGE_TILES; i++) {
-            float *at = to->scale[b] + 16 * i;
-            f32x16 s = f32x16_set1(0);
-            if (is_whole)
-                s = f32x16_load(at);
-            else if (i >= w->page->first_tile && i < w->page->end_tile)
-                s = lanes_between(f32x16_load(at), 16 * i, w->first, w->end, s);
-            const i32x16 magnitude = magnitude_bits(s);
-            most[i] = i32x16_max_u(most[i], magnitude);
-            sign[i] = i32x16_shr(i32x16_from_f32_bits(s), 31);
-            f32x16_store(at, is_negated ? f32x16_from_bits(magnitude) : s);
+            s[i] = f32x16_load(to->scale[b] + 16 * i);
+            most[i] = i32x16_max_u(most[i], magnitude_bits(s[i]));
+            sign[i] = i32x16_shr(i32x16_from_f32_bits(s[i]), 31);
         }
-        if (is_negated)
-            u8x64_store(to->signs[b], sign_bytes(bits, u8x64_pack_u8(sign)));
+        if (!negates(bits))
+            continue;
+        KVT_FOR_ROWS
+        for (uint32_t i = 0; i < PAGE_TILES; i++)
+            i32x16_store(to->scale[b] + 16 * i, magnitude_bits(s[i]));
+        u8x64_store(to->signs[b], sign_bytes(bits, u8x64_pack_u8(sign)));
     }
+    KVT_FOR_ROWS
     for (uint32_t i = 0; i < PAGE_TILES; i++)
         i32x16_store(to->largest + 16 * i, most[i]);
     to->spoilt = 0;
@@ -450,12 +478,22 @@ KVT_ONCE void scale_weights(lot *to, const kvt_weighted *w, const page_scales *s
     }
 }
 
-KVT_LANES i32x16 part_of(i32x16 x, weight_part part)
+KVT_ONCE void scale_units(lot *to, uint32_t rows, float factor)
 {
-    const i32x16 sign = i32x16_select(i32x16_gt(i32x16_set1(0), x), i32x16_set1(UINT32_MAX), i32x16_set1(0)),
-                 m = i32x16_sub(i32x16_xor(x, sign), sign);
-    const i32x16 some = part == UPPER_BYTE ? i32x16_shr(m, 7) : i32x16_and(m, i32x16_set1(127));
-    return i32x16_sub(i32x16_xor(some, sign), sign);
+    KVT_ROLLED
+    for (uint32_t r = 0; r < rows; r += 16)
+        f32x16_store(to->unit + r, f32x16_mul(f32x16_load(to->unit + r), f32x16_set1(factor)));
+}
+/* Of four lines of integers. */
+KVT_ONCE void keep_part(i32x16 x[PAGE_TILES], weight_part part)
+{
+    KVT_ROLLED
+    for (uint32_t i = 0; i < PAGE_TILES; i++) {
+        const i32x16 sign = i32x16_select(i32x16_gt(i32x16_set1(0), x[i]), i32x16_set1(UINT32_MAX), i32x16_set1(0)),
+                     m = i32x16_sub(i32x16_xor(x[i], sign), sign);
+        const i32x16 some = part == UPPER_BYTE ? i32x16_shr(m, 7) : i32x16_and(m, i32x16_set1(127));
+        x[i] = i32x16_sub(i32x16_xor(some, sign), sign);
+    }
 }
 
 KVT_LANES void store_quads(bool by_bytes, uint8_t *quads, const i32x16 x[PAGE_TILES])
@@ -483,13 +521,20 @@ KVT_LANES void make_quads(bool by_bytes, lot *to, const page_scales *scales, wei
         KVT_ROLLED
         for (uint32_t begin = 0; begin < rows; begin += 4) {
             i32x16 sum[4] = { i32x16_set1(0), i32x16_set1(0), i32x16_set1(0), i32x16_set1(0) };
-            for (uint32_t r = begin; r < rows && r < begin + 4; r++) {
+            const uint32_t end = rows - begin < 4 ? rows : begin + 4;
+            KVT_ROLLED
+            for (uint32_t r = begin; r < end; r++) {
                 i32x16 x[PAGE_TILES];
                 KVT_FOR_ROWS
                 for (uint32_t i = 0; i < PAGE_TILES; i++)
                     x[i] = i32x16_from_f32_rne(f32x16_mul(f32x16_load(to->weights[r] + 16 * i), s[i]));
-                for (uint32_t i = 0; part != WHOLE && i < PAGE_TILES; i++)
-                    x[i] = part_of(x[i], part);
+                if (part != WHOLE) {
+                    i32x16 some[PAGE_TILES] = { x[0], x[1], x[2], x[3] }; /* so that x itself stays in registers */
+                    keep_part(some, part);
+                    KVT_FOR_ROWS
+                    for (uint32_t i = 0; i < PAGE_TILES; i++)
+                        x[i] = some[i];
+                }
                 uint8_t *quads = to->quads + (size_t)k * rows * CHUNK_BYTES + row_at(r, terms);
                 store_quads(by_bytes, quads, x);
                 if (bias)
@@ -581,7 +626,7 @@ KVT_LANES void value_groups(bool is_unpacked, kvt_loop_id loop, bool by_bytes, u
     KVT_FOR_ROWS
     for (uint32_t set = 0; set < sets; set++)
         start_sums(bias_of(by_bytes) != 0, rows, terms, sum + set * sums,
-                   v->lot->start + (k + (v->block_shift > 1 ? 0 : set / 2)) * v->lot_rows + v->row, 1);
+                   v->lot->start + (k + (v->block_shift > 1 ? 0 : set / 2)) * v->lot_rows + v->row);
     KVT_ROLLED
     for (uint32_t i = page->first_tile; i < page->end_tile; i++) {
         KVT_FOR_ROWS
@@ -595,7 +640,7 @@ KVT_LANES void value_groups(bool is_unpacked, kvt_loop_id loop, bool by_bytes, u
                         line[set][j] = u8x64_load(v->unpacked + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64);
                 } else {
                     if (half == 0)
-                        fetch_group(bits_of(loop), page, v->tile_bytes, i, g + pair + set);
+                        fetch_group(bits_of(loop), page->ahead, v->tile_bytes, i, g + pair + set);
                     load_value_lines(loop, false, v, all, signs + pair / 2 * sign_stride, i, g + pair + set, line[set]);
                 }
             }
@@ -656,7 +701,7 @@ KVT_LANES void unpack_groups(kvt_loop_id loop, bool are_keys, const value_work *
     for (uint32_t set = 0; set < n; set++) {
         u8x64 line[4];
         if (!are_keys && v->lot_row == 0)
-            fetch_group(bits_of(loop), v->w->page, v->tile_bytes, i, g + set);
+            fetch_group(bits_of(loop), v->w->page->ahead, v->tile_bytes, i, g + set);
         load_value_lines(loop, are_keys, v, &all, signs, i, g + set, line);
         for (int j = 0; j < 4; j++)
             u8x64_store(to + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64, line[j]);
@@ -755,28 +800,28 @@ static void score(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt
     const uint32_t groups = spec->dim / 16, bits = spec->scheme->bits, blocks = blocks_in(groups, spec->block_groups);
     score_rows_fn *const *of_rows = widths[spec->scheme->loop].score;
     const uint32_t most = KVT_DOT_ROWS / KVT_DOT_SETS / query_terms(bits);
-    float scale[PAGE_TILES * KVT_MAX_GROUPS * KVT_TILE_TOKENS];
+    _Alignas(64) float scale[KVT_MAX_GROUPS][KVT_PAGE_TOKENS];
     score_work w = {
         .q = q,
         .table = spec->scheme->table,
         .page = page,
-        .scale = scale,
+        .scale = (const float(*)[KVT_PAGE_TOKENS])scale,
         .code_bytes = tile_code_bytes(bits, groups),
-        .scales = (size_t)blocks * KVT_TILE_TOKENS,
         .groups = groups,
         .per_dot = dot_groups(spec),
         .per_block = spec->block_groups,
         .logits = logits,
     };
     fetch_scales(page, spec);
-    /* Where all rows are met at once, all tiles are; otherwise one or two, which stay in L1. */
+    /* Where all rows are met at once, all tiles are; otherwise some, which stay in L1. */
     const bool at_once = q->n == 1u << rows_at_once(q->n, most);
-    const uint32_t first_tile = page->first_tile / KVT_DOT_SETS * KVT_DOT_SETS;
-    for (uint32_t tile = first_tile; tile < first_tile + (page->end_tile - first_tile + KVT_DOT_SETS - 1) / KVT_DOT_SETS * KVT_DOT_SETS; tile++)
-        load(page->scales + tile * tile_scale_bytes(groups, spec), 0, blocks, spec, scale + tile * w.scales, KVT_TILE_TOKENS);
-    for (w.first_tile = first_tile; w.first_tile < page->end_tile; w.first_tile = w.end_tile) {
-        w.end_tile = at_once ? page->end_tile : w.first_tile + KVT_DOT_SETS;
-        for (uint32_t n = w.row = 0; w.row < q->n; w.row += 1u << n) {
+    const uint32_t step = tiles_at_once(bits, 1), first_tile = page->first_tile / step * step;
+    const uint32_t end_tile = first_tile + (page->end_tile - first_tile + step - 1) / step * step;
+    load_scales_of_tiles(load, page, first_tile, end_tile, spec, 0, blocks, scale[0]);
+    for (w.first_tile = first_tile; w.first_tile < end_tile; w.first_tile = w.end_tile) {
+        w.end_tile = at_once ? end_tile : w.first_tile + step;
+        w.ahead = page->ahead;
+        for (uint32_t n = w.row = 0; w.row < q->n; w.row += 1u << n, w.ahead = page->codes) {
             n = rows_at_once(q->n - w.row, most);
             of_rows[n](&w);
         }
@@ -789,7 +834,7 @@ KVT_LANES void value_blocks(bool are_keys, const kvt_tile_spec *spec, const valu
     const uint32_t per_block = spec->block_groups, bits = spec->scheme->bits;
     const uint32_t most = KVT_DOT_ROWS / KVT_DOT_SETS / weight_terms(bits), log = rows_at_once(all->lot_rows, most);
     const width_loops *loops = &widths[spec->scheme->loop];
-    uint8_t unpacked[PAGE_TILES * 2 * LINES_BYTES];
+    _Alignas(64) uint8_t unpacked[PAGE_TILES * 2 * LINES_BYTES];
     value_work v = *all;
     v.signs = scales->signs + b;
     v.begin = b * per_block;
@@ -820,12 +865,12 @@ KVT_ONCE void spoil(const kvt_tile_spec *spec, const kvt_weighted *w, uint64_t b
                 f32x16_store(w->sums + r * w->sum_stride + (size_t)16 * g, f32x16_set1((float)NAN));
 }
 
-static void value_page(bool are_keys, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
+KVT_ONCE void value_page(bool are_keys, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)
 {
     const uint32_t groups = spec->dim / 16, bits = spec->scheme->bits, blocks = blocks_in(groups, spec->block_groups);
     const bool by_bytes = weighs_by_bytes(bits), is_precise = by_bytes && w->is_precise;
-    page_scales scales;
-    lot rows;
+    _Alignas(64) page_scales scales;
+    _Alignas(64) lot rows;
     value_work v = { .w = w,
                      .table = spec->scheme->table,
                      .lot = &rows,
@@ -837,10 +882,8 @@ static void value_page(bool are_keys, kvt_load_scales_fn *load, const kvt_tile_s
         v.lot_rows = w->rows - v.lot_row < LOT_ROWS ? w->rows - v.lot_row : LOT_ROWS;
         scale_weights(&rows, w, &scales, !by_bytes ? KVT_WEIGHT_UNIT : is_precise ? 255 * 128.0f : 255.0f, v.lot_row, v.lot_rows);
         for (uint32_t part = is_precise ? UPPER_BYTE : WHOLE; part <= (is_precise ? LOWER_BITS : WHOLE); part++) {
-            for (uint32_t r = 0; part == UPPER_BYTE && r < v.lot_rows; r++)
-                rows.unit[r] *= 128;
-            for (uint32_t r = 0; part == LOWER_BITS && r < v.lot_rows; r++)
-                rows.unit[r] /= 128;
+            if (part != WHOLE)
+                scale_units(&rows, v.lot_rows, part == UPPER_BYTE ? 0x1p7f : 0x1p-7f);
             const uint32_t at_once = LOT_CHUNKS / v.lot_rows;
             for (uint32_t b = 0; b < blocks; b += at_once) {
                 const uint32_t n = blocks - b < at_once ? blocks - b : at_once;

@@ -166,7 +166,7 @@ KVT_LANES void score_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *loa
     for (uint32_t tile = page->first_tile; tile < page->end_tile; tile++) {
         float scale[KVT_MAX_GROUPS * KVT_TILE_TOKENS];
         if (load)
-            load(page->scales + tile * tile_scale_bytes(groups, spec), 0, blocks_in(groups, spec->block_groups), spec, scale, KVT_TILE_TOKENS);
+            load(page->scales + tile * tile_scale_bytes(groups, spec), 0, 1, 0, blocks_in(groups, spec->block_groups), spec, scale, KVT_TILE_TOKENS);
         score_work w = {
             .q = q,
             .codes = page->codes + tile * tile_code_bytes(spec->scheme->bits, groups),
@@ -280,8 +280,7 @@ KVT_LANES void turn_tile(uint32_t bits, const uint8_t *from, uint8_t *to)
 KVT_LANES void load_page_scales(kvt_load_scales_fn *load, float scale[][KVT_PAGE_TOKENS], const kvt_weighted *w, const kvt_tile_spec *spec,
                                 uint32_t b, uint32_t n)
 {
-    for (uint32_t i = w->page->first_tile; i < w->page->end_tile; i++)
-        load(w->page->scales + i * tile_scale_bytes(spec->dim / 16, spec), b, n, spec, scale[0] + 16 * i, KVT_PAGE_TOKENS);
+    load_scales_of_tiles(load, w->page, w->page->first_tile, w->page->end_tile, spec, b, n, scale[0]);
     if (w->first == 0 && w->end == KVT_PAGE_TOKENS)
         return;
     for (uint32_t k = 0; k < n; k++)

@@ -133,7 +133,7 @@ typedef struct kvt_factors {
  *   encode      rows 0 .. n-1, groups begin .. end-1, to rows of codes; row t's factor of block b is r[b * r_stride + t]. What is `ahead` bytes
  *               further in each row is prefetched, if that is not 0
  *   decode      rows of codes, or of levels, to rows: of n tokens, with the scales at scale[b * 16 + token]
- *   load_scales n blocks' scales from block b on, 16 floats for each, `stride` floats apart
+ *   load_scales n blocks' scales from block b on, 16 floats for each tile, which begin `tile_bytes` apart; those of blocks are `stride` floats apart
  */
 typedef bool kvt_choose_fn(const kvt_tile_spec *spec, kvt_dtype dtype, uint8_t *scales, const kvt_tile_rows *rows, uint32_t quads,
                            kvt_factors *factors);
@@ -143,7 +143,8 @@ typedef void kvt_encode_fn(const kvt_tile_spec *spec, kvt_dtype dtype, const uin
 typedef void kvt_write_tokens_fn(const kvt_tile_spec *spec, kvt_dtype dtype, const kvt_place *places, uint32_t n, kvt_pack_token_fn *pack);
 typedef void kvt_decode_fn(const kvt_tile_spec *spec, kvt_dtype dtype, const uint8_t *codes, size_t stride, uint32_t n, uint32_t begin, uint32_t end,
                            const float *scale, uint8_t *rows, ptrdiff_t row_stride);
-typedef void kvt_load_scales_fn(const uint8_t *scales, uint32_t b, uint32_t n, const kvt_tile_spec *spec, float *to, size_t stride);
+typedef void kvt_load_scales_fn(const uint8_t *scales, size_t tile_bytes, uint32_t tiles, uint32_t b, uint32_t n, const kvt_tile_spec *spec,
+                                float *to, size_t stride);
 
 typedef struct kvt_coder {
     kvt_choose_fn *choose;             /* NULL: no scales, or they are searched for */

@@ -167,4 +167,12 @@ KVT_LANES size_t tile_scale_bytes(uint32_t groups, const kvt_tile_spec *spec)
     return (size_t)blocks_in(groups, spec->block_groups) * KVT_TILE_TOKENS * spec->scale_bytes;
 }
 
+/* Scales of n blocks of a page from b on, to [block][token of the page]. */
+KVT_LANES void load_scales_of_tiles(kvt_load_scales_fn *load, const kvt_page_side *page, uint32_t first_tile, uint32_t end_tile,
+                                    const kvt_tile_spec *spec, uint32_t b, uint32_t n, float *to)
+{
+    const size_t bytes = tile_scale_bytes(spec->dim / 16, spec);
+    load(page->scales + first_tile * bytes, bytes, end_tile - first_tile, b, n, spec, to + first_tile * KVT_TILE_TOKENS, KVT_PAGE_TOKENS);
+}
+
 #endif

@@ -144,7 +144,10 @@ KVT_LANES void find_largest(const float *logits, uint32_t rows, float *largest)
     i32x16 order[FOUR], spoilt[FOUR];
     KVT_ROLLED
     for (uint32_t r = 0; r < FOUR; r++) {
-        const float *of_row = logits + (r < rows ? r : 0) * KVT_PAGE_TOKENS;
+        order[r] = spoilt[r] = i32x16_set1(0);
+        if (r >= rows)
+            continue;
+        const float *of_row = logits + r * KVT_PAGE_TOKENS;
         f32x16 x[PAGE_TILES];
         KVT_FOR_ROWS
         for (uint32_t i = 0; i < PAGE_TILES; i++)

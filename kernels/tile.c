@@ -152,7 +152,7 @@ void kvt_tile_read(const kvt_tier_kernels *tier, kvt_side order, const kvt_tile_
     }
     float scale[KVT_MAX_GROUPS * KVT_TILE_TOKENS];
     if (coder->load_scales)
-        coder->load_scales(scales, 0, (s.groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups), spec, scale, KVT_TILE_TOKENS);
+        coder->load_scales(scales, 0, 1, 0, (s.groups + spec->block_groups - 1) >> __builtin_ctz(spec->block_groups), spec, scale, KVT_TILE_TOKENS);
     uint8_t row_codes[KVT_TILE_TOKENS * SLICE_BYTES];
     for (uint32_t begin = 0; begin < s.groups; begin += s.step) {
         const uint32_t end = end_of_slice(&s, begin);
