@@ -67,5 +67,11 @@ for suite in bullseye sid; do
         [ "$(grep -c '^<tr><td>' "$roots/page.html")" -eq 2 ] || fail "$suite: the page does not rank two machines"
     done
 done
+
+# What docs/platforms.md tells owners of phones to type, where they have the archive.
+mkdir -p "$roots/phone"
+cp build/bundle-arm64-static/kvtile-*.tar.gz "$roots/phone"
+tests/check_snippets.py --leg phone . | sed 's/^kvtile-/qemu-aarch64-static -cpu cortex-a53 &/' >"$roots/typed"
+(cd "$roots/phone" && sh -eux "$roots/typed" && jq -e '.results | length > 0' phone.json)
 cat "$roots/quick" "$roots/compared"
 echo "the archives run: $(ls build/bundle-arm64*/kvtile-*.tar.gz)"

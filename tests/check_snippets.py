@@ -4,6 +4,7 @@
 or with why nobody does. A snippet that is none of these fails the test.
 
    check_snippets.py SOURCE_DIRECTORY C_COMPILER KVTILE ENGINE SAVED_FILES [MORE_PROGRAM...]
+   check_snippets.py --leg NAME SOURCE_DIRECTORY     prints what that leg of CI runs, for a shell
 
 Programs in C that include kvtile's headers are compiled. Commands are run by bash, in a folder that has what they name: with few tokens, the model of
 tools/demo in place of others, and `kvtile bench --quick`."""
@@ -17,31 +18,65 @@ import subprocess
 import sys
 import tempfile
 
-# What else runs a snippet: of a file, beginning with that.
+# What else runs a snippet that is no command: of a file, beginning with that.
 ELSEWHERE = [
-    (r"docs/integrate\.md", r"", "test_integrate, test_integrate_cache"),
-    (r"docs/formats\.md", r"", "check_example, and the oracle"),
+    (r"docs/integrate\.md", r"", "test_integrate test_integrate_cache"),
+    (r"docs/formats\.md", r"", "check_example"),
     (r"README\.md", r"find_package\(kvtile", "check_install"),
-    (r"docs/adding-a-scheme\.md", r"\s*(KVT_SCHEME_ROW|#define CODE_|#include \"kernels|build/dev/bin/test_)", "check_walk, in a copy of the tree"),
-    (r"docs/python\.md", r"", ".ci/run python: tools/python/tests/documents.py runs every one"),
+    (r"docs/adding-a-scheme\.md", r"\s*(KVT_SCHEME_ROW|#define CODE_|#include \"kernels|build/dev/bin/test_)", ".ci/run"),  # check_walk.py
+    (r"docs/python\.md", r"", ".ci/run python"),  # tools/python/tests/documents.py
     (r"docs/design\.md", r"    include/kvtile|include/kvtile", "check_rooms"),
-    (r"docs/sizing\.md", r"bytes = sum|kvt_size_request", "a formula, and a call that check_install's program makes"),
+    (r"docs/sizing\.md", r"bytes = sum|kvt_size_request", "check_install"),  # a formula, and a call that README's program makes
 ]
-# The first words of commands that are not run here.
+# What commands begin with that a leg of CI runs as they stand in the documents, which it has by --leg, with all else in their paragraphs that has no
+# leg: of each, what is put in place of what.
 LEGS = {
-    "tools/demo.sh": ".ci/run", "tools/test.sh": ".ci/run", "cmake": ".ci/run", "ctest": ".ci/run", "pip": ".ci/run python",
-    "python": ".ci/run python", "tools/ggml/build.sh": ".ci/run ggml", "llama-cli": ".ci/run ggml", "llama-bench": "needs a quiet machine",
-    "tools/real_model.sh": "needs a model that is not in the tree", "cc": "needs llama.cpp installed", "kvtile-capture": "needs llama.cpp installed",
-    "kvtile-compare": "test_cli_compare", "kvtile-cache steps": "half a minute, and needs a quiet machine", "bench/count_instructions.sh": "takes an hour",
-    "tests/lib/avx512_emulated.sh": "takes minutes a tier", "tests/fuzz/run.sh": "takes as long as it is told",
-    "tests/engine/compare_tokenizers.py": ".ci/run tokenizers", "tests/model/engines/llama_cpp.py": "needs the engine's source",
-    "tests/model/engines/transformers_caches.py": "needs the engine's source", "lmcache": ".ci/run python", "large": "example_large",
-    "random_store": "test_block_store", "tests/platforms.sh": ".ci/run", "tests/bundle.sh": ".ci/run bundle", "tar": ".ci/run ggml",
-    "kvtile-0.1.0-linux-arm64-static/bin/kvtile": "needs a telephone", "tests/ggml/debian.sh": "needs Debian's llama.cpp, and a quiet machine",
-    "adb": "needs a telephone",
+    "newcomer": [("tools/demo.sh",), ("cmake --preset release && cmake --build --preset release && sudo",)],
+    "board": [("tests/platforms.sh here",)],
+    "ggml": [
+        ("tools/ggml/build.sh",), ("cmake --preset plug-in",), ("tar -tf build/plug-in",), ("tests/model/engines/llama_cpp.py",),
+        ("tools/real_model.sh SmolLM2", ("SmolLM2-135M-Instruct.Q4_1.gguf", "build/ggml/model.gguf"), (" 2048", " 64")),
+        ("cmake --preset release -DKVT_BENCH_GGML=ON", ("/path/libggml-cpu", "/path/libggml-cpu-x64"), ("'-DK", "\"-DK"), (".so'", ".so\""),
+         ("/path", "$PWD/build/ggml/bin")),
+    ],
+    "llama": [
+        ("GGML_BACKEND_PATH=",), ("KVTILE_STORE=",), ("KVTILE=",), ("cc -O2 tools/capture/capture.c",),
+        ("./kvtile-capture /usr/lib", (" 1024 ", " 64 ")),
+    ],
+    "bundle": [
+        ("KVT_OPTIONS=-DKVT_FEW_TIERS=ON tests/platforms.sh exchange",),
+        ("cmake --workflow --preset bundle-arm64",), ("tests/bundle.sh",),
+    ],
+    "phone": [("tar -xzf kvtile-0.1.0-linux-arm64",), ("kvtile-0.1.0-linux-arm64-static/bin/",)],
+    "arm64": [
+        ("bench/count_instructions.sh build/release/bin", ("build/release/bin", "build/dev/bin 'write/q8_0/k/avx2/128/f32/plain'")),
+        ("bench/count_instructions.sh build/arm64/bin 'attend", ("(q8_0|kv8|kv4|q4_0|f16|e4m3)", "kv4")),
+        ("bench/count_instructions.sh build/arm64/bin", ("build/arm64/bin", "build/arm64/bin 'write/q8_0/k/.*/128/f32/plain'")),
+        ("bench/count_instructions.sh --against", ("../old/", ""), ("build/arm64/bin build/arm64/bin",
+                                                                  "build/arm64/bin build/arm64/bin 'write/q8_0/k/.*/128/f32/plain'")),
+    ],
+    "long": [
+        ("cmake --preset dev && cmake --build --preset dev --target check_exp",), ("cmake --build --preset dev --target check_allocations",),
+        ("tests/fuzz/run.sh", (" 1200 ", " 20 ")), ("tests/lib/avx512_emulated.sh",), ("KVT_EMULATED_TIERS=",), ("build/release/bin/kvtile-cache steps",),
+    ],
+}
+# What commands begin with that is run with other words: by a leg of CI, or by a test.
+OTHERWISE = {
+    "tools/test.sh": ".ci/run", "pip install .": ".ci/run python", "python -m kvtile size": ".ci/run python", "python capture.py": ".ci/run python",
+    "tests/model/engines/transformers_caches.py": ".ci/run python",
+    "cmake --preset release && cmake --build --preset release": ".ci/run rust", "cmake --preset dev && cmake --build --preset dev": ".ci/run",
+    "cmake --preset dev-clang": ".ci/run", "cmake --preset windows": ".ci/run", "ctest --preset": ".ci/run",
+    "tests/platforms.sh PLATFORM": ".ci/run", "tests/engine/compare_tokenizers.py": ".ci/run tokenizers",
+    "build/release/bin/kvtile-compare": "test_cli_compare", "kvtile-compare": "test_cli_compare", "large": "example_large",
+}
+# What commands begin with that nobody runs.
+NOT_RUN = {
+    "tools/real_model.sh Qwen3-4B": "2.5 GB of weights, which no package has; .ci/run ggml runs the script on a smaller model",
+    "tests/ggml/debian.sh": "a step is half an hour on a machine that does nothing else; .ci/run llama runs another step",
+    "adb push": "needs a telephone; .ci/run bundle runs the program by qemu",
 }
 # What is printed, and stands by itself.
-PRINTED = re.compile(r" *scheme |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
+PRINTED = re.compile(r" *scheme |all (keys|values): |attention in \d|\d+ tokens predicted|KLD mean of|layer ")
 # What bash runs beside kvtile's own programs.
 SHELL = ("gnuplot", "head", "for", "table()", "name=")
 
@@ -82,6 +117,18 @@ def first_word(command):
     return word
 
 
+def elsewhere(statement):
+    """Of a command: how it begins where it is named above, its leg, and what its inputs are there."""
+    for leg, commands in LEGS.items():
+        for begin, *inputs in commands:
+            if statement.startswith(begin):
+                return begin, leg, inputs
+    for begin in (*OTHERWISE, *NOT_RUN):
+        if statement.startswith(begin):
+            return begin, None, None
+    return None, None, None
+
+
 def is_assignment(line):
     return re.fullmatch(r"(\w+=('[^']*'|\"[^\"]*\"|\S+)\s*)+", line.strip()) is not None
 
@@ -106,7 +153,7 @@ class Runner:
     def __init__(self, root, compiler, programs, saved_files, work):
         self.root, self.compiler, self.work = root, compiler, work
         self.programs = {os.path.basename(program): program for program in programs}
-        self.variables, self.functions, self.run, self.problems = {}, "", 0, []
+        self.variables, self.functions, self.run, self.problems, self.named = {}, "", 0, [], set()
         self.demo = os.path.join(root, "tools/demo")
         os.mkdir(os.path.join(work, "programs"))
         for name, program in self.programs.items():
@@ -207,32 +254,87 @@ class Runner:
         """True if it is commands."""
         all_of_it = list(statements(lines))
         first = first_word(all_of_it[0])
-        if not (is_assignment(all_of_it[0]) or first in LEGS or first in self.programs or first in SHELL):
+        if not (is_assignment(all_of_it[0]) or elsewhere(all_of_it[0])[0] or first in self.programs or first in SHELL):
             return False
         for statement in all_of_it:
             word = first_word(statement)
-            two_words = " ".join([word, *statement.split()[1:2]])
+            begin, _, _ = elsewhere(statement)
             if is_assignment(statement):
                 self.assign(statement)
             elif word.endswith("()"):
                 self.functions += self.small(statement) + "\n"
-            elif two_words not in LEGS and (word in self.programs or word in SHELL or word + "()" in SHELL):
+            elif begin:
+                self.named.add(begin)
+            elif word in self.programs or word in SHELL or word + "()" in SHELL:
                 statement = self.small(re.sub(r"^((?:\w+=\S+ )+)(table )", lambda found: found[1].replace(" ", "; ") + found[2], statement))
                 self.run += 1
                 output = self.shell(statement, where)
                 if "--benchmark_list_tests" in statement and not output.strip():
                     self.problems.append(f"{where}: no benchmark has such a name: {statement}")
-            elif word not in LEGS and two_words not in LEGS:
+            else:
                 self.problems.append(f"{where}: nobody runs: {statement}")
         return True
 
 
+def documents(root):
+    return ["README.md", "tools/demo/README.md", "tools/ggml/bundle/README.md", "CONTRIBUTING.md", "SECURITY.md",
+            *sorted(os.path.relpath(name, root) for name in glob.glob(root + "/docs/*.md"))]
+
+
+def paragraphs(lines):
+    return [part.split("\n") for part in re.split(r"\n\n+", "\n".join(lines).strip("\n"))]
+
+
+def print_leg(leg, root):
+    """What the leg runs, in the order of the documents."""
+    for name in documents(root):
+        for kind, lines, number in blocks(os.path.join(root, name)):
+            for part in paragraphs(lines) if kind == "indented" else []:
+                named = [(statement, *elsewhere(statement)) for statement in statements(part)]
+                if all(of_leg != leg for _, _, of_leg, _ in named):
+                    continue
+                print(f"# {name}:{number}")
+                for statement, begin, of_leg, inputs in named:
+                    for theirs, ours in inputs or []:
+                        statement = statement.replace(theirs, ours)
+                    if of_leg == leg or begin in OTHERWISE or begin is None:
+                        print(statement)
+
+
+def check_names(root, named):
+    """Sentences about names above that nobody has."""
+    with open(os.path.join(root, ".ci/run"), encoding="utf-8") as file:
+        ci = file.read()
+    scripts, tests = ci, ""
+    for script in glob.glob(root + "/tests/**/*.sh", recursive=True):
+        with open(script, encoding="utf-8") as file:
+            scripts += file.read()
+    for lists in (*glob.glob(root + "/tests/**/CMakeLists.txt", recursive=True), root + "/docs/examples/CMakeLists.txt"):
+        with open(lists, encoding="utf-8") as file:
+            tests += file.read()
+    for begin in {command[0] for leg in LEGS.values() for command in leg} | set(OTHERWISE) | set(NOT_RUN):
+        if begin not in named:
+            yield f"no document has this command any more: {begin}"
+        program = os.path.join(root, first_word(begin))
+        if os.path.isfile(program) and not os.access(program, os.X_OK):
+            yield f"cannot be typed, as it may not be executed: {program}"
+    for leg in LEGS:
+        if not re.search(rf"(--leg|typed) {leg}\b", scripts):
+            yield f"no script runs --leg {leg}"
+    for who in {*OTHERWISE.values(), *(who for _, _, who in ELSEWHERE)}:
+        found = [who == ".ci/run" or f'"${{1:-}}" = {who[8:]} ]' in ci] if who.startswith(".ci/run") else [re.search(rf"\b{name}\b", tests) for name in who.split()]
+        if not all(found):
+            yield f"nobody is called {who}"
+
+
 def main():
+    if sys.argv[1] == "--leg":
+        print_leg(sys.argv[2], sys.argv[3])
+        return
     root = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory() as work:
         runner = Runner(root, sys.argv[2], [*sys.argv[3:5], *sys.argv[6:]], sys.argv[5], work)
-        names = ["README.md", "tools/demo/README.md", *sorted(os.path.relpath(name, root) for name in glob.glob(root + "/docs/*.md"))]
-        for name in names:
+        for name in documents(root):
             runner.shell("rm -rf folder && cp -r captured folder")
             for statement in [line.strip() for _, lines, _ in reversed(blocks(os.path.join(root, name))) for line in reversed(lines)]:
                 if is_assignment(statement):  # some stand below what takes them
@@ -251,11 +353,12 @@ def main():
                 elif kind == "python":
                     compile(text, where, "exec")
                 elif kind == "indented":
-                    paragraphs = [part.split("\n") for part in re.split(r"\n\n+", text.strip("\n"))]
-                    if not runner.paragraph(where, paragraphs[0]) and not PRINTED.match(text):  # what follows is what it prints
-                        runner.problems.append(f"{where}: nobody runs: {lines[0]}")
+                    for part in paragraphs(lines):
+                        if not runner.paragraph(where, part) and not PRINTED.match(part[0]):
+                            runner.problems.append(f"{where}: nobody runs: {part[0]}")
                 else:
                     runner.problems.append(f"{where}: nobody runs a snippet of kind '{kind}'")
+    runner.problems += check_names(root, runner.named)
     for problem in runner.problems:
         print(problem, file=sys.stderr)
     print(f"{runner.run} snippets were run")

@@ -4,7 +4,8 @@
  *
  *   kvtile-capture BACKENDS MODEL TEXT TOKENS FOLDER
  *
- * BACKENDS is the folder of llama.cpp's libraries. FOLDER, which must be there, gets layerLLL_keys.npy, _values and _queries, [head][token][channel].
+ * BACKENDS is the folder of llama.cpp's backends (libggml-cpu-*.so). FOLDER, which is made unless it is there, gets layerLLL_keys.npy, _values and
+ * _queries, [head][token][channel].
  */
 #include "ggml-backend.h"
 #include "llama.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MOST_LAYERS = 1024, KINDS = 3 };
 static const char *const NAMES[KINDS] = { "Kcur-", "Vcur-", "Qcur-" }, *const KIND_NAMES[KINDS] = { "keys", "values", "queries" };
@@ -158,6 +160,7 @@ int main(int argc, char **argv)
         return 1;
     }
     run(&to, model, tokens);
+    mkdir(argv[5], 0777); /* where that fails, writing into it does */
     int written = 0;
     for (int layer = 0; layer < MOST_LAYERS; layer++)
         for (int kind = 0; kind < KINDS; kind++) {

@@ -12,6 +12,6 @@ if [ $# -eq 0 ]; then
     tools/ggml/fetch.sh build/ggml headers
     set -- "$PWD/build/ggml/llama.cpp"
 fi
-cmake --preset release -DKVT_BUILD_BENCH=OFF -DKVT_GGML_HEADERS="$1/ggml"
+cmake --preset release -DKVT_GGML_HEADERS="$1/ggml"
 cmake --build --preset release --target kvt_ggml
 echo "llama.cpp's programs use it with GGML_BACKEND_PATH=$PWD/build/release/libkvtile-ggml.so"

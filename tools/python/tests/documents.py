@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Runs what docs/python.md tells readers to type or to write, as it stands there: small inputs take the place of theirs.
+"""Runs what docs/python.md and docs/capture.md tell readers to type or to write in Python, as it stands there: small inputs take the place of theirs.
 
    documents.py SOURCE PART [MODEL]     PART: base, transformers or lmcache, by what its snippets need; MODEL: SmolLM2, as smollm2.py writes it
 
@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 
 PARTS = {"kvtile for Python": "base", "Rows in, rows out, attention": "base", "A step of an engine": "base", "Hugging Face transformers": "transformers",
          "LMCache": "lmcache"}
@@ -79,6 +80,22 @@ def check_server(command):
     create_serde_processor(SerdeConfig(serde.pop("type"), serde)).close()
 
 
+def check_capture(source, model):
+    """docs/capture.md's script, run as the document says: a tensor of each kind for each layer."""
+    import transformers
+    snippets = sections(os.path.join(source, "docs/capture.md"))["From PyTorch"]
+    script, = (text for kind, text in snippets if kind == "python")
+    command, = (text for kind, text in snippets if kind == "indented" and text.startswith("python capture.py "))
+    layers = transformers.AutoConfig.from_pretrained(model).num_hidden_layers
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "capture.py"), "w", encoding="utf-8") as file:
+            file.write(script)
+        words = {"MODEL": os.path.abspath(model), "TEXT": os.path.abspath(os.path.join(source, "tools/demo/chesterton-brown.txt")), "TOKENS": "64"}
+        done = subprocess.run([sys.executable, *(words.get(word, word) for word in shlex.split(command)[1:])], cwd=folder, check=True,
+                              stdout=subprocess.PIPE, text=True)
+    assert done.stdout.endswith(f": {3 * layers} tensors of 64 tokens\n"), done.stdout
+
+
 def main():
     source, part = sys.argv[1:3]
     found, run = sections(os.path.join(source, "docs/python.md")), 0
@@ -103,7 +120,10 @@ def main():
             else:
                 raise AssertionError(f"nobody knows how to run this {kind}: {text}")
             run += 1
-    print(f"{run} snippets of docs/python.md were run ({part})")
+    if part == "transformers":
+        check_capture(source, sys.argv[3])
+        run += 2
+    print(f"{run} snippets of the documents were run ({part})")
 
 
 main()
