@@ -69,7 +69,8 @@ class Codec:
         if self.k is None:
             return Layout.preset(self.preset, **dims)
         options: dict[str, Any] = {"rotation": self.rotation, "centring": self.centring, "rope": self.rope}
-        return Layout(self.k, self.v, **options, **dims), Layout(self.first, **options, **dims) if self.first else None
+        first = Layout(self.first, **{**options, "centring": "none"}, **dims) if self.first else None  # as presets have it
+        return Layout(self.k, self.v, **options, **dims), first
 
     def kind(self, shape: Sequence[int], dtype: str, itemsize: int) -> _Kind:
         """What becomes of an array. Widths that do not fit head_dim are kept as they are."""
