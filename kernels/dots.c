@@ -307,7 +307,8 @@ KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const
             u8x64 line[PAGE_TILES][4];
             KVT_FOR_ROWS
             for (uint32_t set = 0; set < sets; set++) {
-                if (half == 0)
+                /* Loops over wide lines are short of bandwidth: they fetch once for all rows. */
+                if (half == 0 && (bits <= 5 || w->row == 0))
                     fetch_group(bits, ahead, code_bytes, set, g);
                 load_group_lines(loop, all, codes + set * code_bytes, groups, g, line[set]);
             }
