@@ -9,10 +9,18 @@ cd "$(dirname "$0")/.."
 . tools/packages.sh
 kvt_install_packages debootstrap git
 
+# release: no root keeps this system's /proc, whatever has failed. Nothing is removed across a mount that stayed.
+release() {
+    for mounted in "$roots"/*/proc; do
+        ! mountpoint -q "$mounted" || umount "$mounted"
+    done
+}
 roots=${1:-}
 if [ -z "$roots" ]; then
     roots=$(mktemp -d)
-    trap 'umount "$roots"/*/proc 2>/dev/null || true; rm -rf "$roots"' EXIT
+    trap 'release; rm -rf --one-file-system "$roots"' EXIT
+else
+    trap release EXIT
 fi
 [ -e "$roots/fresh/etc/debian_version" ] || debootstrap --variant=minbase bookworm "$roots/fresh" "$(kvt_mirror)"
 cp /etc/resolv.conf "$roots/fresh/etc/"
@@ -23,8 +31,8 @@ typed() {
     root=$roots/$1
     commands=$(tests/check_snippets.py --leg "$1" . | grep -v '^tools/test.sh$') # whose tests of terminals and devices need more than this root has
     shift
-    ! mountpoint -q "$root/proc" || umount "$root/proc"
-    rm -rf "$root"
+    release
+    rm -rf --one-file-system "$root"
     cp -a "$roots/fresh" "$root"
     mount -t proc proc "$root/proc"
     kvt_inside "$root" apt-get -q install -y "$@"
