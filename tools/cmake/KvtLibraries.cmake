@@ -3,8 +3,9 @@
 set(libraries ${PROJECT_BINARY_DIR}/libraries)
 set(KVT_LIBRARY_SOURCES ${PROJECT_SOURCE_DIR}/build/sources CACHE PATH "Sources of the libraries that the tools need; fetched where they are missing")
 if(NOT EXISTS ${libraries}/done)
-  if(NOT EXISTS ${KVT_LIBRARY_SOURCES}/log)
-    execute_process(COMMAND ${PROJECT_SOURCE_DIR}/tools/libraries/get.sh ${KVT_LIBRARY_SOURCES} COMMAND_ERROR_IS_FATAL ANY)
+  set(get ${PROJECT_SOURCE_DIR}/tools/libraries/get.sh)
+  if(${get} IS_NEWER_THAN ${KVT_LIBRARY_SOURCES}/log) # or where there is no log
+    execute_process(COMMAND ${get} ${KVT_LIBRARY_SOURCES} COMMAND_ERROR_IS_FATAL ANY)
   endif()
   set(options "")
   foreach(name CMAKE_TOOLCHAIN_FILE KVT_ZIG_TARGET CMAKE_MAKE_PROGRAM KVT_BUILD_TESTS)
