@@ -41,6 +41,25 @@ KVT_LANES uint32_t weight_terms(uint32_t bits)
 {
     return terms_of(weighs_by_bytes(bits));
 }
+/* Whether such queries meet levels as bytes, without a bias, where dots are of halfwords otherwise. */
+KVT_LANES bool scores_s7(uint32_t bits)
+{
+#if defined(KVT_DOT_S7)
+    return takes_bytes(bits);
+#else
+    (void)bits;
+    return false;
+#endif
+}
+/* Whether a query's byte is stored as it is, without the 2^8 that it counts for. */
+KVT_LANES bool stores_bytes(uint32_t bits)
+{
+    return takes_bytes(bits) && (KVT_DOT_BITS == 8 || scores_s7(bits));
+}
+KVT_LANES uint8_t score_bias(uint32_t bits)
+{
+    return scores_s7(bits) ? 0 : KVT_DOT_BIAS;
+}
 /* Groups of a block whose dot fits 32 bits. */
 KVT_LANES uint32_t dot_groups(const kvt_tile_spec *spec)
 {
@@ -56,13 +75,13 @@ KVT_LANES uint32_t bits_of(kvt_loop_id loop)
                                       : 2;
 }
 
-/* The four lines of a byte per code of a group of a K or V tile, ready for dots. */
-KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uint8_t *codes, uint32_t groups, size_t g, u8x64 line[4])
+/* The four lines of a byte per code of a group of a K or V tile, ready for dots: with the bias, if they have one. */
+KVT_LANES void load_lines(kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g, u8x64 line[4])
 {
     if (loop == KVT_LOOP_8) {
         for (uint32_t i = 0; i < 4; i++) {
             line[i] = u8x64_load(codes + (size_t)g * LINES_BYTES + (size_t)i * 64);
-            if (KVT_DOT_BIAS)
+            if (has_bias)
                 line[i] = u8x64_from_i32(i32x16_xor(i32x16_from_u8(line[i]), i32x16_set1(0x80808080)));
         }
         return;
@@ -78,6 +97,42 @@ KVT_LANES void load_group_lines(kvt_loop_id loop, const levels *table, const uin
     planes_load(bits_of(loop), codes, groups, g, line);
     for (uint32_t i = 0; i < 4; i++)
         line[i] = levels_of(bits_of(loop), table, line[i]);
+}
+
+/* A group's lines: made, or, where there are few registers and lines have nothing in common, to be made from codes one by one when they are met. */
+KVT_LANES bool makes_lines_late(kvt_loop_id loop)
+{
+    return KVT_FEW_REGISTERS && (loop == KVT_LOOP_8 || loop == KVT_LOOP_table_4);
+}
+typedef struct group_lines {
+    u8x64 line[4];
+    bool are_made, has_bias;
+    kvt_loop_id loop;
+    const levels *table;
+    const uint8_t *codes;
+} group_lines;
+KVT_LANES void load_group_lines(group_lines *l, kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g)
+{
+    l->are_made = !makes_lines_late(loop);
+    if (l->are_made) {
+        load_lines(loop, has_bias, table, codes, groups, g, l->line);
+        return;
+    }
+    l->has_bias = has_bias;
+    l->loop = loop;
+    l->table = table;
+    l->codes = codes + g * (loop == KVT_LOOP_8 ? LINES_BYTES : LINES_BYTES / 2);
+}
+KVT_LANES u8x64 group_line(const group_lines *l, uint32_t j)
+{
+    if (l->are_made)
+        return l->line[j];
+    if (l->loop == KVT_LOOP_8) {
+        const u8x64 line = u8x64_load(l->codes + (size_t)j * 64);
+        return l->has_bias ? u8x64_from_i32(i32x16_xor(i32x16_from_u8(line), i32x16_set1(0x80808080))) : line;
+    }
+    const u8x64 two = u8x64_load(l->codes + (size_t)(j / 2) * 64);
+    return levels_of_nibbles(l->table, j % 2 == 0 ? two : u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)));
 }
 
 /* Where a product of matrices adds to two sums at once (KVT_DOT_PAIRS of arch/VEC.md), sums 2n and 2n + 1 lie in turns: lanes of the first half of a
@@ -122,14 +177,17 @@ KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
 }
 #endif
 
+/* What a line of codes is multiplied by: integers, weights of an unsigned byte, or queries of a byte as scores_s7 has them. */
+typedef enum factor_kind { INTEGERS, U8_WEIGHTS, S7_QUERIES } factor_kind;
+
 /* `rows` times `terms` sums of each set get the dots with its group's lines. Sum v is row v / terms, term v % terms; rows' quads are a chunk apart.
  */
-#define ADD_LINE(add, j)                                                                                                                             \
+#define ADD_LINE(add, line_type, j)                                                                                                                  \
     {                                                                                                                                                \
-        dot_line codes_of_line[PAGE_TILES];                                                                                                          \
+        line_type codes_of_line[PAGE_TILES];                                                                                                         \
         KVT_FOR_ROWS                                                                                                                                 \
         for (uint32_t set = 0; set < sets; set++)                                                                                                    \
-            codes_of_line[set] = dot_line_of(line[set][j]);                                                                                          \
+            codes_of_line[set] = line_type##_of(group_line(&lines[set], j));                                                                         \
         KVT_FOR_ROWS                                                                                                                                 \
         for (uint32_t v = 0; v < rows * terms; v++)                                                                                                  \
             KVT_FOR_ROWS                                                                                                                             \
@@ -137,12 +195,15 @@ KVT_LANES void store_lanes(uint32_t sums, uint32_t half, float *to, f32x16 x)
             sum[set * rows * terms + v] =                                                                                                            \
                 add(sum[set * rows * terms + v], codes_of_line[set], dot_quads_at(quads + v / terms * CHUNK_BYTES + v % terms * KVT_DOT_LOWER), j);  \
     }
-KVT_LANES void add_group(bool is_u8, uint32_t sets, uint32_t rows, uint32_t terms, uint32_t half, dot_sum *sum, u8x64 line[][4], const uint8_t *quads)
+#define ADD_LINES(add, line_type) ADD_LINE(add, line_type, 0) ADD_LINE(add, line_type, 1) ADD_LINE(add, line_type, 2) ADD_LINE(add, line_type, 3)
+KVT_LANES void add_group(factor_kind kind, uint32_t sets, uint32_t rows, uint32_t terms, uint32_t half, dot_sum *sum, const group_lines *lines,
+                         const uint8_t *quads)
 {
 #if defined(KVT_DOT_PAIRS)
     if (is_paired(rows * terms)) {
         for (uint32_t h = half; h < half + halves_at_once(rows * terms); h++) {
-            const u8x64 cells[2] = { dot_cells(line[0][0], line[0][1], h), dot_cells(line[0][2], line[0][3], h) };
+            const u8x64 cells[2] = { dot_cells(group_line(lines, 0), group_line(lines, 1), h),
+                                     dot_cells(group_line(lines, 2), group_line(lines, 3), h) };
             KVT_FOR_ROWS
             for (uint32_t v = 0; v < rows * terms; v += 2) {
                 sum[v + h] = dot_add_two(sum[v + h], cells, quads + v / terms * CHUNK_BYTES);
@@ -152,12 +213,18 @@ KVT_LANES void add_group(bool is_u8, uint32_t sets, uint32_t rows, uint32_t term
     }
 #endif
     (void)half;
-    if (sets >= 2 && !is_u8) {
-        ADD_LINE(dot_add_shared, 0) ADD_LINE(dot_add_shared, 1) ADD_LINE(dot_add_shared, 2) ADD_LINE(dot_add_shared, 3)
-    } else if (is_u8) {
-        ADD_LINE(dot_add_u8, 0) ADD_LINE(dot_add_u8, 1) ADD_LINE(dot_add_u8, 2) ADD_LINE(dot_add_u8, 3)
+#if defined(KVT_DOT_S7)
+    if (kind == S7_QUERIES) {
+        ADD_LINES(dot_add_s7, dot_line_s7)
+        return;
+    }
+#endif
+    if (kind == U8_WEIGHTS) {
+        ADD_LINES(dot_add_u8, dot_line)
+    } else if (sets >= 2) {
+        ADD_LINES(dot_add_shared, dot_line)
     } else {
-        ADD_LINE(dot_add, 0) ADD_LINE(dot_add, 1) ADD_LINE(dot_add, 2) ADD_LINE(dot_add, 3)
+        ADD_LINES(dot_add, dot_line)
     }
 }
 
@@ -210,6 +277,20 @@ static void fetch_scales(const kvt_page_side *page, const kvt_tile_spec *spec)
 
 /* ---- K ---- */
 
+KVT_LANES void store_query(uint32_t bits, uint8_t *to, const u8x64 half[2])
+{
+#if defined(KVT_DOT_S7)
+    if (scores_s7(bits)) {
+        dot_store_s7(to, half[0], half[1]);
+        return;
+    }
+#endif
+    if (query_terms(bits) == 2)
+        dot_store(to, half[0], half[1], 2);
+    else
+        dot_store(to, half[0], half[1], 1);
+}
+
 /* To multiples of the row's largest number / 32639, the largest number both of whose terms are bytes; or of 1/127 of it where a term is enough. */
 static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
 {
@@ -245,16 +326,13 @@ static void prepare(const kvt_queries *q, const kvt_tile_spec *spec)
             for (uint32_t i = 0; is_byte && i < CHUNK_GROUPS; i++)
                 number[i] = i32x16_shl(number[i], 8);
             /* a term alone is used without the 2^8 that it counts for */
-            const uint32_t bias = KVT_DOT_BIAS * (is_byte && KVT_DOT_BITS == 16 ? 256u : 1u);
+            const uint32_t bias = score_bias(spec->scheme->bits) * (is_byte && KVT_DOT_BITS == 16 ? 256u : 1u);
             for (uint32_t i = 0; i < CHUNK_GROUPS && begin + i < groups; i++)
                 start[(size_t)((begin + i) / per_dot) * q->n] -= bias * sum[i];
             u8x64 half[2];
             words_in_order(number, half);
             uint8_t *to = q->quads + (size_t)(begin / CHUNK_GROUPS) * q->n * CHUNK_BYTES + row_at(row, terms);
-            if (terms == 2)
-                dot_store(to, half[0], half[1], 2);
-            else
-                dot_store(to, half[0], half[1], 1);
+            store_query(spec->scheme->bits, to, half);
         }
     }
 }
@@ -301,18 +379,18 @@ KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const
         dot_sum sum[KVT_DOT_ROWS];
         KVT_FOR_ROWS
         for (uint32_t set = 0; set < sets; set++)
-            start_sums(KVT_DOT_BIAS != 0, rows, terms, sum + set * sums, start);
+            start_sums(score_bias(bits) != 0, rows, terms, sum + set * sums, start);
         KVT_ROLLED
         for (size_t g = begin; g < end; g++) {
-            u8x64 line[PAGE_TILES][4];
+            group_lines lines[PAGE_TILES];
             KVT_FOR_ROWS
             for (uint32_t set = 0; set < sets; set++) {
                 /* Without a branch later rows fetch what is there; wide lines are many, and a branch takes 2 % less time. */
                 if (half == 0 && (bits <= 5 || w->row == 0))
                     fetch_group(bits, ahead, code_bytes, set, g);
-                load_group_lines(loop, all, codes + set * code_bytes, groups, g, line[set]);
+                load_group_lines(&lines[set], loop, score_bias(bits) != 0, all, codes + set * code_bytes, groups, g);
             }
-            add_group(false, sets, rows, terms, half, sum, line, quads);
+            add_group(scores_s7(bits) ? S7_QUERIES : INTEGERS, sets, rows, terms, half, sum, lines, quads);
             quads += KVT_DOT_STEP;
             if (g % CHUNK_GROUPS == CHUNK_GROUPS - 1)
                 quads += next_chunk;
@@ -326,7 +404,7 @@ KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const
         }
     }
     /* A byte that was not shifted up by 8 */
-    const float unit = takes_bytes(bits) && KVT_DOT_BITS == 8 ? 0x1p8f : 1;
+    const float unit = stores_bytes(bits) ? 0x1p8f : 1;
     KVT_FOR_ROWS
     for (uint32_t set = 0; set < sets; set++)
         KVT_FOR_ROWS
@@ -338,7 +416,7 @@ KVT_LANES void score_tiles(kvt_loop_id loop, uint32_t rows, uint32_t half, const
 KVT_LANES void score_rows(kvt_loop_id loop, uint32_t rows, const score_work *w)
 {
     const uint32_t bits = bits_of(loop);
-    const levels all = loop == KVT_LOOP_8 ? (levels){ 0 } : load_levels(bits, w->table, KVT_DOT_BIAS);
+    const levels all = loop == KVT_LOOP_8 ? (levels){ 0 } : load_levels(bits, w->table, score_bias(bits));
     KVT_ROLLED
     for (uint32_t tile = w->first_tile; tile < w->end_tile; tile += tiles_at_once(bits, rows))
         KVT_FOR_ROWS
@@ -575,26 +653,32 @@ typedef struct value_work {
 /* Weights of a byte, less 128, are signed; so 128 times the sum of codes is missing, whatever the row. */
 static const uint8_t kvt_ones64[64] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 };
-KVT_LANES void count_group(dot_sum *all, const u8x64 line[4])
+KVT_LANES void count_group(dot_sum *all, const group_lines *lines)
 {
     const dot_quads ones = dot_quads_at(kvt_ones64);
-    *all = dot_add(*all, dot_line_of(line[0]), ones, 0);
-    *all = dot_add(*all, dot_line_of(line[1]), ones, 0);
-    *all = dot_add(*all, dot_line_of(line[2]), ones, 0);
-    *all = dot_add(*all, dot_line_of(line[3]), ones, 0);
+    *all = dot_add(*all, dot_line_of(group_line(lines, 0)), ones, 0);
+    *all = dot_add(*all, dot_line_of(group_line(lines, 1)), ones, 0);
+    *all = dot_add(*all, dot_line_of(group_line(lines, 2)), ones, 0);
+    *all = dot_add(*all, dot_line_of(group_line(lines, 3)), ones, 0);
 }
 #endif
 
 /* Lines of codes as weights of the loop want them: levels with their scales' signs, or with a bias. */
-KVT_LANES void load_value_lines(kvt_loop_id loop, bool are_keys, const value_work *v, const levels *all, const uint8_t *signs, uint32_t tile,
-                                size_t g, u8x64 line[4])
+KVT_LANES void load_value_lines(group_lines *lines, kvt_loop_id loop, bool are_keys, const value_work *v, const levels *all, const uint8_t *signs,
+                                uint32_t tile, size_t g)
 {
     const uint32_t bits = bits_of(loop);
     const uint8_t *codes = v->w->page->codes + tile * v->tile_bytes;
+    if (makes_lines_late(loop) && !negates(bits) && !are_keys) {
+        load_group_lines(lines, loop, KVT_DOT_BIAS != 0, all, codes, v->groups, g);
+        return;
+    }
+    lines->are_made = true;
+    u8x64 *line = lines->line;
     if (negates(bits))
         planes_load(bits, codes, v->groups, g, line);
     else
-        load_group_lines(loop, all, codes, v->groups, g, line);
+        load_lines(loop, KVT_DOT_BIAS != 0, all, codes, v->groups, g, line);
     if (are_keys) {
         for (int j = 0; j < 4; j++)
             line[j] = u8x64_swap_cells(line[j]);
@@ -633,23 +717,22 @@ KVT_LANES void value_groups(bool is_unpacked, kvt_loop_id loop, bool by_bytes, u
         KVT_FOR_ROWS
         for (uint32_t pair = 0; pair < sets; pair += 2) {
             const uint32_t n = sets == 1 ? 1 : 2;
-            u8x64 line[2][4];
+            group_lines lines[2];
             KVT_FOR_ROWS
             for (uint32_t set = 0; set < n; set++) {
                 if (is_unpacked) {
-                    for (uint32_t j = 0; j < 4; j++)
-                        line[set][j] = u8x64_load(v->unpacked + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64);
+                    load_group_lines(&lines[set], KVT_LOOP_8, false, NULL, v->unpacked, 0, 2 * i + set);
                 } else {
                     if (half == 0)
                         fetch_group(bits_of(loop), page->ahead, v->tile_bytes, i, g + pair + set);
-                    load_value_lines(loop, false, v, all, signs + pair / 2 * sign_stride, i, g + pair + set, line[set]);
+                    load_value_lines(&lines[set], loop, false, v, all, signs + pair / 2 * sign_stride, i, g + pair + set);
                 }
             }
-            add_group(by_bytes && KVT_DOT_BITS == 8, n, rows, terms, half, sum + pair * sums, line,
+            add_group(by_bytes && KVT_DOT_BITS == 8 ? U8_WEIGHTS : INTEGERS, n, rows, terms, half, sum + pair * sums, lines,
                       quads + pair / 2 * pair_stride + KVT_DOT_STEP * i);
 #if KVT_DOT_U8_OFFSET
             if (by_bytes)
-                count_group(codes, line[0]);
+                count_group(codes, lines);
 #endif
         }
     }
@@ -700,12 +783,13 @@ KVT_LANES void unpack_groups(kvt_loop_id loop, bool are_keys, const value_work *
     for (uint32_t i = v->w->page->first_tile; i < v->w->page->end_tile; i++)
         KVT_ROLLED
     for (uint32_t set = 0; set < n; set++) {
-        u8x64 line[4];
+        group_lines lines;
         if (!are_keys && v->lot_row == 0)
             fetch_group(bits_of(loop), v->w->page->ahead, v->tile_bytes, i, g + set);
-        load_value_lines(loop, are_keys, v, &all, signs, i, g + set, line);
-        for (int j = 0; j < 4; j++)
-            u8x64_store(to + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64, line[j]);
+        load_value_lines(&lines, loop, are_keys, v, &all, signs, i, g + set);
+        KVT_FOR_ROWS
+        for (uint32_t j = 0; j < 4; j++)
+            u8x64_store(to + (size_t)(2 * i + set) * LINES_BYTES + (size_t)j * 64, group_line(&lines, j));
     }
 }
 

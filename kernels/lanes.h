@@ -50,6 +50,9 @@ enum { JOINS_ROWS = KVT_FLOAT_SUMS >= 16 };
 #if !defined(KVT_DOT_SETS)
 #define KVT_DOT_SETS 1
 #endif
+#if !defined(KVT_FEW_REGISTERS)
+#define KVT_FEW_REGISTERS 0
+#endif
 #if !defined(KVT_DOT_U8_OFFSET)
 #define KVT_DOT_U8_OFFSET 0
 #endif

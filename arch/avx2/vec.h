@@ -546,11 +546,12 @@ KVT_LANES void quad_max_u(const i32x16 row[4], uint32_t max[4])
 
 /* ---- dots of codes: of bytes with AVX-VNNI, otherwise of halfwords, as products of bytes would saturate ---- */
 
-#define KVT_DOT_BIAS   128
-#define KVT_DOT_STEP   16
-#define KVT_DOT_LOWER  64
-#define KVT_DOT_ROWS   4
-#define KVT_FLOAT_SUMS 4
+#define KVT_DOT_BIAS      128
+#define KVT_DOT_STEP      16
+#define KVT_DOT_LOWER     64
+#define KVT_DOT_ROWS      4
+#define KVT_FLOAT_SUMS    4
+#define KVT_FEW_REGISTERS 1
 
 typedef i32x16 dot_sum;
 typedef const uint8_t *dot_quads;
@@ -575,6 +576,14 @@ KVT_LANES __m256i kvt_everywhere(const uint8_t *quad)
     __m256i spread;
     __asm__("vpbroadcastd %1, %0" : "=x"(spread) : "m"(*(const kvt_cell *)quad));
     return spread;
+}
+/* Rounded. */
+KVT_LANES void kvt_store_upper_bytes(uint8_t *p, u8x64 a, u8x64 b)
+{
+    const __m256i half = _mm256_set1_epi16(128);
+    for (int i = 0; i < 2; i++)
+        _mm256_storeu_si256((__m256i *)(void *)(p + 32 * i), _mm256_packus_epi16(_mm256_srli_epi16(_mm256_add_epi16(a.v[i], half), 8),
+                                                                                 _mm256_srli_epi16(_mm256_add_epi16(b.v[i], half), 8)));
 }
 #ifdef __AVXVNNI__
 #define KVT_DOT_BITS 8
@@ -601,14 +610,12 @@ KVT_LANES dot_sum kvt_dot_quad_u8(dot_sum sum, dot_line line, const uint8_t *qua
 #define dot_add_u8(sum, line, quads, j) kvt_dot_quad_u8(sum, line, (quads) + 4 * (j))
 KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
 {
-    const __m256i half = _mm256_set1_epi16(128), byte = _mm256_set1_epi16(255);
-    for (int i = 0; i < 2; i++) {
-        const __m256i upper_a = _mm256_srli_epi16(_mm256_add_epi16(a.v[i], half), 8), upper_b = _mm256_srli_epi16(_mm256_add_epi16(b.v[i], half), 8);
-        const __m256i lower_a = _mm256_and_si256(a.v[i], byte), lower_b = _mm256_and_si256(b.v[i], byte);
-        _mm256_storeu_si256((__m256i *)(void *)(p + 32 * i), _mm256_packus_epi16(upper_a, upper_b));
-        if (terms == 2)
-            _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i), _mm256_packus_epi16(lower_a, lower_b));
-    }
+    const __m256i byte = _mm256_set1_epi16(255);
+    kvt_store_upper_bytes(p, a, b);
+    if (terms == 2)
+        for (int i = 0; i < 2; i++)
+            _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i),
+                                _mm256_packus_epi16(_mm256_and_si256(a.v[i], byte), _mm256_and_si256(b.v[i], byte)));
 }
 #else
 #define KVT_DOT_BITS                 16
@@ -650,6 +657,34 @@ KVT_LANES void dot_store(uint8_t *p, u8x64 a, u8x64 b, int terms)
         _mm256_storeu_si256((__m256i *)(void *)(p + 64 + 32 * i), _mm256_shuffle_epi8(b.v[i], order));
     }
 }
+
+/* Two products of bytes within 127 fit a halfword. The first byte has to be unsigned, so a level's sign goes to the number it meets. */
+#define KVT_DOT_S7
+typedef struct dot_line_s7 {
+    u8x64 level, magnitude;
+} dot_line_s7;
+KVT_LANES dot_line_s7 dot_line_s7_of(u8x64 levels)
+{
+    return (dot_line_s7){ levels, KVT_MAP1(u8x64, _mm256_abs_epi8, levels) };
+}
+/* In one piece, as kvt_add_products. */
+KVT_LANES __m256i kvt_add_products_s7(__m256i sum, __m256i level, __m256i magnitude, __m256i x)
+{
+    __m256i product;
+    __asm__("vpsignb %2, %4, %1\n\tvpmaddubsw %1, %3, %1\n\tvpmaddwd %5, %1, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(sum), "=&x"(product)
+            : "x"(level), "x"(magnitude), "x"(x), "x"(_mm256_set1_epi16(1)));
+    return sum;
+}
+KVT_LANES dot_sum kvt_dot_quad_s7(dot_sum sum, dot_line_s7 line, const uint8_t *quad)
+{
+    const __m256i spread = kvt_everywhere(quad);
+    for (int i = 0; i < 2; i++)
+        sum.v[i] = kvt_add_products_s7(sum.v[i], line.level.v[i], line.magnitude.v[i], spread);
+    return sum;
+}
+#define dot_add_s7(sum, line, quads, j) kvt_dot_quad_s7(sum, line, (quads) + 4 * (j))
+#define dot_store_s7                    kvt_store_upper_bytes
 #endif
 KVT_LANES void quad_sum(const i32x16 row[4], uint32_t sum[4])
 {
