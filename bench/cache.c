@@ -25,7 +25,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void must(kvt_status status, const char *what)
+static void exit_unless_ok(kvt_status status, const char *what)
 {
     if (status) {
         fprintf(stderr, "kvtile-cache: %s: %s\n", what, kvt_status_text(status));
@@ -51,7 +51,7 @@ static void *memory_of(size_t bytes)
 }
 
 /* About normal. */
-static float normal(uint64_t *state)
+static float near_normal(uint64_t *state)
 {
     float sum = 0;
     for (int i = 0; i < 12; i++) {
@@ -79,7 +79,7 @@ typedef struct home {
 static void open_home_as(home *h, const shape *s, const kvt_spec *spec, const kvt_spec *first, kvt_dtype open)
 {
     const kvt_rope_parameters parameters = { .size = sizeof parameters, .dim = s->dim, .base = 10000 };
-    must(kvt_rope_fill(&parameters, h->frequencies), "frequencies");
+    exit_unless_ok(kvt_rope_fill(&parameters, h->frequencies), "frequencies");
     const kvt_rope rope = { .size = sizeof rope, .frequencies = h->frequencies, .pairs = s->dim / 2 };
     const kvt_cache_group group = { .size = sizeof group,
                                     .spec = spec,
@@ -90,11 +90,11 @@ static void open_home_as(home *h, const shape *s, const kvt_spec *spec, const kv
                                     .rope = &rope };
     const kvt_cache_spec wanted = { .size = sizeof wanted, .groups = &group, .n_groups = 1, .sequences = s->sequences, .tokens = s->tokens };
     size_t bytes;
-    must(kvt_cache_bytes(&wanted, &bytes), "a cache");
+    exit_unless_ok(kvt_cache_bytes(&wanted, &bytes), "a cache");
     h->memory = memory_of(bytes);
-    must(kvt_cache_init(&wanted, h->memory, bytes, &h->cache), "a cache");
+    exit_unless_ok(kvt_cache_init(&wanted, h->memory, bytes, &h->cache), "a cache");
     const kvt_step_limits limits = { s->sequences, s->tokens, 4096, s->heads * GROUP, 1 };
-    must(kvt_step_workspace(kvt_cache_view(h->cache, 0), &limits, &h->workspace_bytes), "a workspace");
+    exit_unless_ok(kvt_step_workspace(kvt_cache_view(h->cache, 0), &limits, &h->workspace_bytes), "a workspace");
     h->workspace = memory_of(h->workspace_bytes);
     h->scratch = memory_of(kvt_cache_work_bytes(h->cache));
 }
@@ -114,9 +114,9 @@ static void close_home(const home *h)
 /* New tokens in all layers, with the same rows, of `dtype`. */
 static void append(const home *h, const shape *s, uint32_t id, uint32_t fresh, const void *k, const void *v, kvt_dtype dtype)
 {
-    must(kvt_cache_append(h->cache, id, fresh), "blocks");
+    exit_unless_ok(kvt_cache_append(h->cache, id, fresh), "blocks");
     kvt_sequence entry;
-    must(kvt_cache_entry(h->cache, id, 0, &entry), "an entry");
+    exit_unless_ok(kvt_cache_entry(h->cache, id, 0, &entry), "an entry");
     for (uint32_t layer = 0; layer < s->layers; layer++) {
         const kvt_step step = { .size = sizeof step,
                                 .view = kvt_cache_view(h->cache, 0),
@@ -131,9 +131,9 @@ static void append(const home *h, const shape *s, uint32_t id, uint32_t fresh, c
                                 .scale = 1,
                                 .workspace = h->workspace,
                                 .workspace_bytes = h->workspace_bytes };
-        must(kvt_step_append(&step, 0, 1), "rows");
+        exit_unless_ok(kvt_step_append(&step, 0, 1), "rows");
     }
-    must(kvt_cache_commit(h->cache, id, fresh), "tokens");
+    exit_unless_ok(kvt_cache_commit(h->cache, id, fresh), "tokens");
 }
 
 /* ---- costs ---- */
@@ -165,7 +165,7 @@ static uint16_t *bf16_rows(size_t n)
     uint16_t *rows = memory_of(n * sizeof *rows);
     uint64_t state = 1;
     for (size_t i = 0; i < n; i++) {
-        const float x = normal(&state);
+        const float x = near_normal(&state);
         uint32_t bits;
         memcpy(&bits, &x, 4);
         rows[i] = (uint16_t)(bits >> 16);
@@ -184,7 +184,7 @@ static void costs(void)
         home h;
         open_home(&h, &s, schemes[i], NULL, NULL);
         uint32_t id;
-        must(kvt_cache_new(h.cache, &id), "a sequence");
+        exit_unless_ok(kvt_cache_new(h.cache, &id), "a sequence");
         append(&h, &s, id, 64, rows, rows, KVT_BF16);
         const double start = now();
         enum { APPENDS = 256 };
@@ -195,49 +195,49 @@ static void costs(void)
     }
     s = (shape){ 4, 8, 128, TOKENS + 64, 4 }; /* forking does not look at layers */
     kvt_spec spec = { .size = sizeof spec, .k_dim = s.dim, .v_dim = s.dim, .kv_heads = s.heads }, first;
-    must(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
+    exit_unless_ok(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
     home h;
     open_home(&h, &s, KVT_SCHEME_f16, &spec, &first);
     uint32_t id, fork;
-    must(kvt_cache_new(h.cache, &id), "a sequence");
+    exit_unless_ok(kvt_cache_new(h.cache, &id), "a sequence");
     for (int t = 0; t < TOKENS; t += FRESH)
         append(&h, &s, id, FRESH, rows, rows, KVT_BF16);
     append(&h, &s, id, 30, rows, rows, KVT_BF16);
     double best = 1;
     for (int i = 0; i < FORKS; i++) {
         const double start = now();
-        must(kvt_cache_fork(h.cache, id, &fork), "a fork");
+        exit_unless_ok(kvt_cache_fork(h.cache, id, &fork), "a fork");
         const double seconds = now() - start;
         best = seconds < best ? seconds : best;
-        must(kvt_cache_free(h.cache, fork), "a fork");
+        exit_unless_ok(kvt_cache_free(h.cache, fork), "a fork");
     }
     printf("fork of %zu tokens %.1f us\n", kvt_cache_tokens(h.cache, id), best * 1e6);
     uint32_t *ids = memory_of((TOKENS + 64) * sizeof *ids);
     memset(ids, 0, (TOKENS + 64) * sizeof *ids);
     const kvt_save save = { .size = sizeof save, .token_ids = ids };
     size_t bytes;
-    must(kvt_cache_save_bytes(h.cache, id, &save, &bytes), "saving");
+    exit_unless_ok(kvt_cache_save_bytes(h.cache, id, &save, &bytes), "saving");
     tape to = { .bytes = memory_of(bytes) };
     memset(to.bytes, 0, bytes);
     double start = now();
-    must(kvt_cache_save(h.cache, id, &save, write_tape, &to, h.scratch, kvt_cache_work_bytes(h.cache)), "saving");
+    exit_unless_ok(kvt_cache_save(h.cache, id, &save, write_tape, &to, h.scratch, kvt_cache_work_bytes(h.cache)), "saving");
     printf("saving %.0f MB to memory %.1f ms\n", (double)bytes * 1e-6, (now() - start) * 1e3);
     kvt_saved saved;
     kvt_view view;
     kvt_sequence entry;
     start = now();
-    must(kvt_saved_open(to.bytes, bytes, &saved, NULL, 0), "opening");
-    must(kvt_saved_view(&saved, bytes, 0, &view, &entry), "opening");
+    exit_unless_ok(kvt_saved_open(to.bytes, bytes, &saved, NULL, 0), "opening");
+    exit_unless_ok(kvt_saved_view(&saved, bytes, 0, &view, &entry), "opening");
     printf("opening what lies in memory %.4f ms\n", (now() - start) * 1e3);
-    must(kvt_cache_free(h.cache, id), "a sequence");
-    must(kvt_cache_new(h.cache, &id), "a sequence");
+    exit_unless_ok(kvt_cache_free(h.cache, id), "a sequence");
+    exit_unless_ok(kvt_cache_new(h.cache, &id), "a sequence");
     to.at = saved.head_bytes;
     start = now();
-    must(kvt_cache_load(h.cache, id, &saved, 0, read_tape, &to), "loading");
+    exit_unless_ok(kvt_cache_load(h.cache, id, &saved, 0, read_tape, &to), "loading");
     printf("loading from memory %.1f ms\n", (now() - start) * 1e3);
     start = now();
-    must(kvt_cache_remove(h.cache, id, 64, 64 + 4096, KVT_POSITIONS_CLOSE), "removing");
-    must(kvt_cache_work(h.cache, id, 0, 1, h.scratch, kvt_cache_work_bytes(h.cache)), "removing");
+    exit_unless_ok(kvt_cache_remove(h.cache, id, 64, 64 + 4096, KVT_POSITIONS_CLOSE), "removing");
+    exit_unless_ok(kvt_cache_work(h.cache, id, 0, 1, h.scratch, kvt_cache_work_bytes(h.cache)), "removing");
     printf("removing 4096 of them at the front, 4 layers, 1 worker %.1f ms\n", (now() - start) * 1e3);
     close_home(&h);
     free(to.bytes), free(ids), free(rows);
@@ -272,10 +272,10 @@ static void open_decode(decode *d, size_t tokens, uint32_t batch)
     *d = (decode){ .s = { 32, 8, 128, tokens + 2 * PAGE, batch }, .tokens = tokens, .table_pages = tokens / PAGE };
     const shape *s = &d->s;
     kvt_spec spec = { .size = sizeof spec, .k_dim = s->dim, .v_dim = s->dim, .kv_heads = s->heads }, first, plain = spec;
-    must(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
+    exit_unless_ok(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
     open_home(&d->h, s, KVT_SCHEME_f16, &spec, &first);
     plain.k_scheme = plain.v_scheme = KVT_SCHEME_bf16;
-    must(kvt_layout_init(&d->tile, &plain), "a tile");
+    exit_unless_ok(kvt_layout_init(&d->tile, &plain), "a tile");
     d->entries = memory_of(batch * sizeof *d->entries);
     const size_t all = heads_before(d, s->layers, 0, 0);
     d->tables = memory_of(all * d->table_pages * sizeof *d->tables);
@@ -286,11 +286,11 @@ static void open_decode(decode *d, size_t tokens, uint32_t batch)
     d->kernel_out = memory_of((size_t)GROUP * (s->dim + 16) * sizeof *d->kernel_out);
     for (uint32_t n = 0; n < batch; n++) {
         uint32_t id;
-        must(kvt_cache_new(d->h.cache, &id), "a sequence");
+        exit_unless_ok(kvt_cache_new(d->h.cache, &id), "a sequence");
         for (size_t t = 0; t < tokens; t += FRESH)
             append(&d->h, s, id, FRESH, d->rows, d->rows, KVT_BF16);
-        must(kvt_cache_append(d->h.cache, id, PAGE), "blocks");
-        must(kvt_cache_entry(d->h.cache, id, 0, &d->entries[n]), "an entry");
+        exit_unless_ok(kvt_cache_append(d->h.cache, id, PAGE), "blocks");
+        exit_unless_ok(kvt_cache_entry(d->h.cache, id, 0, &d->entries[n]), "an entry");
         const kvt_view *view = kvt_cache_view(d->h.cache, 0);
         for (uint32_t layer = 0; layer < s->layers; layer++)
             for (uint32_t head = 0; head < s->heads; head++)
@@ -333,9 +333,9 @@ static void step_token(decode *d, size_t token)
                                 .scale = 0.0884f,
                                 .workspace = d->h.workspace,
                                 .workspace_bytes = d->h.workspace_bytes };
-        must(kvt_step_append(&step, 0, 1), "append");
-        must(kvt_step_attend(&step, 0, 1), "attend");
-        must(kvt_step_merge(&step, 0, 1), "merge");
+        exit_unless_ok(kvt_step_append(&step, 0, 1), "append");
+        exit_unless_ok(kvt_step_attend(&step, 0, 1), "attend");
+        exit_unless_ok(kvt_step_merge(&step, 0, 1), "merge");
     }
 }
 
@@ -359,13 +359,13 @@ static void attend_alone(decode *d, const kvt_segment *segments, size_t n, size_
                                   .scale = 0.0884f };
     kvt_attend_sizes sizes;
     if (d->measured < 2) { /* calls of either kind */
-        must(kvt_attend_plan_sizes(&asked, &sizes), "a workspace");
+        exit_unless_ok(kvt_attend_plan_sizes(&asked, &sizes), "a workspace");
         free(d->kernel_workspace);
         d->kernel_bytes = sizes.workspace_bytes > d->kernel_bytes ? sizes.workspace_bytes : d->kernel_bytes;
         d->kernel_workspace = memory_of(d->kernel_bytes);
         d->measured++;
     }
-    must(kvt_attend(&asked, d->kernel_workspace), "attention");
+    exit_unless_ok(kvt_attend(&asked, d->kernel_workspace), "attention");
 }
 
 /* The same token by the kernels alone: a row of keys and of values is stored, the 64th makes a page, and queries attend to both. */
@@ -388,10 +388,12 @@ static void kernels_token(decode *d, size_t token)
                 };
                 const kvt_segment newest = { .layout = &d->tile, .pages = own, .first_token = token / PAGE * PAGE };
                 for (int side = 0; side < 2; side++) {
-                    must(kvt_write(&d->tile, (kvt_side)side, &own, token % PAGE, 1, rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)), "a row");
+                    exit_unless_ok(kvt_write(&d->tile, (kvt_side)side, &own, token % PAGE, 1, rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)),
+                                   "a row");
                     if (token % PAGE == PAGE - 1)
-                        must(kvt_write(view->layout, (kvt_side)side, &sealed[1].pages, 0, PAGE, d->rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)),
-                             "a page");
+                        exit_unless_ok(
+                            kvt_write(view->layout, (kvt_side)side, &sealed[1].pages, 0, PAGE, d->rows, KVT_BF16, (ptrdiff_t)(row * sizeof *rows)),
+                            "a page");
                 }
                 attend_alone(d, sealed, 2, 0, token / PAGE * PAGE, d->rows + of_layer * GROUP * row);
                 attend_alone(d, &newest, 1, token / PAGE * PAGE, token + 1, d->rows + of_layer * GROUP * row);
@@ -442,21 +444,21 @@ typedef struct file_rows {
     bool is_bf16; /* every number is one */
 } file_rows;
 
-static void refuse(const char *path, const char *why)
+static void refuse_file(const char *path, const char *why)
 {
     error_print("kvtile-cache", path, why);
     exit(1);
 }
 
-static file_rows open_rows(const char *path)
+static file_rows open_file_rows(const char *path)
 {
     rows_file file;
     error_text error;
     if (rows_open(&file, path, ROWS_HEAD_TOKEN, &error) != 0)
-        refuse(path, error.text);
+        refuse_file(path, error.text);
     const rows_tensor *rows = &file.tensors[0];
     if (rows->heads > KVT_MAX_HEADS || rows->tokens < PAGE || rows->tokens > 1 << 20 || rows->dim > KVT_MAX_DIM)
-        refuse(path, "heads, tokens or channels are not what a cache holds: at least 64 tokens would be right");
+        refuse_file(path, "heads, tokens or channels are not what a cache holds: at least 64 tokens would be right");
     file_rows f = { .heads = rows->heads, .dim = rows->dim, .tokens = rows->tokens / PAGE * PAGE, .is_bf16 = true };
     f.head_stride = rows->tokens * f.dim;
     const size_t n = f.heads * f.head_stride;
@@ -479,15 +481,15 @@ static void read_through(const file_rows *f, kvt_scheme scheme, float *read)
     home h;
     const shape s = { 1, f->heads, f->dim, f->tokens, 1 };
     kvt_spec spec = { .size = sizeof spec, .k_dim = f->dim, .v_dim = f->dim, .kv_heads = f->heads }, first;
-    must(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
+    exit_unless_ok(kvt_preset_spec(KVT_PRESET_BALANCED, &spec, &first), "a preset");
     spec.k_scheme = spec.v_scheme = scheme;
     open_home_as(&h, &s, &spec, f->tokens > PAGE ? &first : NULL, f->is_bf16 ? KVT_BF16 : KVT_F32);
     uint32_t id;
-    must(kvt_cache_new(h.cache, &id), "a sequence");
+    exit_unless_ok(kvt_cache_new(h.cache, &id), "a sequence");
     float *rows = memory_of(100 * (size_t)f->heads * f->dim * sizeof *rows);
     uint64_t state = 3;
     for (size_t t = 0, n; t < f->tokens; t += n) {
-        (void)normal(&state);
+        (void)near_normal(&state);
         n = 1 + (size_t)(state >> 33) % 100;
         n = n < f->tokens - t ? n : f->tokens - t;
         for (size_t i = 0; i < n * f->heads; i++)
@@ -495,7 +497,7 @@ static void read_through(const file_rows *f, kvt_scheme scheme, float *read)
         append(&h, &s, id, (uint32_t)n, rows, rows, KVT_F32);
     }
     kvt_sequence entry;
-    must(kvt_cache_entry(h.cache, id, 0, &entry), "an entry");
+    exit_unless_ok(kvt_cache_entry(h.cache, id, 0, &entry), "an entry");
     const kvt_view_rows all = { .size = sizeof all,
                                 .view = kvt_cache_view(h.cache, 0),
                                 .sequence = &entry,
@@ -506,16 +508,16 @@ static void read_through(const file_rows *f, kvt_scheme scheme, float *read)
                                 .side_stride = (ptrdiff_t)(f->heads * f->tokens * f->dim * sizeof *read),
                                 .token_stride = (ptrdiff_t)(f->dim * sizeof *read),
                                 .head_stride = (ptrdiff_t)(f->tokens * f->dim * sizeof *read) };
-    must(kvt_view_read(&all, 0, 1), "rows");
+    exit_unless_ok(kvt_view_read(&all, 0, 1), "rows");
     free(rows);
     close_home(&h);
 }
 
-static void rows_of(int n, char **paths)
+static void print_row_errors(int n, char **paths)
 {
     static const kvt_scheme schemes[] = { KVT_SCHEME_kv8, KVT_SCHEME_kv6, KVT_SCHEME_kv5, KVT_SCHEME_kv4, KVT_SCHEME_kv3 };
     for (int i = 0; i < n; i++) {
-        const file_rows f = open_rows(paths[i]);
+        const file_rows f = open_file_rows(paths[i]);
         const size_t side = f.heads * f.tokens * f.dim, from = f.tokens > PAGE ? PAGE : 0;
         float *read = memory_of(2 * side * sizeof *read);
         for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
@@ -551,7 +553,7 @@ static double error_of(const home *h, const shape *s, uint32_t id, const float *
 {
     float *read = memory_of(s->tokens * 2 * s->dim * sizeof *read);
     kvt_sequence entry;
-    must(kvt_cache_entry(h->cache, id, 0, &entry), "an entry");
+    exit_unless_ok(kvt_cache_entry(h->cache, id, 0, &entry), "an entry");
     const kvt_view_rows all = { .size = sizeof all,
                                 .view = kvt_cache_view(h->cache, 0),
                                 .sequence = &entry,
@@ -562,7 +564,7 @@ static double error_of(const home *h, const shape *s, uint32_t id, const float *
                                 .side_stride = (ptrdiff_t)(s->tokens * s->dim * sizeof *read),
                                 .token_stride = (ptrdiff_t)(s->dim * sizeof *read),
                                 .head_stride = (ptrdiff_t)(s->dim * sizeof *read) };
-    must(kvt_view_read(&all, 0, 1), "rows");
+    exit_unless_ok(kvt_view_read(&all, 0, 1), "rows");
     double error = 0, energy = 0, exact[KVT_MAX_DIM];
     for (size_t t = 0; t < s->tokens; t++) {
         turned(h->frequencies, s->dim, rows + t * s->dim, (double)t + shifted, exact);
@@ -586,7 +588,7 @@ static void shift(void)
     float *rows = memory_of(TOKENS * s.dim * sizeof *rows), *keys = memory_of(TOKENS * s.dim * sizeof *keys);
     uint64_t state = 7;
     for (size_t i = 0; i < (size_t)TOKENS * s.dim; i++)
-        rows[i] = normal(&state) + (i % s.dim % 16 == 0 ? 4 : 0); /* some channels have a mean, as keys' have */
+        rows[i] = near_normal(&state) + (i % s.dim % 16 == 0 ? 4 : 0); /* some channels have a mean, as keys' have */
     printf("| scheme | as stored |");
     for (size_t i = 0; i < 4; i++)
         printf(" by %d, once | ten times |", by[i]);
@@ -603,13 +605,13 @@ static void shift(void)
                     keys[t * s.dim + c] = (float)exact[c];
             }
             uint32_t id;
-            must(kvt_cache_new(h.cache, &id), "a sequence");
+            exit_unless_ok(kvt_cache_new(h.cache, &id), "a sequence");
             append(&h, &s, id, TOKENS, keys, keys, KVT_F32);
             if (i == 0)
                 printf(" %.5f |", error_of(&h, &s, id, rows, 0));
             for (int times = 1; times <= 10; times++) {
-                must(kvt_cache_shift(h.cache, id, 0, TOKENS, by[i]), "shifting");
-                must(kvt_cache_work(h.cache, id, 0, 1, h.scratch, kvt_cache_work_bytes(h.cache)), "shifting");
+                exit_unless_ok(kvt_cache_shift(h.cache, id, 0, TOKENS, by[i]), "shifting");
+                exit_unless_ok(kvt_cache_work(h.cache, id, 0, 1, h.scratch, kvt_cache_work_bytes(h.cache)), "shifting");
                 if (times == 1 || times == 10)
                     printf(" %.5f |", error_of(&h, &s, id, rows, (double)times * by[i]));
             }
@@ -627,7 +629,7 @@ int main(int argc, char **argv)
     else if (argc == 2 && strcmp(argv[1], "steps") == 0)
         steps();
     else if (argc > 2 && strcmp(argv[1], "rows") == 0)
-        rows_of(argc - 2, argv + 2);
+        print_row_errors(argc - 2, argv + 2);
     else if (argc == 2 && strcmp(argv[1], "shift") == 0)
         shift();
     else {

@@ -72,7 +72,7 @@ uint32_t bench_best_tier(void)
     return id;
 }
 
-static void join(char *text, size_t room, const char *word)
+static void join_word(char *text, size_t room, const char *word)
 {
     const size_t length = strlen(text);
     snprintf(text + length, room - length, "%s%s", length > 0 ? "+" : "", word);
@@ -82,18 +82,18 @@ static void name_options(const kvt_side_options *options, char *text, size_t roo
 {
     text[0] = '\0';
     if (options->rotation != KVT_ROTATION_NONE)
-        join(text, room, options->rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
+        join_word(text, room, options->rotation == KVT_ROTATION_64 ? "rot64" : "rot128");
     if (options->centring != KVT_CENTRING_NONE)
-        join(text, room, options->centring == KVT_CENTRING_PAGE ? "page" : options->centring == KVT_CENTRING_OWN ? "own" : "sequence");
+        join_word(text, room, options->centring == KVT_CENTRING_PAGE ? "page" : options->centring == KVT_CENTRING_OWN ? "own" : "sequence");
     if (options->effort != KVT_EFFORT_DEFAULT)
-        join(text, room, options->effort == KVT_EFFORT_FAST ? "fast" : "best");
+        join_word(text, room, options->effort == KVT_EFFORT_FAST ? "fast" : "best");
     if (options->fp8_block != 0) {
         char block[16];
         snprintf(block, sizeof block, "block%u", options->fp8_block);
-        join(text, room, block);
+        join_word(text, room, block);
     }
     if (options->fp8_scale != KVT_FP8_SCALE_F32)
-        join(text, room, "e8m0");
+        join_word(text, room, "e8m0");
 }
 
 bench_scheme_name bench_scheme_name_of(const bench_case *case_)

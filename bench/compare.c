@@ -97,7 +97,7 @@ static const char *loaded_wrong(const char *path)
     return NULL;
 }
 
-static const char *open_case(worker_state *state, const char *name)
+static const char *worker_open(worker_state *state, const char *name)
 {
     for (size_t i = 0; i < state->all.n; i++) {
         char other[BENCH_NAME_ROOM];
@@ -119,7 +119,7 @@ static const char *open_case(worker_state *state, const char *name)
     return "has no such case on this CPU";
 }
 
-static const char *take_sample(worker_state *state, double *seconds)
+static const char *worker_sample(worker_state *state, double *seconds)
 {
     if (state->open == NULL)
         return "no case is open";
@@ -128,7 +128,7 @@ static const char *take_sample(worker_state *state, double *seconds)
     return workload_sample_ours(&state->work, seconds) != 0 ? state->work.error : NULL;
 }
 
-static void answer(const char *error, const char *result)
+static void print_answer(const char *error, const char *result)
 {
     if (error != NULL)
         printf("error %s\n", error);
@@ -137,13 +137,13 @@ static void answer(const char *error, const char *result)
     fflush(stdout);
 }
 
-static int serve(const char *path)
+static int serve_lines(const char *path)
 {
     static worker_state state;
     const char *wrong = loaded_wrong(path);
     if (wrong == NULL && bench_cases_add_all(&state.all) != 0)
         wrong = "out of memory";
-    answer(wrong, kvt_version());
+    print_answer(wrong, kvt_version());
     machine_look(&state.here);
     char line[MOST_LINE];
     while (wrong == NULL && fgets(line, sizeof line, stdin) != NULL) {
@@ -152,15 +152,15 @@ static int serve(const char *path)
         double seconds;
         const char *error;
         if (strncmp(line, "open ", 5) == 0) {
-            error = open_case(&state, line + 5);
+            error = worker_open(&state, line + 5);
         } else if (strcmp(line, "sample") == 0) {
-            error = take_sample(&state, &seconds);
+            error = worker_sample(&state, &seconds);
             if (error == NULL)
                 snprintf(text, sizeof text, "%.9e", seconds);
         } else {
             error = "no such request";
         }
-        answer(error, text);
+        print_answer(error, text);
     }
     workload_close(&state.work);
     decode_close(&state.step);
@@ -332,7 +332,7 @@ static void add_to_summary(summary *all, const plan *work, const char *name, con
     }
 }
 
-static json_t *json_of(const char *name, const outcome *found)
+static json_t *outcome_json(const char *name, const outcome *found)
 {
     return json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:I}", "case", name, "ratio", found->ratio, "low", found->low, "high", found->high,
                      "old_seconds", found->seconds[0], "new_seconds", found->seconds[1], "openings", (json_int_t)found->openings);
@@ -356,7 +356,7 @@ static summary compare_cases(plan *work, char *const *names, size_t n_names, jso
         }
         add_to_summary(&all, work, names[i], &found);
         if (results != NULL)
-            json_array_append_new(results, json_of(names[i], &found));
+            json_array_append_new(results, outcome_json(names[i], &found));
         else
             printf("%-52s %7.3f %7.3f %7.3f %11.1f %11.1f\n", names[i], found.ratio, found.low, found.high, 1e6 * found.seconds[0],
                    1e6 * found.seconds[1]);
@@ -374,7 +374,7 @@ static void print_summary(const plan *work, const summary *all)
         printf("%zu above %.3f\n", all->above, work->limit);
 }
 
-static int print_json(const plan *work, const summary *all, json_t *results, json_t *libraries)
+static int print_summary_json(const plan *work, const summary *all, json_t *results, json_t *libraries)
 {
     json_t *whole = json_pack("{s:o, s:o, s:I, s:I}", "libraries", libraries, "results", results, "cases", (json_int_t)all->cases, "failed",
                               (json_int_t)all->failed);
@@ -449,7 +449,7 @@ static int choose_names(names *chosen, const char *filter, const char *tier)
 }
 
 /* A whole number of least .. most. Returns 0, or -1 having printed what would be right. */
-static int take_number(size_t *value, const char *option, const char *text, size_t least, size_t most)
+static int take_count(size_t *value, const char *option, const char *text, size_t least, size_t most)
 {
     char *end;
     if (text == NULL)
@@ -485,7 +485,7 @@ static void stay_here(void)
 }
 
 /* The exit status. */
-static int compare(plan *work, const names *chosen, const char *const paths[2])
+static int compare_builds(plan *work, const names *chosen, const char *const paths[2])
 {
     json_t *libraries = json_array(), *results = json_array();
     int status = 0;
@@ -502,7 +502,7 @@ static int compare(plan *work, const names *chosen, const char *const paths[2])
         const summary all = compare_cases(work, chosen->names, chosen->n, work->json ? results : NULL);
         if (!work->json)
             print_summary(work, &all);
-        else if (print_json(work, &all, json_incref(results), json_incref(libraries)) != 0)
+        else if (print_summary_json(work, &all, json_incref(results), json_incref(libraries)) != 0)
             status = 1;
         if (all.failed > 0 || all.cases == 0 || all.above > 0)
             status = 1;
@@ -519,7 +519,7 @@ int main(int argc, char **argv)
     program_start(WHO);
     json_set_alloc_funcs(program_allocate, free);
     if (argc >= 2 && strcmp(argv[1], "--worker") == 0)
-        return serve(argc > 2 ? argv[2] : NULL);
+        return serve_lines(argc > 2 ? argv[2] : NULL);
     int json = 0, list = 0, help = 0;
     char *filter = NULL, *tier = NULL, *openings = NULL, *rounds = NULL, *limit = NULL;
     char **const values[] = { &filter, &tier, &openings, &rounds, &limit };
@@ -549,8 +549,8 @@ int main(int argc, char **argv)
         status = 0;
     } else if (tier != NULL && (strpbrk(tier, ",-") != NULL || kvt_tiers_parse(tier, &mask) != KVT_OK)) {
         complain("--tier", "\"%.100s\" is none that this CPU has: kvtile info lists them", tier);
-    } else if (take_number(&work.openings, "--openings", openings, 2, MOST_OPENINGS) == 0 &&
-               take_number(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0) {
+    } else if (take_count(&work.openings, "--openings", openings, 2, MOST_OPENINGS) == 0 &&
+               take_count(&work.rounds, "--rounds", rounds, 1, MOST_PAIRS) == 0 && take_limit(&work.limit, limit) == 0) {
         work.json = json != 0;
         status = choose_names(&chosen, filter, tier != NULL ? tier : kvt_tier_name(bench_best_tier()));
         if (status == 0 && list) {
@@ -560,7 +560,7 @@ int main(int argc, char **argv)
             complain("arguments", "two builds would be right, OLD and NEW: see kvtile-compare --help");
             status = 2;
         } else if (status == 0) {
-            status = compare(&work, &chosen, paths);
+            status = compare_builds(&work, &chosen, paths);
         }
     }
     for (size_t i = 0; i < chosen.n; i++)

@@ -46,7 +46,7 @@ static size_t elements(void)
     return is_decode ? decode_cells(&step) : workload_elements(&work);
 }
 
-static int open_case(const bench_cases *all, const char *name)
+static int open_counted(const bench_cases *all, const char *name)
 {
     machine none = { .l2_bytes = 0 };
     for (size_t i = 0; i < all->n; i++) {
@@ -127,7 +127,7 @@ static long long count_traced(void)
 static int count_cases(const bench_cases *all, int n, char **names, bool marked)
 {
     for (int i = 0; i < n; i++) {
-        if (open_case(all, names[i]) != 0)
+        if (open_counted(all, names[i]) != 0)
             return 2;
         if (marked && run_marked(mark_by_call) == KVT_OK) {
             printf("%s %zu\n", names[i], elements());

@@ -46,7 +46,7 @@ static void choose_size(decode *state, const machine *here, workload_size size)
     state->pages = divide_up(state->tokens, KVT_PAGE_TOKENS);
 }
 
-static size_t layers_of(const decode *state, const machine *here, size_t layer_bytes, workload_size size)
+static size_t decode_layers(const decode *state, const machine *here, size_t layer_bytes, workload_size size)
 {
     return size == WORKLOAD_TINY || state->case_.where == BENCH_L2 ? 1 : divide_up(3 * here->llc_bytes, layer_bytes);
 }
@@ -81,22 +81,22 @@ typedef struct step_job {
     kvt_step step;
 } step_job;
 
-static void note(decode *state, unsigned worker, kvt_status status)
+static void note_status(decode *state, unsigned worker, kvt_status status)
 {
     if (state->statuses[worker] == KVT_OK)
         state->statuses[worker] = status;
 }
 
-static void attend_share(void *data, unsigned worker, unsigned workers)
+static void step_attend_share(void *data, unsigned worker, unsigned workers)
 {
     const step_job *job = data;
-    note(job->state, worker, kvt_step_attend(&job->step, worker, workers));
+    note_status(job->state, worker, kvt_step_attend(&job->step, worker, workers));
 }
 
-static void merge_share(void *data, unsigned worker, unsigned workers)
+static void step_merge_share(void *data, unsigned worker, unsigned workers)
 {
     const step_job *job = data;
-    note(job->state, worker, kvt_step_merge(&job->step, worker, workers));
+    note_status(job->state, worker, kvt_step_merge(&job->step, worker, workers));
 }
 
 /* The newest token's rows are stored already: they are the last that was written, or, where centres are the pages' own, alone in their page. */
@@ -121,12 +121,12 @@ static void run_tiles(decode *state, decode_tiles *tiles)
                            .scale = 1 / sqrtf((float)bench_row_dim(case_)),
                            .workspace = state->workspace,
                            .workspace_bytes = tiles->workspace_bytes };
-    pool_run(state->threads, attend_share, &job);
-    pool_run(state->threads, merge_share, &job);
+    pool_run(state->threads, step_attend_share, &job);
+    pool_run(state->threads, step_merge_share, &job);
     tiles->at = (tiles->at + 1) % tiles->layers;
 }
 
-static void run_ours(decode *state)
+static void run_our_tiles(decode *state)
 {
     run_tiles(state, &state->ours);
 }
@@ -144,13 +144,13 @@ static void read_share(void *data, unsigned worker, unsigned workers)
     floor_move(state->ours.memory.base + state->read_at * bytes + first, end - first, NULL, 0);
 }
 
-static void run_read(decode *state)
+static void run_read_pages(decode *state)
 {
     pool_run(state->threads, read_share, state);
     state->read_at = (state->read_at + 1) % state->ours.layers;
 }
 
-static void multiply_share(void *data, unsigned worker, unsigned workers)
+static void multiply_lines_share(void *data, unsigned worker, unsigned workers)
 {
     const decode *state = data;
     const multiply_loops *loops = multiply_of_tier(state->case_.tier);
@@ -161,7 +161,7 @@ static void multiply_share(void *data, unsigned worker, unsigned workers)
 
 static void run_multiply(decode *state)
 {
-    pool_run(state->threads, multiply_share, state);
+    pool_run(state->threads, multiply_lines_share, state);
 }
 
 static void reference_share(void *data, unsigned worker, unsigned workers)
@@ -185,7 +185,7 @@ static void run_reference(decode *state)
 
 /* ---- a case ---- */
 
-static int refuse(decode *state, kvt_status status)
+static int refuse_step(decode *state, kvt_status status)
 {
     snprintf(state->error, sizeof state->error, "%s", kvt_status_text(status));
     return -1;
@@ -286,18 +286,18 @@ int decode_open(decode *state, const bench_case *case_, const machine *here, wor
     if (status == KVT_OK)
         status = choose_layout(&state->f16, case_, KVT_SCHEME_f16);
     if (status != KVT_OK)
-        return refuse(state, status);
+        return refuse_step(state, status);
     choose_size(state, here, size);
     status = choose_sizes(state, &state->ours);
     if (status == KVT_OK)
         status = choose_sizes(state, &state->f16);
     if (status != KVT_OK)
-        return refuse(state, status);
+        return refuse_step(state, status);
 
     const bool is_alone = size == WORKLOAD_TINY;
-    state->ours.layers = layers_of(state, here, state->ours.layer_bytes, size);
-    state->f16.layers = case_->scheme->scheme == KVT_SCHEME_f16 || is_alone ? 0 : layers_of(state, here, state->f16.layer_bytes, size);
-    state->row_layers = !has_reference(state) || is_alone ? 0 : layers_of(state, here, row_layer_bytes(state), size);
+    state->ours.layers = decode_layers(state, here, state->ours.layer_bytes, size);
+    state->f16.layers = case_->scheme->scheme == KVT_SCHEME_f16 || is_alone ? 0 : decode_layers(state, here, state->f16.layer_bytes, size);
+    state->row_layers = !has_reference(state) || is_alone ? 0 : decode_layers(state, here, row_layer_bytes(state), size);
     state->ours.at = state->f16.at = state->row_at = 0;
     state->read_at = state->ours.layers / 2; /* where ours have not just been */
     const size_t filled = (size_t)FILLED_TOKENS * bench_row_dim(case_) * sizeof(float), used = place_small(state);
@@ -313,7 +313,7 @@ int decode_open(decode *state, const bench_case *case_, const machine *here, wor
     if (status == KVT_OK && state->f16.layers > 0)
         status = fill_tiles(state, &state->f16, rows);
     if (status != KVT_OK)
-        return refuse(state, status);
+        return refuse_step(state, status);
     if (state->row_layers > 0) {
         const size_t different = state->tokens < FILLED_TOKENS ? state->tokens : FILLED_TOKENS, bytes = different * case_->dim * sizeof(uint16_t);
         fill_rows(state->rows.base, different, case_->dim, KVT_F16);
@@ -328,9 +328,9 @@ int decode_open(decode *state, const bench_case *case_, const machine *here, wor
 
 /* ---- samples ---- */
 
-static double sample_one(decode *state, decode_contender who)
+static double sample_contender(decode *state, decode_contender who)
 {
-    static void (*const run[N_DECODE_CONTENDERS])(decode *) = { run_ours, run_read, run_multiply, run_f16, run_reference };
+    static void (*const run[N_DECODE_CONTENDERS])(decode *) = { run_our_tiles, run_read_pages, run_multiply, run_f16, run_reference };
     if (state->case_.where == BENCH_L2)
         run[who](state); /* brings it into the cache */
     const double start = seconds_now();
@@ -340,18 +340,18 @@ static double sample_one(decode *state, decode_contender who)
 }
 
 /* What the calls of samples have come to so far. */
-static int sampled(decode *state)
+static int steps_outcome(decode *state)
 {
     for (unsigned worker = 0; worker < state->case_.threads; worker++)
         if (state->statuses[worker] != KVT_OK)
-            return refuse(state, state->statuses[worker]);
+            return refuse_step(state, state->statuses[worker]);
     return 0;
 }
 
 int decode_sample_ours(decode *state, double *seconds)
 {
-    *seconds = sample_one(state, DECODE_OURS);
-    return sampled(state);
+    *seconds = sample_contender(state, DECODE_OURS);
+    return steps_outcome(state);
 }
 
 int decode_sample(decode *state, double seconds[N_DECODE_CONTENDERS])
@@ -359,13 +359,13 @@ int decode_sample(decode *state, double seconds[N_DECODE_CONTENDERS])
     const bool is_there[N_DECODE_CONTENDERS] = { true, true, multiply_of_tier(state->case_.tier) != NULL, state->f16.layers > 0,
                                                  state->row_layers > 0 };
     for (size_t who = 0; who < N_DECODE_CONTENDERS; who++)
-        seconds[who] = is_there[who] ? sample_one(state, (decode_contender)who) : (double)NAN;
-    return sampled(state);
+        seconds[who] = is_there[who] ? sample_contender(state, (decode_contender)who) : (double)NAN;
+    return steps_outcome(state);
 }
 
 kvt_status decode_run_ours(decode *state)
 {
-    run_ours(state);
+    run_our_tiles(state);
     return state->statuses[0];
 }
 

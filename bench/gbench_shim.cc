@@ -21,7 +21,7 @@ benchmark::State *state_of(shim_state *state)
 
 const char *help_text = "";
 
-void print_help()
+void print_flags()
 {
     std::fputs(help_text, stdout);
     benchmark::PrintDefaultHelp();
@@ -162,7 +162,7 @@ void shim_skip_with_error(shim_state *state, const char *message)
 int shim_initialize(int *argc, char **argv, const char *help)
 {
     help_text = help;
-    benchmark::Initialize(argc, argv, print_help);
+    benchmark::Initialize(argc, argv, print_flags);
     return benchmark::ReportUnrecognizedArguments(*argc, argv) ? -1 : 0;
 }
 

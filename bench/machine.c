@@ -25,7 +25,7 @@ static int read_beginning(const char *path, char *text, size_t room)
     return 0;
 }
 
-static int read_line(const char *path, char *text, size_t room)
+static int read_first_line(const char *path, char *text, size_t room)
 {
     if (read_beginning(path, text, room) != 0)
         return -1;
@@ -43,15 +43,15 @@ static int caches_from_sysfs(machine *found)
         unsigned level;
         unsigned long kib;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%u/type", i);
-        if (read_line(path, text, sizeof text) != 0)
+        if (read_first_line(path, text, sizeof text) != 0)
             break;
         if (strcmp(text, "Instruction") == 0)
             continue;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%u/level", i);
-        if (read_line(path, text, sizeof text) != 0 || sscanf(text, "%u", &level) != 1)
+        if (read_first_line(path, text, sizeof text) != 0 || sscanf(text, "%u", &level) != 1)
             continue;
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%u/size", i);
-        if (read_line(path, text, sizeof text) != 0 || sscanf(text, "%luK", &kib) != 1)
+        if (read_first_line(path, text, sizeof text) != 0 || sscanf(text, "%luK", &kib) != 1)
             continue;
         const size_t bytes = (size_t)kib * 1024;
         if (level == 1)

@@ -76,7 +76,7 @@ static shim_format format_of(const char *name)
 }
 
 /* The benchmarks that are registered. The exit code. */
-static int run(const out_flags *to)
+static int run_registered(const out_flags *to)
 {
     file_output output = { 0 };
     error_text error;
@@ -130,7 +130,7 @@ int main(int argc, char **argv)
             error_print(WHO, "cases", "out of memory");
             code = 1;
         } else {
-            code = run(&to);
+            code = run_registered(&to);
         }
     }
     measure_free(&plan);

@@ -11,7 +11,7 @@
 #define WITH_F16 __attribute__((target("avx2,fma,f16c")))
 enum { LANES = 8 };
 typedef __m256 lanes;
-WITH_F16 static inline lanes widen(const uint16_t *p)
+WITH_F16 static inline lanes widen_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
@@ -24,7 +24,7 @@ WITH_F16 static inline lanes widen(const uint16_t *p)
 #define WITH_F16
 enum { LANES = 4 };
 typedef float32x4_t lanes;
-static inline lanes widen(const uint16_t *p)
+static inline lanes widen_f16(const uint16_t *p)
 {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
@@ -44,13 +44,13 @@ bool reference_exists(void)
 #endif
 }
 
-WITH_F16 static inline float dot(const uint16_t *row, const float *x, size_t dim)
+WITH_F16 static inline float dot_f16(const uint16_t *row, const float *x, size_t dim)
 {
     float sums[2 * LANES];
     lanes even = everywhere(0), odd = everywhere(0);
     for (size_t i = 0; i < dim; i += 2 * LANES) {
-        even = multiply(widen(row + i), load(x + i), even);
-        odd = multiply(widen(row + i + LANES), load(x + i + LANES), odd);
+        even = multiply(widen_f16(row + i), load(x + i), even);
+        odd = multiply(widen_f16(row + i + LANES), load(x + i + LANES), odd);
     }
     store(sums, even);
     store(sums + LANES, odd);
@@ -63,11 +63,11 @@ WITH_F16 static inline float dot(const uint16_t *row, const float *x, size_t dim
 WITH_F16 static inline void add_row(const uint16_t *row, float weight, float *sum, size_t dim)
 {
     for (size_t i = 0; i < dim; i += LANES)
-        store(sum + i, multiply(widen(row + i), everywhere(weight), load(sum + i)));
+        store(sum + i, multiply(widen_f16(row + i), everywhere(weight), load(sum + i)));
 }
 
 /* Returns one over the sum of what stands there afterwards. */
-static float softmax(float *x, size_t n)
+static float softmax_unscaled(float *x, size_t n)
 {
     float largest = x[0], sum = 0;
     for (size_t i = 1; i < n; i++)
@@ -85,11 +85,11 @@ WITH_F16 void reference_attend(const uint16_t *keys, const uint16_t *values, siz
 {
     for (size_t t = 0; t < tokens; t++)
         for (size_t q = 0; q < queries; q++)
-            logits[q * tokens + t] = scale * dot(keys + t * dim, query_rows + q * dim, dim);
+            logits[q * tokens + t] = scale * dot_f16(keys + t * dim, query_rows + q * dim, dim);
     memset(out, 0, queries * dim * sizeof *out);
     float factor[KVT_MAX_GROUP];
     for (size_t q = 0; q < queries; q++)
-        factor[q] = softmax(logits + q * tokens, tokens);
+        factor[q] = softmax_unscaled(logits + q * tokens, tokens);
     for (size_t t = 0; t < tokens; t++)
         for (size_t q = 0; q < queries; q++)
             add_row(values + t * dim, factor[q] * logits[q * tokens + t], out + q * dim, dim);

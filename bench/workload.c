@@ -87,7 +87,7 @@ static void choose_geometry(workload *state, const machine *here, workload_size 
 
 /* ---- what is in the buffers ---- */
 
-static kvt_pages pages_of(const workload *state, size_t head)
+static kvt_pages head_pages_of(const workload *state, size_t head)
 {
     return (kvt_pages){ .base = state->pages.base + head * state->head_pages * state->layout.page_bytes,
                         .stride = state->layout.page_bytes,
@@ -101,7 +101,7 @@ static size_t ggml_row_bytes(const workload *state)
 
 static kvt_status write_head(workload *state, size_t head, size_t first_token, size_t n_tokens, const unsigned char *rows)
 {
-    const kvt_pages pages = pages_of(state, head);
+    const kvt_pages pages = head_pages_of(state, head);
     const ptrdiff_t stride = (ptrdiff_t)state->row_bytes;
     const kvt_status status = kvt_write(&state->layout, state->case_.side, &pages, first_token, n_tokens, rows, state->case_.dtype, stride);
     if (state->case_.rope == NULL || status != KVT_OK)
@@ -113,7 +113,7 @@ static kvt_status write_head(workload *state, size_t head, size_t first_token, s
 /* Normalised and rotated, as of a model. */
 static kvt_status write_latents(workload *state, size_t head, const unsigned char *rows)
 {
-    const kvt_pages pages = pages_of(state, head);
+    const kvt_pages pages = head_pages_of(state, head);
     const float *norm = (const float *)(const void *)state->foreign.base;
     const kvt_mla_rows latents = { .size = sizeof latents,
                                    .rows = { rows, state->case_.dtype, (ptrdiff_t)state->row_bytes },
@@ -133,7 +133,7 @@ static size_t norm_and_turns(const workload *state)
 
 static kvt_status import_head(workload *state, size_t head, const unsigned char *rows)
 {
-    const kvt_pages pages = pages_of(state, head);
+    const kvt_pages pages = head_pages_of(state, head);
     return kvt_convert_in(&state->layout, state->case_.side, &pages, 0, state->head_tokens, bench_row_format(state->case_.scheme), rows,
                           (ptrdiff_t)state->row_bytes, NULL);
 }
@@ -205,13 +205,13 @@ int workload_open(workload *state, const bench_case *case_, const machine *here,
 /* ---- the contenders: steps first .. first + n - 1 ---- */
 
 /* The first refusal is kept. */
-static void note(workload *state, kvt_status status)
+static void note_refusal(workload *state, kvt_status status)
 {
     if (state->status == KVT_OK)
         state->status = status;
 }
 
-static unsigned char *rows_of(const workload *state, size_t step)
+static unsigned char *rows_at_step(const workload *state, size_t step)
 {
     return state->rows.base + step * state->step_rows * state->row_bytes;
 }
@@ -219,16 +219,16 @@ static unsigned char *rows_of(const workload *state, size_t step)
 static void run_write(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++)
-        note(state,
-             state->case_.rope != NULL ? write_latents(state, s, rows_of(state, s)) : write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
+        note_refusal(state, state->case_.rope != NULL ? write_latents(state, s, rows_at_step(state, s))
+                                                      : write_head(state, s, 0, state->head_tokens, rows_at_step(state, s)));
 }
 
 static void run_read(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++) {
-        const kvt_pages pages = pages_of(state, s);
-        note(state, kvt_read(&state->layout, state->case_.side, &pages, 0, state->head_tokens, rows_of(state, s), state->case_.dtype,
-                             (ptrdiff_t)state->row_bytes));
+        const kvt_pages pages = head_pages_of(state, s);
+        note_refusal(state, kvt_read(&state->layout, state->case_.side, &pages, 0, state->head_tokens, rows_at_step(state, s), state->case_.dtype,
+                                     (ptrdiff_t)state->row_bytes));
     }
 }
 
@@ -237,7 +237,7 @@ typedef struct append_place {
     size_t head, token; /* the first of its heads, and the token in each */
 } append_place;
 
-static append_place place_of(const workload *state, size_t step)
+static append_place append_place_of(const workload *state, size_t step)
 {
     enum { STAGGER = 29 }; /* sequences are not all at the same token of their pages */
     const size_t sequences = state->heads / BENCH_APPEND_HEADS, sequence = step % sequences;
@@ -248,12 +248,12 @@ static append_place place_of(const workload *state, size_t step)
 static void run_append(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++) {
-        const append_place at = place_of(state, s);
+        const append_place at = append_place_of(state, s);
         kvt_pages pages[BENCH_APPEND_HEADS];
         for (size_t h = 0; h < BENCH_APPEND_HEADS; h++)
-            pages[h] = pages_of(state, at.head + h);
-        note(state,
-             kvt_append(&state->layout, state->case_.side, pages, at.token, rows_of(state, s), state->case_.dtype, (ptrdiff_t)state->row_bytes));
+            pages[h] = head_pages_of(state, at.head + h);
+        note_refusal(state, kvt_append(&state->layout, state->case_.side, pages, at.token, rows_at_step(state, s), state->case_.dtype,
+                                       (ptrdiff_t)state->row_bytes));
     }
 }
 
@@ -261,10 +261,10 @@ static void run_cells(workload *state, size_t first, size_t n)
 {
     const kvt_side_layout *side = &state->layout.k;
     for (size_t s = first; s < first + n; s++) {
-        const append_place at = place_of(state, s);
+        const append_place at = append_place_of(state, s);
         const size_t tile = at.token % KVT_PAGE_TOKENS / KVT_TILE_TOKENS;
         for (size_t h = 0; h < BENCH_APPEND_HEADS; h++) {
-            const kvt_pages pages = pages_of(state, at.head + h);
+            const kvt_pages pages = head_pages_of(state, at.head + h);
             unsigned char *page = (unsigned char *)pages.base + at.token / KVT_PAGE_TOKENS * pages.stride;
             unsigned char *cell = page + side->codes_offset + tile * side->code_bytes + at.token % KVT_TILE_TOKENS * 4;
             for (size_t line = 0; line < side->code_bytes / LINE; line++) {
@@ -281,25 +281,26 @@ static void run_cells(workload *state, size_t first, size_t n)
 static void run_bulk(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; state->case_.rope != NULL && s < first + n; s++)
-        note(state, write_head(state, s, 0, state->head_tokens, rows_of(state, s)));
+        note_refusal(state, write_head(state, s, 0, state->head_tokens, rows_at_step(state, s)));
     if (state->case_.rope != NULL)
         return;
     for (size_t s = first; s < first + n; s += BULK_STEPS)
-        note(state, write_head(state, s / BULK_STEPS % state->heads, (state->head_pages - 1) * KVT_PAGE_TOKENS, KVT_PAGE_TOKENS, rows_of(state, s)));
+        note_refusal(state, write_head(state, s / BULK_STEPS % state->heads, (state->head_pages - 1) * KVT_PAGE_TOKENS, KVT_PAGE_TOKENS,
+                                       rows_at_step(state, s)));
 }
 
 static void run_import(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++)
-        note(state, import_head(state, s, rows_of(state, s)));
+        note_refusal(state, import_head(state, s, rows_at_step(state, s)));
 }
 
 static void run_export(workload *state, size_t first, size_t n)
 {
     for (size_t s = first; s < first + n; s++) {
-        const kvt_pages pages = pages_of(state, s);
-        note(state, kvt_convert_out(&state->layout, state->case_.side, &pages, 0, state->head_tokens, bench_row_format(state->case_.scheme),
-                                    rows_of(state, s), (ptrdiff_t)state->row_bytes, NULL));
+        const kvt_pages pages = head_pages_of(state, s);
+        note_refusal(state, kvt_convert_out(&state->layout, state->case_.side, &pages, 0, state->head_tokens, bench_row_format(state->case_.scheme),
+                                            rows_at_step(state, s), (ptrdiff_t)state->row_bytes, NULL));
     }
 }
 

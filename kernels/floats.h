@@ -93,7 +93,7 @@ KVT_LANES void add_parts(uint32_t parts, uint32_t rows, uint32_t first, uint32_t
 }
 
 /* How many of n rows at once: a power of two; its logarithm. */
-KVT_LANES uint32_t rows_at_once(uint32_t n)
+KVT_LANES uint32_t float_rows_at_once(uint32_t n)
 {
     return FLOAT_ROWS >= 4 && n >= 4 ? 2 : FLOAT_ROWS >= 2 && n >= 2 ? 1 : 0;
 }
@@ -130,7 +130,7 @@ KVT_LANES void add_keys(const float_format *f, uint32_t rows, const uint8_t *cod
     }
 }
 
-KVT_LANES void score_rows(const float_format *f, uint32_t rows, const score_work *w)
+KVT_LANES void score_float_rows(const float_format *f, uint32_t rows, const score_work *w)
 {
     const uint32_t parts = parts_of(f), groups = w->groups, dim = groups * 16;
     f32x16 total[FLOAT_ROWS];
@@ -159,8 +159,8 @@ KVT_LANES void score_rows(const float_format *f, uint32_t rows, const score_work
 enum { ROW_COUNTS = 3 };
 typedef void score_rows_fn(const score_work *w);
 
-KVT_LANES void score_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec,
-                          const kvt_queries *q, float *logits)
+KVT_LANES void score_float_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec,
+                                const kvt_queries *q, float *logits)
 {
     const uint32_t groups = spec->dim / 16;
     for (uint32_t tile = page->first_tile; tile < page->end_tile; tile++) {
@@ -177,7 +177,7 @@ KVT_LANES void score_page(score_rows_fn *const *of_rows, kvt_load_scales_fn *loa
             .logits = logits + (size_t)tile * KVT_TILE_TOKENS,
         };
         for (uint32_t n; w.row < q->n; w.row += 1u << n) {
-            n = rows_at_once(q->n - w.row);
+            n = float_rows_at_once(q->n - w.row);
             of_rows[n](&w);
             w.ahead = NULL;
         }
@@ -197,7 +197,7 @@ typedef struct value_work {
     uint32_t row, g;
 } value_work;
 
-KVT_LANES void value_rows(const float_format *f, uint32_t rows, const value_work *v)
+KVT_LANES void value_float_rows(const float_format *f, uint32_t rows, const value_work *v)
 {
     const uint32_t parts = parts_of(f), lines = lines_of(f), n = parts_at_once(parts, rows);
     const kvt_weighted *w = v->w;
@@ -277,8 +277,8 @@ KVT_LANES void turn_tile(uint32_t bits, const uint8_t *from, uint8_t *to)
 }
 
 /* Scales of n blocks of a page from b on, to [block][token of the page]; zeros where tokens are not first .. end-1. */
-KVT_LANES void load_page_scales(kvt_load_scales_fn *load, float scale[][KVT_PAGE_TOKENS], const kvt_weighted *w, const kvt_tile_spec *spec,
-                                uint32_t b, uint32_t n)
+KVT_LANES void load_float_scales(kvt_load_scales_fn *load, float scale[][KVT_PAGE_TOKENS], const kvt_weighted *w, const kvt_tile_spec *spec,
+                                 uint32_t b, uint32_t n)
 {
     load_scales_of_tiles(load, w->page, w->page->first_tile, w->page->end_tile, spec, b, n, scale[0]);
     if (w->first == 0 && w->end == KVT_PAGE_TOKENS)
@@ -334,7 +334,7 @@ static void value_rows_of_page(const format_loops *loops, bool has_scales, const
     const size_t group_bytes = (size_t)spec->scheme->bits * 32; /* of a tile */
     for (uint32_t begin = 0, some; begin < w->rows; begin += some) {
         /* Keys are turned for as many rows as there is room for the weights of. */
-        some = !are_keys ? 1u << rows_at_once(w->rows - begin) : w->rows - begin < TURNED_ROWS ? w->rows - begin : TURNED_ROWS;
+        some = !are_keys ? 1u << float_rows_at_once(w->rows - begin) : w->rows - begin < TURNED_ROWS ? w->rows - begin : TURNED_ROWS;
         for (uint32_t k = 0; k < n_blocks; k++) {
             float products[TURNED_ROWS][KVT_PAGE_TOKENS];
             const float *scaled = scaled_weights(has_scales, some, w, scale[k], begin, products);
@@ -347,7 +347,7 @@ static void value_rows_of_page(const format_loops *loops, bool has_scales, const
                 if (begin == 0 && !are_keys) /* keys were fetched as such */
                     v.ahead = (const uint8_t *)((uintptr_t)w->page->ahead + g * group_bytes);
                 for (uint32_t n; v.row < begin + some; v.row += 1u << n) {
-                    n = rows_at_once(begin + some - v.row);
+                    n = float_rows_at_once(begin + some - v.row);
                     v.scaled = scaled + (v.row - begin) * v.stride;
                     loops->value[n](&v);
                     v.ahead = NULL;
@@ -357,15 +357,15 @@ static void value_rows_of_page(const format_loops *loops, bool has_scales, const
     }
 }
 
-KVT_LANES void value_page(const format_loops *loops, bool has_scales, kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w,
-                          bool are_keys)
+KVT_LANES void value_float_page(const format_loops *loops, bool has_scales, kvt_load_scales_fn *load, const kvt_tile_spec *spec,
+                                const kvt_weighted *w, bool are_keys)
 {
     const uint32_t groups = spec->dim / 16, blocks = blocks_in(groups, spec->block_groups);
     for (uint32_t b = 0; b < blocks; b += BLOCKS_AT_A_TIME) {
         const uint32_t n = blocks - b < BLOCKS_AT_A_TIME ? blocks - b : BLOCKS_AT_A_TIME;
         float scale[BLOCKS_AT_A_TIME][KVT_PAGE_TOKENS];
         if (has_scales)
-            load_page_scales(load, scale, w, spec, b, n);
+            load_float_scales(load, scale, w, spec, b, n);
         value_rows_of_page(loops, has_scales, spec, w, scale, b, n, are_keys);
     }
 }
@@ -376,12 +376,12 @@ KVT_LANES void value_page(const format_loops *loops, bool has_scales, kvt_load_s
     KVT_ONCE void score_##name##_##rows(const score_work *w)                                                                                         \
     {                                                                                                                                                \
         if ((rows) <= FLOAT_ROWS)                                                                                                                    \
-            score_rows(format, rows, w);                                                                                                             \
+            score_float_rows(format, rows, w);                                                                                                       \
     }                                                                                                                                                \
     KVT_ONCE void value_##name##_##rows(const value_work *v)                                                                                         \
     {                                                                                                                                                \
         if ((rows) <= FLOAT_ROWS)                                                                                                                    \
-            value_rows(format, rows, v);                                                                                                             \
+            value_float_rows(format, rows, v);                                                                                                       \
     }
 
 #define FLOAT_LOOPS(name, format)                                                                                                                    \
@@ -400,15 +400,15 @@ KVT_LANES void value_page(const format_loops *loops, bool has_scales, kvt_load_s
     static const format_loops loops_##name = { { value_##name##_1, value_##name##_2, value_##name##_4 }, mask_##name, turn_##name };                 \
     static void score_##name(kvt_load_scales_fn *load, const kvt_page_side *page, const kvt_tile_spec *spec, const kvt_queries *q, float *logits)    \
     {                                                                                                                                                \
-        score_page(score_rows_##name, load, page, spec, q, logits);                                                                                  \
+        score_float_page(score_rows_##name, load, page, spec, q, logits);                                                                            \
     }                                                                                                                                                \
     static void value_##name(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)                                             \
     {                                                                                                                                                \
-        value_page(&loops_##name, (format)->has_scales, load, spec, w, false);                                                                       \
+        value_float_page(&loops_##name, (format)->has_scales, load, spec, w, false);                                                                 \
     }                                                                                                                                                \
     static void value_keys_##name(kvt_load_scales_fn *load, const kvt_tile_spec *spec, const kvt_weighted *w)                                        \
     {                                                                                                                                                \
-        value_page(&loops_##name, (format)->has_scales, load, spec, w, true);                                                                        \
+        value_float_page(&loops_##name, (format)->has_scales, load, spec, w, true);                                                                  \
     }                                                                                                                                                \
     extern const kvt_loops KVT_EXPORT(loops_##name);                                                                                                 \
     const kvt_loops KVT_EXPORT(loops_##name) = {                                                                                                     \

@@ -25,7 +25,7 @@ KVT_LANES i32x16 signs_of(uint32_t g, uint32_t i)
 }
 
 /* Of a block of n groups. */
-KVT_LANES float factor_of(uint32_t n)
+KVT_LANES float hadamard_factor(uint32_t n)
 {
     return n == 1 ? 0.25f : n == 2 ? 0x1.6a09e6p-3f : n == 4 ? 0.125f : 0x1.6a09e6p-4f;
 }
@@ -33,7 +33,7 @@ KVT_LANES f32x16 signed_factor_of(uint32_t n, uint32_t g, uint32_t i)
 {
     if (n == 4)
         return f32x16_load(signed_factors + g % 8 * 16 + i * 16);
-    return f32x16_from_bits(i32x16_xor(signs_of(g, i), i32x16_from_f32_bits(f32x16_set1(factor_of(n)))));
+    return f32x16_from_bits(i32x16_xor(signs_of(g, i), i32x16_from_f32_bits(f32x16_set1(hadamard_factor(n)))));
 }
 
 /* Made small, as they are hardly ever called. */
@@ -102,7 +102,7 @@ KVT_LANES void canonical_nans(f32x16 sum, float *x, uint32_t n)
 /* The end of it for group i. */
 KVT_LANES f32x16 centred(f32x16 v, uint32_t i, uint32_t n, bool is_rotated, const float *mu, bool are_integers)
 {
-    const f32x16 factor = f32x16_set1(factor_of(n));
+    const f32x16 factor = f32x16_set1(hadamard_factor(n));
     const bool is_exact = n == 1 || n == 4; /* a product with the factor */
     if (is_rotated && are_integers && is_exact)
         return f32x16_scale_sub(v, factor, f32x16_load(mu + 16 * i));

@@ -203,7 +203,7 @@ static kvt_status plan_record(kvt_cache *cache, kvt_record *r)
 }
 
 /* The sequence, with a map of all its tokens and nothing to turn; or NULL with the status. */
-static kvt_record *begin(kvt_cache *cache, uint32_t id, kvt_positions positions, kvt_status *status)
+static kvt_record *begin_change(kvt_cache *cache, uint32_t id, kvt_positions positions, kvt_status *status)
 {
     kvt_record *r = kvt_record_of(cache, id, status);
     if (!r)
@@ -233,7 +233,7 @@ static kvt_status check_range(kvt_record *r, size_t first, size_t end)
 kvt_status kvt_cache_remove(kvt_cache *cache, uint32_t id, size_t first, size_t end, kvt_positions positions)
 {
     kvt_status status;
-    kvt_record *r = begin(cache, id, positions, &status);
+    kvt_record *r = begin_change(cache, id, positions, &status);
     if (!r || (status = check_range(r, first, end)))
         return status;
     for (size_t t = first; t < end; t++)
@@ -244,7 +244,7 @@ kvt_status kvt_cache_remove(kvt_cache *cache, uint32_t id, size_t first, size_t 
 kvt_status kvt_cache_shift(kvt_cache *cache, uint32_t id, size_t first, size_t end, int64_t positions)
 {
     kvt_status status;
-    kvt_record *r = begin(cache, id, KVT_POSITIONS_KEEP, &status);
+    kvt_record *r = begin_change(cache, id, KVT_POSITIONS_KEEP, &status);
     if (!r || (status = check_range(r, first, end)))
         return status;
     const kvt_problem why = kvt_why(r);
@@ -269,7 +269,7 @@ static uint32_t rank_of(const float *scores, size_t t)
 kvt_status kvt_cache_evict(kvt_cache *cache, uint32_t id, const float *scores, size_t kept, kvt_positions positions)
 {
     kvt_status status;
-    kvt_record *r = begin(cache, id, positions, &status);
+    kvt_record *r = begin_change(cache, id, positions, &status);
     if (!r)
         return status;
     const kvt_problem why = kvt_why(r);

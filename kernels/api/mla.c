@@ -89,7 +89,7 @@ static kvt_matrix rows_of(const latent_call *c, const kvt_mla_rows *r, size_t fi
     return in_buffer(side, buffer);
 }
 
-static const uint8_t *row_at(const kvt_matrix *m, uint32_t i)
+static const uint8_t *matrix_row(const kvt_matrix *m, uint32_t i)
 {
     return (const uint8_t *)m->numbers + (ptrdiff_t)i * m->row_stride;
 }
@@ -112,7 +112,7 @@ static kvt_matrix latents_of(const void *context, size_t first, uint32_t n, floa
     if (!r->norm)
         return rows;
     for (uint32_t i = 0; i < n; i++)
-        c->kernels->normalise(buffer + (size_t)i * c->latent.side->padded_dim, row_at(&rows, i), rows.dtype, dim, w->weights, r->norm_epsilon);
+        c->kernels->normalise(buffer + (size_t)i * c->latent.side->padded_dim, matrix_row(&rows, i), rows.dtype, dim, w->weights, r->norm_epsilon);
     return in_buffer(&c->latent, buffer);
 }
 
@@ -129,7 +129,7 @@ static kvt_matrix ropes_of(const void *context, size_t first, uint32_t n, float 
     for (uint32_t i = 0; i < n; i++) {
         float *row = buffer + (size_t)i * c->rope.side->padded_dim;
         if (!r->down.numbers)
-            c->kernels->widen(row, row_at(&rows, i), rows.dtype, dim);
+            c->kernels->widen(row, matrix_row(&rows, i), rows.dtype, dim);
         c->kernels->rotate(row, dim, r->rope_pairs == KVT_ROPE_PAIRS_NEIGHBOURS, r->rope_cos + (first + i) * pairs,
                            r->rope_sin + (first + i) * pairs);
     }

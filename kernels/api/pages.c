@@ -40,7 +40,7 @@ static inline transfer transfer_of(const kvt_transfer *at, kvt_dtype dtype)
 }
 
 /* Errors: as kvt_transfer_begin, DTYPE. */
-static inline kvt_status begin(transfer *t, const kvt_layout *layout, kvt_side side, const kvt_pages *pages, kvt_dtype dtype)
+static inline kvt_status begin_transfer(transfer *t, const kvt_layout *layout, kvt_side side, const kvt_pages *pages, kvt_dtype dtype)
 {
     kvt_transfer at;
     const kvt_status status = kvt_transfer_begin(&at, layout, side, pages);
@@ -213,7 +213,7 @@ kvt_status kvt_write(const kvt_layout *layout, kvt_side side, const kvt_pages *p
                      kvt_dtype dtype, ptrdiff_t row_stride)
 {
     transfer t;
-    kvt_status status = begin(&t, layout, side, pages, dtype);
+    kvt_status status = begin_transfer(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
         return status;
     status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);
@@ -277,7 +277,7 @@ kvt_status kvt_append(const kvt_layout *layout, kvt_side side, const kvt_pages *
                       ptrdiff_t head_stride)
 {
     transfer t;
-    kvt_status status = begin(&t, layout, side, pages, dtype);
+    kvt_status status = begin_transfer(&t, layout, side, pages, dtype);
     if (status)
         return status;
     const uint32_t heads = layout->spec.kv_heads;
@@ -342,7 +342,7 @@ kvt_status kvt_read(const kvt_layout *layout, kvt_side side, const kvt_pages *pa
                     ptrdiff_t row_stride)
 {
     transfer t;
-    kvt_status status = begin(&t, layout, side, pages, dtype);
+    kvt_status status = begin_transfer(&t, layout, side, pages, dtype);
     if (status || n_tokens == 0)
         return status;
     status = kvt_transfer_check(&t.at, first_token, n_tokens, rows, t.at.side->dim * t.element_bytes, row_stride);

@@ -18,7 +18,7 @@ static double plain(double base, uint32_t i, uint32_t dim)
     return kvt_exp(-(2.0 * i / dim) * kvt_log(base));
 }
 
-static double limited(double x, double low, double high)
+static double clamp(double x, double low, double high)
 {
     return x < low ? low : x > high ? high : x;
 }
@@ -41,7 +41,7 @@ static double yarn(const kvt_rope_parameters *p, double frequency, uint32_t i)
     high = high > p->dim - 1 ? p->dim - 1 : high;
     if (low == high)
         high += 0.001;
-    const double stretched = limited((i - low) / (high - low), 0, 1);
+    const double stretched = clamp((i - low) / (high - low), 0, 1);
     return frequency / p->factor * stretched + frequency * (1 - stretched);
 }
 

@@ -403,7 +403,7 @@ typedef struct sink {
     bool has_failed;
 } sink;
 
-static void add(sink *to, const void *bytes, size_t n)
+static void sink_add(sink *to, const void *bytes, size_t n)
 {
     if (!n || to->has_failed)
         return;
@@ -417,8 +417,8 @@ static void add_zeros(sink *to, size_t n)
 {
     static const uint8_t zeros[LINE * 4];
     for (; n > sizeof zeros; n -= sizeof zeros)
-        add(to, zeros, sizeof zeros);
-    add(to, zeros, n);
+        sink_add(to, zeros, sizeof zeros);
+    sink_add(to, zeros, n);
 }
 
 typedef struct saving {
@@ -445,14 +445,14 @@ static void add_page(saving *s, const kvt_checked_view *v, const kvt_layout *lay
                 (void)!kvt_write(layout, v->sides[i], &(kvt_pages){ .table = &copy, .count = 1 }, t, 1, zeros, KVT_F32, 0);
         page = s->page;
     }
-    add(&s->to, page, used);
+    sink_add(&s->to, page, used);
     add_zeros(&s->to, layout->page_bytes - used);
 }
 
 static void add_payload(saving *s, const record *r)
 {
     if (r->kind == KIND_STATE) {
-        add(&s->to, kvt_block_at(&s->cache->states, s->state), s->saved.state_bytes);
+        sink_add(&s->to, kvt_block_at(&s->cache->states, s->state), s->saved.state_bytes);
         add_zeros(&s->to, (size_t)r->payload - s->saved.state_bytes);
         return;
     }
@@ -467,7 +467,7 @@ static void add_payload(saving *s, const record *r)
                 continue;
             }
             for (uint32_t i = 0; i < v->n_sides; i++) {
-                add(&s->to, kvt_view_open(v, &entry, layer, r->page, head, i), r->tokens * v->row_bytes[i]);
+                sink_add(&s->to, kvt_view_open(v, &entry, layer, r->page, head, i), r->tokens * v->row_bytes[i]);
                 add_zeros(&s->to, (KVT_PAGE_TOKENS - r->tokens) * v->row_bytes[i]);
             }
         }
@@ -482,11 +482,11 @@ static kvt_status save_record(void *context, const record *r, size_t offset)
     kvt_write_fn *write = s->to.write;
     (void)XXH64_reset(&s->to.hash, 0);
     s->to.write = NULL;
-    add(&s->to, bytes + 16, RECORD - 16);
+    sink_add(&s->to, bytes + 16, RECORD - 16);
     add_payload(s, r);
     s->to.write = write;
     put64(bytes + 8, hash_end(&s->to.hash));
-    add(&s->to, bytes, RECORD);
+    sink_add(&s->to, bytes, RECORD);
     add_payload(s, r);
     return s->to.has_failed ? KVT_ERR_IO : KVT_OK;
 }
@@ -539,10 +539,10 @@ static void add_head(saving *s)
     uint8_t bytes[GROUP];
     size_t n = KVT_SAVED_HEADER + (size_t)s->saved.n_groups * GROUP;
     put_header(&s->saved, bytes);
-    add(&s->to, bytes, KVT_SAVED_HEADER);
+    sink_add(&s->to, bytes, KVT_SAVED_HEADER);
     for (uint32_t g = 0; g < s->saved.n_groups; g++) {
         put_group(s, g, bytes);
-        add(&s->to, bytes, GROUP);
+        sink_add(&s->to, bytes, GROUP);
     }
     for (uint32_t g = 0; g < s->saved.n_groups; g++) {
         const kvt_holding *h = &s->r->groups[g];
@@ -550,13 +550,13 @@ static void add_head(saving *s)
         for (size_t p = s->saved.first / KVT_PAGE_TOKENS, i = 0; i < s->saved.groups[g].pages; i++, p++) {
             const bool is_first = p == 0 && s->cache->groups[g].view.v.first_layout;
             put32(bytes, h->table[p] == KVT_NO_BLOCK ? KVT_NO_BLOCK : is_first ? 0 : next++);
-            add(&s->to, bytes, 4);
+            sink_add(&s->to, bytes, 4);
         }
         n += s->saved.groups[g].pages * 4;
     }
     for (size_t i = 0; s->saved.token_ids && i < s->saved.end - s->saved.first; i++, n += 4) {
         put32(bytes, s->saved.token_ids[i]);
-        add(&s->to, bytes, 4);
+        sink_add(&s->to, bytes, 4);
     }
     add_zeros(&s->to, s->saved.head_bytes - n - 8);
 }
@@ -648,7 +648,7 @@ kvt_status kvt_cache_save(const kvt_cache *cache, uint32_t id, const kvt_save *s
     s.to.write = write;
     s.to.context = context;
     add_head(&s);
-    add(&s.to, checksum, sizeof checksum);
+    sink_add(&s.to, checksum, sizeof checksum);
     for (uint32_t g = 0; g < s.saved.n_groups; g++)
         put_group(&s, g, groups + KVT_SAVED_HEADER + (size_t)g * GROUP);
     s.saved.head = groups; /* of which records have fingerprints */
@@ -786,7 +786,7 @@ static kvt_status check_groups(const kvt_problem *why, const kvt_cache *cache, c
 }
 
 /* Blocks for what is to come. Errors: FULL, DATA. */
-static kvt_status load_group(const kvt_problem *why, loading *l, uint32_t g)
+static kvt_status load_saved_group(const kvt_problem *why, loading *l, uint32_t g)
 {
     kvt_group *group = &l->cache->groups[g];
     kvt_holding *h = &l->r->groups[g];
@@ -834,7 +834,7 @@ static kvt_status load_all(loading *l)
         h->new_open[0] = h->new_open[1] = KVT_NO_BLOCK;
     }
     for (uint32_t g = 0; g < cache->n_groups && !status; g++)
-        status = load_group(&l->why, l, g);
+        status = load_saved_group(&l->why, l, g);
     if (!status && cache->state_bytes && (r->new_state = kvt_block_take(&cache->states)) == KVT_NO_BLOCK)
         status = kvt_fail(&l->why, KVT_ERR_FULL, "there is no free state, of %u", cache->states.all);
     if (!status)

@@ -654,13 +654,13 @@ static uint64_t word_of(const kvt_sequence *s, uint32_t i, size_t page)
     return word;
 }
 
-static uint64_t *bits_of(const plan *p)
+static uint64_t *mask_bits_of(const plan *p)
 {
     return (uint64_t *)(void *)(p->part + p->v.open.page_bytes + kvt_whole_lines(p->v.open_bytes));
 }
 static float *partial_of(const plan *p)
 {
-    return (float *)(void *)((uint8_t *)bits_of(p) + KVT_PAGE_TOKENS * CHUNK_PAGES * sizeof(uint64_t));
+    return (float *)(void *)((uint8_t *)mask_bits_of(p) + KVT_PAGE_TOKENS * CHUNK_PAGES * sizeof(uint64_t));
 }
 static float *merged_of(const plan *p)
 {
@@ -683,7 +683,7 @@ static kvt_status attend_pages(const plan *p, const tile *t, uint32_t head, kvt_
     asked->slopes = p->s.slopes ? p->s.slopes + (size_t)head * p->group : NULL;
     uint64_t any = UINT64_MAX;
     if (s->masks) {
-        uint64_t *bits = bits_of(p);
+        uint64_t *bits = mask_bits_of(p);
         any = 0;
         for (uint32_t i = 0; i < tokens; i++)
             for (size_t page = 0; page < n_pages; page++)

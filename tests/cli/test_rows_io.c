@@ -807,7 +807,7 @@ START_TEST(half_numbers)
         for (size_t i = 0; i < TOKENS * DIM; i++) {
             const float value = f16_to_f32((uint16_t)i);
             const uint32_t bits = load_u32(&value) + (isfinite(value) ? steps[offset] : 0);
-            wide[i] = load_f32(&bits);
+            wide[i] = load_float(&bits);
         }
         ck_assert_int_eq(kvt_write(&layout, KVT_K, &pages, 0, TOKENS, wide, KVT_F32, DIM * 4), KVT_OK);
         ck_assert_int_eq(kvt_read(&layout, KVT_K, &pages, 0, TOKENS, back, KVT_F16, DIM * 2), KVT_OK);

@@ -328,20 +328,20 @@ START_TEST(test_words_of_the_variable)
 {
     options o;
     char problem[400];
-    ck_assert(options_read(&o, NULL, problem, sizeof problem));
+    ck_assert(options_parse(&o, NULL, problem, sizeof problem));
     ck_assert_str_eq(o.name, "kv5/kv4");
     ck_assert_int_eq(o.way.first, KVT_SCHEME_kv8);
-    ck_assert(options_read(&o, "compact,report,rotation=128,first=none", problem, sizeof problem));
+    ck_assert(options_parse(&o, "compact,report,rotation=128,first=none", problem, sizeof problem));
     ck_assert_str_eq(o.name, "kv4/kv4");
     ck_assert(o.report && o.way.rotation == KVT_ROTATION_128 && o.way.first == KVT_SCHEME_NONE && o.way.centring == KVT_CENTRING_OWN);
-    ck_assert(options_read(&o, "q8_0/kv3,centring=none", problem, sizeof problem));
+    ck_assert(options_parse(&o, "q8_0/kv3,centring=none", problem, sizeof problem));
     ck_assert(o.way.k_scheme == KVT_SCHEME_q8_0 && o.way.v_scheme == KVT_SCHEME_kv3 && o.way.centring == KVT_CENTRING_NONE);
     ck_assert_int_eq(o.way.first, KVT_SCHEME_kv8);
-    ck_assert(options_read(&o, "f32", problem, sizeof problem));
+    ck_assert(options_parse(&o, "f32", problem, sizeof problem));
     ck_assert(o.way.rotation == KVT_ROTATION_NONE && o.way.centring == KVT_CENTRING_NONE && o.way.first == KVT_SCHEME_NONE);
     static const char *const wrong[] = { "kv44", "kv5/", "rotation=32", "centring=page", "first=kv44", "balanced,kv" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        ck_assert(!options_read(&o, wrong[i], problem, sizeof problem));
+        ck_assert(!options_parse(&o, wrong[i], problem, sizeof problem));
         ck_assert(strstr(problem, i == 5 ? "\"kv\"" : wrong[i]) != NULL);
     }
 }

@@ -30,7 +30,7 @@ typedef struct capture {
     bool failed;
 } capture;
 
-static void fail(const char *what, const char *why)
+static void fail_and_exit(const char *what, const char *why)
 {
     fprintf(stderr, "kvtile-capture: %s: %s\n", what, why);
     exit(1);
@@ -52,7 +52,7 @@ static int kind_of(const char *name, int *layer)
 
 /* llama.cpp asks whether a tensor is wanted, and comes again when it has been computed. Rows of several heads have three sizes: before they are told
  * apart, a name can belong to rows that are still one. */
-static bool take(struct ggml_tensor *tensor, bool asks, void *owner)
+static bool capture_tensor(struct ggml_tensor *tensor, bool asks, void *owner)
 {
     capture *to = owner;
     int layer = 0;
@@ -69,7 +69,7 @@ static bool take(struct ggml_tensor *tensor, bool asks, void *owner)
     if (kept->data == NULL)
         kept->data = malloc(bytes);
     if (kept->data == NULL)
-        fail("rows", "out of memory");
+        fail_and_exit("rows", "out of memory");
     kept->channels = tensor->ne[0];
     kept->heads = tensor->ne[1];
     /* Row by row: they may be a part of wider ones. */
@@ -81,12 +81,12 @@ static bool take(struct ggml_tensor *tensor, bool asks, void *owner)
 }
 
 /* A numpy file: a header of 128 bytes, then the numbers. */
-static void write_rows(const rows *kept, int64_t tokens, const char *path)
+static void write_npy(const rows *kept, int64_t tokens, const char *path)
 {
     char header[129], shape[100];
     FILE *file = fopen(path, "wb");
     if (file == NULL)
-        fail(path, "cannot be written");
+        fail_and_exit(path, "cannot be written");
     snprintf(shape, sizeof shape, "{'descr': '<f4', 'fortran_order': False, 'shape': (%lld, %lld, %lld), }", (long long)kept->heads,
              (long long)tokens, (long long)kept->channels);
     memcpy(header, "\x93NUMPY\1\0\x76\0", 10);
@@ -97,7 +97,7 @@ static void write_rows(const rows *kept, int64_t tokens, const char *path)
             good = good && fwrite(kept->data + (token * kept->heads + head) * kept->channels, sizeof(float), (size_t)kept->channels, file) ==
                                (size_t)kept->channels;
     if (fclose(file) != 0 || !good)
-        fail(path, "cannot be written");
+        fail_and_exit(path, "cannot be written");
 }
 
 static char *read_text(const char *path, size_t *size)
@@ -105,16 +105,16 @@ static char *read_text(const char *path, size_t *size)
     FILE *file = fopen(path, "rb");
     char *text = NULL;
     if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (text = malloc((size_t)ftell(file) + 1)) == NULL)
-        fail(path, "cannot be read");
+        fail_and_exit(path, "cannot be read");
     *size = (size_t)ftell(file);
     rewind(file);
     if (fread(text, 1, *size, file) != *size)
-        fail(path, "cannot be read");
+        fail_and_exit(path, "cannot be read");
     fclose(file);
     return text;
 }
 
-static void say(enum ggml_log_level level, const char *text, void *unused)
+static void say_errors(enum ggml_log_level level, const char *text, void *unused)
 {
     (void)unused;
     if (level >= GGML_LOG_LEVEL_ERROR)
@@ -122,15 +122,15 @@ static void say(enum ggml_log_level level, const char *text, void *unused)
 }
 
 /* All tokens are one batch, so that each tensor comes once whole. */
-static void run(capture *to, struct llama_model *model, llama_token *tokens)
+static void run_model(capture *to, struct llama_model *model, llama_token *tokens)
 {
     struct llama_context_params how = llama_context_default_params();
     how.n_ctx = how.n_batch = how.n_ubatch = (uint32_t)to->tokens;
-    how.cb_eval = take;
+    how.cb_eval = capture_tensor;
     how.cb_eval_user_data = to;
     struct llama_context *context = llama_init_from_model(model, how);
     if (context == NULL || llama_decode(context, llama_batch_get_one(tokens, (int32_t)to->tokens)) != 0 || to->failed)
-        fail("the model", "cannot be run, or its rows are not what attention sees");
+        fail_and_exit("the model", "cannot be run, or its rows are not what attention sees");
     llama_free(context);
 }
 
@@ -144,22 +144,22 @@ int main(int argc, char **argv)
     }
     to.tokens = strtol(argv[4], NULL, 10);
     if (to.tokens < 1 || to.tokens > 1 << 20)
-        fail(argv[4], "TOKENS must be a whole number from 1 to 1048576");
-    llama_log_set(say, NULL);
+        fail_and_exit(argv[4], "TOKENS must be a whole number from 1 to 1048576");
+    llama_log_set(say_errors, NULL);
     ggml_backend_load_all_from_path(argv[1]);
     struct llama_model *model = llama_model_load_from_file(argv[2], llama_model_default_params());
     if (model == NULL)
-        fail(argv[2], "cannot be loaded");
+        fail_and_exit(argv[2], "cannot be loaded");
     char *text = read_text(argv[3], &size);
     llama_token *tokens = malloc((size + 16) * sizeof *tokens);
     if (tokens == NULL)
-        fail(argv[3], "out of memory");
+        fail_and_exit(argv[3], "out of memory");
     const int32_t n = llama_tokenize(llama_model_get_vocab(model), text, (int32_t)size, tokens, (int32_t)size + 16, false, false);
     if (n < to.tokens) {
         fprintf(stderr, "kvtile-capture: TOKENS: %lld: the text has only %d\n", (long long)to.tokens, n);
         return 1;
     }
-    run(&to, model, tokens);
+    run_model(&to, model, tokens);
     mkdir(argv[5], 0777); /* where that fails, writing into it does */
     int written = 0;
     for (int layer = 0; layer < MOST_LAYERS; layer++)
@@ -169,7 +169,7 @@ int main(int argc, char **argv)
             if (kept->data == NULL)
                 continue;
             snprintf(path, sizeof path, "%s/layer%03d_%s.npy", argv[5], layer, KIND_NAMES[kind]);
-            write_rows(kept, to.tokens, path);
+            write_npy(kept, to.tokens, path);
             free(kept->data);
             written++;
         }
@@ -177,7 +177,7 @@ int main(int argc, char **argv)
     free(tokens);
     llama_model_free(model);
     if (written == 0)
-        fail(argv[2], "its graph has no Kcur, Vcur and Qcur of several heads");
+        fail_and_exit(argv[2], "its graph has no Kcur, Vcur and Qcur of several heads");
     printf("%s: %d files of %lld tokens\n", argv[5], written, (long long)to.tokens);
     return 0;
 }

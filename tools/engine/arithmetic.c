@@ -124,7 +124,7 @@ bool arithmetic_are_finite(const float *x, size_t n)
 }
 
 /* Rows of a matrix times 16 columns, [columns] lanes. `rows` is a constant. */
-INLINE void multiply_rows(lanes *out, const float *matrix, size_t rows, size_t at_once, size_t columns, const lanes *in)
+INLINE void multiply_lanes(lanes *out, const float *matrix, size_t rows, size_t at_once, size_t columns, const lanes *in)
 {
     lanes sums[4][SUMS];
     const size_t whole = columns / SUMS * SUMS;
@@ -156,9 +156,9 @@ INLINE void multiply_all(lanes *out, const float *matrix, size_t n_rows, shape i
 {
     size_t r = 0;
     for (; r + in_registers.rows <= n_rows; r += in_registers.rows)
-        multiply_rows(out + r, matrix + r * columns, in_registers.rows, in_registers.sums, columns, in);
+        multiply_lanes(out + r, matrix + r * columns, in_registers.rows, in_registers.sums, columns, in);
     for (; r < n_rows; r++)
-        multiply_rows(out + r, matrix + r * columns, 1, in_registers.sums, columns, in);
+        multiply_lanes(out + r, matrix + r * columns, 1, in_registers.sums, columns, in);
 }
 
 enum { LANES = ARITHMETIC_LANES, TILE = 24 /* rows of a matrix that stay in the nearest cache for all lanes */ };
@@ -311,7 +311,7 @@ INLINE void attend_all(const arithmetic_attention *attention, shape in_registers
     multiply_all(scores + all_kept, attention->open[0] + all_kept * dim, end - all_kept, in_registers, dim, in);
     for (size_t t = all_kept; t < end && t < some_kept; t++) {
         lanes kept;
-        multiply_rows(&kept, attention->kept[0] + t * dim, 1, in_registers.sums, dim, in);
+        multiply_lanes(&kept, attention->kept[0] + t * dim, 1, in_registers.sums, dim, in);
         scores[t] = chosen(load_mask(sees[2]) > (int32_t)t, kept, scores[t]);
     }
     softmax(scores, first, end, load_mask(sees[0]), load_mask(sees[1]), attention->scale);

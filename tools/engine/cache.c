@@ -25,7 +25,7 @@ typedef struct attend_job {
 } attend_job;
 
 /* All arguments were checked when the cache was opened, and there is room: anything but KVT_OK is a bug. */
-static void must(kvt_status status, const char *why)
+static void must_be_ok(kvt_status status, const char *why)
 {
     if (status != KVT_OK) {
         fprintf(stderr, "kvtile-engine: %s (%s)\n", why, kvt_status_text(status));
@@ -37,14 +37,14 @@ static void must_step(const kvt_step *step, kvt_status status)
     char why[200] = "";
     if (status != KVT_OK)
         (void)kvt_step_problem(step, why, sizeof why);
-    must(status, why);
+    must_be_ok(status, why);
 }
 static void must_cache(const kv_cache *cache, kvt_status status)
 {
     char why[200] = "";
     if (status != KVT_OK)
         kvt_cache_problem(cache->cache, cache->id, why, sizeof why);
-    must(status, why);
+    must_be_ok(status, why);
 }
 
 /* What the token is to a layer. */
@@ -155,7 +155,7 @@ static int make_cache(kv_cache *cache, const cache_way *way, const uint32_t *whi
     cache->memory = aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE);
     if (cache->memory == NULL)
         return error_set(error, "KV cache of %zu tokens takes %zu bytes: more than there is", cache->room, bytes);
-    must(kvt_cache_init(&wanted, cache->memory, bytes, &cache->cache), "a cache of bytes that were counted");
+    must_be_ok(kvt_cache_init(&wanted, cache->memory, bytes, &cache->cache), "a cache of bytes that were counted");
     return 0;
 }
 
@@ -199,7 +199,7 @@ static int open_pages(kv_cache *cache, const cache_way *way, uint32_t sequences,
     const kvt_status status = measure_groups(cache);
     if (status != KVT_OK)
         return error_set(error, "heads is %" PRIu32 " with %" PRIu32 " kv heads: %s", model->heads, model->kv_heads, kvt_status_text(status));
-    must(kvt_cache_new(cache->cache, &cache->id), "no sequence");
+    must_be_ok(kvt_cache_new(cache->cache, &cache->id), "no sequence");
     cache->scratch_bytes = (kvt_cache_work_bytes(cache->cache) + LINE - 1) / LINE * LINE;
     cache->scratch_memory = aligned_alloc(LINE, cache->scratch_bytes * pool_workers(cache->threads));
     cache->workspace = aligned_alloc(LINE, (cache->workspace_bytes + LINE - 1) / LINE * LINE);
@@ -265,7 +265,7 @@ void cache_fork(kv_cache *cache)
 /* ---- files ---- */
 
 /* A number for the model: its sizes, and some of its weights. */
-static uint64_t number_of(const checkpoint *model)
+static uint64_t model_number(const checkpoint *model)
 {
     const uint32_t sizes[] = { model->dim,        model->ffn,     model->layers,   model->heads,  model->kv_heads,
                                model->vocabulary, model->context, model->head_dim, model->q_bias, model->kv_bias };
@@ -281,12 +281,12 @@ static uint64_t number_of(const checkpoint *model)
 
 int cache_save(kv_cache *cache, const char *path, error_text *error)
 {
-    const kvt_save save = { .size = sizeof save, .model = number_of(cache->model), .token_ids = cache->tokens };
+    const kvt_save save = { .size = sizeof save, .model = model_number(cache->model), .token_ids = cache->tokens };
     return saved_write(path, cache->cache, cache->id, &save, cache->scratch_memory, cache->scratch_bytes, error);
 }
 
 /* Copies its tokens, and holds them against the model and the room. */
-static int take_tokens(kv_cache *cache, const kvt_saved *saved, error_text *error)
+static int take_saved_tokens(kv_cache *cache, const kvt_saved *saved, error_text *error)
 {
     if (saved->first != 0 || saved->token_ids == NULL)
         return error_set(error, "begins with token %zu%s: a whole sequence with its tokens' numbers would be right", saved->first,
@@ -306,9 +306,9 @@ int cache_load(kv_cache *cache, const char *path, error_text *error)
     saved_file file;
     if (saved_open(&file, path, error) != 0)
         return -1;
-    int result = take_tokens(cache, &file.saved, error);
+    int result = take_saved_tokens(cache, &file.saved, error);
     if (result == 0)
-        result = saved_load(&file, cache->cache, cache->id, number_of(cache->model), error);
+        result = saved_load(&file, cache->cache, cache->id, model_number(cache->model), error);
     saved_close(&file);
     return result;
 }

@@ -16,7 +16,7 @@ static const double ROPE_BASE = 10000;
 
 enum { N_FIELDS = 7, HEADER_BYTES = 4 * N_FIELDS, MAX_FIELD = 1 << 20, N_TENSORS = 19 };
 
-static int parse_header(checkpoint *model, const file_map *map, error_text *error)
+static int parse_sizes(checkpoint *model, const file_map *map, error_text *error)
 {
     static const char *const names[N_FIELDS] = { "dim", "ffn", "layers", "heads", "kv heads", "vocabulary", "context" };
     uint32_t *const fields[N_FIELDS] = { &model->dim,      &model->ffn,        &model->layers, &model->heads,
@@ -84,7 +84,7 @@ static void list_tensors(checkpoint *model, tensor tensors[N_TENSORS])
     memcpy(tensors, list, sizeof list);
 }
 
-static uint64_t count(const tensor tensors[N_TENSORS])
+static uint64_t count_elements(const tensor tensors[N_TENSORS])
 {
     uint64_t elements = 0;
     for (size_t i = 0; i < N_TENSORS; i++)
@@ -97,14 +97,14 @@ uint64_t checkpoint_count(const checkpoint *model)
     checkpoint sizes = *model;
     tensor tensors[N_TENSORS];
     list_tensors(&sizes, tensors);
-    return count(tensors);
+    return count_elements(tensors);
 }
 
 int checkpoint_make(checkpoint *model, error_text *error)
 {
     tensor tensors[N_TENSORS];
     list_tensors(model, tensors);
-    const uint64_t elements = count(tensors);
+    const uint64_t elements = count_elements(tensors);
     model->n_weights = (size_t)elements;
     model->weights = elements <= SIZE_MAX / sizeof *model->weights ? malloc(model->n_weights * sizeof *model->weights) : NULL;
     model->frequencies = malloc(2 * (size_t)(model->head_dim / 2) * sizeof *model->frequencies);
@@ -141,11 +141,11 @@ void checkpoint_set_frequencies(checkpoint *model, double base)
 
 int checkpoint_read_llama2(checkpoint *model, const file_map *map, error_text *error)
 {
-    if (parse_header(model, map, error) != 0)
+    if (parse_sizes(model, map, error) != 0)
         return -1;
     tensor tensors[N_TENSORS];
     list_tensors(model, tensors);
-    const uint64_t elements = count(tensors);
+    const uint64_t elements = count_elements(tensors);
     const uint64_t rope = (uint64_t)model->context * model->head_dim;
     const uint64_t bytes = map->size - HEADER_BYTES;
     /* Halves, because four times the number of elements might not fit. */
@@ -165,7 +165,7 @@ int checkpoint_read_llama2(checkpoint *model, const file_map *map, error_text *e
         if (wide && tensors[i].place == &model->classifier)
             in += rope * sizeof(float);
         for (size_t j = 0; j < n; j++)
-            out[j] = wide ? load_f32(in + 4 * j) : f16_to_f32(load_u16(in + 2 * j));
+            out[j] = wide ? load_float(in + 4 * j) : f16_to_f32(load_u16(in + 2 * j));
         in += n * (wide ? 4 : 2);
         out += n;
     }

@@ -39,7 +39,7 @@ static int write_layers(const forward_state *state, size_t n_tokens, const char 
     return result;
 }
 
-static void report(const char *directory, const text_run *job)
+static void report_capture(const char *directory, const text_run *job)
 {
     text_print(stdout, directory);
     printf(": %" PRIu32 " layers, %" PRIu32 " KV heads (%" PRIu32 " of queries) x %zu tokens x %" PRIu32 " channels\n", job->model.layers,
@@ -69,7 +69,7 @@ int cmd_capture(const options *chosen, const char **argument, error_text *error)
         result = write_layers(&state, job.n_tokens, chosen->out, error);
     }
     if (result == 0)
-        report(chosen->out, &job);
+        report_capture(chosen->out, &job);
     forward_close(&state);
     run_close(&job);
     return result;

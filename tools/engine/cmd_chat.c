@@ -71,7 +71,7 @@ static bool read_line(char **line, size_t *room)
 }
 
 /* Goes back to what all conversations begin with: it is stored, and is forked. */
-static void begin(conversation *c)
+static void begin_conversation(conversation *c)
 {
     kv_cache *cache = &c->said.state->cache;
     cache_fork(cache);
@@ -85,10 +85,10 @@ static int talk(conversation *c, error_text *error)
     char *line = NULL;
     size_t room = 0;
     int result = 0;
-    begin(c);
+    begin_conversation(c);
     while (result == 0 && read_line(&line, &room))
         if (strcmp(line, "/new") == 0)
-            begin(c);
+            begin_conversation(c);
         else if (*line != '\0')
             result = take_turn(c, line, error);
     free(line);

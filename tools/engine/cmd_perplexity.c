@@ -14,7 +14,7 @@ typedef struct measured {
     size_t token_bytes;
 } measured;
 
-static int measure(measured *result, const text_run *job, const cache_way *way, size_t context, const char *name, error_text *error)
+static int measure_perplexity(measured *result, const text_run *job, const cache_way *way, size_t context, const char *name, error_text *error)
 {
     forward_state state;
     if (forward_open(&state, &job->model, way, context ? context : job->n_tokens, 1, job->threads, error) != 0)
@@ -53,7 +53,7 @@ static int report_one(const text_run *job, const options *chosen, error_text *er
 {
     const cache_way *way = &chosen->way;
     measured result;
-    if (measure(&result, job, way, chosen->context, "perplexity", error) != 0)
+    if (measure_perplexity(&result, job, way, chosen->context, "perplexity", error) != 0)
         return -1;
     if (result.lost == 0)
         printf("perplexity %.4f over %zu tokens\n", result.perplexity, job->n_tokens);
@@ -65,7 +65,7 @@ static int report_one(const text_run *job, const options *chosen, error_text *er
     return 0;
 }
 
-static void print_row(const char *name, const measured *row, double base)
+static void print_perplexity_row(const char *name, const measured *row, double base)
 {
     char perplexity[32] = "lost", change[32] = "-";
     if (row->lost == 0)
@@ -81,11 +81,11 @@ static int report_table(const text_run *job, const options *chosen, error_text *
 {
     cache_way way = chosen->way;
     measured base;
-    if (measure(&base, job, &way, chosen->context, "f32", error) != 0)
+    if (measure_perplexity(&base, job, &way, chosen->context, "f32", error) != 0)
         return -1;
     printf("over %zu tokens\n%-6s  %10s  %10s  %12s  %8s  %9s\n", job->n_tokens, "scheme", "perplexity", "to f32, %", "bits/element", "B/token",
            "tokens/s");
-    print_row("f32", &base, base.perplexity);
+    print_perplexity_row("f32", &base, base.perplexity);
     if (base.lost > 0)
         print_lost("f32", &base, job);
     for (size_t i = 0; i < chosen->n_schemes; i++) {
@@ -94,9 +94,9 @@ static int report_table(const text_run *job, const options *chosen, error_text *
         way.k_scheme = way.v_scheme = chosen->schemes[i];
         if (way.k_scheme == KVT_SCHEME_f32)
             continue;
-        if (measure(&row, job, &way, chosen->context, name, error) != 0)
+        if (measure_perplexity(&row, job, &way, chosen->context, name, error) != 0)
             return -1;
-        print_row(name, &row, base.perplexity);
+        print_perplexity_row(name, &row, base.perplexity);
         if (row.lost > 0)
             print_lost(name, &row, job);
     }

@@ -61,7 +61,7 @@ static json_t *load_json(const char *folder, const char *name, error_text *error
 /* ---- config.json ---- */
 
 /* A value as it stands in the file. */
-static error_text text_of(const json_t *value)
+static error_text value_text(const json_t *value)
 {
     error_text text;
     char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
@@ -85,17 +85,17 @@ static int read_size(const json_t *config, const char *name, uint32_t standard, 
         return 0;
     const json_int_t number = json_integer_value(value);
     if (!json_is_integer(value) || number < 1 || number > MOST)
-        return error_set(error, "%s is %s: a whole number from 1 to %d would be right", name, text_of(value).text, MOST);
+        return error_set(error, "%s is %s: a whole number from 1 to %d would be right", name, value_text(value).text, MOST);
     *to = (uint32_t)number;
     return 0;
 }
 
-static int read_number(const json_t *config, const char *name, double standard, double *to, error_text *error)
+static int read_positive(const json_t *config, const char *name, double standard, double *to, error_text *error)
 {
     const json_t *value = present(config, name);
     *to = value != NULL ? json_number_value(value) : standard;
     if (value != NULL && (!json_is_number(value) || !(*to > 0 && *to < 1e12)))
-        return error_set(error, "%s is %s: a positive number would be right", name, text_of(value).text);
+        return error_set(error, "%s is %s: a positive number would be right", name, value_text(value).text);
     if (!(*to > 0))
         return error_set(error, "%s is missing: a positive number would be right", name);
     return 0;
@@ -114,25 +114,26 @@ static int check_architecture(const json_t *config, error_text *error)
     } absent[] = { { "attention_bias", "no biases" }, { "mlp_bias", "no biases" }, { "quantization_config", "weights of f32, f16 or bf16" } };
     const json_t *type = present(config, "model_type"), *activation = present(config, "hidden_act");
     if (!is_text(type, "llama"))
-        return error_set(error, "model_type is %s: \"llama\" would be right, other architectures are not supported", text_of(type).text);
+        return error_set(error, "model_type is %s: \"llama\" would be right, other architectures are not supported", value_text(type).text);
     if (activation != NULL && !is_text(activation, "silu"))
-        return error_set(error, "hidden_act is %s: \"silu\" would be right", text_of(activation).text);
+        return error_set(error, "hidden_act is %s: \"silu\" would be right", value_text(activation).text);
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) {
         const json_t *value = present(config, absent[i].name);
         if (value != NULL && !json_is_false(value))
-            return error_set(error, "%s is %s: %s would be right, others are not supported", absent[i].name, text_of(value).text, absent[i].right);
+            return error_set(error, "%s is %s: %s would be right, others are not supported", absent[i].name, value_text(value).text, absent[i].right);
     }
     return 0;
 }
 
 /* Stretches frequencies for longer contexts, as Llama 3 does: those of wavelengths above a limit by a factor, those below another not at all. */
-static int stretch(checkpoint *model, const json_t *scaling, bool smooth, error_text *error)
+static int stretch_frequencies(checkpoint *model, const json_t *scaling, bool smooth, error_text *error)
 {
     double factor, low = 1, high = 4, context = 1;
-    if (read_number(scaling, "factor", 0, &factor, error) != 0)
+    if (read_positive(scaling, "factor", 0, &factor, error) != 0)
         return -1;
-    if (smooth && (read_number(scaling, "low_freq_factor", 0, &low, error) != 0 || read_number(scaling, "high_freq_factor", 0, &high, error) != 0 ||
-                   read_number(scaling, "original_max_position_embeddings", 0, &context, error) != 0))
+    if (smooth &&
+        (read_positive(scaling, "low_freq_factor", 0, &low, error) != 0 || read_positive(scaling, "high_freq_factor", 0, &high, error) != 0 ||
+         read_positive(scaling, "original_max_position_embeddings", 0, &context, error) != 0))
         return -1;
     if (smooth && high <= low)
         return error_set(error, "high_freq_factor is %g: more than low_freq_factor, %g, would be right", high, low);
@@ -150,14 +151,14 @@ static int read_rope(checkpoint *model, const json_t *config, error_text *error)
     const json_t *parameters = present(config, "rope_parameters"), *scaling = parameters ? parameters : present(config, "rope_scaling");
     const json_t *type = present(scaling, "rope_type") ? present(scaling, "rope_type") : present(scaling, "type");
     double base;
-    if (read_number(present(parameters, "rope_theta") ? parameters : config, "rope_theta", 10000, &base, error) != 0)
+    if (read_positive(present(parameters, "rope_theta") ? parameters : config, "rope_theta", 10000, &base, error) != 0)
         return -1;
     checkpoint_set_frequencies(model, base);
     if (scaling == NULL || is_text(type, "default"))
         return 0;
     if (is_text(type, "linear") || is_text(type, "llama3"))
-        return stretch(model, scaling, is_text(type, "llama3"), error);
-    return error_set(error, "rope_type is %s: \"default\", \"linear\" or \"llama3\" would be right, others are not supported", text_of(type).text);
+        return stretch_frequencies(model, scaling, is_text(type, "llama3"), error);
+    return error_set(error, "rope_type is %s: \"default\", \"linear\" or \"llama3\" would be right, others are not supported", value_text(type).text);
 }
 
 /* The number of a token, or the first of a list. */
@@ -177,7 +178,7 @@ static int read_config(checkpoint *model, const json_t *config, error_text *erro
         read_size(config, "num_key_value_heads", model->heads, &model->kv_heads, error) != 0 ||
         read_size(config, "vocab_size", 0, &model->vocabulary, error) != 0 ||
         read_size(config, "max_position_embeddings", 0, &model->context, error) != 0 ||
-        read_number(config, "rms_norm_eps", 1e-6, &epsilon, error) != 0)
+        read_positive(config, "rms_norm_eps", 1e-6, &epsilon, error) != 0)
         return -1;
     if (present(config, "head_dim") == NULL && model->dim % model->heads != 0)
         return error_set(error, "hidden_size is %" PRIu32 ": a multiple of num_attention_heads, %" PRIu32 ", would be right, or a head_dim",
@@ -202,7 +203,7 @@ static int read_config(checkpoint *model, const json_t *config, error_text *erro
 /* Sizes that no folder of these files can have are found out before memory is taken for them: a weight has 16 bits. Small models (a quarter of a GiB
  * as floats), and half of the bytes, pass, so that what they lack is named. */
 enum { SMALL_MODEL = 1 << 26 };
-static int check_bytes(const checkpoint *model, const char *folder, error_text *error)
+static int check_folder_bytes(const checkpoint *model, const char *folder, error_text *error)
 {
     static const char ending[] = ".safetensors";
     const uint64_t n = checkpoint_count(model);
@@ -229,7 +230,7 @@ static int check_bytes(const checkpoint *model, const char *folder, error_text *
 
 /* ---- tensors ---- */
 
-static int use_tensor(void *owner, const safetensors_entry *tensor, error_text *error)
+static int use_safetensor(void *owner, const safetensors_entry *tensor, error_text *error)
 {
     static const char table[] = ".rotary_emb.inv_freq"; /* which follows from the configuration */
     const size_t length = strlen(tensor->name);
@@ -257,7 +258,7 @@ static int load_file(weights *to, const char *folder, const char *name, error_te
     file_map map;
     if (file_map_open(&map, path_of(folder, name).text, error) != 0)
         return error_in(error, name);
-    const int result = safetensors_walk(&map, use_tensor, to, error);
+    const int result = safetensors_walk(&map, use_safetensor, to, error);
     file_map_close(&map);
     return result == 0 ? 0 : error_in(error, name);
 }
@@ -269,12 +270,12 @@ static int load_shards(weights *to, const char *folder, const char *index_name, 
     const json_t *map = json_object_get(index, "weight_map");
     int result = index != NULL && files != NULL ? 0 : -1;
     if (result == 0 && json_object_size(map) == 0)
-        result = error_set(error, "%s: weight_map is %s: names of tensors with names of files would be right", index_name, text_of(map).text);
+        result = error_set(error, "%s: weight_map is %s: names of tensors with names of files would be right", index_name, value_text(map).text);
     for (void *at = json_object_iter((json_t *)(uintptr_t)map); result == 0 && at != NULL; at = json_object_iter_next((json_t *)(uintptr_t)map, at)) {
         const char *name = json_string_value(json_object_iter_value(at));
         if (name == NULL || strchr(name, '/') != NULL)
             result = error_set(error, "%s: the file of %.100s is %s: a name in the same folder would be right", index_name, json_object_iter_key(at),
-                               text_of(json_object_iter_value(at)).text);
+                               value_text(json_object_iter_value(at)).text);
         else if (json_object_get(files, name) == NULL) {
             json_object_set_new(files, name, json_true());
             result = load_file(to, folder, name, error);
@@ -285,7 +286,7 @@ static int load_shards(weights *to, const char *folder, const char *index_name, 
     return result;
 }
 
-static int load_tensors(checkpoint *model, const char *folder, error_text *error)
+static int load_safetensors(checkpoint *model, const char *folder, error_text *error)
 {
     static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
     weights to;
@@ -309,11 +310,11 @@ int checkpoint_open_folder(checkpoint *model, const char *folder, error_text *er
     if (result != 0)
         error_in(error, name);
     if (result == 0)
-        result = check_bytes(model, folder, error);
+        result = check_folder_bytes(model, folder, error);
     if (result == 0)
         result = checkpoint_make(model, error);
     if (result == 0 && read_rope(model, config, error) != 0)
         result = error_in(error, name);
     json_decref(config);
-    return result == 0 ? load_tensors(model, folder, error) : -1;
+    return result == 0 ? load_safetensors(model, folder, error) : -1;
 }

@@ -40,7 +40,7 @@ static const struct architecture {
 };
 enum { N_ARCHITECTURES = sizeof ARCHITECTURES / sizeof *ARCHITECTURES };
 
-static const struct architecture *find_architecture(const gguf *file)
+static const struct architecture *supported_architecture(const gguf *file)
 {
     for (size_t i = 0; i < N_ARCHITECTURES; i++)
         if (strcmp(file->architecture, ARCHITECTURES[i].name) == 0)
@@ -60,7 +60,7 @@ static bool get_real(const gguf *file, const char *name, double standard, double
     if (entry == NULL && standard > 0)
         return true;
     const bool real = entry != NULL && entry->type == GGUF_F32 && !entry->list;
-    const double value = real ? (double)load_f32(entry->data) : 0;
+    const double value = real ? (double)load_float(entry->data) : 0;
     *to = value;
     if (real && !(value > 0 && value < 1e12))
         return error_set(file->error, "%s.%s is %g, but must be a positive number", file->architecture, name, value) == 0;
@@ -123,7 +123,7 @@ static uint32_t token_at(const gguf *file, const char *key, uint32_t vocabulary)
 static bool get_sizes(const gguf *file, checkpoint *model)
 {
     static const char soft_cap[] = "final_logit_softcapping";
-    const struct architecture *known = find_architecture(file);
+    const struct architecture *known = supported_architecture(file);
     uint32_t experts;
     double epsilon;
     if (known == NULL)
@@ -172,7 +172,7 @@ static bool set_short_context(const gguf *file, checkpoint *model)
 /* Which layers see a window, and which have which RoPE. */
 static bool set_layers(const gguf *file, checkpoint *model)
 {
-    const struct architecture *known = find_architecture(file);
+    const struct architecture *known = supported_architecture(file);
     uint32_t window, period;
     double base;
     if (!gguf_get(file, "attention.sliding_window", 0, UINT32_MAX - 1, 0, &window) ||
@@ -215,13 +215,13 @@ static int find_classifier(void *owner, const gguf_tensor *tensor, error_text *e
 }
 
 /* Each frequency divided by a number. */
-static int stretch(checkpoint *model, const gguf_tensor *tensor, error_text *error)
+static int divide_frequencies(checkpoint *model, const gguf_tensor *tensor, error_text *error)
 {
     const uint32_t n = model->head_dim / 2;
     if (tensor->type != 0 || tensor->n_sizes != 1 || tensor->sizes[0] != n || tensor->left / 4 < n)
         return error_set(error, "tensor %s: %" PRIu32 " numbers of type F32 would be right", tensor->name, n);
     for (uint32_t i = 0; i < n; i++) {
-        const float divisor = load_f32(tensor->data + 4 * i);
+        const float divisor = load_float(tensor->data + 4 * i);
         if (!(divisor > 0 && isfinite(divisor)))
             return error_set(error, "tensor %s: number %" PRIu32 " is %g: a positive one would be right", tensor->name, i, (double)divisor);
         model->frequencies[i] /= (double)divisor;
@@ -229,11 +229,11 @@ static int stretch(checkpoint *model, const gguf_tensor *tensor, error_text *err
     return 0;
 }
 
-static int use_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
+static int use_gguf_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
 {
     weights *to = owner;
     if (strcmp(tensor->name, "rope_freqs.weight") == 0 || strcmp(tensor->name, "rope_factors_short.weight") == 0)
-        return stretch(to->model, tensor, error);
+        return divide_frequencies(to->model, tensor, error);
     if (strcmp(tensor->name, "rope_factors_long.weight") == 0)
         return 0;
     const numbers_format *format = numbers_find(tensor->type);
@@ -267,12 +267,12 @@ static int walk_all(const model_files *all, gguf_visit *visit, void *owner)
     return result;
 }
 
-static int load_tensors(const model_files *all, checkpoint *model, error_text *error)
+static int load_gguf_tensors(const model_files *all, checkpoint *model, error_text *error)
 {
     weights to;
-    if (weights_open(&to, model, WEIGHTS_GGUF, find_architecture(all->files)->halves, error) != 0)
+    if (weights_open(&to, model, WEIGHTS_GGUF, supported_architecture(all->files)->halves, error) != 0)
         return -1;
-    int result = walk_all(all, use_tensor, &to);
+    int result = walk_all(all, use_gguf_tensor, &to);
     if (result == 0)
         result = weights_check(&to, error);
     weights_close(&to);
@@ -280,7 +280,7 @@ static int load_tensors(const model_files *all, checkpoint *model, error_text *e
 }
 
 /* Sizes that no file of these bytes can have are found out before memory is taken for them: a weight has 2.6 bits at least. */
-static bool check_bytes(const model_files *all, const checkpoint *model, error_text *error)
+static bool check_file_bytes(const model_files *all, const checkpoint *model, error_text *error)
 {
     const uint64_t n = checkpoint_count(model);
     uint64_t bytes = 0;
@@ -292,9 +292,9 @@ static bool check_bytes(const model_files *all, const checkpoint *model, error_t
 static int read_files(checkpoint *model, const model_files *all, error_text *error)
 {
     const gguf *first = all->files;
-    if (get_sizes(first, model) && walk_all(all, find_classifier, model) == 0 && check_bytes(all, model, error) &&
+    if (get_sizes(first, model) && walk_all(all, find_classifier, model) == 0 && check_file_bytes(all, model, error) &&
         checkpoint_make(model, error) == 0 && set_rope(first, model))
-        return load_tensors(all, model, error);
+        return load_gguf_tensors(all, model, error);
     return -1;
 }
 

@@ -81,7 +81,7 @@ typedef struct product {
 enum { MOST_PRODUCTS = 3 };
 
 /* Several products of the same inputs. */
-static void multiply(const layer_rows *rows, const product *products, size_t n_products, const float *in, size_t columns, size_t n)
+static void multiply_products(const layer_rows *rows, const product *products, size_t n_products, const float *in, size_t columns, size_t n)
 {
     arithmetic_product all[MOST_PRODUCTS];
     size_t n_rows[MOST_PRODUCTS];
@@ -106,7 +106,7 @@ static void multiply(const layer_rows *rows, const product *products, size_t n_p
 
 /* ---- rows ---- */
 
-static void add(float *sum, const float *term, size_t n)
+static void add_term(float *sum, const float *term, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         sum[i] += term[i];
@@ -116,7 +116,7 @@ static void add(float *sum, const float *term, size_t n)
 static void add_bias(float *to, const float *bias, uint32_t width, size_t n)
 {
     for (size_t i = 0; i < n && width > 0; i++)
-        add(to + i * width, bias, width);
+        add_term(to + i * width, bias, width);
 }
 
 static void norm(float *out, const float *in, const float *weight, size_t width, size_t n, float epsilon)
@@ -141,7 +141,7 @@ void layer_set_angles(const checkpoint *model, size_t first, size_t n, float *co
 }
 
 /* Turns each pair of neighbouring channels of n rows of `heads` heads. */
-static void rotate(const layer_rows *rows, size_t layer, float *to, size_t heads)
+static void rotate_pairs(const layer_rows *rows, size_t layer, float *to, size_t heads)
 {
     const checkpoint *model = rows->model;
     const size_t pairs = model->head_dim / 2;
@@ -176,7 +176,7 @@ void layer_project(layer_rows *rows, size_t layer)
                                { rows->key, model->wk + layer * kv_dim * dim, kv_dim },
                                { rows->value, model->wv + layer * kv_dim * dim, kv_dim } };
     norm(rows->normed, rows->x, model->rms_att + layer * dim, dim, n, model->rms_epsilon);
-    multiply(rows, inputs, 3, rows->normed, dim, n);
+    multiply_products(rows, inputs, 3, rows->normed, dim, n);
     add_bias(rows->query, model->bq + layer * model->q_bias, model->q_bias, n);
     add_bias(rows->key, model->bk + layer * model->kv_bias, model->kv_bias, n);
     add_bias(rows->value, model->bv + layer * model->kv_bias, model->kv_bias, n);
@@ -184,17 +184,17 @@ void layer_project(layer_rows *rows, size_t layer)
         norm(rows->query, rows->query, model->rms_q + layer * head_dim, head_dim, n * model->heads, model->rms_epsilon);
         norm(rows->key, rows->key, model->rms_k + layer * head_dim, head_dim, n * model->kv_heads, model->rms_epsilon);
     }
-    rotate(rows, layer, rows->query, model->heads);
-    rotate(rows, layer, rows->key, model->kv_heads);
+    rotate_pairs(rows, layer, rows->query, model->heads);
+    rotate_pairs(rows, layer, rows->key, model->kv_heads);
 }
 
 /* What a part of the layer gave, `projected`, into x. */
-static void join(layer_rows *rows, const float *after)
+static void add_residual(layer_rows *rows, const float *after)
 {
     const checkpoint *model = rows->model;
     if (model->after_norm > 0)
         norm(rows->projected, rows->projected, after, model->dim, rows->n, model->rms_epsilon);
-    add(rows->x, rows->projected, rows->n * model->dim);
+    add_term(rows->x, rows->projected, rows->n * model->dim);
 }
 
 void layer_finish(layer_rows *rows, size_t layer)
@@ -202,19 +202,19 @@ void layer_finish(layer_rows *rows, size_t layer)
     const checkpoint *model = rows->model;
     const size_t dim = model->dim, ffn = model->ffn, n = rows->n, weights = layer * ffn * dim;
     const product attended = { rows->projected, model->wo + layer * dim * model->q_dim, dim };
-    multiply(rows, &attended, 1, rows->attended, model->q_dim, n);
-    join(rows, model->rms_wo + layer * model->after_norm);
+    multiply_products(rows, &attended, 1, rows->attended, model->q_dim, n);
+    add_residual(rows, model->rms_wo + layer * model->after_norm);
 
     const product inputs[] = { { rows->gate, model->w1 + weights, ffn }, { rows->up, model->w3 + weights, ffn } };
     const product output = { rows->projected, model->w2 + weights, dim };
     norm(rows->normed, rows->x, model->rms_ffn + layer * dim, dim, n, model->rms_epsilon);
-    multiply(rows, inputs, 2, rows->normed, dim, n);
+    multiply_products(rows, inputs, 2, rows->normed, dim, n);
     if (model->gelu)
         arithmetic_gelu(rows->gate, rows->up, n * ffn);
     else
         arithmetic_silu(rows->gate, rows->up, n * ffn);
-    multiply(rows, &output, 1, rows->gate, ffn, n);
-    join(rows, model->rms_w2 + layer * model->after_norm);
+    multiply_products(rows, &output, 1, rows->gate, ffn, n);
+    add_residual(rows, model->rms_w2 + layer * model->after_norm);
 }
 
 void layer_norm_last(layer_rows *rows)
@@ -225,7 +225,7 @@ void layer_norm_last(layer_rows *rows)
 void layer_predict(layer_rows *rows, const float *normed, size_t n, float *logits)
 {
     const product output = { logits, rows->model->classifier, rows->model->vocabulary };
-    multiply(rows, &output, 1, normed, rows->model->dim, n);
+    multiply_products(rows, &output, 1, normed, rows->model->dim, n);
 }
 
 float layer_attention_scale(const checkpoint *model)

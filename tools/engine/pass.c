@@ -111,13 +111,13 @@ void pass_close(pass_state *state)
 /* ---- pieces of work ---- */
 
 /* The next of n pieces of a layer, or n. */
-static size_t take(pass_state *state, size_t n)
+static size_t take_piece(pass_state *state, size_t n)
 {
     const size_t piece = atomic_fetch_add(&state->next, 1);
     return piece < n ? piece : n;
 }
 
-static size_t chunks_of(const pass_state *state)
+static size_t chunk_count(const pass_state *state)
 {
     return (state->rows.n + CHUNK - 1) / CHUNK;
 }
@@ -139,9 +139,9 @@ static void project_chunks(void *data, unsigned worker, unsigned workers)
     (void)workers;
     pass_state *state = data;
     const checkpoint *model = state->rows.model;
-    const size_t dim = model->head_dim, chunks = chunks_of(state);
+    const size_t dim = model->head_dim, chunks = chunk_count(state);
     layer_rows rows = state->workers[worker].rows;
-    for (size_t chunk; (chunk = take(state, chunks)) < chunks;) {
+    for (size_t chunk; (chunk = take_piece(state, chunks)) < chunks;) {
         point(state, &rows, chunk);
         if (state->layer == 0)
             layer_embed(&rows, state->tokens + chunk * CHUNK);
@@ -161,12 +161,12 @@ static void store_heads(void *data, unsigned worker, unsigned workers)
     (void)workers;
     pass_state *state = data;
     const size_t heads = 2 * (size_t)state->rows.model->kv_heads;
-    for (size_t i; (i = take(state, heads)) < heads;)
+    for (size_t i; (i = take_piece(state, heads)) < heads;)
         state->cache->store(state->cache->owner, &state->rows, state->layer, i % 2, i / 2);
 }
 
 /* The queries of a chunk that share a KV head, as many at a time as there are lanes. */
-static void attend(const pass_state *state, const layer_rows *rows, size_t first, size_t kv_head, float *scratch)
+static void attend_kv_head(const pass_state *state, const layer_rows *rows, size_t first, size_t kv_head, float *scratch)
 {
     const checkpoint *model = rows->model;
     const size_t dim = model->head_dim, group = model->heads / model->kv_heads, at = kv_head * state->rows.room * dim;
@@ -192,19 +192,19 @@ static void attend(const pass_state *state, const layer_rows *rows, size_t first
 }
 
 /* The last chunks first: they are the longest. */
-static void attend_chunks(void *data, unsigned worker, unsigned workers)
+static void attend_pieces(void *data, unsigned worker, unsigned workers)
 {
     (void)workers;
     pass_state *state = data;
     const checkpoint *model = state->rows.model;
-    const size_t chunks = chunks_of(state);
+    const size_t chunks = chunk_count(state);
     worker_space *space = &state->workers[worker];
     layer_rows rows = space->rows;
-    for (size_t piece; (piece = take(state, chunks)) < chunks;) {
+    for (size_t piece; (piece = take_piece(state, chunks)) < chunks;) {
         const size_t chunk = chunks - 1 - piece, first = chunk * CHUNK;
         point(state, &rows, chunk);
         for (size_t head = 0; head < model->kv_heads; head++)
-            attend(state, &rows, first, head, space->scratch);
+            attend_kv_head(state, &rows, first, head, space->scratch);
         layer_finish(&rows, state->layer);
         if (state->layer + 1 == model->layers) {
             layer_norm_last(&rows);
@@ -213,7 +213,7 @@ static void attend_chunks(void *data, unsigned worker, unsigned workers)
     }
 }
 
-static void run(pass_state *state, pool_work *work)
+static void run_pieces(pass_state *state, pool_work *work)
 {
     atomic_store(&state->next, 0);
     pool_run(state->threads, work, state);
@@ -227,10 +227,10 @@ void pass_run(pass_state *state, const uint32_t *tokens, size_t n, const pass_ca
     state->last = last;
     for (state->layer = 0; state->layer < state->rows.model->layers; state->layer++) {
         memset(state->kept_end_memory, 0, 2 * state->rows.room * sizeof *state->kept_end_memory);
-        run(state, project_chunks);
+        run_pieces(state, project_chunks);
         if (cache != NULL && cache->store != NULL)
-            run(state, store_heads);
-        run(state, attend_chunks);
+            run_pieces(state, store_heads);
+        run_pieces(state, attend_pieces);
         if (cache != NULL && cache->done != NULL)
             cache->done(cache->owner, &state->rows, state->layer);
     }

@@ -12,7 +12,7 @@ typedef struct fingerprint {
     bool fits;
 } fingerprint;
 
-static void add(fingerprint *f, const void *bytes, size_t n)
+static void fingerprint_add(fingerprint *f, const void *bytes, size_t n)
 {
     f->fits = f->fits && n <= sizeof f->bytes - f->n;
     if (f->fits) {
@@ -24,7 +24,7 @@ static void add(fingerprint *f, const void *bytes, size_t n)
 static void add_key(fingerprint *f, const void *bytes, size_t n)
 {
     const store_key key = store_first_key(bytes, n);
-    add(f, &key, sizeof key);
+    fingerprint_add(f, &key, sizeof key);
 }
 
 /* Every weight, as two models may differ in one layer alone. */
@@ -33,12 +33,12 @@ static void add_model(fingerprint *f, const checkpoint *m)
     const uint32_t sizes[] = { m->dim,      m->ffn,    m->layers,  m->heads,     m->kv_heads,   m->vocabulary, m->own_classifier,
                                m->head_dim, m->q_bias, m->kv_bias, m->head_norm, m->after_norm, m->gelu };
     const float numbers[] = { m->embedding_scale, m->attention_scale, m->rms_epsilon, m->rope_scale };
-    add(f, sizes, sizeof sizes);
-    add(f, numbers, sizeof numbers);
+    fingerprint_add(f, sizes, sizeof sizes);
+    fingerprint_add(f, numbers, sizeof numbers);
     add_key(f, m->frequencies, m->head_dim * sizeof *m->frequencies);
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const uint32_t kind[] = { m->kinds[layer].window, m->kinds[layer].rope };
-        add(f, kind, sizeof kind);
+        fingerprint_add(f, kind, sizeof kind);
     }
     add_key(f, m->weights, m->n_weights * sizeof *m->weights);
 }
@@ -51,8 +51,8 @@ static void add_layouts(fingerprint *f, const kv_cache *cache)
         const uint32_t open = (uint32_t)view->open_dtype;
         f->fits = f->fits && kvt_spec_to_bytes(&view->layout->spec, bytes[0]) == KVT_OK &&
                   (view->first_layout == NULL || kvt_spec_to_bytes(&view->first_layout->spec, bytes[1]) == KVT_OK);
-        add(f, bytes, sizeof bytes);
-        add(f, &open, sizeof open);
+        fingerprint_add(f, bytes, sizeof bytes);
+        fingerprint_add(f, &open, sizeof open);
     }
 }
 
@@ -113,7 +113,7 @@ static int write_buffer(void *context, const void *bytes, size_t n)
     return 0;
 }
 
-static int load(const prefix *p, unsigned char *bytes, size_t n, error_text *error)
+static int load_prefix_block(const prefix *p, unsigned char *bytes, size_t n, error_text *error)
 {
     kv_cache *cache = p->cache;
     kvt_saved saved;
@@ -140,7 +140,7 @@ int prefix_take(prefix *p, const uint32_t *tokens, size_t n, error_text *error)
         found = store_get(p->folder, previous, ids, &bytes, &size, error);
         if (found != 1)
             break;
-        const int result = load(p, bytes, size, error);
+        const int result = load_prefix_block(p, bytes, size, error);
         free(bytes);
         if (result != 0)
             return -1;

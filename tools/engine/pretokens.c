@@ -65,7 +65,7 @@ size_t pretokens_trailing_space(const uint8_t *text, size_t length)
 
 /* ---- pieces ---- */
 
-static int no_memory(error_text *error)
+int pretokens_lack_memory(error_text *error)
 {
     return error_set(error, "is too long for memory");
 }
@@ -76,7 +76,7 @@ int pretokens_append(pretokens_pieces *to, const uint8_t *text, size_t n, error_
         const size_t room = to->length + n <= SIZE_MAX / 2 ? 2 * (to->length + n) : 0;
         uint8_t *larger = room > 0 ? realloc(to->text, room) : NULL;
         if (larger == NULL)
-            return no_memory(error);
+            return pretokens_lack_memory(error);
         to->text = larger;
         to->room = room;
     }
@@ -95,7 +95,7 @@ static int end_piece(pretokens_pieces *to, error_text *error)
         const size_t room = to->n_room < SIZE_MAX / 4 / sizeof *to->ends ? 2 * to->n_room + 64 : 0;
         size_t *larger = room > 0 ? realloc(to->ends, room * sizeof *to->ends) : NULL;
         if (larger == NULL)
-            return no_memory(error);
+            return pretokens_lack_memory(error);
         to->ends = larger;
         to->n_room = room;
     }
@@ -131,7 +131,7 @@ static bool has_many_marks(const uint8_t *text, size_t length)
     return marks > MOST_MARKS;
 }
 
-static int normalise(pretokens_kind kind, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
+static int normalise_text(pretokens_kind kind, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
 {
     static const int forms[] = { [PRETOKENS_NFC] = UTF8PROC_COMPOSE,
                                  [PRETOKENS_NFD] = UTF8PROC_DECOMPOSE,
@@ -141,7 +141,7 @@ static int normalise(pretokens_kind kind, const uint8_t *text, size_t length, pr
         return error_set(error, "has a character with more than %d combining marks", MOST_MARKS);
     utf8proc_uint8_t *form = NULL;
     const utf8proc_ssize_t n = utf8proc_map(text, (utf8proc_ssize_t)length, &form, (utf8proc_option_t)(UTF8PROC_STABLE | forms[kind]));
-    const int result = n >= 0 ? append_piece(to, form, (size_t)n, error) : no_memory(error);
+    const int result = n >= 0 ? append_piece(to, form, (size_t)n, error) : pretokens_lack_memory(error);
     free(form);
     return result;
 }
@@ -188,7 +188,7 @@ static int accept(splitter *state, size_t end, bool is_match, error_text *error)
     return 0;
 }
 
-static int split(const pretokens_step *step, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
+static int split_text(const pretokens_step *step, const uint8_t *text, size_t length, pretokens_pieces *to, error_text *error)
 {
     splitter state = { .step = step, .text = text, .to = to };
     size_t first = 0, end = 0;
@@ -251,20 +251,20 @@ void pretokens_close(pretokens *how)
     *how = (pretokens){ 0 };
 }
 
-static int take(const pretokens_step *step, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *to, error_text *error)
+static int take_step(const pretokens_step *step, const uint8_t *text, size_t length, bool at_start, pretokens_pieces *to, error_text *error)
 {
     switch (step->kind) {
     case PRETOKENS_NFC:
     case PRETOKENS_NFD:
     case PRETOKENS_NFKC:
     case PRETOKENS_NFKD:
-        return normalise(step->kind, text, length, to, error);
+        return normalise_text(step->kind, text, length, to, error);
     case PRETOKENS_REPLACE:
         return replace(step, text, length, to, error);
     case PRETOKENS_PREPEND:
         return prepend(step, text, length, at_start, to, error);
     case PRETOKENS_SPLIT:
-        return split(step, text, length, to, error);
+        return split_text(step, text, length, to, error);
     }
     return -1;
 }
@@ -281,7 +281,7 @@ int pretokens_cut(const pretokens *how, const uint8_t *text, size_t length, bool
         before = from;
         for (size_t p = 0; result == 0 && p < from.n; p++) {
             const size_t first = p > 0 ? from.ends[p - 1] : 0;
-            result = take(&how->steps[i], from.text + first, from.ends[p] - first, at_start && p == 0, pieces, error);
+            result = take_step(&how->steps[i], from.text + first, from.ends[p] - first, at_start && p == 0, pieces, error);
         }
     }
     pretokens_pieces_close(&before);

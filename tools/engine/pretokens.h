@@ -64,6 +64,9 @@ int pretokens_cut(const pretokens *how, const uint8_t *text, size_t length, bool
 int pretokens_append(pretokens_pieces *pieces, const uint8_t *text, size_t n, error_text *error);
 void pretokens_pieces_close(pretokens_pieces *pieces);
 
+/* -1, with the error of a text that is too long for memory. */
+int pretokens_lack_memory(error_text *error);
+
 /* Bytes of the character that a text begins with; of bytes that make none, 1. */
 size_t pretokens_character(const uint8_t *text, size_t length);
 

@@ -209,11 +209,6 @@ static void merge_pairs(encoder *state)
     }
 }
 
-static int no_memory(error_text *error)
-{
-    return error_set(error, "is too long for memory");
-}
-
 static int put_token(encoder *state, uint32_t number, error_text *error)
 {
     const tokenizer *words = state->words;
@@ -223,7 +218,7 @@ static int put_token(encoder *state, uint32_t number, error_text *error)
         const size_t room = state->out_room < SIZE_MAX / 4 / sizeof *state->out ? 2 * state->out_room + 64 : 0;
         uint32_t *larger = room > 0 ? realloc(state->out, room * sizeof *state->out) : NULL;
         if (larger == NULL)
-            return no_memory(error);
+            return pretokens_lack_memory(error);
         state->out = larger;
         state->out_room = room;
     }
@@ -248,7 +243,7 @@ static int put_symbol(encoder *state, const symbol *from, error_text *error)
     return 0;
 }
 
-static int make_room(encoder *state, size_t length, error_text *error)
+static int make_symbol_room(encoder *state, size_t length, error_text *error)
 {
     if (length <= state->room)
         return 0;
@@ -257,7 +252,7 @@ static int make_room(encoder *state, size_t length, error_text *error)
     state->symbols = length < SIZE_MAX / 3 / sizeof *state->heap ? malloc(length * sizeof *state->symbols) : NULL;
     state->heap = state->symbols != NULL ? malloc(3 * length * sizeof *state->heap) : NULL;
     state->room = state->heap != NULL ? length : 0;
-    return state->heap != NULL ? 0 : no_memory(error);
+    return state->heap != NULL ? 0 : pretokens_lack_memory(error);
 }
 
 static int encode_piece(encoder *state, const uint8_t *text, size_t length, error_text *error)
@@ -266,7 +261,7 @@ static int encode_piece(encoder *state, const uint8_t *text, size_t length, erro
     const uint32_t whole = words->whole_first ? tokenizer_find(words, text, length) : NO_TOKEN;
     if (whole != NO_TOKEN)
         return put_token(state, whole, error);
-    if (make_room(state, length, error) != 0)
+    if (make_symbol_room(state, length, error) != 0)
         return -1;
     state->text = text;
     state->n_symbols = 0;

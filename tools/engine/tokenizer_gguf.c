@@ -79,7 +79,7 @@ static const struct pre *find_pre(const gguf *file)
     return NULL;
 }
 
-static int read_pieces(tokenizer *words, const gguf *file)
+static int read_gguf_pieces(tokenizer *words, const gguf *file)
 {
     const struct pre *how = find_pre(file);
     if (how == NULL || (how->nfc && pretokens_add(&words->normaliser, (pretokens_step){ .kind = PRETOKENS_NFC }, file->error) != 0))
@@ -103,7 +103,7 @@ static int read_spaces(tokenizer *words, const gguf *file)
     return pretokens_add(&words->normaliser, all, file->error);
 }
 
-static int read_model(tokenizer *words, const gguf *file)
+static int read_gguf_model(tokenizer *words, const gguf *file)
 {
     static const char key[] = "tokenizer.ggml.model", space_key[] = "tokenizer.ggml.add_space_prefix";
     const gguf_entry *model = gguf_key(file, key), *space = gguf_key(file, space_key);
@@ -121,7 +121,7 @@ static int read_model(tokenizer *words, const gguf *file)
     }
     if (!words->byte_level && unknown != NULL && !unknown->list && gguf_number(unknown, 0, &number) && number >= 0 && number < TOKENIZER_TOKENS)
         words->unknown = (uint32_t)number;
-    return words->byte_level ? read_pieces(words, file) : read_spaces(words, file);
+    return words->byte_level ? read_gguf_pieces(words, file) : read_spaces(words, file);
 }
 
 /* ---- tokens ---- */
@@ -176,7 +176,7 @@ static int read_tokens(tokenizer *words, const gguf *file)
         if (kinds != NULL)
             gguf_number(kinds, i, &kind);
         next += add_token(words, i, kind, string, (size_t)length, next);
-        words->tokens[i].score = scores != NULL ? load_f32(scores->data + (size_t)4 * i) : 0;
+        words->tokens[i].score = scores != NULL ? load_float(scores->data + (size_t)4 * i) : 0;
         if (words->tokens[i].score != words->tokens[i].score)
             return error_set(file->error, "tokenizer.ggml.scores[%" PRIu32 "] is not a number", i);
     }
@@ -186,7 +186,7 @@ static int read_tokens(tokenizer *words, const gguf *file)
 /* ---- merges ---- */
 
 /* "a b": neither has a space in it, as the byte level writes that as another character. */
-static int read_merge(tokenizer *words, const gguf *file, const char *text, size_t length, uint8_t *buffer)
+static int read_gguf_merge(tokenizer *words, const gguf *file, const char *text, size_t length, uint8_t *buffer)
 {
     const char *space = length > 0 ? memchr(text, ' ', length) : NULL;
     const size_t left = space != NULL ? (size_t)(space - text) : 0, right = space != NULL ? length - left - 1 : 0;
@@ -208,7 +208,7 @@ static int read_merge(tokenizer *words, const gguf *file, const char *text, size
     return 0;
 }
 
-static int read_merges(tokenizer *words, const gguf *file)
+static int read_gguf_merges(tokenizer *words, const gguf *file)
 {
     static const char key[] = "tokenizer.ggml.merges";
     const gguf_entry *list = gguf_key(file, key);
@@ -223,7 +223,7 @@ static int read_merges(tokenizer *words, const gguf *file)
         const char *string;
         uint64_t length;
         at = gguf_string(at, &string, &length);
-        result = read_merge(words, file, string, (size_t)length, buffer);
+        result = read_gguf_merge(words, file, string, (size_t)length, buffer);
     }
     free(buffer);
     tokenizer_sort_merges(words, false);
@@ -234,10 +234,10 @@ int tokenizer_read_gguf(tokenizer *words, error_text *error)
 {
     gguf file = { .error = error };
     int result = -1;
-    if (gguf_open(&file, words->map.data, words->map.size) && read_model(words, &file) == 0 && read_tokens(words, &file) == 0)
+    if (gguf_open(&file, words->map.data, words->map.size) && read_gguf_model(words, &file) == 0 && read_tokens(words, &file) == 0)
         result = tokenizer_sort(words, error);
     if (result == 0 && words->byte_level)
-        result = read_merges(words, &file);
+        result = read_gguf_merges(words, &file);
     gguf_free(&file);
     return result;
 }

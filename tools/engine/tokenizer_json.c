@@ -136,7 +136,7 @@ static int read_metaspace(tokenizer *words, const json_t *step, error_text *erro
     return add_split(&words->pieces, expression_open_literal(space, error), PRETOKENS_MERGED_WITH_NEXT, error);
 }
 
-static int read_pieces(tokenizer *words, const json_t *root, error_text *error)
+static int read_json_pieces(tokenizer *words, const json_t *root, error_text *error)
 {
     const json_t *all = json_object_get(root, "pre_tokenizer"), *step;
     int result = 0;
@@ -161,7 +161,7 @@ static int read_pieces(tokenizer *words, const json_t *root, error_text *error)
 
 /* ---- tokens ---- */
 
-static int read_number(const char *text, const json_t *value, uint32_t *number, error_text *error)
+static int read_token_number(const char *text, const json_t *value, uint32_t *number, error_text *error)
 {
     const json_int_t id = json_integer_value(value);
     if (!json_is_integer(value) || id < 0 || id >= TOKENIZER_TOKENS)
@@ -171,7 +171,7 @@ static int read_number(const char *text, const json_t *value, uint32_t *number, 
 }
 
 /* How much there is of `root`: the largest number of a token and 1, and bytes of texts. */
-static int measure(const json_t *vocabulary, const json_t *added, size_t *n_tokens, size_t *room, error_text *error)
+static int measure_vocabulary(const json_t *vocabulary, const json_t *added, size_t *n_tokens, size_t *room, error_text *error)
 {
     const char *text;
     json_t *value;
@@ -179,14 +179,14 @@ static int measure(const json_t *vocabulary, const json_t *added, size_t *n_toke
     uint32_t number = 0;
     json_object_foreach((json_t *)(uintptr_t)vocabulary, text, value)
     {
-        if (read_number(text, value, &number, error) != 0)
+        if (read_token_number(text, value, &number, error) != 0)
             return -1;
         *n_tokens = number >= *n_tokens ? number + (size_t)1 : *n_tokens;
         *room += strlen(text);
     }
     json_array_foreach(added, i, value)
     {
-        if (read_number(text_at(value, "content"), json_object_get(value, "id"), &number, error) != 0)
+        if (read_token_number(text_at(value, "content"), json_object_get(value, "id"), &number, error) != 0)
             return -1;
         *n_tokens = number >= *n_tokens ? number + (size_t)1 : *n_tokens;
         *room += strlen(text_at(value, "content"));
@@ -271,7 +271,8 @@ static int read_vocabulary(tokenizer *words, const json_t *model, const json_t *
     size_t room = 0, n_tokens = 0, i;
     if (json_object_size(vocabulary) == 0)
         return error_set(error, "model.vocab is missing or empty: an object of texts and numbers would be right");
-    if (measure(vocabulary, added, &n_tokens, &room, error) != 0 || tokenizer_make_room(words, n_tokens, json_array_size(added), error) != 0)
+    if (measure_vocabulary(vocabulary, added, &n_tokens, &room, error) != 0 ||
+        tokenizer_make_room(words, n_tokens, json_array_size(added), error) != 0)
         return -1;
     words->memory = malloc(room + 1);
     if (words->memory == NULL)
@@ -288,14 +289,14 @@ static int read_vocabulary(tokenizer *words, const json_t *model, const json_t *
 
 /* ---- merges ---- */
 
-static uint32_t number_of(const json_t *vocabulary, const char *text, size_t length)
+static uint32_t token_number(const json_t *vocabulary, const char *text, size_t length)
 {
     const json_t *value = json_object_getn(vocabulary, text, length);
     return json_is_integer(value) ? (uint32_t)json_integer_value(value) : NO_TOKEN; /* all were checked */
 }
 
 /* "a b", or in newer files ["a", "b"]. */
-static int read_merge(merge *to, const json_t *vocabulary, const json_t *value, size_t rank, error_text *error)
+static int read_json_merge(merge *to, const json_t *vocabulary, const json_t *value, size_t rank, error_text *error)
 {
     const char *left = json_string_value(json_is_array(value) ? json_array_get(value, 0) : value), *right = NULL;
     size_t left_length = 0;
@@ -315,9 +316,9 @@ static int read_merge(merge *to, const json_t *vocabulary, const json_t *value, 
         return error_set(error, "cannot be read: out of memory");
     memcpy(both, left, left_length);
     memcpy(both + left_length, right, right_length);
-    *to = (merge){ .left = number_of(vocabulary, left, left_length),
-                   .right = number_of(vocabulary, right, right_length),
-                   .merged = number_of(vocabulary, both, left_length + right_length),
+    *to = (merge){ .left = token_number(vocabulary, left, left_length),
+                   .right = token_number(vocabulary, right, right_length),
+                   .merged = token_number(vocabulary, both, left_length + right_length),
                    .rank = (uint32_t)rank };
     free(both);
     if (to->left == NO_TOKEN || to->right == NO_TOKEN || to->merged == NO_TOKEN)
@@ -326,7 +327,7 @@ static int read_merge(merge *to, const json_t *vocabulary, const json_t *value, 
     return 0;
 }
 
-static int read_merges(tokenizer *words, const json_t *model, error_text *error)
+static int read_json_merges(tokenizer *words, const json_t *model, error_text *error)
 {
     const json_t *merges = json_object_get(model, "merges"), *vocabulary = json_object_get(model, "vocab");
     if (!json_is_array(merges) || json_array_size(merges) >= TOKENIZER_MERGES)
@@ -335,7 +336,7 @@ static int read_merges(tokenizer *words, const json_t *model, error_text *error)
     if (words->merges == NULL)
         return error_set(error, "cannot be read: out of memory");
     for (; words->n_merges < json_array_size(merges); words->n_merges++)
-        if (read_merge(&words->merges[words->n_merges], vocabulary, json_array_get(merges, words->n_merges), words->n_merges, error) != 0)
+        if (read_json_merge(&words->merges[words->n_merges], vocabulary, json_array_get(merges, words->n_merges), words->n_merges, error) != 0)
             return -1;
     tokenizer_sort_merges(words, true);
     return 0;
@@ -343,7 +344,7 @@ static int read_merges(tokenizer *words, const json_t *model, error_text *error)
 
 /* ---- the file ---- */
 
-static int read_model(const json_t *model, error_text *error)
+static int check_json_model(const json_t *model, error_text *error)
 {
     static const char *const refused[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix" };
     if (!is_type(model, "BPE"))
@@ -357,11 +358,11 @@ static int read_model(const json_t *model, error_text *error)
 static int read_root(tokenizer *words, const json_t *root, error_text *error)
 {
     const json_t *model = json_object_get(root, "model");
-    if (read_model(model, error) != 0 || read_normaliser(words, root, error) != 0 || read_pieces(words, root, error) != 0 ||
+    if (check_json_model(model, error) != 0 || read_normaliser(words, root, error) != 0 || read_json_pieces(words, root, error) != 0 ||
         read_vocabulary(words, model, json_object_get(root, "added_tokens"), error) != 0 || tokenizer_check_size(words, error) != 0 ||
-        read_merges(words, model, error) != 0)
+        read_json_merges(words, model, error) != 0)
         return -1;
-    words->unknown = number_of(json_object_get(model, "vocab"), text_at(model, "unk_token"), strlen(text_at(model, "unk_token")));
+    words->unknown = token_number(json_object_get(model, "vocab"), text_at(model, "unk_token"), strlen(text_at(model, "unk_token")));
     words->fuses_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     words->whole_first = json_is_true(json_object_get(model, "ignore_merges"));
     return tokenizer_sort(words, error);

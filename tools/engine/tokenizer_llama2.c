@@ -21,7 +21,7 @@ int tokenizer_read_llama2(tokenizer *words, error_text *error)
     for (uint32_t i = 0; i < words->size; i++) {
         if (map->size - at < 8)
             return error_set(error, "file ends at token %" PRIu32 ": %" PRIu32 ", as the model has, would be right", i, words->size);
-        const float score = load_f32(map->data + at);
+        const float score = load_float(map->data + at);
         const int32_t length = load_i32(map->data + at + 4);
         at += 8;
         if (length < 0 || (size_t)length > map->size - at)

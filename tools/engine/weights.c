@@ -143,7 +143,7 @@ static int check_tensor(const weights *to, const weights_tensor *tensor, const s
     return 0;
 }
 
-static uint32_t rows_of(const checkpoint *model, const slot *wanted)
+static uint32_t slot_rows(const checkpoint *model, const slot *wanted)
 {
     return wanted->rows != VECTOR ? number_in(model, wanted->rows) : 1;
 }
@@ -152,7 +152,7 @@ static int use_slot(weights *to, const weights_tensor *tensor, size_t index, siz
 {
     const checkpoint *model = to->model;
     const slot *wanted = &SLOTS[index];
-    const uint32_t rows = rows_of(model, wanted), columns = number_in(model, wanted->columns);
+    const uint32_t rows = slot_rows(model, wanted), columns = number_in(model, wanted->columns);
     if (check_tensor(to, tensor, wanted, rows, columns, error) != 0)
         return -1;
     if (index == CLASSIFIER && !model->own_classifier && to->seen[EMBEDDING])
@@ -197,7 +197,7 @@ static int use_joined(weights *to, const weights_tensor *tensor, const struct jo
 {
     uint64_t rows = 0, before = 0;
     for (size_t i = 0; i < 3 && parts->parts[i] != NULL; i++)
-        rows += rows_of(to->model, &SLOTS[slot_of(to->naming, true, parts->parts[i])]);
+        rows += slot_rows(to->model, &SLOTS[slot_of(to->naming, true, parts->parts[i])]);
     if (tensor->n_sizes != 2 || tensor->rows != rows || tensor->columns != to->model->dim)
         return error_set(error, "tensor %.120s: shape is not [%" PRIu64 ", %" PRIu32 "], which would be right for %s", tensor->name, rows,
                          to->model->dim, NAMINGS[to->naming].sizes_are);
@@ -207,7 +207,7 @@ static int use_joined(weights *to, const weights_tensor *tensor, const struct jo
     for (size_t i = 0; i < 3 && parts->parts[i] != NULL; i++) {
         const size_t index = slot_of(to->naming, true, parts->parts[i]);
         weights_tensor part = *tensor;
-        part.rows = rows_of(to->model, &SLOTS[index]);
+        part.rows = slot_rows(to->model, &SLOTS[index]);
         if (before * bytes > tensor->bytes)
             return error_set(error, "tensor %.120s: takes %" PRIu64 " bytes, and the file has %" PRIu64, tensor->name, rows * bytes, tensor->bytes);
         part.data += before * bytes;

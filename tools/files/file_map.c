@@ -29,7 +29,7 @@ typedef struct mapped {
 static _Atomic(mapped *) all_mapped;
 static struct sigaction before; /* what SIGBUS did */
 
-static void say(const char *text)
+static void write_to_stderr(const char *text)
 {
     for (size_t left = strlen(text); left > 0;) {
         const ssize_t written = write(STDERR_FILENO, text, left);
@@ -50,9 +50,9 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
         const uintptr_t begin = (uintptr_t)atomic_load(&mapping->data);
         if (begin == 0 || at < begin || at - begin >= mapping->size)
             continue;
-        say("kvtile: ");
-        say(mapping->path);
-        say(": became shorter while it was read, or could not be read: the same file, whole and left alone, would be right\n");
+        write_to_stderr("kvtile: ");
+        write_to_stderr(mapping->path);
+        write_to_stderr(": became shorter while it was read, or could not be read: the same file, whole and left alone, would be right\n");
         file_output_abandon();
         _exit(1);
     }
@@ -88,7 +88,7 @@ static int remember(const file_map *map, const char *path)
     return 0;
 }
 
-static void forget(const file_map *map)
+static void forget_map(const file_map *map)
 {
     for (mapped *mapping = all_mapped; mapping != NULL; mapping = mapping->next)
         if (atomic_load(&mapping->data) == map->data)
@@ -120,7 +120,7 @@ int file_map_open(file_map *map, const char *path, error_text *error)
 void file_map_close(file_map *map)
 {
     if (map->data != NULL) {
-        forget(map);
+        forget_map(map);
         munmap((void *)(uintptr_t)map->data, map->size);
     }
     *map = (file_map){ 0 };

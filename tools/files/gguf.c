@@ -24,7 +24,7 @@ typedef struct cursor {
 } cursor;
 
 /* NULL when fewer are left. */
-static const uint8_t *take(cursor *c, uint64_t bytes)
+static const uint8_t *next_bytes(cursor *c, uint64_t bytes)
 {
     if (bytes > c->left)
         return NULL;
@@ -36,11 +36,11 @@ static const uint8_t *take(cursor *c, uint64_t bytes)
 
 static const uint8_t *take_string(cursor *c, uint64_t *length)
 {
-    const uint8_t *bytes = take(c, 8);
+    const uint8_t *bytes = next_bytes(c, 8);
     if (!bytes)
         return NULL;
     *length = load_u64(bytes);
-    return take(c, *length);
+    return next_bytes(c, *length);
 }
 
 const char *gguf_shown(const void *bytes, uint64_t length, char text[64])
@@ -76,14 +76,14 @@ static bool skip_strings(cursor *c, uint64_t count)
 static bool read_value(gguf *file, cursor *c, gguf_entry *entry)
 {
     char key[64];
-    const uint8_t *bytes = take(c, 4);
+    const uint8_t *bytes = next_bytes(c, 4);
     if (!bytes)
         return fail_end(file);
     entry->type = load_u32(bytes);
     entry->list = entry->type == GGUF_LIST;
     entry->count = 1;
     if (entry->list) {
-        bytes = take(c, 12);
+        bytes = next_bytes(c, 12);
         if (!bytes)
             return fail_end(file);
         entry->type = load_u32(bytes);
@@ -94,7 +94,7 @@ static bool read_value(gguf *file, cursor *c, gguf_entry *entry)
                          gguf_shown(entry->key, entry->key_length, key), entry->type, entry->list ? " in a list" : "") == 0;
     entry->data = c->at;
     if (entry->type != GGUF_STRING)
-        return (entry->count <= c->left / type_bytes[entry->type] && take(c, entry->count * type_bytes[entry->type])) || fail_end(file);
+        return (entry->count <= c->left / type_bytes[entry->type] && next_bytes(c, entry->count * type_bytes[entry->type])) || fail_end(file);
     if (entry->list)
         return skip_strings(c, entry->count) || fail_end(file);
     entry->data = take_string(c, &entry->count);
@@ -143,10 +143,10 @@ static bool read_entries(gguf *file, cursor *c, uint64_t count)
 
 static bool read_header(gguf *file, cursor *c)
 {
-    const uint8_t *bytes = take(c, 4);
+    const uint8_t *bytes = next_bytes(c, 4);
     if (!bytes || memcmp(bytes, "GGUF", 4) != 0)
         return error_set(file->error, "not GGUF: it does not begin with \"GGUF\"") == 0;
-    bytes = take(c, 20); /* version, tensors, keys */
+    bytes = next_bytes(c, 20); /* version, tensors, keys */
     if (!bytes)
         return fail_end(file);
     const uint32_t version = load_u32(bytes);
@@ -337,7 +337,7 @@ static int take_tensor(gguf *file, cursor *c, gguf_tensor *tensor, uint64_t *dat
 {
     uint64_t length;
     *tensor = (gguf_tensor){ .sizes = { 1, 1, 1, 1 } };
-    const uint8_t *name = take_string(c, &length), *bytes = name ? take(c, 4) : NULL;
+    const uint8_t *name = take_string(c, &length), *bytes = name ? next_bytes(c, 4) : NULL;
     if (!bytes)
         return fail_list(file);
     gguf_shown(name, length, tensor->name);
@@ -345,11 +345,11 @@ static int take_tensor(gguf *file, cursor *c, gguf_tensor *tensor, uint64_t *dat
     if (tensor->n_sizes > GGUF_SIZES)
         return error_set(file->error, "tensor %s has %" PRIu32 " dimensions, but may have %d", tensor->name, tensor->n_sizes, GGUF_SIZES);
     for (uint32_t i = 0; i < tensor->n_sizes; i++) {
-        if (!(bytes = take(c, 8)))
+        if (!(bytes = next_bytes(c, 8)))
             return fail_list(file);
         tensor->sizes[i] = load_u64(bytes);
     }
-    if (!(bytes = take(c, 12)))
+    if (!(bytes = next_bytes(c, 12)))
         return fail_list(file);
     tensor->type = load_u32(bytes);
     *data = load_u64(bytes + 4);

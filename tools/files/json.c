@@ -36,7 +36,7 @@ static void write_escaped(FILE *stream, uint32_t character)
 }
 
 /* jansson hands on whole characters. */
-static int write_part(const char *text, size_t size, void *to)
+static int write_shown(const char *text, size_t size, void *to)
 {
     const destination *where = to;
     while (size > 0) {
@@ -57,10 +57,10 @@ static int write_part(const char *text, size_t size, void *to)
 
 int json_print(const json_t *value, FILE *stream, size_t flags)
 {
-    return json_dump_callback(value, write_part, &(destination){ stream, "" }, flags);
+    return json_dump_callback(value, write_shown, &(destination){ stream, "" }, flags);
 }
 
 int json_print_in_page(const json_t *value, FILE *stream, size_t flags)
 {
-    return json_dump_callback(value, write_part, &(destination){ stream, "<>&" }, flags);
+    return json_dump_callback(value, write_shown, &(destination){ stream, "<>&" }, flags);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Numbers in files: little-endian integers at any address, and the 16-bit float formats. */
+/* Numbers in files: little-endian integers at any address, and the 16-bit float formats. And what two whole numbers share. */
 #ifndef KVT_TOOLS_NUMBER_H
 #define KVT_TOOLS_NUMBER_H
 
@@ -37,7 +37,7 @@ static inline uint64_t load_u64(const void *bytes)
     return value;
 }
 
-static inline float load_f32(const void *bytes)
+static inline float load_float(const void *bytes)
 {
     float value;
     memcpy(&value, bytes, sizeof value);
@@ -47,7 +47,7 @@ static inline float load_f32(const void *bytes)
 static inline float bf16_to_f32(uint16_t half)
 {
     const uint32_t bits = (uint32_t)half << 16;
-    return load_f32(&bits);
+    return load_float(&bits);
 }
 
 static inline float f16_to_f32(uint16_t half)
@@ -61,7 +61,7 @@ static inline float f16_to_f32(uint16_t half)
     }
     const uint32_t wide_exponent = exponent == 31 ? 255 : exponent + (127 - 15);
     const uint32_t bits = sign | wide_exponent << 23 | fraction << 13;
-    return load_f32(&bits);
+    return load_float(&bits);
 }
 
 /* Rounds to nearest even; too large becomes infinity, NaN a quiet NaN. */
@@ -79,10 +79,21 @@ static inline uint16_t f32_to_f16(float value)
         half = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
     } else {
         /* Adding 0.5 leaves the low bits of the sum's fraction in steps of 2^-24, rounded by the addition. */
-        const float sum = load_f32(&magnitude) + 0.5f;
+        const float sum = load_float(&magnitude) + 0.5f;
         half = load_u32(&sum) - 0x3f000000;
     }
     return (uint16_t)(sign | half);
+}
+
+/* The greatest one. Where a number is 0, the other. */
+static inline uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b != 0) {
+        const uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
 }
 
 #endif

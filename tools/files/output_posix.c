@@ -127,7 +127,7 @@ static int follow_links(char **real, const char *path, bool exists)
     return more;
 }
 
-static bool is_same(const struct stat *a, const struct stat *b)
+static bool is_same_file(const struct stat *a, const struct stat *b)
 {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
@@ -142,7 +142,7 @@ static int keep(file_output *output, const char *path, const struct stat *status
     output->mode = status->st_mode & 07777;
     if (follow_links(&output->path, path, true) != 0 || lstat(output->path, &found) != 0)
         return output_fail(error);
-    return is_same(status, &found) ? 0 : error_set(error, "cannot be written: its links do not lead to a name");
+    return is_same_file(status, &found) ? 0 : error_set(error, "cannot be written: its links do not lead to a name");
 }
 
 /* All of it, as stdio takes a part for a failure. */
@@ -169,7 +169,7 @@ static int close_it(void *to)
 }
 
 /* 0, or -1 with errno, and the descriptor is closed. */
-static int open_stream(file_output *output, int descriptor)
+static int open_cookie(file_output *output, int descriptor)
 {
     const cookie_io_functions_t functions = { .write = write_all, .close = close_it };
     output->descriptor = descriptor;
@@ -183,20 +183,20 @@ static int open_stream(file_output *output, int descriptor)
 }
 
 /* What is there, opened as `descriptor`, which stays the caller's: a file to be replaced, or what is written as it is. */
-static int look_at(file_output *output, const char *path, int descriptor, error_text *error)
+static int look_at_place(file_output *output, const char *path, int descriptor, error_text *error)
 {
     struct stat status, standard;
     if (fstat(descriptor, &status) != 0)
         return output_fail(error);
     const bool is_file = S_ISREG(status.st_mode);
-    const bool is_standard = is_file && fstat(STDOUT_FILENO, &standard) == 0 && is_same(&status, &standard);
+    const bool is_standard = is_file && fstat(STDOUT_FILENO, &standard) == 0 && is_same_file(&status, &standard);
     if (is_file && !is_standard)
         return keep(output, path, &status, error);
     /* A file that is the standard output goes on behind what has been printed. */
     if (is_standard && fflush(stdout) != 0)
         return output_fail(error);
     const int to = fcntl(is_standard ? STDOUT_FILENO : descriptor, F_DUPFD_CLOEXEC, 3);
-    return to >= 0 && open_stream(output, to) == 0 ? 0 : output_fail(error);
+    return to >= 0 && open_cookie(output, to) == 0 ? 0 : output_fail(error);
 }
 
 /* Opens what is there. A pipe that nobody reads is waited for, but not for ever: a command that does nothing is not what anybody wants. */
@@ -222,7 +222,7 @@ static int find_place(file_output *output, const char *path, error_text *error)
         return error_set(error, "cannot be written: nobody reads from it");
     if (descriptor < 0)
         return errno == ENOENT && *path != '\0' && follow_links(&output->path, path, false) == 0 ? 0 : output_fail(error);
-    const int result = look_at(output, path, descriptor, error);
+    const int result = look_at_place(output, path, descriptor, error);
     close(descriptor);
     return result;
 }
@@ -277,7 +277,7 @@ int file_output_open(file_output *output, const char *path, error_text *error)
     int result = watch_signals() == 0 ? find_place(output, path, error) : error_set(error, "cannot be written: out of memory");
     if (result == 0 && output->stream == NULL) {
         const int descriptor = output_make_temporary(output);
-        if (descriptor < 0 || open_stream(output, descriptor) != 0)
+        if (descriptor < 0 || open_cookie(output, descriptor) != 0)
             result = output_fail(error);
         if (result != 0 && descriptor >= 0)
             output_remove_temporary(output);

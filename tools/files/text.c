@@ -118,3 +118,8 @@ bool text_ends_with(const char *text, const char *end)
     const size_t length = strlen(text), tail = strlen(end);
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
+
+const char *text_plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}

@@ -31,4 +31,7 @@ size_t text_print_part(FILE *stream, const char *bytes, size_t size, bool is_las
 
 bool text_ends_with(const char *text, const char *end);
 
+/* What the name of n things ends in: "" or "s". */
+const char *text_plural(uint64_t n);
+
 #endif

@@ -2,8 +2,6 @@
 #include "tools/ggml/attend.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -13,19 +11,11 @@ enum {
     LINE = 64
 };
 
-static void must(kvt_status status)
-{
-    if (status != KVT_OK) {
-        fprintf(stderr, "kvtile: attention: %s\n", kvt_status_text(status));
-        abort();
-    }
-}
-
 static size_t smaller(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
-static size_t whole(size_t bytes)
+static size_t round_to_lines(size_t bytes)
 {
     return (bytes + LINE - 1) / LINE * LINE;
 }
@@ -128,13 +118,13 @@ static job job_of(const layer *l, const struct ggml_tensor *op, const mask_bits 
     j.own = l->n_cells == j.tokens * j.streams ? l->cells : NULL;
     j.most_tokens = smaller(j.tokens, j.group < MOST_ROWS ? MOST_ROWS / j.group : 1);
     j.chunks = (j.cells + KVT_CHUNK_TOKENS - 1) / KVT_CHUNK_TOKENS;
-    j.segments_bytes = whole((j.cells + CELLS - 1) / CELLS * sizeof(kvt_segment));
-    j.slopes_bytes = whole((size_t)q->ne[2] * sizeof(float));
+    j.segments_bytes = round_to_lines((j.cells + CELLS - 1) / CELLS * sizeof(kvt_segment));
+    j.slopes_bytes = round_to_lines((size_t)q->ne[2] * sizeof(float));
     return j;
 }
 
 /* What a tile asks of a head. */
-static kvt_attention question_of(const job *j, const tile *t, uint32_t head, const kvt_segment *segments, size_t n_segments)
+static kvt_attention tile_question(const job *j, const tile *t, uint32_t head, const kvt_segment *segments, size_t n_segments)
 {
     const struct ggml_tensor *q = j->op->src[0], *out = j->op, *sinks = j->op->src[4];
     const size_t first_head = (size_t)head * j->group;
@@ -164,7 +154,7 @@ static kvt_attention question_of(const job *j, const tile *t, uint32_t head, con
 }
 
 /* Of the largest call, in blocks of any form. */
-static void measure(job *j)
+static void measure_calls(job *j)
 {
     const cell_store *s = &j->l->rows;
     for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++) {
@@ -173,10 +163,10 @@ static void measure(job *j)
         const kvt_segment segment = { .layout = &s->layout[form],
                                       .pages = { .base = s->memory[form], .stride = s->block_bytes[form], .count = s->blocks } };
         const tile t = { .end = j->most_tokens, .seen = j->cells, .position = KVT_NO_MASK };
-        const kvt_attention a = question_of(j, &t, 0, &segment, 1);
+        const kvt_attention a = tile_question(j, &t, 0, &segment, 1);
         kvt_attend_sizes sizes;
-        must(kvt_attend_plan_sizes(&a, &sizes));
-        j->workspace_bytes = whole(sizes.workspace_bytes > j->workspace_bytes ? sizes.workspace_bytes : j->workspace_bytes);
+        cells_must(kvt_attend_plan_sizes(&a, &sizes), "attention");
+        j->workspace_bytes = round_to_lines(sizes.workspace_bytes > j->workspace_bytes ? sizes.workspace_bytes : j->workspace_bytes);
         j->row_bytes = sizes.partial_bytes / (j->most_tokens * j->group);
     }
 }
@@ -204,7 +194,7 @@ bool attend_plan(layer *l, const struct ggml_tensor *op, unsigned threads, size_
     if (m && !masks_plan(&l->owner->masks, m, (size_t)op->src[0]->ne[1], (size_t)op->src[1]->ne[1]))
         return false;
     job j = job_of(l, op, NULL);
-    measure(&j);
+    measure_calls(&j);
     size_t ours = LINE + j.slopes_bytes + threads * (j.workspace_bytes + j.segments_bytes);
     if (is_split(&j, threads))
         ours += j.streams * j.heads * j.chunks * j.tokens * j.group * j.row_bytes;
@@ -220,18 +210,18 @@ static size_t own_block(const job *j, size_t stream, size_t token)
     return j->own ? (size_t)j->own[stream * j->tokens + token] % j->l->rows.shape.cells / CELLS : SIZE_MAX;
 }
 
-static const mask_row *seen_by(const job *j, size_t stream, size_t token)
+static const mask_row *mask_row_of(const job *j, size_t stream, size_t token)
 {
     return &j->mask->rows[stream % j->mask->streams * j->mask->tokens + token];
 }
 
 /* Whether token i of the tile sees all cells from the same one on, and one more than the token before. */
-static bool is_causal(const job *j, const tile *t)
+static bool is_causal_tile(const job *j, const tile *t)
 {
-    const mask_row *first = seen_by(j, t->stream, t->first);
+    const mask_row *first = mask_row_of(j, t->stream, t->first);
     bool is = true;
     for (size_t i = t->first; i < t->end && is; i++) {
-        const mask_row *row = seen_by(j, t->stream, i);
+        const mask_row *row = mask_row_of(j, t->stream, i);
         is = row->first == first->first && row->end == first->end + (i - t->first) && row->count == row->end - row->first;
     }
     return is;
@@ -244,7 +234,7 @@ static bool is_next(const job *j, size_t stream, size_t token)
     return j->p.max_bias == 0 || own[0] == own[-1] + 1;
 }
 
-static tile tile_at(const job *j, size_t stream, size_t first)
+static tile tile_from(const job *j, size_t stream, size_t first)
 {
     tile t = { .stream = stream, .first = first, .end = first + 1, .own = own_block(j, stream, first), .position = KVT_NO_MASK };
     while (t.end < j->tokens && t.end - first < j->most_tokens && own_block(j, stream, t.end) == t.own && is_next(j, stream, t.end))
@@ -255,7 +245,7 @@ static tile tile_at(const job *j, size_t stream, size_t first)
     t.begin = SIZE_MAX;
     t.seen = 0;
     for (size_t i = first; i < t.end; i++) {
-        const mask_row *row = seen_by(j, stream, i);
+        const mask_row *row = mask_row_of(j, stream, i);
         if (row->count) {
             t.begin = smaller(t.begin, row->first);
             t.seen = row->end > t.seen ? row->end : t.seen;
@@ -263,13 +253,13 @@ static tile tile_at(const job *j, size_t stream, size_t first)
     }
     if (!t.seen)
         return t;
-    const bool is_plain = is_causal(j, &t);
+    const bool is_plain = is_causal_tile(j, &t);
     if (!is_plain)
         t.bits = j->mask->bits + (stream % j->mask->streams * j->mask->tokens + first) * j->mask->words;
     if (j->p.max_bias > 0)
         t.position = (size_t)j->own[stream * j->tokens + first] % j->l->rows.shape.cells;
     else if (is_plain && t.end - first > 1)
-        t.position = seen_by(j, stream, first)->end - 1;
+        t.position = mask_row_of(j, stream, first)->end - 1;
     return t;
 }
 
@@ -298,20 +288,20 @@ static void attend_whole(walk *w, const kvt_attention *a, const kvt_attend_sizes
 {
     (void)sizes;
     if (w->calls % w->workers == w->worker)
-        must(kvt_attend(a, w->workspace));
+        cells_must(kvt_attend(a, w->workspace), "attention");
 }
-static void attend_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes *sizes)
+static void walk_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes *sizes)
 {
     const size_t first = w->first_unit > w->units ? w->first_unit - w->units : 0,
                  end = w->end_unit > w->units ? smaller(w->end_unit - w->units, sizes->chunks) : 0;
     if (first < end)
-        must(kvt_attend_chunks(a, first, end - first, w->partials + w->partial_bytes, w->workspace));
+        cells_must(kvt_attend_chunks(a, first, end - first, w->partials + w->partial_bytes, w->workspace), "attention");
 }
 static void merge_chunks(walk *w, const kvt_attention *a, const kvt_attend_sizes *sizes)
 {
     (void)sizes;
     if (w->calls % w->workers == w->worker)
-        must(kvt_merge(a, w->partials + w->partial_bytes, w->workspace));
+        cells_must(kvt_merge(a, w->partials + w->partial_bytes, w->workspace), "attention");
 }
 
 /* Without a call it counts the units. */
@@ -322,7 +312,7 @@ static void each_call(walk *w, call_fn *call)
     w->calls = w->units = w->partial_bytes = 0;
     for (size_t stream = 0; stream < j->streams; stream++)
         for (size_t first = 0; first < j->tokens;) {
-            const tile t = tile_at(j, stream, first);
+            const tile t = tile_from(j, stream, first);
             first = t.end;
             if (!t.seen) {
                 if (call)
@@ -330,15 +320,15 @@ static void each_call(walk *w, call_fn *call)
                 continue;
             }
             const size_t n = cells_segments(s, j->first_stream + stream, t.begin / CELLS, (t.seen + CELLS - 1) / CELLS, t.own, w->segments);
-            kvt_attention a = question_of(j, &t, 0, w->segments, n);
+            kvt_attention a = tile_question(j, &t, 0, w->segments, n);
             kvt_attend_sizes sizes = { 0 };
             if (call != attend_whole)
-                must(kvt_attend_plan_sizes(&a, &sizes));
+                cells_must(kvt_attend_plan_sizes(&a, &sizes), "attention");
             for (uint32_t head = 0; head < j->heads; head++) {
                 if (call) {
                     if (head) {
                         cells_next_head(w->segments, n);
-                        a = question_of(j, &t, head, w->segments, n);
+                        a = tile_question(j, &t, head, w->segments, n);
                     }
                     call(w, &a, &sizes);
                 }
@@ -416,7 +406,7 @@ bool attend_compute(layer *l, const ggml_workers *with, const struct ggml_tensor
         l->owner->counts.queries += j.tokens * j.streams;
     }
     seal_blocks(l, with);
-    measure(&j);
+    measure_calls(&j);
     j.work = (uint8_t *)with->wdata + (LINE - (uintptr_t)with->wdata % LINE) % LINE;
     if (j.p.max_bias > 0) {
         if (with->ith == 0)
@@ -438,7 +428,7 @@ bool attend_compute(layer *l, const ggml_workers *with, const struct ggml_tensor
     each_call(&w, NULL);
     w.first_unit = w.units * w.worker / workers;
     w.end_unit = w.units * (w.worker + 1) / workers;
-    each_call(&w, attend_chunks);
+    each_call(&w, walk_chunks);
     host.ggml_barrier(with->threadpool);
     each_call(&w, merge_chunks);
     return true;

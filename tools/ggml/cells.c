@@ -9,16 +9,15 @@
 
 enum { KEPT_PAGES = 2, UNFINISHED = 4, SYSTEM_PAGE = 4096, CELLS = KVT_PAGE_TOKENS, LINE = 64 };
 
-/* Arguments were checked when the store was opened: anything but KVT_OK is a bug. */
-static void must(kvt_status status)
+void cells_must(kvt_status status, const char *what)
 {
     if (status != KVT_OK) {
-        fprintf(stderr, "kvtile: %s\n", kvt_status_text(status));
+        fprintf(stderr, "kvtile: %s: %s\n", what, kvt_status_text(status));
         abort();
     }
 }
 
-static kvt_pages page_of(const cell_store *s, size_t index, uint32_t head, cells_form form)
+static kvt_pages block_page(const cell_store *s, size_t index, uint32_t head, cells_form form)
 {
     const size_t bytes = s->layout[form].page_bytes;
     return (kvt_pages){ .base = s->memory[form] + index * s->block_bytes[form] + head * bytes, .stride = bytes, .count = 1 };
@@ -30,7 +29,7 @@ typedef struct part {
     uint32_t from, dim;
 } part;
 
-static int parts_of(const cell_store *s, int side, part parts[2])
+static int side_parts(const cell_store *s, int side, part parts[2])
 {
     if (side) {
         parts[0] = (part){ KVT_V, 0, s->shape.v_dim };
@@ -52,23 +51,24 @@ static int sides_of(const cell_store *s)
 }
 
 /* Rows of a block and head, all parts of a side. */
-static void write_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, const void *rows,
-                       kvt_dtype dtype, ptrdiff_t stride)
+static void write_block_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, const void *rows,
+                             kvt_dtype dtype, ptrdiff_t stride)
 {
-    const kvt_pages pages = page_of(s, index, head, form);
+    const kvt_pages pages = block_page(s, index, head, form);
     part parts[2];
-    for (int i = 0, count = parts_of(s, side, parts); i < count; i++)
-        must(kvt_write(&s->layout[form], parts[i].side, &pages, first, n, (const uint8_t *)rows + parts[i].from * kvt_dtype_bytes(dtype), dtype,
-                       stride));
+    for (int i = 0, count = side_parts(s, side, parts); i < count; i++)
+        cells_must(kvt_write(&s->layout[form], parts[i].side, &pages, first, n, (const uint8_t *)rows + parts[i].from * kvt_dtype_bytes(dtype), dtype,
+                             stride),
+                   "writing rows");
 }
 
-static void read_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, float *rows,
-                      ptrdiff_t stride)
+static void read_block_rows(const cell_store *s, int side, size_t index, uint32_t head, cells_form form, size_t first, size_t n, float *rows,
+                            ptrdiff_t stride)
 {
-    const kvt_pages pages = page_of(s, index, head, form);
+    const kvt_pages pages = block_page(s, index, head, form);
     part parts[2];
-    for (int i = 0, count = parts_of(s, side, parts); i < count; i++)
-        must(kvt_read(&s->layout[form], parts[i].side, &pages, first, n, rows + parts[i].from, KVT_F32, stride));
+    for (int i = 0, count = side_parts(s, side, parts); i < count; i++)
+        cells_must(kvt_read(&s->layout[form], parts[i].side, &pages, first, n, rows + parts[i].from, KVT_F32, stride), "reading rows");
 }
 
 static void convert_page(const cell_store *s, size_t index, uint32_t head, cells_form from, cells_form to)
@@ -76,8 +76,8 @@ static void convert_page(const cell_store *s, size_t index, uint32_t head, cells
     float rows[CELLS * KVT_MAX_DIM];
     for (int side = 0; side < sides_of(s); side++) {
         const ptrdiff_t stride = (ptrdiff_t)(cells_row_dim(s, side) * sizeof *rows);
-        read_rows(s, side, index, head, from, 0, CELLS, rows, stride);
-        write_rows(s, side, index, head, to, 0, CELLS, rows, KVT_F32, stride);
+        read_block_rows(s, side, index, head, from, 0, CELLS, rows, stride);
+        write_block_rows(s, side, index, head, to, 0, CELLS, rows, KVT_F32, stride);
     }
 }
 
@@ -114,7 +114,7 @@ static kvt_status choose_layouts(cell_store *s)
     return kvt_layout_init(&s->layout[CELLS_FIRST], &spec);
 }
 
-static size_t whole(size_t bytes, size_t unit)
+static size_t round_to_units(size_t bytes, size_t unit)
 {
     return (bytes + unit - 1) / unit * unit;
 }
@@ -122,8 +122,8 @@ static size_t whole(size_t bytes, size_t unit)
 /* Addresses of a form's pages. Open ones are given back block by block, so each block begins where a page of the system does. */
 static bool reserve(cell_store *s, cells_form form, size_t blocks)
 {
-    s->block_bytes[form] = whole(s->layout[form].page_bytes * s->shape.heads, form == CELLS_OPEN ? SYSTEM_PAGE : LINE);
-    s->memory_bytes[form] = whole(s->block_bytes[form] * blocks, SYSTEM_PAGE);
+    s->block_bytes[form] = round_to_units(s->layout[form].page_bytes * s->shape.heads, form == CELLS_OPEN ? SYSTEM_PAGE : LINE);
+    s->memory_bytes[form] = round_to_units(s->block_bytes[form] * blocks, SYSTEM_PAGE);
     void *at = mmap(NULL, s->memory_bytes[form], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return false;
@@ -190,7 +190,7 @@ static void set_form(cell_store *s, cells_block *b, cells_form form)
     b->form = form;
 }
 
-static void forget(uint32_t *list, size_t *n, size_t index)
+static void list_remove(uint32_t *list, size_t *n, size_t index)
 {
     size_t i = 0;
     while (i < *n && list[i] != index)
@@ -201,7 +201,7 @@ static void forget(uint32_t *list, size_t *n, size_t index)
     }
 }
 
-static size_t block_of(const cell_store *s, int64_t cell)
+static size_t block_of_cell(const cell_store *s, int64_t cell)
 {
     const size_t c = (size_t)cell;
     return c / s->shape.cells * s->blocks + c % s->shape.cells / CELLS;
@@ -230,14 +230,14 @@ static void find_due(cell_store *s, size_t stream)
 
 /* From then on the open page's rows are the block's; those that are stored are in `before`. Of a block that is opened again the cells before the
  * first one that is written count as there. */
-static void open_block(cell_store *s, size_t index, size_t first)
+static void open_cells_block(cell_store *s, size_t index, size_t first)
 {
     cells_block *b = &s->block[index];
     b->before = b->form;
     b->opens = !b->has_rows && b->form != CELLS_EMPTY;
     b->written[0] = b->written[1] = b->before == CELLS_EMPTY ? 0 : (UINT64_C(1) << first) - 1;
     if (b->has_rows)
-        forget(s->kept, &s->n_kept, index);
+        list_remove(s->kept, &s->n_kept, index);
     else
         s->with_rows++;
     b->has_rows = true;
@@ -250,13 +250,13 @@ void cells_begin(cell_store *s, int side, const int64_t *cells, size_t n)
     s->call++;
     s->n_touched = 0;
     for (size_t i = 0; i < n; i++) {
-        const size_t index = block_of(s, cells[i]);
+        const size_t index = block_of_cell(s, cells[i]);
         cells_block *b = &s->block[index];
         if (b->call != s->call) {
             b->call = s->call;
             b->opens = b->is_due = false;
             if (b->form != CELLS_OPEN) {
-                open_block(s, index, in_block(s, cells[i]));
+                open_cells_block(s, index, in_block(s, cells[i]));
                 if (b->before != CELLS_EMPTY)
                     find_due(s, index / s->blocks);
             }
@@ -275,11 +275,11 @@ static void write_cells(const cell_store *s, int side, const int64_t *cells, siz
     const size_t from = head * cells_row_dim(s, side) * kvt_dtype_bytes(dtype);
     for (size_t i = 0, count; i < n; i += count) {
         count = 1;
-        if (block_of(s, cells[i]) != index)
+        if (block_of_cell(s, cells[i]) != index)
             continue;
-        while (i + count < n && cells[i + count] == cells[i] + (int64_t)count && block_of(s, cells[i + count]) == index)
+        while (i + count < n && cells[i + count] == cells[i] + (int64_t)count && block_of_cell(s, cells[i + count]) == index)
             count++;
-        write_rows(s, side, index, head, CELLS_OPEN, in_block(s, cells[i]), count, rows + (ptrdiff_t)i * stride + from, dtype, stride);
+        write_block_rows(s, side, index, head, CELLS_OPEN, in_block(s, cells[i]), count, rows + (ptrdiff_t)i * stride + from, dtype, stride);
     }
 }
 
@@ -305,7 +305,7 @@ static bool is_to_be_sealed(const cells_block *b)
 
 void cells_mark_first(cell_store *s, int64_t cell)
 {
-    s->block[block_of(s, cell)].is_first = true;
+    s->block[block_of_cell(s, cell)].is_first = true;
 }
 
 bool cells_has_unsealed(const cell_store *s)
@@ -342,7 +342,7 @@ void cells_end_seal(cell_store *s)
     for (size_t i = 0; i < s->n_touched; i++) {
         const size_t index = s->touched[i];
         set_form(s, &s->block[index], form_when_sealed(s, index));
-        forget(s->open, &s->n_open, index);
+        list_remove(s->open, &s->n_open, index);
         s->kept[s->n_kept++] = (uint32_t)index;
     }
     s->has_sealed |= s->n_touched > 0;
@@ -388,7 +388,7 @@ void cells_read(const cell_store *s, int side, size_t stream, size_t first, size
         if (form == CELLS_EMPTY)
             memset(rows + done * width, 0, count * width * sizeof *rows);
         for (uint32_t head = 0; head < s->shape.heads && form != CELLS_EMPTY; head++)
-            read_rows(s, side, index, head, form, cell % CELLS, count, rows + done * width + head * dim, (ptrdiff_t)(width * sizeof *rows));
+            read_block_rows(s, side, index, head, form, cell % CELLS, count, rows + done * width + head * dim, (ptrdiff_t)(width * sizeof *rows));
     }
 }
 
@@ -399,7 +399,7 @@ void cells_replace(const cell_store *s, int side, size_t stream, size_t block, c
     for (uint32_t head = 0; head < s->shape.heads && b->form != CELLS_EMPTY; head++)
         for (cells_form form = CELLS_OPEN; form < CELLS_FORMS; form++)
             if (form == b->form || (form == CELLS_OPEN && b->has_rows))
-                write_rows(s, side, index, head, form, 0, CELLS, rows + head * dim, KVT_F32, (ptrdiff_t)(width * sizeof *rows));
+                write_block_rows(s, side, index, head, form, 0, CELLS, rows + head * dim, KVT_F32, (ptrdiff_t)(width * sizeof *rows));
 }
 
 static cells_form form_when_whole(const cell_store *s, size_t block)
@@ -428,8 +428,8 @@ void cells_restore(cell_store *s, size_t stream, size_t block, const void *from)
     const cells_form form = form_when_whole(s, block);
     const size_t index = stream * s->blocks + block;
     cells_block *b = &s->block[index];
-    forget(s->open, &s->n_open, index);
-    forget(s->kept, &s->n_kept, index);
+    list_remove(s->open, &s->n_open, index);
+    list_remove(s->kept, &s->n_kept, index);
     s->with_rows += (size_t)(form == CELLS_OPEN) - (size_t)b->has_rows;
     set_form(s, b, form);
     *b = (cells_block){ .written = { UINT64_MAX, UINT64_MAX }, .form = form, .has_rows = form == CELLS_OPEN };
@@ -444,8 +444,8 @@ void cells_copy_stream(cell_store *s, size_t from, size_t to)
         const size_t source = from * s->blocks + i, target = to * s->blocks + i;
         const cells_block *origin = &s->block[source];
         cells_block *b = &s->block[target];
-        forget(s->open, &s->n_open, target);
-        forget(s->kept, &s->n_kept, target);
+        list_remove(s->open, &s->n_open, target);
+        list_remove(s->kept, &s->n_kept, target);
         s->with_rows += (size_t)origin->has_rows - (size_t)b->has_rows;
         set_form(s, b, origin->form);
         *b = *origin;
@@ -470,7 +470,7 @@ size_t cells_segments(const cell_store *s, size_t stream, size_t first, size_t e
         const cells_block *b = &s->block[index];
         const cells_form form = b->form == CELLS_EMPTY || (i == own && b->has_rows) ? CELLS_OPEN : b->form;
         if (form != last) {
-            segments[n] = (kvt_segment){ &s->layout[form], page_of(s, index, 0, form), i * CELLS };
+            segments[n] = (kvt_segment){ &s->layout[form], block_page(s, index, 0, form), i * CELLS };
             segments[n++].pages.stride = s->block_bytes[form];
         } else {
             segments[n - 1].pages.count++;

@@ -107,6 +107,9 @@ size_t cells_segments(const cell_store *s, size_t stream, size_t first, size_t e
 /* From a head's to the next one's. */
 void cells_next_head(kvt_segment *segments, size_t n);
 
+/* Arguments were checked when the store was opened: anything but KVT_OK from kvtile, which did `what`, is a bug and ends the process. */
+void cells_must(kvt_status status, const char *what);
+
 uint32_t cells_row_dim(const cell_store *s, int side); /* of a head */
 size_t cells_bytes(const cell_store *s);               /* in use */
 size_t cells_most_bytes(const cell_store *s);          /* of all cells, when sealed */

@@ -346,13 +346,13 @@ __attribute__((visibility("default"))) ggml_backend_reg_t ggml_backend_init(void
 ggml_backend_reg_t ggml_backend_init(void)
 {
     char problem[600];
-    if (!options_read(&layers_options, getenv("KVTILE"), problem, sizeof problem)) {
+    if (!options_parse(&layers_options, getenv("KVTILE"), problem, sizeof problem)) {
         fprintf(stderr, "kvtile: %s\n", problem);
         return NULL;
     }
     if (!host_open())
         return NULL;
-    if (!prefix_open(getenv("KVTILE_STORE"), problem, sizeof problem)) {
+    if (!prefix_use_folder(getenv("KVTILE_STORE"), problem, sizeof problem)) {
         fprintf(stderr, "kvtile: %s\n", problem);
         return NULL;
     }

@@ -47,7 +47,7 @@ static size_t bytes_in_use(const cache *c)
     return bytes;
 }
 
-static void report(const cache *c)
+static void report_cache(const cache *c)
 {
     size_t layers = 0, stored = 0;
     for (const layer *l = c->layers; l; l = l->next) {
@@ -70,7 +70,7 @@ void layers_close(cache *c)
     if (layers_watch.ends)
         layers_watch.ends(c);
     if (layers_options.report)
-        report(c);
+        report_cache(c);
     for (layer *l = c->layers, *next; l; l = next) {
         next = l->next;
         cells_close(&l->rows);
@@ -148,7 +148,7 @@ static size_t streams_of(const layer *l)
 {
     return (size_t)l->tensor[0]->ne[2];
 }
-static size_t cells_of(const layer *l)
+static size_t layer_cells(const layer *l)
 {
     return (size_t)l->tensor[0]->ne[1];
 }
@@ -180,9 +180,9 @@ static void to_raw(const struct ggml_tensor *t, const float *row, uint8_t *raw)
         (void)host.ggml_quantize_chunk(t->type, row, raw, 0, 1, t->ne[0], NULL);
 }
 
-static size_t in_block(const layer *l, size_t block)
+static size_t cells_in_block(const layer *l, size_t block)
 {
-    const size_t left = cells_of(l) - block * CELLS;
+    const size_t left = layer_cells(l) - block * CELLS;
     return left < CELLS ? left : CELLS;
 }
 
@@ -199,7 +199,7 @@ typedef void block_fn(const blocks *all, size_t stream, size_t block);
 static void export_block(const blocks *all, size_t stream, size_t block)
 {
     const layer *l = all->l;
-    const size_t width = width_of(l, all->side), n = in_block(l, block);
+    const size_t width = width_of(l, all->side), n = cells_in_block(l, block);
     cells_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
     for (size_t cell = 0; cell < n; cell++)
         to_raw(l->tensor[all->side], all->rows + cell * width, raw_row(l, all->side, stream, block * CELLS + cell));
@@ -210,7 +210,7 @@ static bool is_as_exported(const blocks *all, size_t stream, size_t block)
 {
     const layer *l = all->l;
     const struct ggml_tensor *t = l->tensor[all->side];
-    const size_t width = width_of(l, all->side), n = in_block(l, block), bytes = host.ggml_row_size(t->type, t->ne[0]);
+    const size_t width = width_of(l, all->side), n = cells_in_block(l, block), bytes = host.ggml_row_size(t->type, t->ne[0]);
     bool is = true;
     cells_read(&l->rows, all->side, stream, block * CELLS, n, all->rows);
     for (size_t cell = 0; cell < n && is; cell++) {
@@ -224,7 +224,7 @@ static bool is_as_exported(const blocks *all, size_t stream, size_t block)
 static void import_block(const blocks *all, size_t stream, size_t block)
 {
     const layer *l = all->l;
-    const size_t width = width_of(l, all->side), n = in_block(l, block);
+    const size_t width = width_of(l, all->side), n = cells_in_block(l, block);
     if (is_as_exported(all, stream, block))
         return;
     for (size_t cell = 0; cell < n; cell++)
@@ -257,7 +257,7 @@ void layer_import(const layer *l, int side, unsigned worker, unsigned workers)
     each_block(l, side, worker, workers, import_block);
 }
 
-static void settle(layer *l)
+static void settle_layer(layer *l)
 {
     for (int side = 0; side < 2; side++) {
         if (l->is_raw_newer[side])
@@ -298,7 +298,7 @@ static void store_raw(layer *l, int side, size_t stream)
         int64_t cells[CELLS];
         n = l->raw_cells - first < CELLS ? l->raw_cells - first : CELLS;
         for (size_t i = 0; i < n; i++) {
-            cells[i] = (int64_t)(stream * cells_of(l) + first + i);
+            cells[i] = (int64_t)(stream * layer_cells(l) + first + i);
             from_raw(l->tensor[side], raw_row(l, side, stream, first + i), rows + i * width);
         }
         cells_begin(&l->rows, side, cells, n);
@@ -329,7 +329,7 @@ bool layer_store(layer *l, const cells_shape *shape)
 void layer_give_back(layer *l)
 {
     layers_change(l->owner);
-    settle(l);
+    settle_layer(l);
     for (int side = 0; side < 2; side++)
         layer_export(l, side, 0, 1);
     cells_close(&l->rows);
@@ -341,7 +341,7 @@ void layer_give_back(layer *l)
 /* ---- a tensor's bytes ---- */
 
 /* Where a view of the layer begins, in bytes of the layer's tensor. */
-static size_t place_of(const layer *l, const struct ggml_tensor *tensor, size_t offset)
+static size_t view_offset(const layer *l, const struct ggml_tensor *tensor, size_t offset)
 {
     return (size_t)((const uint8_t *)tensor->data - (const uint8_t *)l->tensor[layer_side(l, tensor)]->data) + offset;
 }
@@ -352,15 +352,15 @@ void layer_get(layer *l, const struct ggml_tensor *tensor, void *data, size_t of
         memcpy(data, (const uint8_t *)tensor->data + offset, bytes);
         return;
     }
-    settle(l);
+    settle_layer(l);
     const int side = layer_side(l, tensor);
     const struct ggml_tensor *t = l->tensor[side];
     float *row = must_have(malloc(width_of(l, side) * sizeof *row));
     uint8_t *raw = must_have(malloc(t->nb[1]));
-    const size_t begin = place_of(l, tensor, offset), end = begin + bytes;
+    const size_t begin = view_offset(l, tensor, offset), end = begin + bytes;
     for (size_t at = begin; at < end;) {
         const size_t number = at / t->nb[1], skipped = at % t->nb[1], room = t->nb[1] - skipped, n = end - at < room ? end - at : room;
-        cells_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
+        cells_read(&l->rows, side, number / layer_cells(l), number % layer_cells(l), 1, row);
         to_raw(t, row, raw);
         memcpy((uint8_t *)data + (at - begin), raw + skipped, n);
         at += n;
@@ -373,15 +373,15 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
 {
     const int side = layer_side(l, tensor);
     const struct ggml_tensor *t = l->tensor[side];
-    const size_t begin = place_of(l, tensor, offset), first = begin / t->nb[1], end = (begin + bytes + t->nb[1] - 1) / t->nb[1];
+    const size_t begin = view_offset(l, tensor, offset), first = begin / t->nb[1], end = (begin + bytes + t->nb[1] - 1) / t->nb[1];
     layers_change(l->owner);
     if (!l->is_stored) {
         memcpy((uint8_t *)tensor->data + offset, data, bytes);
         for (size_t number = first; number < end; number++)
-            l->raw_cells = number % cells_of(l) >= l->raw_cells ? number % cells_of(l) + 1 : l->raw_cells;
+            l->raw_cells = number % layer_cells(l) >= l->raw_cells ? number % layer_cells(l) + 1 : l->raw_cells;
         return;
     }
-    settle(l);
+    settle_layer(l);
     const size_t width = width_of(l, side);
     float *row = must_have(malloc(width * sizeof *row));
     uint8_t *raw = must_have(malloc(t->nb[1]));
@@ -390,7 +390,7 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
                      to = begin + bytes - row_begin < t->nb[1] ? begin + bytes - row_begin : t->nb[1];
         const int64_t cell = (int64_t)number;
         if (from > 0 || to < t->nb[1]) { /* a part of a row */
-            cells_read(&l->rows, side, number / cells_of(l), number % cells_of(l), 1, row);
+            cells_read(&l->rows, side, number / layer_cells(l), number % layer_cells(l), 1, row);
             to_raw(t, row, raw);
         }
         memcpy(raw + from, (const uint8_t *)data + (row_begin + from - begin), to - from);
@@ -407,11 +407,11 @@ void layer_set(layer *l, const struct ggml_tensor *tensor, const void *data, siz
 bool layer_copy(layer *l, const struct ggml_tensor *from, const struct ggml_tensor *to)
 {
     const struct ggml_tensor *t = l->tensor[layer_side(l, from)];
-    const size_t source = place_of(l, from, 0), target = place_of(l, to, 0);
+    const size_t source = view_offset(l, from, 0), target = view_offset(l, to, 0);
     if (!l->is_stored || source % t->nb[2] || target % t->nb[2] || host.ggml_nbytes(from) != t->nb[2])
         return false;
     layers_change(l->owner);
-    settle(l);
+    settle_layer(l);
     cells_copy_stream(&l->rows, source / t->nb[2], target / t->nb[2]);
     return true;
 }
@@ -435,5 +435,5 @@ void layers_tell(cache *c)
     }
     if (layers)
         host_say("kvtile: %zu layers' keys/values as %s: %.2f MiB when all %zu cells are full, where llama.cpp counts %.2f MiB\n", layers,
-                 layers_options.name, (double)most / (1 << 20), cells_of(c->layers) * streams_of(c->layers), (double)believed / (1 << 20));
+                 layers_options.name, (double)most / (1 << 20), layer_cells(c->layers) * streams_of(c->layers), (double)believed / (1 << 20));
 }

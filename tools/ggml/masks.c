@@ -23,7 +23,7 @@ void masks_close(masks *all)
     *all = (masks){ 0 };
 }
 
-static bool make_room(void *pointer, size_t *bytes, size_t wanted)
+static bool make_buffer(void *pointer, size_t *bytes, size_t wanted)
 {
     if (wanted <= *bytes)
         return true;
@@ -72,7 +72,7 @@ bool masks_plan(masks *all, const struct ggml_tensor *tensor, size_t tokens, siz
     m->is_ready = false;
     m->is_odd = false;
     const size_t rows = m->tokens * m->streams;
-    return make_room(&m->bits, &m->bits_bytes, rows * m->words * sizeof *m->bits) && make_room(&m->rows, &m->rows_bytes, rows * sizeof *m->rows);
+    return make_buffer(&m->bits, &m->bits_bytes, rows * m->words * sizeof *m->bits) && make_buffer(&m->rows, &m->rows_bytes, rows * sizeof *m->rows);
 }
 
 /* Of a cell: what a query sees, or not; or anything else. */
@@ -100,7 +100,7 @@ static bool is_distance(const mask_bits *m, float value, int64_t own, size_t cel
     return own >= (int64_t)cell && fabsf(value + distance) <= (m->tensor->type == GGML_TYPE_F16 ? distance * 0x1p-11f : 0);
 }
 
-static uint64_t word_of(mask_bits *m, const uint8_t *row, size_t first, size_t n, int64_t own)
+static uint64_t seen_word(mask_bits *m, const uint8_t *row, size_t first, size_t n, int64_t own)
 {
     uint64_t word = 0;
     for (size_t i = 0; i < n; i++) {
@@ -128,11 +128,11 @@ static uint64_t whole_word_of(mask_bits *m, const uint8_t *row, size_t first, si
         if (any == UINT64_C(0x0001000100010001) * HALF_HIDDEN && all == any)
             return 0;
     }
-    return word_of(m, row, first, n, own);
+    return seen_word(m, row, first, n, own);
 }
 
 /* own < 0: there are no distances */
-static void convert_row(mask_bits *m, size_t stream, size_t token, int64_t own)
+static void convert_mask_row(mask_bits *m, size_t stream, size_t token, int64_t own)
 {
     const uint8_t *row = (const uint8_t *)m->tensor->data + token * m->tensor->nb[1] + stream * m->tensor->nb[3];
     const size_t at = stream * m->tokens + token;
@@ -155,5 +155,5 @@ void mask_convert(mask_bits *m, const int64_t *own, int64_t stream_cells, unsign
 {
     const size_t rows = m->tokens * m->streams;
     for (size_t i = rows * worker / workers; i < rows * (worker + 1) / workers; i++)
-        convert_row(m, i / m->tokens, i % m->tokens, own ? own[i] % stream_cells : -1);
+        convert_mask_row(m, i / m->tokens, i % m->tokens, own ? own[i] % stream_cells : -1);
 }

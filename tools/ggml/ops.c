@@ -44,7 +44,7 @@ bool ops_supports(const struct ggml_tensor *op)
 
 /* ---- rows ---- */
 
-static kvt_dtype dtype_of(const struct ggml_tensor *t)
+static kvt_dtype tensor_dtype(const struct ggml_tensor *t)
 {
     return t->type == GGML_TYPE_F32 ? KVT_F32 : t->type == GGML_TYPE_F16 ? KVT_F16 : t->type == GGML_TYPE_BF16 ? KVT_BF16 : (kvt_dtype)0;
 }
@@ -52,13 +52,13 @@ static kvt_dtype dtype_of(const struct ggml_tensor *t)
 bool ops_is_of_rows(const layer *l, const struct ggml_tensor *op)
 {
     const struct ggml_tensor *t = l->tensor[layer_side(l, op)], *rows = op->src[0], *where = op->src[1];
-    return op->op == host.SET_ROWS && op->ne[0] == t->ne[0] && op->data == t->data && op->ne[2] * op->ne[3] == 1 && dtype_of(rows) &&
-           rows->ne[0] == t->ne[0] && rows->ne[2] * rows->ne[3] == 1 && rows->nb[0] == kvt_dtype_bytes(dtype_of(rows)) &&
+    return op->op == host.SET_ROWS && op->ne[0] == t->ne[0] && op->data == t->data && op->ne[2] * op->ne[3] == 1 && tensor_dtype(rows) &&
+           rows->ne[0] == t->ne[0] && rows->ne[2] * rows->ne[3] == 1 && rows->nb[0] == kvt_dtype_bytes(tensor_dtype(rows)) &&
            where->ne[0] == rows->ne[1] && where->ne[1] * where->ne[2] * where->ne[3] == 1 &&
            (where->type == GGML_TYPE_I64 || where->type == GGML_TYPE_I32);
 }
 
-static bool plan_rows(layer *l, const struct ggml_tensor *op)
+static bool plan_set_rows(layer *l, const struct ggml_tensor *op)
 {
     const size_t n = (size_t)op->src[0]->ne[1];
     if (n > l->cells_room) {
@@ -73,7 +73,7 @@ static bool plan_rows(layer *l, const struct ggml_tensor *op)
 }
 
 /* What foreign operations have written comes back, and all workers know. */
-static void settle(layer *l, const ggml_workers *with)
+static void settle_together(layer *l, const ggml_workers *with)
 {
     for (int side = 0; side < 2; side++) {
         if (!l->is_raw_newer[side])
@@ -113,13 +113,13 @@ static void compute_rows(layer *l, const ggml_workers *with, const struct ggml_t
     const int side = layer_side(l, op);
     const struct ggml_tensor *rows = op->src[0];
     const uint32_t workers = rows->ne[1] <= FEW_ROWS ? 1 : (uint32_t)with->nth;
-    settle(l, with);
+    settle_together(l, with);
     if (with->ith == 0)
         begin_rows(l, side, op);
     if (workers > 1)
         host.ggml_barrier(with->threadpool);
     if ((uint32_t)with->ith < workers)
-        cells_write(&l->rows, side, l->cells, l->n_cells, rows->data, dtype_of(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, workers);
+        cells_write(&l->rows, side, l->cells, l->n_cells, rows->data, tensor_dtype(rows), (ptrdiff_t)rows->nb[1], (uint32_t)with->ith, workers);
 }
 
 /* ---- what ggml computes ---- */
@@ -149,7 +149,7 @@ static void give_back_if_better(layer *l)
 /* The raw rows are made, and ggml goes on with those. */
 static void prepare_foreign(layer *l, const ggml_workers *with, const struct ggml_tensor *op, bool writes)
 {
-    settle(l, with);
+    settle_together(l, with);
     for (int side = 0; side < 2; side++)
         layer_export(l, side, (unsigned)with->ith, (unsigned)with->nth);
     host.ggml_barrier(with->threadpool);
@@ -198,7 +198,7 @@ bool ops_plan(int threads, const struct ggml_tensor *op, size_t *bytes)
     if (to) {
         notice_graph(to->owner);
         give_back_if_better(to);
-        if (!ops_is_of_rows(to, op) || !plan_rows(to, op))
+        if (!ops_is_of_rows(to, op) || !plan_set_rows(to, op))
             plan_foreign(to, op);
     }
     if (keys) {
@@ -231,7 +231,7 @@ bool ops_compute(const ggml_workers *with, struct ggml_tensor *op)
     }
     cells_shape shape;
     if (keys && keys->is_stored && attend_shape(keys, op, &shape)) {
-        settle(keys, with);
+        settle_together(keys, with);
         const bool is_done = attend_compute(keys, with, op);
         if (with->ith == 0 && is_done)
             layers_tell(keys->owner);

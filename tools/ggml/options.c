@@ -48,7 +48,7 @@ static const char *after(const char *word, const char *name)
     return strncmp(word, name, n) == 0 ? word + n : NULL;
 }
 
-static bool take_word(options *chosen, char *word)
+static bool take_option(options *chosen, char *word)
 {
     const char *value;
     cells_way *way = &chosen->way;
@@ -67,7 +67,7 @@ static bool take_word(options *chosen, char *word)
     return take_preset(way, word) || take_schemes(way, word);
 }
 
-bool options_read(options *chosen, const char *text, char *problem, size_t bytes)
+bool options_parse(options *chosen, const char *text, char *problem, size_t bytes)
 {
     *chosen = (options){ .report = false };
     (void)take_preset(&chosen->way, "balanced");
@@ -83,7 +83,7 @@ bool options_read(options *chosen, const char *text, char *problem, size_t bytes
             *next++ = '\0';
         char whole[MOST_TEXT];
         strcpy(whole, word);
-        if (!take_word(chosen, word)) {
+        if (!take_option(chosen, word)) {
             snprintf(problem, bytes,
                      "KVTILE: \"%s\" is no preset (balanced, quality, compact, tight), no scheme (kv5, kv5/kv4, q8_0, f16 and so on), and none of "
                      "rotation=0|64|128, centring=none|own, first=SCHEME|none, report",

@@ -16,6 +16,6 @@ typedef struct options {
 } options;
 
 /* False, and a message in `problem`, where a word is none of them. */
-bool options_read(options *chosen, const char *text, char *problem, size_t bytes);
+bool options_parse(options *chosen, const char *text, char *problem, size_t bytes);
 
 #endif

@@ -104,7 +104,7 @@ static bool is_input(const struct ggml_tensor *t)
     return (t->flags & GGML_TENSOR_FLAG_INPUT) != 0;
 }
 
-static bool is_empty(const struct ggml_tensor *t)
+static bool is_empty_tensor(const struct ggml_tensor *t)
 {
     return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] == 0;
 }
@@ -151,8 +151,8 @@ static const char *read_node(graph *g, const struct ggml_tensor *op)
     layer *to = layer_of(op), *keys = op->op == host.FLASH_ATTN_EXT ? layer_of(op->src[1]) : NULL;
     layer *l = to ? to : keys;
     if (op->flags & GGML_TENSOR_FLAG_OUTPUT) {
-        g->has_results |= !is_empty(op);
-        g->has_no_result |= is_empty(op);
+        g->has_results |= !is_empty_tensor(op);
+        g->has_no_result |= is_empty_tensor(op);
     }
     if (ops_is_view(op->op))
         return NULL;
@@ -180,7 +180,7 @@ static const char *read_node(graph *g, const struct ggml_tensor *op)
     return NULL;
 }
 
-static bool has(const struct ggml_tensor *const *list, size_t n, const struct ggml_tensor *input)
+static bool is_listed(const struct ggml_tensor *const *list, size_t n, const struct ggml_tensor *input)
 {
     bool does = false;
     for (size_t i = 0; i < n; i++)
@@ -190,8 +190,8 @@ static bool has(const struct ggml_tensor *const *list, size_t n, const struct gg
 
 static bool is_known(const graph *g, const struct ggml_tensor *input)
 {
-    return input == g->tokens || has(g->cells, g->n_cells, input) || has(g->positions, g->n_positions, input) || has(g->masks, g->n_masks, input) ||
-           has(g->picks, g->n_picks, input);
+    return input == g->tokens || is_listed(g->cells, g->n_cells, input) || is_listed(g->positions, g->n_positions, input) ||
+           is_listed(g->masks, g->n_masks, input) || is_listed(g->picks, g->n_picks, input);
 }
 
 /* Its results depend on nothing that is not known. */
@@ -204,7 +204,7 @@ static const char *check_sources(const graph *g, const struct ggml_tensor *op)
             continue;
         if (!is_ours && ops_is_ours(root))
             return "ggml reads cells, or other memory of the model's";
-        if (is_input(root) && !is_empty(root) && !is_known(g, root))
+        if (is_input(root) && !is_empty_tensor(root) && !is_known(g, root))
             return "it has other inputs";
     }
     return NULL;
@@ -233,7 +233,7 @@ static bool are_positions(const graph *g, const struct ggml_tensor *t)
     return are;
 }
 
-static bool is_causal(const graph *g, const struct ggml_tensor *mask)
+static bool is_causal_mask(const graph *g, const struct ggml_tensor *mask)
 {
     const bool is_half = mask->type == GGML_TYPE_F16;
     const size_t width = is_half ? 2 : 4;
@@ -269,7 +269,7 @@ static const char *check_inputs(graph *g)
         if (!are_positions(g, g->positions[i]))
             return "cells are not positions";
     for (size_t i = 0; i < g->n_masks; i++)
-        if (!is_causal(g, g->masks[i]))
+        if (!is_causal_mask(g, g->masks[i]))
             return "tokens do not see all that is before them";
     return NULL;
 }
@@ -344,7 +344,7 @@ static XXH128_hash_t hash_graph(const run *r, const cache *c, size_t pieces)
 
 /* Weights stay where they are and what they are as long as a cache is there, but for adapters: so a look at each is enough from the second graph on.
  */
-static store_key key_of(prefix *p, const run *r, const cache *c)
+static store_key graph_key(prefix *p, const run *r, const cache *c)
 {
     const uint64_t quick = hash_graph(r, c, 1).low64;
     for (size_t i = 0; i < p->n_known; i++)
@@ -360,7 +360,7 @@ static store_key key_of(prefix *p, const run *r, const cache *c)
 
 /* ---- chains ---- */
 
-static void forget(prefix *p)
+static void forget_chains(prefix *p)
 {
     for (size_t i = 0; i < p->streams; i++)
         p->chains[i].n = p->chains[i].in_folder = 0;
@@ -454,7 +454,7 @@ static void put_blocks(cache *c)
     for (size_t i = 0; i < p->n_layers && p->was_computed; i++) {
         const layer *l = p->layers[i];
         if (l->computed[0] != p->graph || (l->tensor[1] && l->computed[1] != p->graph)) {
-            forget(p); /* it was broken off */
+            forget_chains(p); /* it was broken off */
             return;
         }
     }
@@ -517,9 +517,9 @@ static void decide(run *r)
         p->why = why;
         return;
     }
-    const store_key key = key_of(p, r, c);
+    const store_key key = graph_key(p, r, c);
     if (p->changes != c->changes || memcmp(&key, &p->key, sizeof key) != 0)
-        forget(p);
+        forget_chains(p);
     p->changes = c->changes;
     p->key = key;
     c->followed = c->graph;
@@ -655,7 +655,7 @@ static void end(cache *c)
     c->prefix = NULL;
 }
 
-bool prefix_open(const char *folder, char *problem, size_t bytes)
+bool prefix_use_folder(const char *folder, char *problem, size_t bytes)
 {
     error_text error;
     if (!folder || !*folder)

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* `folder` NULL: none is used. With one, caches are watched (layers.h). False, and a message, where it cannot be opened. */
-bool prefix_open(const char *folder, char *problem, size_t bytes);
+bool prefix_use_folder(const char *folder, char *problem, size_t bytes);
 bool prefix_is_on(void);
 
 /* Each node before a graph, in order, from one thread. */

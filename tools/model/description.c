@@ -159,7 +159,7 @@ static int make_name(const char *path, char *shown, size_t room, error_text *err
 }
 
 /* A config.json; of a file that is too long for one only its length is looked at. */
-static int read_config(beginning *file, model_description *description, error_text *error)
+static int read_config_file(beginning *file, model_description *description, error_text *error)
 {
     while (file->size < file->whole && file->whole <= MODEL_CONFIG_BYTES)
         if (beginning_extend(file, error) != 0)
@@ -189,7 +189,7 @@ int model_read_file(const char *path, model_description *description, error_text
             error_set(error, "is a file of PyTorch, a pickle, which says nothing about the model without being run: the config.json beside it, or a "
                              "GGUF file, would be right");
     else
-        result = (gguf_is(file.data, file.size) ? read_gguf : read_config)(&file, description, error);
+        result = (gguf_is(file.data, file.size) ? read_gguf : read_config_file)(&file, description, error);
     beginning_close(&file);
     if (result != 0)
         return -1;

@@ -34,7 +34,7 @@ void model_say(char *problem, size_t room, const char *what, const char *why)
         text_shown(problem, room, all);
 }
 
-static kvt_status fail(kvt_status status, char *problem, size_t room, const char *what, const char *why)
+static kvt_status fail_find(kvt_status status, char *problem, size_t room, const char *what, const char *why)
 {
     model_say(problem, room, what, why);
     return status;
@@ -46,7 +46,7 @@ static kvt_status read_model(const char *path, model_description *description, c
 {
     error_text error;
     if (model_read_file(path, description, &error) != 0)
-        return fail(KVT_ERR_FILE, problem, room, path, error.text);
+        return fail_find(KVT_ERR_FILE, problem, room, path, error.text);
     *model = &description->model;
     return KVT_OK;
 }
@@ -57,7 +57,7 @@ static kvt_status read_folder(const char *folder, model_description *description
     const size_t size = strlen(folder) + sizeof "/config.json";
     char *path = malloc(size);
     if (!path)
-        return fail(KVT_ERR_MEMORY, problem, room, folder, "no memory");
+        return fail_find(KVT_ERR_MEMORY, problem, room, folder, "no memory");
     snprintf(path, size, "%s%sconfig.json", folder, text_ends_with(folder, "/") ? "" : "/");
     const kvt_status status = access(path, F_OK) == 0 ? read_model(path, description, model, problem, room) : KVT_OK;
     free(path);
@@ -78,7 +78,7 @@ static kvt_status not_found(const char *name, char *problem, size_t room)
         snprintf(why, sizeof why,
                  "there is no file and no built-in model of that name: a config.json, a folder with one, a .gguf file or a name of the "
                  "catalogue would be right");
-    return fail(KVT_ERR_NAME, problem, room, name, why);
+    return fail_find(KVT_ERR_NAME, problem, room, name, why);
 }
 
 /* Files go before names, so that a model on disk is sized as it is. */
@@ -95,7 +95,7 @@ kvt_status model_find(const char *name, model_description *description, const kv
     *model = kvt_catalogue_find(name);
     if (*model)
         return KVT_OK;
-    return is_folder ? fail(KVT_ERR_FILE, problem, room, name, "is a folder without a config.json") : not_found(name, problem, room);
+    return is_folder ? fail_find(KVT_ERR_FILE, problem, room, name, "is a folder without a config.json") : not_found(name, problem, room);
 }
 
 /* ---- the library's -------------------------------------------------------------------------------------------------------------- */
@@ -105,10 +105,10 @@ kvt_status kvt_model_open(const char *name, const char *const *ignored, kvt_mode
     if (file)
         *file = NULL;
     if (!name || !file)
-        return fail(KVT_ERR_NULL, problem, room, name ? "file" : "name", "is NULL");
+        return fail_find(KVT_ERR_NULL, problem, room, name ? "file" : "name", "is NULL");
     kvt_model_file *parsed = calloc(1, sizeof *parsed);
     if (!parsed)
-        return fail(KVT_ERR_MEMORY, problem, room, name, "no memory");
+        return fail_find(KVT_ERR_MEMORY, problem, room, name, "no memory");
     parsed->description.assumed = ignored;
     const kvt_status status = model_find(name, &parsed->description, &parsed->model, problem, room);
     parsed->description.assumed = NULL; /* the caller's */
@@ -141,9 +141,9 @@ kvt_status kvt_model_weights(const char *path, uint64_t *bytes, char *problem, s
     error_text error;
     uint64_t found;
     if (!path || !bytes)
-        return fail(KVT_ERR_NULL, problem, room, path ? "bytes" : "path", "is NULL");
+        return fail_find(KVT_ERR_NULL, problem, room, path ? "bytes" : "path", "is NULL");
     if (model_weights(path, &found, &error) != 0)
-        return fail(KVT_ERR_FILE, problem, room, path, error.text);
+        return fail_find(KVT_ERR_FILE, problem, room, path, error.text);
     *bytes = found;
     return KVT_OK;
 }

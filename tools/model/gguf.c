@@ -416,7 +416,7 @@ static bool get_ratios(model *m)
     return true;
 }
 
-static bool get_heads(model *m)
+static bool get_head_counts(model *m)
 {
     if (!get_layers(m, "attention.head_count", KVT_MAX_HEADS, &m->heads) || !get_layers(m, "attention.head_count_kv", KVT_MAX_HEADS, &m->kv_heads))
         return false;
@@ -429,7 +429,7 @@ static bool get_heads(model *m)
 
 /* ---- groups ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool add(const model *m, model_description *description, uint32_t i, kvt_layer_group group)
+static bool add_layer_group(const model *m, model_description *description, uint32_t i, kvt_layer_group group)
 {
     const bool draft = is_mtp(m, i), shared = i >= m->storing && group.kind != KVT_LAYER_NONE;
     group.count = !draft && !shared;
@@ -461,20 +461,20 @@ static bool add_attention(const model *m, model_description *description, uint32
             return gguf_fail(&m->file, "attention.head_count_kv", gguf_find(&m->file, "attention.head_count_kv"),
                              "1 where attention.key_length_mla says that rows are latent");
     }
-    return add(m, description, i, group);
+    return add_layer_group(m, description, i, group);
 }
 
 static bool add_indexer(const model *m, model_description *description, uint32_t i, uint32_t tokens_per_row)
 {
     /* What a compressor of DeepSeek-V4 has not made a row of: keys and scores of twice the tokens, twice as wide. */
     const uint64_t unfinished = tokens_per_row > 1 ? 2 * 2 * 2 * (uint64_t)tokens_per_row * m->index_dim : 0;
-    return add(m, description, i,
-               (kvt_layer_group){ .kind = KVT_LAYER_INDEXER,
-                                  .kv_heads = 1,
-                                  .k_dim = m->index_dim,
-                                  .tokens_per_row = tokens_per_row,
-                                  .recurrent_elements = unfinished,
-                                  .recurrent_element_bytes = unfinished ? 4 : 0 });
+    return add_layer_group(m, description, i,
+                           (kvt_layer_group){ .kind = KVT_LAYER_INDEXER,
+                                              .kv_heads = 1,
+                                              .k_dim = m->index_dim,
+                                              .tokens_per_row = tokens_per_row,
+                                              .recurrent_elements = unfinished,
+                                              .recurrent_element_bytes = unfinished ? 4 : 0 });
 }
 
 /* DeepSeek-V4: rows that are key and value in one, of a window and of several tokens each. At 4 tokens a row overlaps the one before. */
@@ -488,19 +488,20 @@ static bool add_compressed(const model *m, model_description *description, uint3
                                     .tokens_per_row = ratio,
                                     .recurrent_elements = (ratio == 4 ? 8 : 2) * (uint64_t)ratio * m->k_dim,
                                     .recurrent_element_bytes = 4 };
-    return add_attention(m, description, i) && (ratio == 0 || add(m, description, i, group)) && (ratio != 4 || add_indexer(m, description, i, ratio));
+    return add_attention(m, description, i) && (ratio == 0 || add_layer_group(m, description, i, group)) &&
+           (ratio != 4 || add_indexer(m, description, i, ratio));
 }
 
-static bool add_layer(const model *m, model_description *description, uint32_t i)
+static bool add_gguf_layer(const model *m, model_description *description, uint32_t i)
 {
     const bool state = is_recurrent(m, i), attention = has_attention(m, i);
     if (!state && !attention) {
         const bool shared = i >= m->storing && at(m, m->kv_heads, i) != 0;
-        return add(m, description, i, (kvt_layer_group){ .kind = KVT_LAYER_NONE }) && (!shared || add_attention(m, description, i));
+        return add_layer_group(m, description, i, (kvt_layer_group){ .kind = KVT_LAYER_NONE }) && (!shared || add_attention(m, description, i));
     }
     if (m->known->compressed)
         return add_compressed(m, description, i);
-    if (state && !add(m, description, i, m->state))
+    if (state && !add_layer_group(m, description, i, m->state))
         return false;
     return !attention || (add_attention(m, description, i) && (!has_indexer(m, i) || add_indexer(m, description, i, 1)));
 }
@@ -518,8 +519,8 @@ static bool has_cross(const model *m, uint32_t i)
 
 static bool add_cross(const model *m, model_description *description, uint32_t i)
 {
-    return add(m, description, i,
-               (kvt_layer_group){ .kind = KVT_LAYER_CROSS, .kv_heads = at(m, m->kv_heads, i), .k_dim = m->k_dim, .v_dim = m->v_dim });
+    return add_layer_group(m, description, i,
+                           (kvt_layer_group){ .kind = KVT_LAYER_CROSS, .kv_heads = at(m, m->kv_heads, i), .k_dim = m->k_dim, .v_dim = m->v_dim });
 }
 
 static bool get_cross(model *m)
@@ -571,7 +572,7 @@ static void note_unknown(const gguf *file, model_description *description)
 }
 
 /* Whether such models can be sized at all. */
-static bool check_architecture(const gguf *file)
+static bool check_has_cache(const gguf *file)
 {
     if (gguf_look(file, "wkv.head_size") && find_architecture(file->architecture)->state_keys != RWKV)
         return error_set(file->error, "general.architecture is \"%s\": its state, of wkv.head_size, is of no known kind", file->architecture) == 0;
@@ -582,10 +583,10 @@ static bool check_architecture(const gguf *file)
     return true;
 }
 
-static bool describe(model *m, model_description *description)
+static bool describe_file(model *m, model_description *description)
 {
     m->known = find_architecture(m->file.architecture);
-    if (!get_counts(m) || !get_heads(m) || !get_state(m))
+    if (!get_counts(m) || !get_head_counts(m) || !get_state(m))
         return false;
     if (m->states != ALONE && (!get_dims(m) || !get_window(m, description) || !get_indexer(m)))
         return false;
@@ -595,7 +596,7 @@ static bool describe(model *m, model_description *description)
         const uint32_t block = i % m->blocks, last = m->blocks - m->mtp - 1;
         description->layer = block < last ? block : last;
         const bool cross = has_cross(m, i);
-        if ((!cross || m->known->decoder_has_cross) && !add_layer(m, description, i))
+        if ((!cross || m->known->decoder_has_cross) && !add_gguf_layer(m, description, i))
             return false;
         if (cross && !add_cross(m, description, i))
             return false;
@@ -612,7 +613,7 @@ static bool describe(model *m, model_description *description)
 int model_read_gguf_part(const void *bytes, size_t size, uint64_t whole, bool *is_short, model_description *description, error_text *error)
 {
     model m = { .file = { .error = error, .whole = whole } };
-    const bool good = gguf_open(&m.file, bytes, size) && check_architecture(&m.file) && describe(&m, description);
+    const bool good = gguf_open(&m.file, bytes, size) && check_has_cache(&m.file) && describe_file(&m, description);
     *is_short = m.file.is_short;
     gguf_free(&m.file);
     if (!good)

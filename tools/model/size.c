@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/api/sized.h"
+#include "tools/files/number.h"
 #include "tools/model/engine/engine.h"
 
 const char *kvt_layer_kind_name(kvt_layer_kind kind)
@@ -97,7 +98,7 @@ const char *kvt_engine_type_at(kvt_engine engine, size_t index)
 
 /* ---- checks ---------------------------------------------------------------------------------------------------------------------- */
 
-static kvt_status check_group(const kvt_layer_group *group)
+static kvt_status check_layer_group(const kvt_layer_group *group)
 {
     const kvt_layer_kind kind = group->kind;
     if (!kvt_layer_kind_name(kind) || (group->count == 0 && group->draft_count == 0 && group->shared_count == 0))
@@ -188,7 +189,7 @@ static kvt_status take_request(kvt_size_request *to, const kvt_size_request *fro
 }
 
 /* Everything that is wrong before a group is looked at on its own. */
-static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const kvt_size_request *given)
+static kvt_status begin_sizing(struct kvt_sizing *sizing, const kvt_model *model, const kvt_size_request *given)
 {
     *sizing = (struct kvt_sizing){ .model = model };
     if (!model || !given)
@@ -206,7 +207,7 @@ static kvt_status begin(struct kvt_sizing *sizing, const kvt_model *model, const
 
     kvt_status status = find_types(rules, sizing);
     for (size_t i = 0; i < model->n_groups && status == KVT_OK; i++) {
-        status = check_group(&model->groups[i]);
+        status = check_layer_group(&model->groups[i]);
         sizing->compressed = sizing->compressed || model->groups[i].kind == KVT_LAYER_COMPRESSED;
     }
     if (status != KVT_OK)
@@ -267,16 +268,6 @@ static kvt_status sum_group(const struct kvt_group_plan *plan, uint64_t layers, 
             return KVT_ERR_OVERFLOW;
     }
     return KVT_OK;
-}
-
-static uint64_t common_divisor(uint64_t a, uint64_t b)
-{
-    while (b) {
-        const uint64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
 }
 
 /* growing_bytes / growing_tokens += bytes / tokens */
@@ -378,7 +369,7 @@ static kvt_status plan_group(struct kvt_sizing *sizing, const kvt_layer_group *g
     return status == KVT_OK ? share_prefix(sizing->request, group, plan) : status;
 }
 
-static kvt_status add_group(struct kvt_sizing *sizing, const kvt_layer_group *group, kvt_size_report *report, kvt_group_size *size)
+static kvt_status size_group(struct kvt_sizing *sizing, const kvt_layer_group *group, kvt_size_report *report, kvt_group_size *size)
 {
     *size =
         (kvt_group_size){ .kind = group->kind, .kv_heads = group->kv_heads, .k_dim = group->k_dim, .v_dim = group->v_dim, .window = group->window };
@@ -404,7 +395,7 @@ static kvt_status sum_groups(struct kvt_sizing *sizing, kvt_size_report *report,
     kvt_group_size size;
     for (size_t i = 0; i < sizing->model->n_groups; i++) {
         const kvt_layer_group group = kvt_stored_group(sizing, i);
-        const kvt_status status = add_group(sizing, &group, &sum, groups ? &groups[i] : &size);
+        const kvt_status status = size_group(sizing, &group, &sum, groups ? &groups[i] : &size);
         if (status != KVT_OK)
             return status;
     }
@@ -418,7 +409,7 @@ kvt_status kvt_size(const kvt_model *model, const kvt_size_request *request, kvt
     kvt_size_report sum;
     if (!report)
         return KVT_ERR_NULL;
-    kvt_status status = begin(&sizing, model, request);
+    kvt_status status = begin_sizing(&sizing, model, request);
     if (status == KVT_OK)
         status = sum_groups(&sizing, &sum, NULL);
     if (status != KVT_OK)
@@ -432,7 +423,7 @@ const char *kvt_size_problem(const kvt_model *model, const kvt_size_request *req
 {
     struct kvt_sizing sizing;
     kvt_size_report report;
-    kvt_status status = begin(&sizing, model, request);
+    kvt_status status = begin_sizing(&sizing, model, request);
     if (status == KVT_OK)
         status = sum_groups(&sizing, &report, NULL);
     return status == KVT_ERR_ENGINE ? sizing.problem : NULL;

@@ -22,7 +22,7 @@ static int add_bytes(uint64_t *total, uint64_t bytes, error_text *error)
 /* ---- GGUF ------------------------------------------------------------------------------------------------------------------------ */
 
 /* From the first tensor's numbers on the file holds nothing else; it holds less when it is cut short. */
-static int measure_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
+static int note_tensor(void *owner, const gguf_tensor *tensor, error_text *error)
 {
     uint64_t *most = owner, bytes;
     if (gguf_tensor_bytes(tensor, &bytes) && bytes > tensor->left)
@@ -37,7 +37,7 @@ static int walk_gguf(const beginning *part, gguf *file, uint64_t *tensors, error
 {
     *file = (gguf){ .error = error, .whole = part->whole };
     *tensors = 0;
-    return gguf_open(file, part->data, part->size) ? gguf_walk_tensors(file, measure_tensor, tensors) : -1;
+    return gguf_open(file, part->data, part->size) ? gguf_walk_tensors(file, note_tensor, tensors) : -1;
 }
 
 static int add_gguf(const char *path, uint64_t *bytes, uint32_t *parts, error_text *error)
@@ -133,7 +133,7 @@ static bool read_index(const char *folder, uint64_t *bytes)
  * "consolidated.safetensors". The smallest number counts. */
 enum { WHOLE, PART, OTHER, NO_WEIGHTS };
 
-static int rank_of(const char *name)
+static int weights_rank(const char *name)
 {
     if (!text_ends_with(name, ".safetensors"))
         return NO_WEIGHTS;
@@ -149,11 +149,11 @@ static int measure_folder(const char *folder, uint64_t *bytes, error_text *error
         return error_set(error, "%.300s cannot be listed", folder);
     int result = 0, best = NO_WEIGHTS;
     for (const struct dirent *entry; (entry = readdir(list)) != NULL;)
-        best = rank_of(entry->d_name) < best ? rank_of(entry->d_name) : best;
+        best = weights_rank(entry->d_name) < best ? weights_rank(entry->d_name) : best;
     rewinddir(list);
     for (const struct dirent *entry; result == 0 && (entry = readdir(list)) != NULL;) {
         char path[4096];
-        if (rank_of(entry->d_name) == NO_WEIGHTS || rank_of(entry->d_name) > best)
+        if (weights_rank(entry->d_name) == NO_WEIGHTS || weights_rank(entry->d_name) > best)
             continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
         result = add_safetensors(path, bytes, error);

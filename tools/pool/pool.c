@@ -73,7 +73,7 @@ static void *serve(void *argument)
     }
 }
 
-static void begin(pool *threads, pool_work *work, void *data)
+static void begin_round(pool *threads, pool_work *work, void *data)
 {
     threads->work = work;
     threads->data = data;
@@ -106,7 +106,7 @@ void pool_close(pool *threads)
 {
     if (threads == NULL)
         return;
-    begin(threads, NULL, NULL);
+    begin_round(threads, NULL, NULL);
     for (unsigned i = 0; i + 1 < threads->workers; i++)
         pthread_join(threads->list[i].id, NULL);
     pthread_cond_destroy(&threads->changed);
@@ -122,7 +122,7 @@ unsigned pool_workers(const pool *threads)
 void pool_run(pool *threads, pool_work *work, void *data)
 {
     if (threads->workers > 1)
-        begin(threads, work, data);
+        begin_round(threads, work, data);
     work(data, 0, threads->workers);
     wait_while(threads, &threads->running, 0, false);
 }

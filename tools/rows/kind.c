@@ -58,7 +58,7 @@ static numbering numbering_of(const char *name, const char *text)
 }
 
 /* What `length` letters at `text` of a name say. */
-static finding word_of(const char *name, const char *text, size_t length)
+static finding finding_of(const char *name, const char *text, size_t length)
 {
     finding found = { ROWS_UNKNOWN, 0 };
     for (rows_kind kind = ROWS_KEYS; kind < ROWS_UNKNOWN; kind++) {
@@ -92,7 +92,7 @@ rows_kind rows_kind_of(const char *name)
             at++;
             continue;
         }
-        const finding found = word_of(name, at, length);
+        const finding found = finding_of(name, at, length);
         if (last.kind == ROWS_KEYS && found.kind == ROWS_VALUES && last.weight == found.weight) {
             best = before_best; /* both: neither counts */
             last = (finding){ ROWS_UNKNOWN, 0 };

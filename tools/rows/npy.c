@@ -27,7 +27,7 @@ static void skip_spaces(cursor *text)
 }
 
 /* Takes `expected`, after spaces, if it comes next. */
-static bool take(cursor *text, const char *expected)
+static bool take_text(cursor *text, const char *expected)
 {
     const size_t length = strlen(expected);
     skip_spaces(text);
@@ -41,9 +41,9 @@ static bool take(cursor *text, const char *expected)
 static bool take_word(cursor *text, char *word, size_t room)
 {
     char quote;
-    if (take(text, "'"))
+    if (take_text(text, "'"))
         quote = '\'';
-    else if (take(text, "\""))
+    else if (take_text(text, "\""))
         quote = '"';
     else
         return false;
@@ -71,33 +71,33 @@ static bool take_size(cursor *text, uint64_t *size)
 
 static bool take_shape(cursor *text, header *head)
 {
-    if (!take(text, "("))
+    if (!take_text(text, "("))
         return false;
-    while (!take(text, ")")) {
+    while (!take_text(text, ")")) {
         if (head->n_sizes == MAX_DIMENSIONS || !take_size(text, &head->sizes[head->n_sizes]))
             return false;
         head->n_sizes++;
-        if (!take(text, ","))
-            return take(text, ")");
+        if (!take_text(text, ","))
+            return take_text(text, ")");
     }
     return true;
 }
 
 static int parse_header(cursor text, header *head, error_text *error)
 {
-    if (!take(&text, "{"))
+    if (!take_text(&text, "{"))
         return error_set(error, "header is no dictionary: {'descr': '<f4', 'fortran_order': False, 'shape': (heads, tokens, dim)} would be right");
-    while (!take(&text, "}")) {
+    while (!take_text(&text, "}")) {
         char key[16];
-        if (!take_word(&text, key, sizeof key) || !take(&text, ":"))
+        if (!take_word(&text, key, sizeof key) || !take_text(&text, ":"))
             return error_set(error, "header has a malformed key: 'descr', 'fortran_order' and 'shape' would be right");
         if (strcmp(key, "descr") == 0 && !head->has_descr) {
             head->has_descr = take_word(&text, head->descr, sizeof head->descr);
             if (!head->has_descr)
                 return error_set(error, "descr is not one number format: '<f4' or '<f2' would be right");
         } else if (strcmp(key, "fortran_order") == 0 && !head->has_order) {
-            head->fortran_order = take(&text, "True");
-            head->has_order = head->fortran_order || take(&text, "False");
+            head->fortran_order = take_text(&text, "True");
+            head->has_order = head->fortran_order || take_text(&text, "False");
             if (!head->has_order)
                 return error_set(error, "fortran_order is neither True nor False");
         } else if (strcmp(key, "shape") == 0 && !head->has_shape) {
@@ -107,8 +107,8 @@ static int parse_header(cursor text, header *head, error_text *error)
         } else {
             return error_set(error, "header has the key '%s' twice or too many: 'descr', 'fortran_order' and 'shape' once each would be right", key);
         }
-        if (!take(&text, ",")) {
-            if (take(&text, "}"))
+        if (!take_text(&text, ",")) {
+            if (take_text(&text, "}"))
                 break;
             return error_set(error, "header is malformed after '%s': a comma or the closing brace would be right", key);
         }

@@ -69,7 +69,7 @@ static int nothing_to_do(voidpf opaque, voidpf context)
 
 /* ---- members ---- */
 
-static int damaged(const member *m, error_text *error)
+static int fail_damaged(const member *m, error_text *error)
 {
     return error_set(error, "%.120s: is damaged: its bytes or their sum are not what the archive says", m->name);
 }
@@ -80,7 +80,7 @@ static int find_stored(const file_map *map, unzFile archive, member *m, error_te
     const ZPOS64_T at = unzGetCurrentFileZStreamPos64(archive);
     const uint64_t size = m->info.uncompressed_size;
     if (at > map->size || size > map->size - at || crc32_z(0, map->data + at, (size_t)size) != m->info.crc)
-        return damaged(m, error);
+        return fail_damaged(m, error);
     m->data = map->data + at;
     return 0;
 }
@@ -90,7 +90,7 @@ static int inflate_member(rows_file *file, unzFile archive, member *m, error_tex
     enum { MOST_RATIO = 1032, PART = 1 << 30 }; /* deflate makes no more of a byte */
     const uint64_t size = m->info.uncompressed_size;
     if (size / MOST_RATIO > m->info.compressed_size || size > SIZE_MAX)
-        return damaged(m, error);
+        return fail_damaged(m, error);
     uint8_t *data = rows_block(file, (size_t)size);
     if (data == NULL)
         return error_set(error, "%.120s: takes %llu bytes when inflated: more than memory holds (numpy.savez does not deflate)", m->name,
@@ -98,7 +98,7 @@ static int inflate_member(rows_file *file, unzFile archive, member *m, error_tex
     for (uint64_t done = 0; done < size;) {
         const int got = unzReadCurrentFile(archive, data + done, size - done < PART ? (unsigned)(size - done) : PART);
         if (got <= 0)
-            return damaged(m, error);
+            return fail_damaged(m, error);
         done += (uint64_t)got;
     }
     m->data = data;
@@ -112,10 +112,10 @@ static int read_member(rows_file *file, unzFile archive, member *m, error_text *
     if ((m->info.flag & ENCRYPTED) != 0 || (method != STORED && method != Z_DEFLATED))
         return error_set(error, "%.120s: is encrypted, or packed otherwise than numpy does it: savez or savez_compressed would be right", m->name);
     if (unzOpenCurrentFile(archive) != UNZ_OK)
-        return damaged(m, error);
+        return fail_damaged(m, error);
     const int result = method == STORED ? find_stored(&file->map, archive, m, error) : inflate_member(file, archive, m, error);
     const int closed = unzCloseCurrentFile(archive); /* which compares the sum of what was inflated */
-    return result == 0 && closed != UNZ_OK ? damaged(m, error) : result;
+    return result == 0 && closed != UNZ_OK ? fail_damaged(m, error) : result;
 }
 
 /* Adds the array if its rows can be stored, and returns 0. Otherwise 1, or -1 when the archive is of no use; `error` says why. */

@@ -61,7 +61,7 @@ static store_key key_of(const XXH3_state_t *hash)
     return key;
 }
 
-static bool is_same(const store_key *a, const store_key *b)
+static bool is_same_key(const store_key *a, const store_key *b)
 {
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
@@ -95,7 +95,7 @@ const char *store_key_text(const store_key *key, char text[33])
     return text;
 }
 
-static const char *name_of(const store_key *key, char name[NAME])
+static const char *block_name(const store_key *key, char name[NAME])
 {
     store_key_text(key, name);
     strcpy(name + DIGITS, ".block");
@@ -107,7 +107,7 @@ static bool is_block(const char *name)
     return strlen(name) == NAME - 1 && strspn(name, "0123456789abcdef") == DIGITS && strcmp(name + DIGITS, ".block") == 0;
 }
 
-static store_key checksum_of(const header *head, const void *bytes)
+static store_key block_checksum(const header *head, const void *bytes)
 {
     XXH3_state_t hash;
     XXH3_INITSTATE(&hash);
@@ -120,7 +120,7 @@ static store_key checksum_of(const header *head, const void *bytes)
 
 /* ---- files ---- */
 
-static int fail(error_text *error, const char *what)
+static int fail_errno(error_text *error, const char *what)
 {
     return error_set(error, "%s: %s", what, strerror(errno));
 }
@@ -141,7 +141,7 @@ static int read_all(int file, void *bytes, size_t n)
     return 0;
 }
 
-static int write_all(int file, struct iovec *parts, int n)
+static int write_parts(int file, struct iovec *parts, int n)
 {
     while (n > 0) {
         ssize_t done = writev(file, parts, n);
@@ -170,7 +170,7 @@ static void stamp(int file)
 }
 
 /* -1 with errno. */
-static int open_block(const store *folder, const char *name, struct stat *status)
+static int open_block_file(const store *folder, const char *name, struct stat *status)
 {
     const int file = openat(folder->folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (file >= 0 && (fstat(file, status) != 0 || !S_ISREG(status->st_mode))) {
@@ -355,13 +355,13 @@ static int open_lock(store *folder, error_text *error)
     bool others = false;
     if (errno != ENOENT || list_blocks(folder, &all, &others) != 0) {
         free(all.list);
-        return fail(error, "cannot be opened");
+        return fail_errno(error, "cannot be opened");
     }
     free(all.list);
     if (others)
         return error_set(error, "holds other files: an empty folder, a new one or a store would be right");
     folder->lock = openat(folder->folder, STATE, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_CREAT, 0666);
-    return folder->lock >= 0 ? 0 : fail(error, "cannot be opened");
+    return folder->lock >= 0 ? 0 : fail_errno(error, "cannot be opened");
 }
 
 int store_open(store **opened, const char *path, uint64_t budget, error_text *error)
@@ -375,19 +375,19 @@ int store_open(store **opened, const char *path, uint64_t budget, error_text *er
     if (budget != 0 && budget < STORE_HEADER)
         result = error_set(error, "a budget of %" PRIu64 " bytes: at least %d would be right", budget, STORE_HEADER);
     if (result == 0 && mkdir(path, 0700) != 0 && errno != EEXIST) /* what people asked a model is theirs */
-        result = fail(error, "cannot be made");
+        result = fail_errno(error, "cannot be made");
     if (result == 0) {
         folder->folder = open(path, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-        result = folder->folder >= 0 ? open_lock(folder, error) : fail(error, "cannot be opened");
+        result = folder->folder >= 0 ? open_lock(folder, error) : fail_errno(error, "cannot be opened");
     }
     if (result == 0 && lock(folder) != 0)
-        result = fail(error, "cannot be read");
+        result = fail_errno(error, "cannot be read");
     else if (result == 0) {
         /* Counted at each opening, so whatever a loss of power or people did to the files is known. */
         folder->now.budget = budget != 0 ? budget : folder->now.budget;
         if (begin_changes(folder) != 0 || count_all(folder) != 0 || begin_changes(folder) != 0 || make_room(folder, 0) != 0 ||
             end_changes(folder) != 0)
-            result = fail(error, "cannot be read");
+            result = fail_errno(error, "cannot be read");
         unlock(folder);
     }
     if (result != 0)
@@ -431,14 +431,14 @@ static int read_block(int file, const store_key *key, uint64_t size, header *hea
     *bytes = NULL;
     if (size < sizeof *head || read_all(file, head, sizeof *head) != 0 || head->magic != BLOCK_MAGIC || head->bytes != size - sizeof *head)
         return 0;
-    if (!is_same(&head->key, key))
+    if (!is_same_key(&head->key, key))
         return 0;
     *bytes = malloc(head->bytes != 0 ? (size_t)head->bytes : 1);
     if (*bytes == NULL)
         return -1;
     if (read_all(file, *bytes, (size_t)head->bytes) == 0) {
-        const store_key checksum = checksum_of(head, *bytes), right = store_next_key(&head->previous, head->ids);
-        if (is_same(&checksum, &head->checksum) && is_same(&right, key))
+        const store_key checksum = block_checksum(head, *bytes), right = store_next_key(&head->previous, head->ids);
+        if (is_same_key(&checksum, &head->checksum) && is_same_key(&right, key))
             return 1;
     }
     free(*bytes);
@@ -451,24 +451,24 @@ static int remove_damaged(store *folder, const char *name, const struct stat *da
 {
     struct stat status;
     if (lock(folder) != 0)
-        return fail(error, "cannot be written");
+        return fail_errno(error, "cannot be written");
     int result = 0;
     if (fstatat(folder->folder, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_ino == damaged->st_ino) {
         result = begin_changes(folder) == 0 && unlinkat(folder->folder, name, 0) == 0 && count_all(folder) == 0 ? 0 : -1;
         if (result != 0)
-            fail(error, "cannot be written");
+            fail_errno(error, "cannot be written");
     }
     unlock(folder);
     return result;
 }
 
 /* What the file `name` holds, which must be the block `key`: 1; 0: there is none, or it was damaged, which is counted then; -1 with the error. */
-static int take_block(store *folder, const char *name, const store_key *key, header *head, void **bytes, struct stat *status, uint64_t *damaged,
-                      error_text *error)
+static int take_block_file(store *folder, const char *name, const store_key *key, header *head, void **bytes, struct stat *status, uint64_t *damaged,
+                           error_text *error)
 {
-    const int file = open_block(folder, name, status);
+    const int file = open_block_file(folder, name, status);
     if (file < 0)
-        return errno == ENOENT || errno == ELOOP ? 0 : fail(error, "cannot be read");
+        return errno == ENOENT || errno == ELOOP ? 0 : fail_errno(error, "cannot be read");
     const int result = read_block(file, key, (uint64_t)status->st_size, head, bytes);
     close(file);
     if (result < 0)
@@ -487,11 +487,11 @@ int store_get(store *folder, const store_key *previous, const uint32_t *ids, voi
     struct stat status;
     uint64_t damaged = 0;
     header head;
-    const int result = take_block(folder, name_of(&key, name), &key, &head, bytes, &status, &damaged, error);
+    const int result = take_block_file(folder, block_name(&key, name), &key, &head, bytes, &status, &damaged, error);
     if (result != 1)
         return result;
     *n = (size_t)head.bytes;
-    if (is_same(&head.previous, previous) && memcmp(head.ids, ids, sizeof head.ids) == 0)
+    if (is_same_key(&head.previous, previous) && memcmp(head.ids, ids, sizeof head.ids) == 0)
         return 1;
     free(*bytes);
     return 0;
@@ -509,7 +509,7 @@ static int write_part(const store *folder, const header *head, const void *bytes
     const int file = openat(folder->folder, PART, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file < 0)
         return -1;
-    const int result = write_all(file, parts, 2);
+    const int result = write_parts(file, parts, 2);
     const int why = errno;
     if (result == 0)
         stamp(file);
@@ -541,7 +541,7 @@ static int add_block(store *folder, const char *name, const header *head, const 
 static bool use_block(const store *folder, const char *name, uint64_t size)
 {
     struct stat status;
-    const int file = open_block(folder, name, &status);
+    const int file = open_block_file(folder, name, &status);
     if (file < 0)
         return false;
     const bool is_it = size == 0 || (uint64_t)status.st_size == size;
@@ -557,18 +557,18 @@ int store_put(store *folder, const store_key *previous, const uint32_t *ids, con
     memcpy(head.ids, ids, sizeof head.ids);
     const uint64_t size = sizeof head + (uint64_t)n;
     char name[NAME];
-    if (use_block(folder, name_of(&head.key, name), size))
+    if (use_block(folder, block_name(&head.key, name), size))
         return 0;
-    head.checksum = checksum_of(&head, bytes);
+    head.checksum = block_checksum(&head, bytes);
     if (lock(folder) != 0)
-        return fail(error, "cannot be written");
+        return fail_errno(error, "cannot be written");
     int result = 0;
     if (size > folder->now.budget)
         result = error_set(error, "a block of %" PRIu64 " bytes: the budget is %" PRIu64, size, folder->now.budget);
     else if (begin_changes(folder) != 0 || add_block(folder, name, &head, bytes) != 0)
-        result = fail(error, "cannot be written"); /* the next writer counts */
+        result = fail_errno(error, "cannot be written"); /* the next writer counts */
     else if (end_changes(folder) != 0)
-        result = fail(error, "cannot be written");
+        result = fail_errno(error, "cannot be written");
     unlock(folder);
     return result;
 }
@@ -577,7 +577,7 @@ void store_use(store *folder, const store_key *keys, size_t n)
 {
     char name[NAME];
     while (n > 0)
-        (void)use_block(folder, name_of(&keys[--n], name), 0);
+        (void)use_block(folder, block_name(&keys[--n], name), 0);
 }
 
 /* ---- all of them ---- */
@@ -585,15 +585,15 @@ void store_use(store *folder, const store_key *keys, size_t n)
 int store_count(store *folder, store_measure *measure, error_text *error)
 {
     if (lock(folder) != 0)
-        return fail(error, "cannot be read");
-    const int result = begin_changes(folder) == 0 && count_all(folder) == 0 ? 0 : fail(error, "cannot be read");
+        return fail_errno(error, "cannot be read");
+    const int result = begin_changes(folder) == 0 && count_all(folder) == 0 ? 0 : fail_errno(error, "cannot be read");
     *measure = (store_measure){ folder->now.budget, folder->now.bytes, folder->now.blocks };
     unlock(folder);
     return result;
 }
 
 /* 1 and the block, 0: it is gone, or was damaged, or -1 with the error. */
-static int look_at(store *folder, const entry *file, store_block *block, uint64_t *damaged, error_text *error)
+static int look_at_entry(store *folder, const entry *file, store_block *block, uint64_t *damaged, error_text *error)
 {
     struct stat status;
     header head;
@@ -603,7 +603,7 @@ static int look_at(store *folder, const entry *file, store_block *block, uint64_
         const char pair[] = { file->name[2 * i], file->name[2 * i + 1], '\0' };
         key.bytes[i] = (unsigned char)strtoul(pair, NULL, 16);
     }
-    const int result = take_block(folder, file->name, &key, &head, &bytes, &status, damaged, error);
+    const int result = take_block_file(folder, file->name, &key, &head, &bytes, &status, damaged, error);
     if (result != 1)
         return result;
     free(bytes);
@@ -616,12 +616,12 @@ int store_walk(store *folder, store_visit *visit, void *owner, uint64_t *damaged
 {
     entries all;
     bool others;
-    int result = list_blocks(folder, &all, &others) == 0 ? 0 : fail(error, "cannot be read");
+    int result = list_blocks(folder, &all, &others) == 0 ? 0 : fail_errno(error, "cannot be read");
     if (result == 0)
         qsort(all.list, all.n, sizeof *all.list, by_use);
     for (size_t i = all.n; result == 0 && i > 0; i--) {
         store_block block;
-        result = look_at(folder, &all.list[i - 1], &block, damaged, error);
+        result = look_at_entry(folder, &all.list[i - 1], &block, damaged, error);
         if (result == 1)
             result = visit != NULL ? visit(owner, &block) : 0;
     }

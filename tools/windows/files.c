@@ -22,7 +22,7 @@
 
 LONG NTAPI RtlGetLastNtStatus(void); /* of ntdll: no header of mingw-w64 has it */
 
-static int fail(void)
+static int fail_last_error(void)
 {
     static const struct {
         DWORD error;
@@ -96,7 +96,7 @@ static int status_of(HANDLE handle, struct kvt_stat *status)
         break;
     }
     if (!GetFileInformationByHandle(handle, &found))
-        return fail();
+        return fail_last_error();
     const ULONGLONG time = (ULONGLONG)found.ftLastWriteTime.dwHighDateTime << 32 | found.ftLastWriteTime.dwLowDateTime;
     const unsigned writable = found.dwFileAttributes & FILE_ATTRIBUTE_READONLY ? 0 : 0200;
     if (found.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT)
@@ -124,7 +124,7 @@ static int status_at(const char *path, struct kvt_stat *status, bool follow)
     const HANDLE handle = create(path, FILE_READ_ATTRIBUTES, OPEN_EXISTING, follow ? 0 : FILE_FLAG_OPEN_REPARSE_POINT);
     if (handle == INVALID_HANDLE_VALUE) {
         (void)is_removed();
-        return fail();
+        return fail_last_error();
     }
     const int result = status_of(handle, status);
     CloseHandle(handle);
@@ -164,7 +164,7 @@ int futimens(int file, const struct timespec times[2])
         const ULONGLONG time = (ULONGLONG)times[i].tv_sec * TICKS + (ULONGLONG)times[i].tv_nsec / 100 + EPOCH;
         stamps[i] = (FILETIME){ (DWORD)time, (DWORD)(time >> 32) };
     }
-    return SetFileTime(handle_of(file), NULL, &stamps[0], &stamps[1]) ? 0 : fail();
+    return SetFileTime(handle_of(file), NULL, &stamps[0], &stamps[1]) ? 0 : fail_last_error();
 }
 
 /* ---- opening ---- */
@@ -184,7 +184,7 @@ int kvt_open(const char *path, int flags, ...)
     if (handle == INVALID_HANDLE_VALUE && !is_removed() && GetLastError() == ERROR_ACCESS_DENIED)
         handle = create(path, access, disposition, attributes);
     if (handle == INVALID_HANDLE_VALUE) {
-        fail();
+        fail_last_error();
         if (errno == EACCES && how != 0 && kvt_stat(path, &status) == 0 && S_ISDIR(status.st_mode))
             return fail_with(EISDIR);
         return -1;
@@ -211,7 +211,7 @@ static int path_in(int folder, const char *name, char path[PATH])
 {
     const DWORD n = GetFinalPathNameByHandleA(handle_of(folder), path, PATH, FILE_NAME_NORMALIZED | VOLUME_NAME_DOS);
     if (n == 0)
-        return fail();
+        return fail_last_error();
     const size_t length = strlen(name);
     if (n + 1 + length >= PATH)
         return fail_with(ENAMETOOLONG);
@@ -245,7 +245,7 @@ int unlinkat(int folder, const char *name, int flags)
         if (DeleteFileA(path))
             return 0;
     } while (!is_removed() && try_again(&tries));
-    return fail();
+    return fail_last_error();
 }
 
 int kvt_rename(const char *from, const char *to)
@@ -255,7 +255,7 @@ int kvt_rename(const char *from, const char *to)
         if (MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING))
             return 0;
     } while (try_again(&tries));
-    return fail();
+    return fail_last_error();
 }
 
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
@@ -267,7 +267,7 @@ int renameat(int from_folder, const char *from, int to_folder, const char *to)
 int kvt_mkdir(const char *path, int mode)
 {
     (void)mode; /* a folder has the rights of the one that it is in */
-    return CreateDirectoryA(path, NULL) ? 0 : fail();
+    return CreateDirectoryA(path, NULL) ? 0 : fail_last_error();
 }
 
 /* With another random name until there is none such. */
@@ -312,14 +312,14 @@ ssize_t pread(int file, void *bytes, size_t n, off64_t at)
     DWORD done;
     if (ReadFile(handle_of(file), bytes, n < INT_MAX ? (DWORD)n : INT_MAX, &done, &place))
         return (ssize_t)done;
-    return GetLastError() == ERROR_HANDLE_EOF ? 0 : fail();
+    return GetLastError() == ERROR_HANDLE_EOF ? 0 : fail_last_error();
 }
 
 ssize_t pwrite(int file, const void *bytes, size_t n, off64_t at)
 {
     OVERLAPPED place = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)((uint64_t)at >> 32) };
     DWORD done;
-    return WriteFile(handle_of(file), bytes, n < INT_MAX ? (DWORD)n : INT_MAX, &done, &place) ? (ssize_t)done : fail();
+    return WriteFile(handle_of(file), bytes, n < INT_MAX ? (DWORD)n : INT_MAX, &done, &place) ? (ssize_t)done : fail_last_error();
 }
 
 ssize_t writev(int file, const struct iovec *parts, int n)
@@ -340,6 +340,6 @@ int flock(int file, int operation)
 {
     OVERLAPPED place = { .OffsetHigh = 0x40000000 };
     if (operation == LOCK_UN)
-        return UnlockFileEx(handle_of(file), 0, 1, 0, &place) ? 0 : fail();
-    return LockFileEx(handle_of(file), LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &place) ? 0 : fail();
+        return UnlockFileEx(handle_of(file), 0, 1, 0, &place) ? 0 : fail_last_error();
+    return LockFileEx(handle_of(file), LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &place) ? 0 : fail_last_error();
 }

@@ -33,7 +33,7 @@ void *kvt_aligned_alloc(size_t alignment, size_t bytes)
     return NULL;
 }
 
-static int forget(const void *memory)
+static int forget_aligned(const void *memory)
 {
     int found = 0;
     pthread_mutex_lock(&lock);
@@ -49,7 +49,7 @@ static int forget(const void *memory)
 void kvt_free(void *memory)
 {
     /* Alignments are those of lines at least. */
-    if (memory != NULL && (uintptr_t)memory % 64 == 0 && forget(memory))
+    if (memory != NULL && (uintptr_t)memory % 64 == 0 && forget_aligned(memory))
         _aligned_free(memory);
     else
         free(memory);

@@ -118,7 +118,7 @@ typedef struct options {
 
 /* ---- arguments ---- */
 
-static int refuse(const char *option, const char *word, const char *right)
+static int refuse_word(const char *option, const char *word, const char *right)
 {
     char text[200];
     snprintf(text, sizeof text, "\"%.40s\" is none: %s", word, right);
@@ -152,7 +152,7 @@ static int take_op(options *chosen, const char *word)
             return 0;
         }
     }
-    return refuse("--ops", word, "write, read, append, import, export or attend would be right");
+    return refuse_word("--ops", word, "write, read, append, import, export or attend would be right");
 }
 
 static int take_tier(options *chosen, const char *word)
@@ -168,11 +168,11 @@ static int take_tier(options *chosen, const char *word)
             return 0;
         }
     }
-    return refuse("--tier", word, "all, or one that this CPU has, would be right; kvtile info lists them");
+    return refuse_word("--tier", word, "all, or one that this CPU has, would be right; kvtile info lists them");
 }
 
 /* A whole number 1 .. most. */
-static int take_number(uint32_t *value, const char *option, const char *word, uint32_t most)
+static int take_whole(uint32_t *value, const char *option, const char *word, uint32_t most)
 {
     char *end;
     const unsigned long number = strtoul(word, &end, 10);
@@ -182,15 +182,15 @@ static int take_number(uint32_t *value, const char *option, const char *word, ui
     }
     char right[60];
     snprintf(right, sizeof right, "1 to %u would be right", most);
-    return refuse(option, word, right);
+    return refuse_word(option, word, right);
 }
 
 /* One more of a list of them. */
 static int add_number(uint32_t *list, size_t *n, const char *option, const char *word, uint32_t most)
 {
     if (*n == MOST_WORDS)
-        return refuse(option, word, "as many as there may be are there already");
-    return take_number(&list[(*n)++], option, word, most);
+        return refuse_word(option, word, "as many as there may be are there already");
+    return take_whole(&list[(*n)++], option, word, most);
 }
 
 static int take_dim(options *chosen, const char *word)
@@ -249,7 +249,7 @@ static int take_choice(int *value, const char *option, const char *word, const w
     }
     const size_t length = strlen(right);
     snprintf(right + length, sizeof right - length, " would be right");
-    return refuse(option, word, right);
+    return refuse_word(option, word, right);
 }
 
 /* The options that take a text, in the order of the popt table. */
@@ -288,7 +288,7 @@ static int take_rope(bench_selection *selection, const char *name)
     return -1;
 }
 
-static int choose(options *chosen, const texts *given)
+static int choose_cases(options *chosen, const texts *given)
 {
     static const word_value sides[] = { { "both", 3 }, { "k", 1 << KVT_K }, { "v", 1 << KVT_V }, { NULL, 0 } };
     static const word_value wheres[] = { { "both", 3 }, { "l2", 1 << BENCH_L2 }, { "memory", 1 << BENCH_MEMORY }, { NULL, 0 } };
@@ -316,7 +316,7 @@ static int choose(options *chosen, const texts *given)
     if (given->rope != NULL && take_rope(selection, given->rope) != 0)
         return -1;
     selection->kv_heads = selection->rope != NULL ? 1 : BENCH_ATTEND_HEADS;
-    if (given->kv_heads != NULL && take_number(&selection->kv_heads, "--kv-heads", given->kv_heads, 1024) != 0)
+    if (given->kv_heads != NULL && take_whole(&selection->kv_heads, "--kv-heads", given->kv_heads, 1024) != 0)
         return -1;
     selection->sides = (unsigned)side;
     selection->wheres = given->where == NULL && chosen->quick ? 1U << BENCH_L2 : (unsigned)where;
@@ -400,7 +400,7 @@ static const char *fp8_scale_name(kvt_fp8_scale scale)
     return scale == KVT_FP8_SCALE_E8M0 ? "e8m0" : "f32";
 }
 
-static void print_head(const options *chosen, const machine *here)
+static void print_setting(const options *chosen, const machine *here)
 {
     const kvt_side_options *stored = &chosen->selection.options;
     printf("kvtile %s on %s, tiers %s, %s\n", kvt_version(), here->cpu, here->tiers, here->date);
@@ -430,7 +430,7 @@ static void print_narrow_head(const options *chosen, const machine *here)
            chosen->selection.dims[0], chosen->selection.wheres == 1U << BENCH_L2 ? "l2" : "memory", bench_dtype_name(chosen->selection.dtype));
 }
 
-static void print_heading(bool is_attend, bool narrow)
+static void print_columns(bool is_attend, bool narrow)
 {
     if (narrow && is_attend)
         printf("\n%-6s %-6s %7s %6s %5s %5s\n", "op", "scheme", "us", "GB/s", "read", "f16");
@@ -499,7 +499,7 @@ static void print_share(const shim_result *result, const char *name, const char 
     putchar(binding != NULL && strcmp(binding, limit) == 0 ? '*' : ' ');
 }
 
-static void print_row(const bench_case *timed, const shim_result *result)
+static void print_case_row(const bench_case *timed, const shim_result *result)
 {
     const bool is_attend = timed->op == BENCH_ATTEND;
     printf("%-6s %-6s ", BENCH_OP_NAMES[timed->op], bench_scheme_name_of(timed).text);
@@ -532,7 +532,7 @@ static void print_row(const bench_case *timed, const shim_result *result)
     putchar('\n');
 }
 
-static json_t *json_of(const bench_case *timed, const shim_result *result)
+static json_t *case_json(const bench_case *timed, const shim_result *result)
 {
     json_t *object = json_object();
     json_object_set_new(object, "op", json_string(BENCH_OP_NAMES[timed->op]));
@@ -583,18 +583,18 @@ static void take_result(void *context, const shim_result *result)
     const bench_case *timed = &state->plan->list.cases[state->done++];
     state->failed += result->error != NULL;
     if (state->results != NULL) {
-        json_array_append_new(state->results, json_of(timed, result));
+        json_array_append_new(state->results, case_json(timed, result));
         progress(state);
         return;
     }
     if (state->terminal)
         fputs("\r\033[K", stderr);
     if (state->done == 1 || (timed->op == BENCH_ATTEND) != (timed[-1].op == BENCH_ATTEND))
-        print_heading(timed->op == BENCH_ATTEND, state->narrow);
+        print_columns(timed->op == BENCH_ATTEND, state->narrow);
     if (state->narrow)
         print_narrow_row(timed, result);
     else
-        print_row(timed, result);
+        print_case_row(timed, result);
     if (timed->op == BENCH_ATTEND && result->error == NULL && strcmp(bench_scheme_name_of(timed).text, "kv4") == 0) {
         state->kv4_stored = shim_result_counter(result, MEASURE_STORED);
         state->kv4_speedup = shim_result_counter(result, MEASURE_F16);
@@ -603,7 +603,7 @@ static void take_result(void *context, const shim_result *result)
     progress(state);
 }
 
-static void print_json(const machine *here, json_t *results)
+static void print_results_json(const machine *here, json_t *results)
 {
     json_t *tiers = json_array();
     for (unsigned id = 0; id < 32; id++) {
@@ -618,7 +618,7 @@ static void print_json(const machine *here, json_t *results)
     json_decref(object);
 }
 
-static int measure(const options *chosen)
+static int measure_cases(const options *chosen)
 {
     static char program[] = "kvtile bench";
     static char filter[] = "--benchmark_filter=."; /* and nothing that the environment says */
@@ -647,12 +647,12 @@ static int measure(const options *chosen)
         if (!chosen->json && state.narrow)
             print_narrow_head(chosen, &plan.machine);
         else if (!chosen->json)
-            print_head(chosen, &plan.machine);
+            print_setting(chosen, &plan.machine);
         fflush(stdout);
         progress(&state);
         shim_run_captured(take_result, &state);
         if (chosen->json)
-            print_json(&plan.machine, state.results);
+            print_results_json(&plan.machine, state.results);
         else if (state.narrow && state.kv4_speedup > 0)
             printf("\n%s: kvtile's attention reads kv4 at %.1f GB/s, %.2f times as fast as f16\n", plan.machine.cpu, state.kv4_stored,
                    state.kv4_speedup);
@@ -716,8 +716,8 @@ int kvt_cmd_bench(int argc, const char **argv)
             code = bench_rank(WHO, files, n);
     } else if (poptPeekArg(context) != NULL) {
         error_print(WHO, poptPeekArg(context), "no argument would be right, only options; see kvtile bench --help");
-    } else if (choose(&chosen, &given) == 0) {
-        code = measure(&chosen);
+    } else if (choose_cases(&chosen, &given) == 0) {
+        code = measure_cases(&chosen);
     }
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         free(*values[i]);

@@ -81,7 +81,7 @@ static const char *word(const json_t *result, const char *key)
 }
 
 /* At most 40 columns. */
-static void print_row(const json_t *result, const comparison *compared)
+static void print_comparison_row(const json_t *result, const comparison *compared)
 {
     char side[24], noise[24] = "";
     snprintf(side, sizeof side, "%lld", (long long)json_integer_value(json_object_get(result, "group")));
@@ -91,7 +91,7 @@ static void print_row(const json_t *result, const comparison *compared)
            json_object_get(result, "side") ? word(result, "side") : side, word(result, "where"), compared->speedup, noise, verdict(compared));
 }
 
-static json_t *json_of(const json_t *result, const comparison *compared)
+static json_t *comparison_json(const json_t *result, const comparison *compared)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
@@ -148,9 +148,9 @@ int bench_compare(const char *who, const char *first, const char *second, int js
             faster += strcmp(verdict(&compared), "faster") == 0;
             slower += strcmp(verdict(&compared), "slower") == 0;
             if (json)
-                json_array_append_new(array, json_of(x, &compared));
+                json_array_append_new(array, comparison_json(x, &compared));
             else
-                print_row(x, &compared);
+                print_comparison_row(x, &compared);
             break;
         }
     }

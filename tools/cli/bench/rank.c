@@ -32,7 +32,7 @@ static const char HEAD[] =
     "</style>\n</head>\n<body>\n<main>\n<h1>Attention on these machines</h1>\n";
 
 /* Text of a file, as text of the page. */
-static void print_text(const char *text)
+static void print_escaped(const char *text)
 {
     static const char special[] = "&<>\"'";
     static const char *const names[] = { "amp", "lt", "gt", "quot", "#39" };
@@ -44,7 +44,7 @@ static void print_text(const char *text)
     }
 }
 
-static const char *text_of(const json_t *object, const char *key)
+static const char *member_text(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
     return text != NULL ? text : "";
@@ -70,7 +70,7 @@ static size_t rank_all(ranked *all, size_t n)
     size_t at, cases = 0;
     json_array_foreach(json_object_get(all->run, "results"), at, wanted)
     {
-        bool is_common = strcmp(text_of(wanted, "op"), "attend") == 0;
+        bool is_common = strcmp(member_text(wanted, "op"), "attend") == 0;
         for (size_t i = 0; is_common && i < n; i++)
             is_common = isfinite(all[i].speed = speed_in(all[i].run, wanted));
         if (!is_common)
@@ -97,7 +97,7 @@ static const json_t *attention_of(const json_t *run, const char *scheme)
     size_t i;
     json_array_foreach(json_object_get(run, "results"), i, result)
     {
-        if (strcmp(text_of(result, "op"), "attend") == 0 && (scheme == NULL || strcmp(text_of(result, "scheme"), scheme) == 0))
+        if (strcmp(member_text(result, "op"), "attend") == 0 && (scheme == NULL || strcmp(member_text(result, "scheme"), scheme) == 0))
             return result;
     }
     return NULL;
@@ -107,15 +107,15 @@ static void print_machine(const ranked *it, size_t place, double best)
 {
     static const char *const shown[] = { "f16", "q8_0", "kv8", "kv4" };
     printf("<tr><td>%zu</td><td>", place);
-    print_text(text_of(it->run, "cpu"));
+    print_escaped(member_text(it->run, "cpu"));
     fputs("<small>", stdout);
-    print_text(text_of(attention_of(it->run, NULL), "tier"));
+    print_escaped(member_text(attention_of(it->run, NULL), "tier"));
     fputs(", kvtile ", stdout);
-    print_text(text_of(it->run, "version"));
+    print_escaped(member_text(it->run, "version"));
     fputs(", ", stdout);
-    print_text(text_of(it->run, "date"));
+    print_escaped(member_text(it->run, "date"));
     fputs(", ", stdout);
-    print_text(it->path);
+    print_escaped(it->path);
     printf("</small></td><td>%.3g <meter value=\"%.4f\"></meter></td>", it->score / best, it->score / best);
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
         const double speed = bench_speed_of(attention_of(it->run, shown[i]));

@@ -68,7 +68,7 @@ static const char EXAMPLES[] = "\nExamples:\n"
                                "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to f32 -o keys.npy\n"
                                "  kvtile convert keys.q8_0 --from ggml_q8_0 --dim 64 --to vllm_int8 -o keys.int8 --json\n";
 
-static void print_help(bool all)
+static void print_convert_help(bool all)
 {
     fputs(all ? HELP : BRIEF, stdout);
     if (!all)
@@ -152,7 +152,7 @@ static int convert_all(const job *work, const uint8_t *in, FILE *stream, error_t
 
 /* ---- input and output ---- */
 
-static void report(const job *work)
+static void report_conversion(const job *work)
 {
     const size_t bytes = work->heads * work->tokens * work->to.row_bytes;
     if (work->json) {
@@ -389,7 +389,7 @@ static int choose_job(const arguments *typed, job *work)
     return choose_row_options(typed, work);
 }
 
-static int run(job *work)
+static int run_conversion(job *work)
 {
     error_text error;
     const char *whose = work->input;
@@ -397,7 +397,7 @@ static int run(job *work)
         error_print(WHO, whose, error.text);
         return 1;
     }
-    report(work);
+    report_conversion(work);
     return 0;
 }
 
@@ -427,7 +427,7 @@ int kvt_cmd_convert(int argc, const char **argv)
         error_print(WHO, poptBadOption(context, 0), poptStrerror(parsed));
         code = 2;
     } else if (help || help_all) {
-        print_help(help_all);
+        print_convert_help(help_all);
         code = 0;
     } else if ((work.input = poptGetArg(context)) == NULL) {
         error_print(WHO, "no input", "a file of rows would be right; see kvtile convert --help");
@@ -438,7 +438,7 @@ int kvt_cmd_convert(int argc, const char **argv)
     } else if (choose_job(&typed, &work) != 0) {
         code = 2;
     } else {
-        code = run(&work);
+        code = run_conversion(&work);
     }
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         free(*values[i]);

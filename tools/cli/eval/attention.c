@@ -2,6 +2,7 @@
 /* kvtile eval --attention: what storing costs where it counts, in the weights of attention and in its output. */
 #define _POSIX_C_SOURCE 200809L
 #include "tools/cli/eval/head.h"
+#include "tools/program/statistics.h"
 
 #include <kvtile/attend.h>
 
@@ -143,8 +144,8 @@ static void count_bytes(const measurement *m, result *r)
 /* ---- storing ---- */
 
 /* Rows of a head through one layout: what is left of them. back_k, back_v: NULL where the layout has another side in its place. */
-static kvt_status through(const kvt_layout *layout, void *memory, const eval_head *head, size_t tokens, kvt_pages *pages, float *back_k,
-                          float *back_v)
+static kvt_status through_layout(const kvt_layout *layout, void *memory, const eval_head *head, size_t tokens, kvt_pages *pages, float *back_k,
+                                 float *back_v)
 {
     const ptrdiff_t k_stride = (ptrdiff_t)(head->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(head->v_dim * sizeof(float));
     kvt_status status = kvt_head_pages(layout, memory, head->tokens, 0, pages);
@@ -202,7 +203,7 @@ static size_t segments_at(const measurement *m, const result *r, const kvt_pages
     return n;
 }
 
-static kvt_status attend(const measurement *m, const result *r, const kvt_pages pages[3], size_t i)
+static kvt_status attend_at(const measurement *m, const result *r, const kvt_pages pages[3], size_t i)
 {
     const eval_head *head = &m->head;
     kvt_segment segments[3];
@@ -256,21 +257,22 @@ static int measure_way(measurement *m, result *r, uint32_t h, error_text *error)
     const size_t first_rows = head->tokens < KVT_PAGE_TOKENS ? head->tokens : KVT_PAGE_TOKENS;
     kvt_pages pages[3];
     kvt_status status = KVT_OK;
-    status = through(&r->layout, m->pages, head, head->tokens, &pages[1], r->way->k.peer ? NULL : head->back_k, r->way->v.peer ? NULL : head->back_v);
+    status = through_layout(&r->layout, m->pages, head, head->tokens, &pages[1], r->way->k.peer ? NULL : head->back_k,
+                            r->way->v.peer ? NULL : head->back_v);
     if (status == KVT_OK && peers_through(m, r->way, error) != 0)
         return -1;
     if (status == KVT_OK && keeps_first(m)) {
-        status = through(&r->first, m->first_pages, head, first_rows, &pages[0], m->first_k, m->first_v);
+        status = through_layout(&r->first, m->first_pages, head, first_rows, &pages[0], m->first_k, m->first_v);
         memcpy(head->back_k, m->first_k, first_rows * head->k_dim * sizeof(float));
         memcpy(head->back_v, m->first_v, first_rows * head->v_dim * sizeof(float));
     }
     if (status == KVT_OK && keeps_open(m))
-        status = through(&r->open, m->open_pages, head, head->tokens, &pages[2], m->open_k, m->open_v);
+        status = through_layout(&r->open, m->open_pages, head, head->tokens, &pages[2], m->open_k, m->open_v);
     for (size_t i = 0; status == KVT_OK && i < head->positions; i++) {
         if (keeps_open(m))
             open_rows(m, r, head->position[i], true);
         if (!eval_has_peer(r->way))
-            status = attend(m, r, pages, i);
+            status = attend_at(m, r, pages, i);
         for (uint32_t g = 0; status == KVT_OK && g < head->group; g++) {
             eval_divergence row = { 0 };
             eval_head_compare(&row, head, i, g, eval_has_peer(r->way) ? NULL : m->attended + (size_t)g * head->v_dim);
@@ -302,7 +304,7 @@ int eval_check_layer(const eval_layer *layer, size_t from, error_text *error)
     return 0;
 }
 
-static uint32_t group_of(const eval_layer *layer)
+static uint32_t query_group(const eval_layer *layer)
 {
     return layer->q ? layer->q->heads / layer->k->heads : 1;
 }
@@ -328,7 +330,7 @@ static int load_head(measurement *m, uint32_t h, error_text *error)
 }
 
 /* Ways that the layer's widths make the same are left out where all layers' do. */
-static int set_results(measurement *m, error_text *error)
+static int prepare_results(measurement *m, error_text *error)
 {
     const eval_layer *layer = &m->layers[m->layer];
     m->pages_bytes = m->side_bytes = m->workspace_bytes = 64;
@@ -383,9 +385,9 @@ static int measure_layer(measurement *m, error_text *error)
                            .positions = positions_of(layer, m->options),
                            .k_dim = k->dim,
                            .v_dim = layer->v->dim,
-                           .group = group_of(layer),
+                           .group = query_group(layer),
                            .scale = m->options->scale != 0 ? m->options->scale : 1 / sqrt((double)k->dim) };
-    if (set_results(m, error) != 0)
+    if (prepare_results(m, error) != 0)
         return -1;
     int status = open_layer(m, error);
     for (uint32_t h = 0; status == 0 && h < k->heads; h++) {
@@ -408,7 +410,7 @@ static int measure_layer(measurement *m, error_text *error)
 
 /* ---- reports ---- */
 
-static double bits_of(const result *r)
+static double result_bits(const result *r)
 {
     return 8.0 * (double)r->page_bytes / (double)r->page_numbers;
 }
@@ -418,28 +420,20 @@ static double all_told(const result *r)
 }
 
 /* The most bits first, then those that lost the fewest rows, then the smallest divergence. */
-static int by_bits(const void *a, const void *b)
+static int most_bits_first(const void *a, const void *b)
 {
     const result *r = a, *other = b;
-    if (bits_of(r) != bits_of(other))
-        return bits_of(r) > bits_of(other) ? -1 : 1;
+    if (result_bits(r) != result_bits(other))
+        return result_bits(r) > result_bits(other) ? -1 : 1;
     if (r->sums.lost != other->sums.lost)
         return r->sums.lost < other->sums.lost ? -1 : 1;
     return r->sums.kl < other->sums.kl ? -1 : r->sums.kl > other->sums.kl;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 /* What 99 % of the rows do not exceed; NAN where one was lost. Sorts them. */
 static double kl_p99(result *r)
 {
-    const size_t n = r->sums.rows;
-    qsort(r->kl, n, sizeof *r->kl, by_size);
-    return r->sums.lost == 0 ? r->kl[(99 * n + 99) / 100 - 1] : (double)NAN;
+    return r->sums.lost == 0 ? statistics_quantile(r->kl, r->sums.rows, 0.99) : (double)NAN;
 }
 
 /* By how much our arithmetic adds to the error that exact arithmetic on the stored codes has; NaN where ours has no part in it. */
@@ -465,7 +459,7 @@ static void print_results(const measurement *m, result *results, size_t n)
         if (ends)
             snprintf(told, sizeof told, "%6.3f ", all_told(r));
         printf("  %-*s %-8s %-8s %-8s %6.3f %s%8s %8s %8s %8s %8s %8s\n", width, eval_pair_name(r->way).text, eval_rotation_name(way),
-               eval_centring_name(way), eval_detail_of(way).text, bits_of(r), told, eval_number("%.2g", eval_mean_kl(sums), sums->lost).text,
+               eval_centring_name(way), eval_detail_of(way).text, result_bits(r), told, eval_number("%.2g", eval_mean_kl(sums), sums->lost).text,
                eval_number("%.2g", kl_p99(r), sums->lost).text, eval_number("%.2g", eval_most_kl(sums), sums->lost).text,
                eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text, eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text,
                eval_number("%.3f", added_db(r), 0).text);
@@ -498,7 +492,7 @@ static json_t *heads_json(const measurement *m, const result *r)
 }
 
 /* Of the longest layer's tokens; in others as many bins are as many tokens. */
-static json_t *positions_json(const measurement *m, const result *r)
+static json_t *bins_json(const measurement *m, const result *r)
 {
     size_t tokens = 0;
     for (size_t i = 0; i < m->n_layers; i++)
@@ -529,7 +523,7 @@ static void append_results(json_t *array, const measurement *m, result *results,
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
         json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(m->layers[0].q != NULL));
-        json_object_set_new(object, "bits_per_element", json_real(bits_of(r)));
+        json_object_set_new(object, "bits_per_element", json_real(result_bits(r)));
         json_object_set_new(object, "bits_all_told", json_real(all_told(r)));
         json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
         json_object_set_new(object, "kl_p99", number_or_null(kl_p99(r)));
@@ -538,12 +532,12 @@ static void append_results(json_t *array, const measurement *m, result *results,
         json_object_set_new(object, "output_error", number_or_null(eval_output_error(sums)));
         json_object_set_new(object, "output_error_of_codes", number_or_null(eval_output_error_of_codes(sums)));
         json_object_set_new(object, "by_head", heads_json(m, r));
-        json_object_set_new(object, "by_position", positions_json(m, r));
+        json_object_set_new(object, "by_position", bins_json(m, r));
         json_array_append_new(array, object);
     }
 }
 
-static int report(const measurement *m, json_t *array, error_text *error)
+static int report_attention(const measurement *m, json_t *array, error_text *error)
 {
     result *sorted = malloc((m->n + 1) * sizeof *sorted);
     size_t n = 0;
@@ -552,7 +546,7 @@ static int report(const measurement *m, json_t *array, error_text *error)
     for (size_t i = 0; i < m->n; i++)
         if (m->results[i].page_numbers > 0)
             sorted[n++] = m->results[i];
-    qsort(sorted, n, sizeof *sorted, by_bits);
+    qsort(sorted, n, sizeof *sorted, most_bits_first);
     const int status = n > 0 ? 0 : error_set(error, "leaves no scheme to compare");
     if (status == 0 && array != NULL)
         append_results(array, m, sorted, n);
@@ -607,7 +601,7 @@ int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *
         status = eval_check_layer(&layers[i], options->from, error);
         if (status == 0) {
             m.n_heads += layers[i].k->heads;
-            m.n_rows += layers[i].k->heads * positions_of(&layers[i], options) * group_of(&layers[i]);
+            m.n_rows += layers[i].k->heads * positions_of(&layers[i], options) * query_group(&layers[i]);
         }
     }
     if (status == 0 && make_results(&m, ways) != 0)
@@ -620,7 +614,7 @@ int eval_attention(const eval_layer *layers, size_t n_layers, const eval_pairs *
     }
     progress_end(options->progress);
     if (status == 0)
-        status = report(&m, array, error);
+        status = report_attention(&m, array, error);
     for (size_t i = 0; m.results != NULL && i < m.n; i++) {
         free(m.results[i].by_head);
         free(m.results[i].kl);

@@ -4,6 +4,7 @@
 #include "tools/cli/eval/budget.h"
 
 #include "tools/cli/eval/head.h"
+#include "tools/files/number.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -49,7 +50,7 @@ static eval_divergence compare_all(eval_divergence sums, const eval_head *head)
 }
 
 /* Fills back_k and back_v. */
-static kvt_status store(const search *work, const eval_head *head, const eval_pair *pair, void *memory)
+static kvt_status store_head(const search *work, const eval_head *head, const eval_pair *pair, void *memory)
 {
     const ptrdiff_t k_stride = (ptrdiff_t)(head->k_dim * sizeof(float)), v_stride = (ptrdiff_t)(head->v_dim * sizeof(float));
     kvt_layout layout;
@@ -73,7 +74,7 @@ typedef struct way_sums {
 } way_sums;
 
 /* Keys alone, and values alone, in each way. */
-static kvt_status add_ways(const search *work, const eval_head *head, void *memory, way_sums *sums)
+static kvt_status sum_ways(const search *work, const eval_head *head, void *memory, way_sums *sums)
 {
     kvt_status status = KVT_OK;
     for (size_t w = 0; status == KVT_OK && w < work->ways->n; w++) {
@@ -81,7 +82,7 @@ static kvt_status add_ways(const search *work, const eval_head *head, void *memo
         eval_head of_keys = *head, of_values = *head;
         of_keys.back_v = head->v;
         of_values.back_k = head->k;
-        status = store(work, head, &both, memory);
+        status = store_head(work, head, &both, memory);
         if (status == KVT_OK) {
             sums[w].k = compare_all(sums[w].k, &of_keys);
             sums[w].v = compare_all(sums[w].v, &of_values);
@@ -111,7 +112,7 @@ static size_t memory_for(const search *work, const eval_layer *layer)
 }
 
 /* All heads of a layer: of each way, `sums`; where that is NULL, of what was chosen. */
-static int measure_layer(search *work, size_t index, way_sums *sums, error_text *error)
+static int measure_layer_ways(search *work, size_t index, way_sums *sums, error_text *error)
 {
     const eval_layer *layer = &work->layers[index];
     const eval_budget_options *options = work->options;
@@ -137,10 +138,10 @@ static int measure_layer(search *work, size_t index, way_sums *sums, error_text 
         layer_plan *plan = &work->plans[index];
         kvt_status stored;
         if (sums) {
-            stored = add_ways(work, &this_head, memory, sums);
+            stored = sum_ways(work, &this_head, memory, sums);
         } else {
             const eval_pair pair = chosen_pair(work, plan);
-            stored = store(work, &this_head, &pair, memory);
+            stored = store_head(work, &this_head, &pair, memory);
             if (stored == KVT_OK)
                 plan->measured = compare_all(plan->measured, &this_head);
         }
@@ -167,7 +168,7 @@ static int find_costs(search *work, size_t index, error_text *error)
     plan->front = calloc(n * n, sizeof *plan->front);
     int status = sums && plan->of_k && plan->of_v && plan->front ? 0 : error_set(error, "out of memory");
     if (status == 0)
-        status = measure_layer(work, index, sums, error);
+        status = measure_layer_ways(work, index, sums, error);
     for (size_t w = 0; status == 0 && w < n; w++) {
         plan->of_k[w] = cost_of(&sums[w].k);
         plan->of_v[w] = cost_of(&sums[w].v);
@@ -251,7 +252,7 @@ static int make_front(search *work, size_t index, error_text *error)
     return 0;
 }
 
-static uint64_t all_bytes(const search *work)
+static uint64_t chosen_bytes(const search *work)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < work->n_layers; i++)
@@ -275,7 +276,7 @@ static double mean_cost(const search *work)
     return sum / (double)work->n_layers;
 }
 
-static double bits_of(const search *work, uint64_t bytes)
+static double bits_per_number(const search *work, uint64_t bytes)
 {
     return 8.0 * (double)bytes / (double)all_numbers(work);
 }
@@ -291,16 +292,6 @@ typedef struct table {
 } table;
 
 enum { MOST_CELLS = 1 << 26 };
-
-static uint64_t common_divisor(uint64_t a, uint64_t b)
-{
-    while (b != 0) {
-        const uint64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
 
 static int table_open(table *to, const search *work, double room, error_text *error)
 {
@@ -375,14 +366,15 @@ static int choose_within(search *work, double room, error_text *error)
     return status;
 }
 
-static int choose(search *work, error_text *error)
+static int choose_ways(search *work, error_text *error)
 {
     const eval_budget_options *options = work->options;
     const double budget = options->bytes > 0 ? options->bytes * KVT_PAGE_TOKENS : options->bits * (double)all_numbers(work) / 8;
-    if (options->max_kl == 0 && (double)all_bytes(work) > budget)
+    if (options->max_kl == 0 && (double)chosen_bytes(work) > budget)
         return error_set(error, "%.4g bits are too few: of these schemes %.4g, or %.1f bytes a token, are the least",
-                         8 * budget / (double)all_numbers(work), bits_of(work, all_bytes(work)), (double)all_bytes(work) / KVT_PAGE_TOKENS);
-    if (choose_within(work, options->max_kl > 0 ? INFINITY : budget - (double)all_bytes(work), error) != 0)
+                         8 * budget / (double)all_numbers(work), bits_per_number(work, chosen_bytes(work)),
+                         (double)chosen_bytes(work) / KVT_PAGE_TOKENS);
+    if (choose_within(work, options->max_kl > 0 ? INFINITY : budget - (double)chosen_bytes(work), error) != 0)
         return -1;
     if (options->max_kl > 0 && mean_cost(work) > options->max_kl)
         return error_set(error, "no choice of these schemes has a divergence of %.3g: the least is %.3g", options->max_kl, mean_cost(work));
@@ -454,8 +446,8 @@ static void print_plan(const search *work)
                price.kl, 100 * sqrt(price.error));
     }
     const totals is = measured(work), was = expected(work);
-    const uint64_t bytes = all_bytes(work);
-    printf("all    %.3f bits, %.1f bytes a token: KL %.3g, error %.4f %% (expected %.3g, %.4f %%)\n", bits_of(work, bytes),
+    const uint64_t bytes = chosen_bytes(work);
+    printf("all    %.3f bits, %.1f bytes a token: KL %.3g, error %.4f %% (expected %.3g, %.4f %%)\n", bits_per_number(work, bytes),
            (double)bytes / KVT_PAGE_TOKENS, is.kl, 100 * sqrt(is.error), was.kl, 100 * sqrt(was.error));
     for (size_t i = 0; i < 2 * work->n_layers * work->ways->n; i++) {
         const candidate c = candidate_at(work, i);
@@ -484,7 +476,7 @@ static json_t *lost_json(const search *work)
     return array;
 }
 
-static json_t *layers_json(const search *work)
+static json_t *budget_layers_json(const search *work)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < work->n_layers; i++) {
@@ -506,9 +498,9 @@ static void append_plan(const search *work, json_t *array)
 {
     const totals is = measured(work), was = expected(work);
     json_t *object = json_object();
-    json_object_set_new(object, "layers", layers_json(work));
-    json_object_set_new(object, "bits_per_element", json_real(bits_of(work, all_bytes(work))));
-    json_object_set_new(object, "bytes_per_token", json_real((double)all_bytes(work) / KVT_PAGE_TOKENS));
+    json_object_set_new(object, "layers", budget_layers_json(work));
+    json_object_set_new(object, "bits_per_element", json_real(bits_per_number(work, chosen_bytes(work))));
+    json_object_set_new(object, "bytes_per_token", json_real((double)chosen_bytes(work) / KVT_PAGE_TOKENS));
     json_object_set_new(object, "kl_mean", number_or_null(is.kl));
     json_object_set_new(object, "output_error", number_or_null(sqrt(is.error)));
     json_object_set_new(object, "expected_kl_mean", number_or_null(was.kl));
@@ -533,11 +525,11 @@ int eval_budget(const eval_layer *layers, size_t n_layers, const eval_ways *ways
     }
     if (status == 0) {
         *about = options->max_kl > 0 ? "--max-kl" : "--budget";
-        status = choose(&work, error);
+        status = choose_ways(&work, error);
     }
     for (size_t i = 0; status == 0 && i < n_layers; i++) {
         *about = layers[i].name;
-        status = measure_layer(&work, i, NULL, error);
+        status = measure_layer_ways(&work, i, NULL, error);
         const eval_divergence *measured_of = &work.plans[i].measured;
         if (status == 0 && measured_of->lost > 0) /* each alone did not */
             status =

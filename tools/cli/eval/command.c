@@ -81,7 +81,7 @@ static int end_page(const eval_job *job)
 
 /* ---- the command ---- */
 
-static int run(eval_job *job, const eval_words *words, const struct poptOption *table, poptContext context, int argc, const char **argv)
+static int run_job(eval_job *job, const eval_words *words, const struct poptOption *table, poptContext context, int argc, const char **argv)
 {
     if (check_parts(job, table, poptPeekArg(context)) != 0)
         return 2;
@@ -177,7 +177,7 @@ int kvt_cmd_eval(int argc, const char **argv)
     } else if (flags.json && flags.csv) {
         error_print(EVAL_WHO, "--csv", "and --json cannot both go to stdout: one of them would be right");
     } else {
-        code = run(&job, &words, table, context, argc, argv);
+        code = run_job(&job, &words, table, context, argc, argv);
     }
     json_decref(job.page);
     free(job.ways.ways);

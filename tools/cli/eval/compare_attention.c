@@ -2,7 +2,8 @@
 /* kvtile eval --attention: what attention makes of stored layers. */
 #include "tools/cli/eval/job.h"
 
-static int compare(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about, error_text *error)
+static int compare_attention(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about,
+                             error_text *error)
 {
     const eval_attention_options how = { .tiers = job->tiers,
                                          .from = job->from,
@@ -16,5 +17,5 @@ static int compare(const eval_job *job, const eval_layer *layers, size_t n, prog
 }
 
 const eval_comparison eval_of_attention = {
-    .option = "--attention", .page = "attention", .choose = eval_choose_job_pairs, .run = eval_layers_run, .of_layers = compare
+    .option = "--attention", .page = "attention", .choose = eval_choose_job_pairs, .run = eval_layers_run, .of_layers = compare_attention
 };

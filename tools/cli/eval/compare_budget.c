@@ -2,7 +2,8 @@
 /* kvtile eval --budget and --max-kl: which scheme for which layer. */
 #include "tools/cli/eval/job.h"
 
-static int compare(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about, error_text *error)
+static int compare_budget(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about,
+                          error_text *error)
 {
     eval_budget_options how = job->of_budget;
     how.tiers = job->tiers;
@@ -13,4 +14,4 @@ static int compare(const eval_job *job, const eval_layer *layers, size_t n, prog
     return eval_budget(layers, n, &job->ways, &how, array, about, error);
 }
 
-const eval_comparison eval_of_budget = { .option = "--budget", .choose = eval_choose_own_ways, .run = eval_layers_run, .of_layers = compare };
+const eval_comparison eval_of_budget = { .option = "--budget", .choose = eval_choose_own_ways, .run = eval_layers_run, .of_layers = compare_budget };

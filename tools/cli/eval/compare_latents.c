@@ -18,7 +18,7 @@ static int choose_ranks(eval_latent_options *to, const char *list)
     return -1;
 }
 
-static int choose(eval_job *job, const eval_words *words)
+static int choose_latents(eval_job *job, const eval_words *words)
 {
     const char *rope_dim = job->texts[EVAL_ROPE_DIM], *rope = job->texts[EVAL_ROPE], *rank = job->texts[EVAL_RANK];
     eval_latent_options *to = &job->of_latents;
@@ -31,7 +31,8 @@ static int choose(eval_job *job, const eval_words *words)
     return eval_choose_schemes(to->rope_schemes, &to->n_rope_schemes, EVAL_MOST_SCHEMES, rope != NULL ? rope : "bf16,kv8", "--rope", EVAL_WHO);
 }
 
-static int compare(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about, error_text *error)
+static int compare_latents(const eval_job *job, const eval_layer *layers, size_t n, progress *shown, json_t *array, const char **about,
+                           error_text *error)
 {
     eval_latent_options how = job->of_latents;
     how.tiers = job->tiers;
@@ -44,5 +45,5 @@ static int compare(const eval_job *job, const eval_layer *layers, size_t n, prog
 }
 
 const eval_comparison eval_of_latents = {
-    .option = "--latent", .page = "latent", .choose = choose, .run = eval_layers_run, .of_layers = compare, .may_lack_values = true
+    .option = "--latent", .page = "latent", .choose = choose_latents, .run = eval_layers_run, .of_layers = compare_latents, .may_lack_values = true
 };

@@ -40,7 +40,7 @@ static int choose_options(eval_model_options *to, char *const texts[EVAL_MODEL_T
     return eval_choose_end(&to->open, texts[EVAL_MODEL_OPEN], KVT_SCHEME_bf16, "--open", who);
 }
 
-static int report(const eval_pairs *pairs, const eval_model_options *options, eval_output output, bool table, json_t *page, const char *who)
+static int report_models(const eval_pairs *pairs, const eval_model_options *options, eval_output output, bool table, json_t *page, const char *who)
 {
     eval_model_report r;
     const char *about = "--model";
@@ -72,13 +72,13 @@ static int check_centres(const eval_pairs *pairs, const eval_model_options *opti
     return 0;
 }
 
-static int run(const eval_job *job, const char **paths)
+static int compare_models(const eval_job *job, const char **paths)
 {
     (void)paths; /* none: command.c has seen to it */
     eval_model_options options = { .bos = job->bos, .by_layer = job->by_layer };
     if (choose_options(&options, job->texts + EVAL_MODEL, EVAL_WHO) != 0 || check_centres(&job->pairs, &options, EVAL_WHO) != 0)
         return 2;
-    return report(&job->pairs, &options, job->output, job->table, job->page, EVAL_WHO);
+    return report_models(&job->pairs, &options, job->output, job->table, job->page, EVAL_WHO);
 }
 
-const eval_comparison eval_of_models = { .option = "--model", .page = "model", .choose = eval_choose_job_pairs, .run = run };
+const eval_comparison eval_of_models = { .option = "--model", .page = "model", .choose = eval_choose_job_pairs, .run = compare_models };

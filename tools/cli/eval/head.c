@@ -45,7 +45,7 @@ int eval_head_make(eval_head *head)
     return -1;
 }
 
-static double dot(const float *a, const float *b, size_t n)
+static double exact_dot(const float *a, const float *b, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
@@ -54,7 +54,7 @@ static double dot(const float *a, const float *b, size_t n)
 }
 
 /* Logits of the n first tokens to weights; returns the logarithm of what they were divided by, the largest logit included. */
-static double softmax(const double *logits, double *weights, size_t n)
+static double exact_softmax(const double *logits, double *weights, size_t n)
 {
     double largest = logits[0];
     for (size_t t = 1; t < n; t++)
@@ -67,7 +67,7 @@ static double softmax(const double *logits, double *weights, size_t n)
     return largest + log(sum);
 }
 
-static void weigh(double *out, const double *weights, const float *values, size_t n, uint32_t dim)
+static void exact_weighted_sum(double *out, const double *weights, const float *values, size_t n, uint32_t dim)
 {
     for (uint32_t c = 0; c < dim; c++)
         out[c] = 0;
@@ -96,7 +96,7 @@ static void invent_query(const eval_head *head, size_t position, float *q)
     const float *key = head->k + position * head->k_dim;
     double sum = 0, squares = 0;
     for (size_t t = 0; t <= position; t++) {
-        const double logit = dot(key, head->k + t * head->k_dim, head->k_dim) * head->scale;
+        const double logit = exact_dot(key, head->k + t * head->k_dim, head->k_dim) * head->scale;
         sum += logit;
         squares += logit * logit;
     }
@@ -144,9 +144,9 @@ void eval_head_find_truth(eval_head *head)
             const size_t row = i * head->group + g;
             double *logits = head->logits + row * head->tokens;
             for (size_t t = 0; t < n; t++)
-                logits[t] = dot(head->q + row * head->k_dim, head->k + t * head->k_dim, head->k_dim) * head->scale;
-            softmax(logits, head->weights, n);
-            weigh(head->out + row * head->v_dim, head->weights, head->v, n, head->v_dim);
+                logits[t] = exact_dot(head->q + row * head->k_dim, head->k + t * head->k_dim, head->k_dim) * head->scale;
+            exact_softmax(logits, head->weights, n);
+            exact_weighted_sum(head->out + row * head->v_dim, head->weights, head->v, n, head->v_dim);
         }
     }
 }
@@ -156,10 +156,10 @@ void eval_head_compare(eval_divergence *sums, const eval_head *head, size_t i, u
     const size_t n = head->position[i] + 1, row = i * head->group + g;
     const double *truth = head->logits + row * head->tokens, *exact = head->out + row * head->v_dim;
     for (size_t t = 0; t < n; t++)
-        head->back_logits[t] = dot(head->q + row * head->k_dim, head->back_k + t * head->k_dim, head->k_dim) * head->scale;
-    const double log_sum = softmax(head->back_logits, head->weights, n);
-    weigh(head->back_out, head->weights, head->back_v, n, head->v_dim);
-    const double log_sum_of_truth = softmax(truth, head->weights, n);
+        head->back_logits[t] = exact_dot(head->q + row * head->k_dim, head->back_k + t * head->k_dim, head->k_dim) * head->scale;
+    const double log_sum = exact_softmax(head->back_logits, head->weights, n);
+    exact_weighted_sum(head->back_out, head->weights, head->back_v, n, head->v_dim);
+    const double log_sum_of_truth = exact_softmax(truth, head->weights, n);
     sums->rows++;
     if (!all_finite(head->back_logits, n) || !all_finite(head->back_out, head->v_dim) ||
         (attended && !arithmetic_are_finite(attended, head->v_dim))) {

@@ -47,7 +47,7 @@ typedef struct name {
     char text[40];
 } name;
 
-static name name_of(const format *fmt)
+static name format_name(const format *fmt)
 {
     name n;
     const kvt_scheme_info *rope = fmt->layout.rope.dim ? kvt_scheme_get(fmt->rope) : NULL;
@@ -151,7 +151,7 @@ typedef struct place {
 } place;
 
 /* Rows of token t: those of head i / 2, keys and then values. */
-static place place_of(const eval_head *heads, uint32_t i, size_t t)
+static place rows_place(const eval_head *heads, uint32_t i, size_t t)
 {
     const eval_head *head = &heads[i / 2];
     const uint32_t dim = i % 2 ? head->v_dim : head->k_dim;
@@ -164,7 +164,7 @@ static void fill_joint(joint *j, const eval_head *heads, uint32_t n_heads, size_
     for (size_t t = 0; t < j->tokens; t++) {
         double *to = j->numbers + t * j->width;
         for (uint32_t i = 0; i < 2 * n_heads; i++) {
-            const place at = place_of(heads, i, t);
+            const place at = rows_place(heads, i, t);
             for (uint32_t c = 0; c < at.dim; c++)
                 *to++ = at.row[c];
         }
@@ -178,7 +178,7 @@ static void fill_joint(joint *j, const eval_head *heads, uint32_t n_heads, size_
         double *at = j->numbers + t * j->width;
         const double *mean = j->mean;
         for (uint32_t i = 0; i < 2 * n_heads; i++)
-            for (uint32_t c = 0; c < place_of(heads, i, t).dim; c++, at++) {
+            for (uint32_t c = 0; c < rows_place(heads, i, t).dim; c++, at++) {
                 *at -= *mean++;
                 energy[i % 2] += t < n_basis ? *at * *at : 0;
             }
@@ -188,7 +188,7 @@ static void fill_joint(joint *j, const eval_head *heads, uint32_t n_heads, size_
     for (size_t t = 0; t < j->tokens; t++) {
         double *at = j->numbers + t * j->width;
         for (uint32_t i = 0; i < 2 * n_heads; i++)
-            for (uint32_t c = 0; c < place_of(heads, i, t).dim; c++)
+            for (uint32_t c = 0; c < rows_place(heads, i, t).dim; c++)
                 *at++ /= j->deviation[i % 2];
     }
 }
@@ -262,7 +262,7 @@ static void expand_latents(const joint *j, size_t rank, const float *latents, co
         }
         const double *from = row, *mean = j->mean;
         for (uint32_t i = 0; i < 2 * n_heads; i++) {
-            const place at = place_of(heads, i, t);
+            const place at = rows_place(heads, i, t);
             for (uint32_t c = 0; c < at.dim; c++)
                 at.back[c] = (float)(*from++ * j->deviation[at.side] + *mean++);
         }
@@ -298,7 +298,7 @@ static void compare_heads(const layer_work *work, eval_divergence *sums)
 
 static int cannot(error_text *error, const format *fmt, kvt_status status)
 {
-    return error_set(error, "cannot be stored as %s: %s", name_of(fmt).text, kvt_status_text(status));
+    return error_set(error, "cannot be stored as %s: %s", format_name(fmt).text, kvt_status_text(status));
 }
 
 /* Keys and values of each head as they are. */
@@ -344,7 +344,7 @@ static int measure_joint(format *formats, size_t n, const layer_work *work, cons
     size_t count = 0;
     for (size_t i = 0; status == 0 && i < n; i++) {
         format *fmt = &formats[i];
-        progress_show(work->options->progress, layer, i, n, name_of(fmt).text);
+        progress_show(work->options->progress, layer, i, n, format_name(fmt).text);
         if (fmt->rank > j.most) {
             status = error_set(error, "--rank %zu is more than the %zu that %zu tokens of %zu numbers have", fmt->rank, j.most, n_basis, j.width);
             break;
@@ -371,7 +371,7 @@ static int measure_latents(format *formats, size_t n, const layer_work *work, co
     const rows rope = { head->k + head->v_dim, head->back_k + head->v_dim, head->tokens, head->k_dim, head->k_dim - head->v_dim };
     for (size_t i = 0; i < n; i++) {
         format *fmt = &formats[i];
-        progress_show(work->options->progress, layer, i, n, name_of(fmt).text);
+        progress_show(work->options->progress, layer, i, n, format_name(fmt).text);
         const kvt_status status = through(fmt, work->memory, &latent, &rope);
         if (status != KVT_OK)
             return cannot(error, fmt, status);
@@ -420,7 +420,7 @@ static int load_heads(const layer_work *work, const eval_layer *layer, error_tex
     return 0;
 }
 
-static int set_layout(format *fmt, const eval_layer *layer, const eval_latent_options *options, size_t *memory_bytes, error_text *error)
+static int set_format_layout(format *fmt, const eval_layer *layer, const eval_latent_options *options, size_t *memory_bytes, error_text *error)
 {
     const uint32_t dim = fmt->rank ? (uint32_t)fmt->rank : layer->k->dim - options->rope_dim;
     kvt_spec spec = { .size = sizeof spec,
@@ -450,13 +450,13 @@ static int set_layout(format *fmt, const eval_layer *layer, const eval_latent_op
     return 0;
 }
 
-static int measure_layer(format *formats, size_t n, const eval_layer *layer, const eval_latent_options *options, error_text *error)
+static int measure_layer_formats(format *formats, size_t n, const eval_layer *layer, const eval_latent_options *options, error_text *error)
 {
     if (check_layer(layer, options, error) != 0)
         return -1;
     size_t memory_bytes = 64;
     for (size_t i = 0; i < n; i++)
-        if (set_layout(&formats[i], layer, options, &memory_bytes, error) != 0)
+        if (set_format_layout(&formats[i], layer, options, &memory_bytes, error) != 0)
             return -1;
     const rows_tensor *k = layer->k;
     const size_t left = k->tokens - options->from;
@@ -525,16 +525,16 @@ static size_t choose_formats(format *formats, const eval_layer *layer, const eva
 
 /* ---- reports ---- */
 
-static double bytes_of(const format *fmt)
+static double format_bytes(const format *fmt)
 {
     return (double)fmt->bytes / KVT_PAGE_TOKENS;
 }
-static double bits_of(const format *fmt)
+static double format_bits(const format *fmt)
 {
     return 8.0 * (double)fmt->bytes / (double)fmt->numbers;
 }
 
-static int by_bytes(const void *a, const void *b)
+static int most_bytes_first(const void *a, const void *b)
 {
     const format *fmt = a, *other = b;
     if (fmt->bytes != other->bytes)
@@ -544,7 +544,8 @@ static int by_bytes(const void *a, const void *b)
     return fmt->sums.error < other->sums.error ? -1 : fmt->sums.error > other->sums.error;
 }
 
-static double decibels(double signal, double error)
+/* In dB. */
+static double signal_to_noise(double signal, double error)
 {
     return signal > 0 && error > 0 ? 10 * log10(signal / error) : (double)NAN;
 }
@@ -552,11 +553,11 @@ static double decibels(double signal, double error)
 /* Of what is left, where nothing was lost. */
 static double latent_decibels(const format *fmt)
 {
-    return fmt->sums.lost == 0 ? decibels(fmt->latent_signal, fmt->latent_error) : (double)NAN;
+    return fmt->sums.lost == 0 ? signal_to_noise(fmt->latent_signal, fmt->latent_error) : (double)NAN;
 }
 static double rope_decibels(const format *fmt)
 {
-    return fmt->sums.lost == 0 ? decibels(fmt->rope_signal, fmt->rope_error) : (double)NAN;
+    return fmt->sums.lost == 0 ? signal_to_noise(fmt->rope_signal, fmt->rope_error) : (double)NAN;
 }
 
 static void print_formats(const format *formats, size_t n, bool has_ranks)
@@ -566,19 +567,19 @@ static void print_formats(const format *formats, size_t n, bool has_ranks)
     for (size_t i = 0; i < n; i++) {
         const format *fmt = &formats[i];
         const eval_divergence *sums = &fmt->sums;
-        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9s %8s %8s\n", name_of(fmt).text,
+        printf("  %-13s %-4s %-8s %-8s %-8s %8s %6.3f %9s %7s %9s %8s %8s\n", format_name(fmt).text,
                fmt->rank   ? eval_number("%.0f", (double)fmt->rank, 0).text
                : has_ranks ? "-"
                            : "",
                fmt->way ? eval_rotation_name(fmt->way) : "-", fmt->way ? eval_centring_name(fmt->way) : "-",
-               fmt->way ? eval_detail_of(fmt->way).text : "-", eval_number("%.1f", bytes_of(fmt), 0).text, bits_of(fmt),
+               fmt->way ? eval_detail_of(fmt->way).text : "-", eval_number("%.1f", format_bytes(fmt), 0).text, format_bits(fmt),
                fmt->latent_signal > 0 ? eval_number("%.2f", latent_decibels(fmt), sums->lost).text : "-",
                fmt->rope_signal > 0 ? eval_number("%.2f", rope_decibels(fmt), sums->lost).text : "-",
                eval_number("%.3g", eval_mean_kl(sums), sums->lost).text, eval_number("%.2f%%", 100 * eval_same_top(sums), sums->lost).text,
                eval_number("%.4f", 100 * eval_output_error(sums), sums->lost).text);
     }
     for (size_t i = 0; i < n; i++)
-        eval_say_lost(name_of(&formats[i]).text, formats[i].way, formats[i].sums.lost, formats[i].sums.rows, "query rows");
+        eval_say_lost(format_name(&formats[i]).text, formats[i].way, formats[i].sums.lost, formats[i].sums.rows, "query rows");
     putchar('\n');
 }
 
@@ -589,7 +590,7 @@ static void append_formats(json_t *array, const format *formats, size_t n, size_
         const eval_divergence *sums = &fmt->sums;
         const eval_way *way = fmt->way;
         json_t *object = json_object();
-        json_object_set_new(object, "format", json_string(name_of(fmt).text));
+        json_object_set_new(object, "format", json_string(format_name(fmt).text));
         json_object_set_new(object, "rank", fmt->rank ? json_integer((json_int_t)fmt->rank) : json_null());
         json_object_set_new(object, "scheme", name_or_null(way ? eval_way_name(way) : NULL));
         json_object_set_new(object, "rope_scheme", name_or_null(way && fmt->layout.rope.dim ? kvt_scheme_get(fmt->rope)->name : NULL));
@@ -602,8 +603,8 @@ static void append_formats(json_t *array, const format *formats, size_t n, size_
         json_object_set_new(object, "query_rows", json_integer((json_int_t)sums->rows));
         json_object_set_new(object, "lost", json_integer((json_int_t)sums->lost));
         json_object_set_new(object, "real_queries", json_boolean(has_queries));
-        json_object_set_new(object, "bytes_per_token", json_real(bytes_of(fmt)));
-        json_object_set_new(object, "bits_per_element", json_real(bits_of(fmt)));
+        json_object_set_new(object, "bytes_per_token", json_real(format_bytes(fmt)));
+        json_object_set_new(object, "bits_per_element", json_real(format_bits(fmt)));
         json_object_set_new(object, "latent_snr_db", number_or_null(latent_decibels(fmt)));
         json_object_set_new(object, "rope_snr_db", number_or_null(rope_decibels(fmt)));
         json_object_set_new(object, "kl_mean", number_or_null(eval_mean_kl(sums)));
@@ -643,11 +644,11 @@ int eval_latent(const eval_layer *layers, size_t n_layers, const eval_ways *ways
         if (layers[i].k->dim != layers[0].k->dim || (layers[i].v && layers[i].v->dim != layers[0].v->dim))
             status = error_set(error, "has another width than the first layer: the same would be right");
         if (status == 0)
-            status = measure_layer(formats, n, &layers[i], options, error);
+            status = measure_layer_formats(formats, n, &layers[i], options, error);
     }
     const bool has_queries = layers[0].q != NULL;
     if (status == 0)
-        qsort(formats, n, sizeof *formats, by_bytes);
+        qsort(formats, n, sizeof *formats, most_bytes_first);
     if (status == 0 && array != NULL)
         append_formats(array, formats, n, n_layers, has_queries);
     if (status == 0 && options->table) {

@@ -12,7 +12,7 @@
 enum { BLOCK_TOKENS = 8192, BLOCK_PAGES = BLOCK_TOKENS / KVT_PAGE_TOKENS, PLACES = BLOCK_PAGES + 1 };
 _Static_assert(BLOCK_TOKENS % PEER_MOST_UNIT == 0 && BLOCK_TOKENS % KVT_PAGE_TOKENS == 0, "whole units");
 
-static size_t pages_of(size_t tokens)
+static size_t page_count(size_t tokens)
 {
     return tokens / KVT_PAGE_TOKENS + (tokens % KVT_PAGE_TOKENS != 0);
 }
@@ -38,7 +38,7 @@ void eval_space_free(eval_space *space)
 /* Room for blocks of a tensor and for `bytes` of pages. What was there is lost. */
 static int space_for(eval_space *space, const rows_tensor *tensor, size_t bytes, error_text *error)
 {
-    const size_t n = at_most(tensor->tokens, BLOCK_TOKENS) * tensor->dim, pages = pages_of(tensor->tokens);
+    const size_t n = at_most(tensor->tokens, BLOCK_TOKENS) * tensor->dim, pages = page_count(tensor->tokens);
     if (n <= space->n_elements && tensor->tokens <= space->n_tokens && tensor->dim <= space->n_channels && pages <= space->n_pages &&
         bytes <= space->n_bytes)
         return 0;
@@ -148,14 +148,14 @@ typedef struct transfer {
 } transfer;
 
 /* All tokens, in order: the bytes are those of an engine that writes one at a time. */
-static kvt_status store(const transfer *job)
+static kvt_status write_to_pages(const transfer *job)
 {
     const head *h = job->h;
     return kvt_write(&job->way->layout, h->report->side, &job->pages, h->first, h->n, h->space->rows, KVT_F32,
                      (ptrdiff_t)(h->report->tensor->dim * sizeof(float)));
 }
 
-static kvt_status load(const transfer *job)
+static kvt_status read_from_pages(const transfer *job)
 {
     const head *h = job->h;
     return kvt_read(&job->way->layout, h->report->side, &job->pages, h->first, h->n, h->space->back, KVT_F32,
@@ -163,7 +163,7 @@ static kvt_status load(const transfer *job)
 }
 
 /* The best rate of passes that together take 20 ms or more. A pass repeats the job until the clock's resolution does not matter. */
-static kvt_status measure(kvt_status (*run)(const transfer *), const transfer *job, double *gbps)
+static kvt_status best_rate(kvt_status (*run)(const transfer *), const transfer *job, double *gbps)
 {
     size_t repeats = 1;
     size_t passes = 0;
@@ -232,13 +232,13 @@ static int pass_block(eval_result *sums, const transfer *job, bool speed, error_
     if (sums->way->peer != NULL)
         return peer_store(sums->way->peer, h->report->side, sums->way->options.rotation, space->rows, h->n, h->report->tensor->dim, space->back,
                           error);
-    kvt_status status = store(job);
+    kvt_status status = write_to_pages(job);
     if (status == KVT_OK && speed)
-        status = measure(store, job, &sums->write_gbps);
+        status = best_rate(write_to_pages, job, &sums->write_gbps);
     if (status == KVT_OK)
-        status = load(job);
+        status = read_from_pages(job);
     if (status == KVT_OK && speed)
-        status = measure(load, job, &sums->read_gbps);
+        status = best_rate(read_from_pages, job, &sums->read_gbps);
     return status == KVT_OK ? 0 : error_set(error, "cannot be stored as %s: %s", eval_way_name(sums->way), kvt_status_text(status));
 }
 
@@ -246,7 +246,7 @@ static int pass_block(eval_result *sums, const transfer *job, bool speed, error_
 static int run_head(eval_result *sums, head *h, bool speed, error_text *error)
 {
     eval_space *space = h->space;
-    const size_t page = sums->layout.page_bytes, pages = pages_of(h->report->tensor->tokens), places = at_most(pages, PLACES);
+    const size_t page = sums->layout.page_bytes, pages = page_count(h->report->tensor->tokens), places = at_most(pages, PLACES);
     for (size_t p = 0; p < pages; p++)
         space->table[p] = space->pages + (space->n_bytes - (places - p % places) * page);
     const transfer job = { .way = sums, .h = h, .pages = { .table = space->table, .count = pages } };
@@ -316,7 +316,7 @@ static int set_results(eval_tensor *report, const eval_ways *ways, uint32_t tier
         }
         if (result->way->peer != NULL)
             continue;
-        const size_t bytes = at_most(pages_of(report->tensor->tokens), PLACES) * result->layout.page_bytes;
+        const size_t bytes = at_most(page_count(report->tensor->tokens), PLACES) * result->layout.page_bytes;
         *most_bytes = bytes > *most_bytes ? bytes : *most_bytes;
     }
     return 0;

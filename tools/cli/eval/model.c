@@ -152,7 +152,7 @@ static void compare_chunks(void *data, unsigned worker, unsigned workers)
     }
 }
 
-static int compare(job *work, size_t first_run, size_t end_run, error_text *error)
+static int compare_to_exact(job *work, size_t first_run, size_t end_run, error_text *error)
 {
     work->first_run = first_run;
     work->end_run = end_run;
@@ -216,7 +216,7 @@ static int run_window(job *work, error_text *error)
     for (size_t i = 0; status == 0 && i < work->n_runs; i++) {
         status = run_stored(work, i, error);
         if (status == 0 && ((i + 1) % work->group == 0 || i + 1 == work->n_runs))
-            status = compare(work, i / work->group * work->group, i + 1, error);
+            status = compare_to_exact(work, i / work->group * work->group, i + 1, error);
     }
     return status;
 }
@@ -420,7 +420,7 @@ static void fill_means(eval_model_result *result, const eval_model_report *repor
 }
 
 /* Of a run of one layer. */
-static eval_model_part part_of(const lane *l, size_t predicted)
+static eval_model_part layer_part(const lane *l, size_t predicted)
 {
     double sum = 0;
     for (size_t i = 0; i < predicted; i++)
@@ -447,7 +447,7 @@ static int fill_result(eval_model_result *result, const eval_model_report *repor
     if (result->by_layer == NULL)
         return error_set(error, "%" PRIu32 " layers: out of memory", p->model->layers);
     for (size_t i = 0; i + 1 < p->runs_per_way; i++)
-        result->by_layer[i] = part_of(&runs[i + 1], report->predicted);
+        result->by_layer[i] = layer_part(&runs[i + 1], report->predicted);
     return 0;
 }
 
@@ -490,7 +490,7 @@ void eval_model_free(eval_model_report *report)
 
 /* ---- the whole ---- */
 
-static int measure(eval_model_report *report, const plan *p, const windows *text, pool *threads, error_text *error)
+static int measure_pair(eval_model_report *report, const plan *p, const windows *text, pool *threads, error_text *error)
 {
     job work = { .p = p, .text = text, .threads = threads };
     int status = job_open(&work, error);
@@ -560,7 +560,7 @@ int eval_model(eval_model_report *report, const eval_pairs *pairs, const eval_mo
         report->predicted = text.predicted;
         report->windows = (text.predicted + text.size - 1) / text.size;
         report->bins = text.size < EVAL_MODEL_BINS ? text.size : EVAL_MODEL_BINS;
-        status = measure(report, &all, &text, run.threads, error);
+        status = measure_pair(report, &all, &text, run.threads, error);
     }
     free(each.pairs);
     run_close(&run);

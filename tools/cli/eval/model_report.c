@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *name_of(kvt_scheme scheme)
+static const char *scheme_name(kvt_scheme scheme)
 {
     return scheme != KVT_SCHEME_NONE ? kvt_scheme_get(scheme)->name : NULL;
 }
@@ -18,14 +18,14 @@ static eval_cell half_of(const char *format, statistics_interval interval, doubl
     return eval_number(format, factor * (interval.high - interval.low) / 2, 0);
 }
 
-static eval_cell part_of(eval_model_part part)
+static eval_cell part_cell(eval_model_part part)
 {
     return eval_number("%.3g", part.kld, part.lost);
 }
 
 static void print_title(const eval_model_report *report)
 {
-    const char *first = name_of(report->options->first), *open = name_of(report->options->open);
+    const char *first = scheme_name(report->options->first), *open = scheme_name(report->options->open);
     printf("%zu token%s predicted, in %zu window%s of up to %zu%s: perplexity %.4f with the exact cache\n", report->predicted,
            report->predicted == 1 ? "" : "s", report->windows, report->windows == 1 ? "" : "s", report->context,
            report->options->outliers ? ", keys and values with outliers" : "", report->perplexity);
@@ -50,8 +50,8 @@ static void print_layers(const eval_model_report *report, int width)
         const eval_model_result *result = &report->results[i];
         for (uint32_t layer = 0; layer < report->layers; layer++)
             printf("  %-*s %-8s %-8s %-8s %5u %10s %10s\n", width, eval_pair_name(&result->way).text, eval_rotation_name(&result->way.k),
-                   eval_centring_name(&result->way.k), detail_of(&result->way).text, layer, part_of(result->by_layer[2 * layer]).text,
-                   part_of(result->by_layer[2 * layer + 1]).text);
+                   eval_centring_name(&result->way.k), detail_of(&result->way).text, layer, part_cell(result->by_layer[2 * layer]).text,
+                   part_cell(result->by_layer[2 * layer + 1]).text);
     }
     putchar('\n');
 }
@@ -111,7 +111,7 @@ static json_t *positions_json(const eval_model_report *report, const eval_model_
     return list;
 }
 
-static json_t *layers_json(const eval_model_report *report, const eval_model_result *result)
+static json_t *layer_parts_json(const eval_model_report *report, const eval_model_result *result)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < 2 * report->layers; i++) {
@@ -130,8 +130,8 @@ static void set_run(json_t *object, const eval_model_report *report)
     json_object_set_new(object, "model", json_text(options->source.model));
     json_object_set_new(object, "text", json_text(options->source.text));
     json_object_set_new(object, "stress", name_or_null(options->outliers ? "outliers" : NULL));
-    json_object_set_new(object, "first", name_or_null(name_of(options->first)));
-    json_object_set_new(object, "open", name_or_null(name_of(options->open)));
+    json_object_set_new(object, "first", name_or_null(scheme_name(options->first)));
+    json_object_set_new(object, "open", name_or_null(scheme_name(options->open)));
     json_object_set_new(object, "bos", json_boolean(options->bos));
     json_object_set_new(object, "layers", json_integer(report->layers));
     json_object_set_new(object, "context", json_integer((json_int_t)report->context));
@@ -160,7 +160,7 @@ void eval_model_append(const eval_model_report *report, json_t *array)
         set_interval(object, "same_top", result->same_top);
         json_object_set_new(object, "by_position", positions_json(report, result));
         if (result->by_layer != NULL)
-            json_object_set_new(object, "by_layer", layers_json(report, result));
+            json_object_set_new(object, "by_layer", layer_parts_json(report, result));
         json_array_append_new(array, object);
     }
 }

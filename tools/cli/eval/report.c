@@ -136,11 +136,6 @@ static void print_rows(const eval_row *rows, size_t n)
     fflush(stdout);
 }
 
-static const char *plural(size_t n)
-{
-    return n == 1 ? "" : "s";
-}
-
 static void print_from(size_t from)
 {
     if (from > 0)
@@ -151,7 +146,7 @@ static void print_tensor_title(const eval_tensor *report)
 {
     const rows_tensor *tensor = report->tensor;
     text_print(stdout, report->input);
-    printf("\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", tensor->heads, plural(tensor->heads), tensor->tokens, tensor->dim,
+    printf("\n%u head%s x %zu tokens x %u channels, %s, stored as %s\n", tensor->heads, text_plural(tensor->heads), tensor->tokens, tensor->dim,
            rows_dtype_name(tensor->dtype), report->side == KVT_K ? "keys" : "values");
     const uint32_t padded = eval_padded_dim(report->tensor->dim);
     if (padded != tensor->dim)
@@ -280,7 +275,7 @@ static json_t *summary_json(const eval_summary *summary, kvt_side side, size_t f
     return object;
 }
 
-static void append_rows(json_t *array, json_t *common, const eval_row *rows, size_t n)
+static void append_rows_json(json_t *array, json_t *common, const eval_row *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const eval_row *row = &rows[i];
@@ -324,7 +319,7 @@ int eval_report_tensor(const eval_tensor *report, json_t *array)
         print_rows(rows, n);
     } else {
         json_t *common = tensor_json(report);
-        append_rows(array, common, rows, n);
+        append_rows_json(array, common, rows, n);
         json_decref(common);
     }
     free(rows);
@@ -374,12 +369,12 @@ int eval_report_summary(const eval_summary *summary, const eval_ways *ways, kvt_
     }
     if (array == NULL) {
         printf("all %s: the mean of dB over %zu head%s of %zu tensor%s\n", side == KVT_K ? "keys" : "values", summary->n_heads,
-               plural(summary->n_heads), summary->n_tensors, plural(summary->n_tensors));
+               text_plural(summary->n_heads), summary->n_tensors, text_plural(summary->n_tensors));
         print_from(from);
         print_rows(rows, n);
     } else {
         json_t *common = summary_json(summary, side, from);
-        append_rows(array, common, rows, n);
+        append_rows_json(array, common, rows, n);
         json_decref(common);
     }
     free(rows);

@@ -65,7 +65,7 @@ static int unknown_word(const choice *c, const char *typed, const char *who)
 }
 
 /* `list` NULL: the word `standard`, or all of them when that is NULL too. */
-static int choose(choice *c, const char *list, const char *standard, const char *who)
+static int choose_listed(choice *c, const char *list, const char *standard, const char *who)
 {
     if (list == NULL)
         list = standard != NULL ? standard : "all";
@@ -88,7 +88,7 @@ static int choose(choice *c, const char *list, const char *standard, const char 
     return 0;
 }
 
-static size_t count(const choice *c)
+static size_t count_chosen(const choice *c)
 {
     size_t n = 0;
     for (size_t i = 0; i < c->n; i++)
@@ -173,7 +173,7 @@ int eval_choose_schemes(kvt_scheme *schemes, size_t *n, size_t most, const char 
 {
     word names[MOST_WORDS];
     choice scheme = { .option = option, .what = "scheme", .where = "kvtile info lists them", .words = names, .n = list_schemes(names) };
-    if (choose(&scheme, list, NULL, who) != 0)
+    if (choose_listed(&scheme, list, NULL, who) != 0)
         return -1;
     *n = 0;
     for (size_t i = 0; i < scheme.n && *n < most; i++)
@@ -212,16 +212,17 @@ int eval_choose_ways(eval_ways *ways, const eval_words *words, const char *who)
     choice effort = { "--effort", "effort", "fast, default, best or all would be right", EFFORTS, COUNT(EFFORTS), 0, NULL, { false } };
     choice block = { "--fp8-block", "block", "row, 32, 64, 128 or all would be right", FP8_BLOCKS, COUNT(FP8_BLOCKS), 0, NULL, { false } };
     choice scale = { "--fp8-scale", "number format of scales", "f32, e8m0 or all would be right", FP8_SCALES, COUNT(FP8_SCALES), 0, NULL, { false } };
-    if (choose(&scheme, words->schemes, NULL, who) != 0 || choose(&rotation, words->rotation, "none", who) != 0 ||
-        choose(&centring, words->centring, "none", who) != 0 || choose(&effort, words->effort, "default", who) != 0 ||
-        choose(&block, words->fp8_block, "row", who) != 0 || choose(&scale, words->fp8_scale, "f32", who) != 0)
+    if (choose_listed(&scheme, words->schemes, NULL, who) != 0 || choose_listed(&rotation, words->rotation, "none", who) != 0 ||
+        choose_listed(&centring, words->centring, "none", who) != 0 || choose_listed(&effort, words->effort, "default", who) != 0 ||
+        choose_listed(&block, words->fp8_block, "row", who) != 0 || choose_listed(&scale, words->fp8_scale, "f32", who) != 0)
         return -1;
 
     /* Neither was asked for: as plain as can be, and with both. */
     const bool both = words->rotation == NULL && words->centring == NULL;
-    const size_t pairs = both ? 2 : count(&rotation) * count(&centring);
-    const size_t most_details = count(&effort) > count(&block) * count(&scale) ? count(&effort) : count(&block) * count(&scale);
-    *ways = (eval_ways){ .ways = malloc(count(&scheme) * (pairs * most_details + ROTATION_WAYS) * sizeof *ways->ways) };
+    const size_t pairs = both ? 2 : count_chosen(&rotation) * count_chosen(&centring);
+    const size_t most_details =
+        count_chosen(&effort) > count_chosen(&block) * count_chosen(&scale) ? count_chosen(&effort) : count_chosen(&block) * count_chosen(&scale);
+    *ways = (eval_ways){ .ways = malloc(count_chosen(&scheme) * (pairs * most_details + ROTATION_WAYS) * sizeof *ways->ways) };
     if (ways->ways == NULL) {
         program_lacks_memory();
         error_print(who, "--schemes", "out of memory");
@@ -277,7 +278,7 @@ static bool go_together(const eval_way *k, const eval_way *v)
            (!fp8 || (a->fp8_block == b->fp8_block && a->fp8_scale == b->fp8_scale));
 }
 
-static int add_pairs(eval_pairs *pairs, const eval_ways *k, const eval_ways *v, bool same, const char *who)
+static int append_pairs(eval_pairs *pairs, const eval_ways *k, const eval_ways *v, bool same, const char *who)
 {
     eval_pair *list = realloc(pairs->pairs, (pairs->n + k->n * v->n) * sizeof *list);
     if (list == NULL) {
@@ -314,7 +315,7 @@ static int add_word(eval_pairs *pairs, const char *typed, size_t length, const e
     if (status == 0)
         status = eval_choose_ways(&v, &of_v, who);
     if (status == 0)
-        status = add_pairs(pairs, &k, &v, slash == NULL, who);
+        status = append_pairs(pairs, &k, &v, slash == NULL, who);
     free(k.ways);
     free(v.ways);
     return status;
@@ -430,7 +431,7 @@ bool eval_same_pair(const eval_pair *a, const eval_pair *b, uint32_t padded_dim)
 
 /* ---- names ---- */
 
-static const char *name_of(const word *words, size_t n, uint32_t value)
+static const char *word_name(const word *words, size_t n, uint32_t value)
 {
     for (size_t i = 0; i < n; i++) {
         if (words[i].value == value)
@@ -470,27 +471,27 @@ const char *eval_rotation_name(const eval_way *way)
 {
     if (way->peer != NULL && way->peer->rotates)
         return "own";
-    return name_of(ROTATIONS, COUNT(ROTATIONS), way->options.rotation);
+    return word_name(ROTATIONS, COUNT(ROTATIONS), way->options.rotation);
 }
 
 const char *eval_centring_name(const eval_way *way)
 {
-    return name_of(CENTRINGS, COUNT(CENTRINGS), way->options.centring);
+    return word_name(CENTRINGS, COUNT(CENTRINGS), way->options.centring);
 }
 
 const char *eval_effort_name(const eval_way *way)
 {
-    return has_effort(way) ? name_of(EFFORTS, COUNT(EFFORTS), way->options.effort) : NULL;
+    return has_effort(way) ? word_name(EFFORTS, COUNT(EFFORTS), way->options.effort) : NULL;
 }
 
 const char *eval_fp8_block_name(const eval_way *way)
 {
-    return is_fp8(way) ? name_of(FP8_BLOCKS, COUNT(FP8_BLOCKS), way->options.fp8_block) : NULL;
+    return is_fp8(way) ? word_name(FP8_BLOCKS, COUNT(FP8_BLOCKS), way->options.fp8_block) : NULL;
 }
 
 const char *eval_fp8_scale_name(const eval_way *way)
 {
-    return is_fp8(way) ? name_of(FP8_SCALES, COUNT(FP8_SCALES), way->options.fp8_scale) : NULL;
+    return is_fp8(way) ? word_name(FP8_SCALES, COUNT(FP8_SCALES), way->options.fp8_scale) : NULL;
 }
 
 eval_detail eval_detail_of(const eval_way *way)

@@ -23,7 +23,7 @@ static const char HELP[] = "Examples:\n"
                            "               \"-avx512\" = all but that one\n"
                            "  --json       one object: version, cpu_features, tiers {scheme: tier}\n";
 
-static void print_json(uint32_t tiers)
+static void print_info_json(uint32_t tiers)
 {
     json_t *features = json_array();
     const char *feature;
@@ -39,7 +39,7 @@ static void print_json(uint32_t tiers)
     json_decref(object);
 }
 
-static void print_text(uint32_t tiers)
+static void print_info(uint32_t tiers)
 {
     printf("kvtile %s\nCPU features:", kvt_version());
     const char *feature;
@@ -85,9 +85,9 @@ int kvt_cmd_info(int argc, const char **argv)
         error_print(who, tier_list, kvt_status_text(KVT_ERR_TIER));
         code = 2;
     } else if (json) {
-        print_json(tiers);
+        print_info_json(tiers);
     } else {
-        print_text(tiers);
+        print_info(tiers);
     }
     free(tier_list);
     poptFreeContext(context);

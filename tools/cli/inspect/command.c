@@ -30,7 +30,7 @@ static const char *value_scheme(const kvt_spec *spec)
     return spec->v_dim ? kvt_scheme_get(spec->v_scheme)->name : spec->rope_dim ? kvt_scheme_get(spec->rope_scheme)->name : "";
 }
 
-static void print_text(const char *path, const kvt_saved *s)
+static void print_saved(const char *path, const kvt_saved *s)
 {
     text_print(stdout, path);
     printf(": tokens %zu to %zu, model %016" PRIx64 ", %zu bytes%s%s\n", s->first, s->end, s->model, s->bytes, s->token_ids ? ", with token ids" : "",
@@ -47,7 +47,7 @@ static void print_text(const char *path, const kvt_saved *s)
     puts("all checksums are right");
 }
 
-static void print_json(const kvt_saved *s, const char *why)
+static void print_saved_json(const kvt_saved *s, const char *why)
 {
     json_t *groups = json_array();
     for (uint32_t i = 0; i < s->n_groups; i++) {
@@ -81,9 +81,9 @@ static int inspect(const char *path, bool json)
     char why[200];
     const kvt_status status = kvt_saved_verify(&file.saved, file.map.size, why, sizeof why);
     if (json)
-        print_json(&file.saved, why);
+        print_saved_json(&file.saved, why);
     else if (status == KVT_OK)
-        print_text(path, &file.saved);
+        print_saved(path, &file.saved);
     if (status != KVT_OK)
         error_print("kvtile inspect", path, why);
     saved_close(&file);

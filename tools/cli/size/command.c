@@ -266,7 +266,7 @@ static int parse_bytes(const char *option, const char *text, uint64_t *bytes)
 }
 
 /* Cuts a list at its commas, in place. */
-static int split(const char *option, char *text, const char **items, size_t *n)
+static int split_list(const char *option, char *text, const char **items, size_t *n)
 {
     for (*n = 0;; (*n)++) {
         if (*n == SIZE_MAX_LIST) {
@@ -292,7 +292,7 @@ static int parse_types(const arguments *a, size_question *q)
     const bool own = is_own(q->request.engine);
     const bool standard = a->table && !a->texts[TEXT_SCHEME] && !a->texts[TEXT_K] && !a->texts[TEXT_V];
     if (a->texts[TEXT_SCHEME]) {
-        const int code = split("--scheme", a->texts[TEXT_SCHEME], items, &q->n_types);
+        const int code = split_list("--scheme", a->texts[TEXT_SCHEME], items, &q->n_types);
         if (code)
             return code;
         if (q->n_types > 1 && (a->texts[TEXT_K] || a->texts[TEXT_V])) {
@@ -323,7 +323,7 @@ static int parse_contexts(const arguments *a, size_question *q)
     if (!a->texts[TEXT_CTX])
         return 0;
     const char *items[SIZE_MAX_LIST];
-    int code = split("--ctx", a->texts[TEXT_CTX], items, &q->n_contexts);
+    int code = split_list("--ctx", a->texts[TEXT_CTX], items, &q->n_contexts);
     for (size_t i = 0; i < q->n_contexts && code == 0; i++)
         code = parse_count("--ctx", items[i], 0, UINT64_MAX, &q->contexts[i]);
     return code;
@@ -608,7 +608,7 @@ static int parse_assumed(char *text, const char **names)
     size_t n = 0;
     if (!text)
         return 0;
-    const int code = split("--assume", text, names, &n);
+    const int code = split_list("--assume", text, names, &n);
     for (size_t i = 0; i < n && code == 0; i++) {
         char *end = strstr(names[i], ending);
         if (!end || end == names[i] || end[sizeof ending - 1]) {
@@ -680,7 +680,7 @@ static int run_models(const arguments *a, size_question *q)
     return code ? code : bad;
 }
 
-static int run(poptContext popt, int argc, const char **argv, const struct poptOption *options, arguments *a)
+static int run_size(poptContext popt, int argc, const char **argv, const struct poptOption *options, arguments *a)
 {
     char **values[N_TEXTS];
     for (size_t i = 0; i < N_TEXTS; i++)
@@ -763,7 +763,7 @@ int kvt_cmd_size(int argc, const char **argv)
     poptContext popt = options_open("kvtile size", "kvtile size", argc, argv, options);
     if (!popt)
         return EXIT_FAILURE;
-    const int code = run(popt, argc, argv, options, &a);
+    const int code = run_size(popt, argc, argv, options, &a);
     for (size_t i = 0; i < N_TEXTS; i++)
         free(a.texts[i]);
     poptFreeContext(popt);

@@ -3,6 +3,7 @@
 #include "tools/cli/size/size.h"
 
 #include "tools/files/json.h"
+#include "tools/files/text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,11 +58,6 @@ number number_growth(const kvt_size_report *report)
     return n;
 }
 
-static const char *plural(uint64_t count)
-{
-    return count == 1 ? "" : "s";
-}
-
 /* ---- budgets --------------------------------------------------------------------------------------------------------------------- */
 
 /* Of the weights a rank has its share, about. */
@@ -80,7 +76,7 @@ uint64_t size_cache_budget(const size_question *question, size_t model)
     return other > question->budget ? 0 : question->budget - other;
 }
 
-static int fail(const kvt_model *model, const kvt_size_request *request, kvt_status status)
+static int fail_sizing(const kvt_model *model, const kvt_size_request *request, kvt_status status)
 {
     const char *problem = kvt_size_problem(model, request);
     size_say(model->name, "%s", problem ? problem : kvt_status_text(status));
@@ -143,7 +139,7 @@ int size_longest_context(const size_answer *answer, uint64_t budget, uint64_t *c
                                             : largest_of_stages(answer, kvt_size_longest_context, budget, context);
     if (answer->draft && status == KVT_OK)
         *context = request.context;
-    return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
+    return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail_sizing(answer->model, &answer->request, status);
 }
 
 int size_most_sequences(const size_answer *answer, uint64_t budget, uint64_t *sequences)
@@ -154,7 +150,7 @@ int size_most_sequences(const size_answer *answer, uint64_t budget, uint64_t *se
                                             : largest_of_stages(answer, kvt_size_most_sequences, budget, sequences);
     if (answer->draft && status == KVT_OK)
         *sequences = request.sequences;
-    return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail(answer->model, &answer->request, status);
+    return status == KVT_OK || status == KVT_ERR_BUDGET ? 0 : fail_sizing(answer->model, &answer->request, status);
 }
 
 /* Several sequences of llama.cpp divide the context among themselves. */
@@ -212,7 +208,7 @@ int size_answer_make(const size_question *question, size_t model, size_t type, u
         answer->n_stages = question->n_stages;
         const kvt_status failed = take_largest_stage(answer);
         if (failed != KVT_OK)
-            return fail(answer->model, &answer->request, failed);
+            return fail_sizing(answer->model, &answer->request, failed);
     }
     answer->groups = calloc(answer->model->n_groups ? answer->model->n_groups : 1, sizeof *answer->groups);
     if (!answer->groups) {
@@ -233,7 +229,7 @@ int size_answer_make(const size_question *question, size_t model, size_t type, u
         return 0;
     const kvt_size_request request = answer->request;
     size_answer_free(answer);
-    return fail(wrong, &request, status);
+    return fail_sizing(wrong, &request, status);
 }
 
 void size_answer_free(size_answer *answer)
@@ -280,8 +276,8 @@ static void print_heading(const size_question *question, const size_answer *answ
                answer->model->model_type ? answer->model->model_type : answer->model->architecture);
     printf("%s: keys %s, values %s, %s%s%s%s token%s of context%s %s sequence%s\n%s\n", answer->model->name, r->k_type, r->v_type,
            r->rope_type ? "rotary parts of latents " : "", r->rope_type ? r->rope_type : "", r->rope_type ? ", " : "",
-           number_grouped(r->context).text, plural(r->context), is_shared(r) ? ", shared by" : ",", number_grouped(r->sequences).text,
-           plural(r->sequences), kvt_engine_title(r->engine));
+           number_grouped(r->context).text, text_plural(r->context), is_shared(r) ? ", shared by" : ",", number_grouped(r->sequences).text,
+           text_plural(r->sequences), kvt_engine_title(r->engine));
     char text[SIZE_ENGINE_NOTE];
     if (*size_engine_note(r->engine, answer->model, text))
         printf("%s\n", text);
@@ -333,14 +329,14 @@ static void print_padding(const size_answer *answer)
 /* Bytes that one layer's row takes, and how many rows there are: the sum that makes a group's bytes. */
 static void print_formula(const kvt_size_request *r, const kvt_group_size *size)
 {
-    printf("%s: %s layer%s", kvt_layer_kind_name(size->kind), number_grouped(size->layers).text, plural(size->layers));
+    printf("%s: %s layer%s", kvt_layer_kind_name(size->kind), number_grouped(size->layers).text, text_plural(size->layers));
     if (size->bytes == 0) {
         printf(" that store nothing\n");
         return;
     }
     const uint64_t row = size->layers ? size->bytes_per_token / size->layers : 0, rows = row * size->layers * size->allocated_rows;
     if (row) {
-        printf(" * %s bytes a row (%" PRIu32 " head%s * ", number_grouped(row).text, size->kv_heads, plural(size->kv_heads));
+        printf(" * %s bytes a row (%" PRIu32 " head%s * ", number_grouped(row).text, size->kv_heads, text_plural(size->kv_heads));
         if (size->v_dim)
             printf("(%" PRIu32 " channels in %s + %" PRIu32 " in %s)", size->k_dim, r->k_type, size->v_dim, r->v_type);
         else
@@ -445,7 +441,7 @@ typedef struct table_widths {
     int type;
 } table_widths;
 
-static table_widths measure(const size_question *question)
+static table_widths column_widths(const size_question *question)
 {
     table_widths w = { 5, 6 };
     for (size_t i = 0; i < question->n_models; i++) {
@@ -466,7 +462,7 @@ static bool counts_users(const size_question *question)
 }
 
 /* A model in one type: what a token costs, the total at each context, the longest context that fits. */
-static int print_row(const size_question *question, table_widths w, size_t model, size_t type, uint64_t budget)
+static int print_size_row(const size_question *question, table_widths w, size_t model, size_t type, uint64_t budget)
 {
     kvt_size_request request = question->request;
     request.k_type = question->k_types[type];
@@ -516,7 +512,7 @@ static int check_all(const size_question *question)
         kvt_size_report report;
         const kvt_status status = kvt_size(model, &request, &report, NULL);
         if (status != KVT_OK && status != KVT_ERR_ENGINE)
-            return fail(model, &request, status);
+            return fail_sizing(model, &request, status);
     }
     return 0;
 }
@@ -526,7 +522,7 @@ int size_print_table(const size_question *question)
     int code = check_all(question);
     if (code)
         return code;
-    const table_widths w = measure(question);
+    const table_widths w = column_widths(question);
     const uint64_t budget = size_cache_budget(question, SIZE_NO_MODEL);
     const kvt_size_request *r = &question->request;
     for (size_t i = 0; i < question->n_models; i++) {
@@ -536,7 +532,7 @@ int size_print_table(const size_question *question)
     }
     if (question->n_stages > 1)
         printf("The largest of %u pipeline stages of each model.\n", (unsigned)question->n_stages);
-    printf("KV cache of %s sequence%s%s: %s\n\n", number_grouped(r->sequences).text, plural(r->sequences),
+    printf("KV cache of %s sequence%s%s: %s\n\n", number_grouped(r->sequences).text, text_plural(r->sequences),
            is_shared(r) ? " that share the context" : "", kvt_engine_title(r->engine));
 
     printf("%-*s  %-*s %11s %*s %18s%s\n", w.name, "", w.type, "", "bytes for", 14 * (int)question->n_contexts + (int)question->n_contexts - 1,
@@ -556,7 +552,7 @@ int size_print_table(const size_question *question)
     for (size_t i = 0; i < question->n_models * question->n_types && code == 0; i++) {
         if (i && question->n_types > 1 && i % question->n_types == 0)
             printf("\n");
-        code = print_row(question, w, i / question->n_types, i % question->n_types, size_cache_budget(question, i / question->n_types));
+        code = print_size_row(question, w, i / question->n_types, i % question->n_types, size_cache_budget(question, i / question->n_types));
     }
     if (code)
         return code;

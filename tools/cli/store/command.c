@@ -53,7 +53,7 @@ static int list_block(void *owner, const store_block *block)
     return 0;
 }
 
-static void print_json(const store_measure *all, uint64_t damaged, json_t *list, bool verified)
+static void print_store_json(const store_measure *all, uint64_t damaged, json_t *list, bool verified)
 {
     json_t *object = json_pack("{s:I, s:I}", "blocks", (json_int_t)all->blocks, "bytes", (json_int_t)all->bytes);
     json_object_set_new(object, "budget", all->budget != UINT64_MAX ? json_integer((json_int_t)all->budget) : json_null());
@@ -66,7 +66,7 @@ static void print_json(const store_measure *all, uint64_t damaged, json_t *list,
     json_decref(object);
 }
 
-static void print_text(const char *path, const store_measure *all, uint64_t damaged, bool verified)
+static void print_store(const char *path, const store_measure *all, uint64_t damaged, bool verified)
 {
     text_print(stdout, path);
     printf(": %" PRIu64 " blocks of %d tokens, %" PRIu64 " bytes", all->blocks, STORE_TOKENS, all->bytes);
@@ -90,14 +90,14 @@ static int inspect_folder(store *folder, const char *path, const question *q, er
     if (result == 0)
         result = store_count(folder, &all, error);
     if (result == 0 && q->json != 0)
-        print_json(&all, damaged, to.array, verified);
+        print_store_json(&all, damaged, to.array, verified);
     else if (result == 0)
-        print_text(path, &all, damaged, verified);
+        print_store(path, &all, damaged, verified);
     json_decref(to.array);
     return result == 0 && damaged != 0 ? 1 : result;
 }
 
-static int run(const char *path, const question *q)
+static int run_question(const char *path, const question *q)
 {
     uint64_t budget = 0;
     if (q->budget != NULL && (!options_read_bytes(q->budget, &budget) || budget < STORE_HEADER)) {
@@ -149,7 +149,7 @@ int kvt_cmd_store(int argc, const char **argv)
         error_print(WHO, path == NULL ? "no folder" : poptPeekArg(context), "one folder would be right; see kvtile store --help");
         code = 2;
     } else {
-        code = run(path, &q);
+        code = run_question(path, &q);
     }
     free(q.budget);
     poptFreeContext(context);

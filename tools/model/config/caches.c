@@ -10,11 +10,6 @@
 
 /* ---- rows of attention ----------------------------------------------------------------------------------------------------------- */
 
-static bool get_heads(const config_reader *r, const char *field, uint32_t *heads)
-{
-    return config_get_u32(r, field, KVT_MAX_HEADS, heads);
-}
-
 /* Full layers of Gemma 4 have their own number of KV heads, but only where attention_k_eq_v is true. */
 static bool get_global_heads(const config_reader *r, uint32_t *heads)
 {
@@ -23,7 +18,7 @@ static bool get_global_heads(const config_reader *r, uint32_t *heads)
         return true;
     if (!config_check_bool(r, "attention_k_eq_v", config_find(r, "attention_k_eq_v"), &k_eq_v))
         return false;
-    return !k_eq_v || get_heads(r, "num_global_key_value_heads", heads);
+    return !k_eq_v || config_get_heads(r, "num_global_key_value_heads", heads);
 }
 
 /* An integer of an object, when it is there. */
@@ -64,7 +59,7 @@ static bool read_full(const config_reader *r, bool own_heads, kvt_layer_group *g
 static bool get_sliding_heads(const config_reader *r, uint32_t *heads, uint32_t *dim)
 {
     static const char other[] = "attention_other_setting";
-    if (config_find(r, "swa_num_key_value_heads") ? !get_heads(r, "swa_num_key_value_heads", heads) : !config_get_kv_heads(r, heads))
+    if (config_find(r, "swa_num_key_value_heads") ? !config_get_heads(r, "swa_num_key_value_heads", heads) : !config_get_kv_heads(r, heads))
         return false;
     if (config_find(r, "swa_head_dim") ? !config_get_dim(r, "swa_head_dim", dim) : !config_get_head_dim(r, dim))
         return false;
@@ -140,7 +135,7 @@ typedef struct caches {
     kvt_layer_group full, indexer, sliding, chunked, state, convolution, cross;
 } caches;
 
-static bool add_group(const config_reader *r, kvt_layer_group group)
+static bool add_checked_group(const config_reader *r, kvt_layer_group group)
 {
     if (description_add(r->description, &group, r->error) != 0)
         return false;
@@ -148,11 +143,11 @@ static bool add_group(const config_reader *r, kvt_layer_group group)
            config_fail(r, "the layers are of more than %d kinds, which is no model that is known", MAX_GROUPS);
 }
 
-static bool add(const config_reader *r, kvt_layer_group group, uint32_t count, uint32_t draft_count)
+static bool add_counted(const config_reader *r, kvt_layer_group group, uint32_t count, uint32_t draft_count)
 {
     group.count = count;
     group.draft_count = draft_count;
-    return group.kind == 0 || count + draft_count == 0 || add_group(r, group);
+    return group.kind == 0 || count + draft_count == 0 || add_checked_group(r, group);
 }
 
 static bool has_mla(const config_reader *r, bool *mla)
@@ -206,7 +201,7 @@ static bool add_shared(const config_reader *r, kvt_layer_group group)
 {
     group.count = group.draft_count = 0;
     group.shared_count = 1;
-    return group.kind == 0 || add_group(r, group);
+    return group.kind == 0 || add_checked_group(r, group);
 }
 
 static bool add_layer(const config_reader *r, const config_layers *l, uint32_t i, const caches *c)
@@ -232,15 +227,15 @@ static bool add_layer(const config_reader *r, const config_layers *l, uint32_t i
                 { PART_STATE, c->state },
                 { PART_CONVOLUTION, c->convolution },
                 { PART_CROSS, c->cross } };
-    if ((parts == PART_NOTHING || shared) && !add(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0))
+    if ((parts == PART_NOTHING || shared) && !add_counted(r, (kvt_layer_group){ .kind = KVT_LAYER_NONE }, 1, 0))
         return false;
     for (size_t p = 0; p < sizeof all / sizeof all[0]; p++) {
-        if ((parts & all[p].part) && !(shared ? add_shared(r, all[p].group) : add(r, all[p].group, 1, 0)))
+        if ((parts & all[p].part) && !(shared ? add_shared(r, all[p].group) : add_counted(r, all[p].group, 1, 0)))
             return false;
     }
     if (!(parts & PART_FULL) || (parts & PART_NO_INDEXER))
         return true;
-    return shared || (parts & PART_SHARED_INDEXER) ? add_shared(r, c->indexer) : add(r, c->indexer, 1, 0);
+    return shared || (parts & PART_SHARED_INDEXER) ? add_shared(r, c->indexer) : add_counted(r, c->indexer, 1, 0);
 }
 
 /* ---- layers for multi-token prediction ------------------------------------------------------------------------------------------- */
@@ -304,7 +299,7 @@ static bool add_draft_layers(const config_reader *r, const caches *c)
     }
     if (c->sliding.kind || c->chunked.kind)
         description_note(r->description, "the layers for multi-token prediction are taken for full attention");
-    return add(r, c->full, 0, count) && add(r, c->indexer, 0, count);
+    return add_counted(r, c->full, 0, count) && add_counted(r, c->indexer, 0, count);
 }
 
 /* ---- DeepSeek-V4 ----------------------------------------------------------------------------------------------------------------- */
@@ -323,7 +318,7 @@ static void set_compressor(uint32_t tokens, kvt_layer_group *group)
 static bool add_compressing_layer(const config_reader *r, uint32_t ratio, bool draft, const kvt_layer_group *window)
 {
     const uint32_t count = draft ? 0 : 1, draft_count = draft ? 1 : 0;
-    if (!add(r, *window, count, draft_count))
+    if (!add_counted(r, *window, count, draft_count))
         return false;
     if (ratio == 0)
         return true;
@@ -331,7 +326,7 @@ static bool add_compressing_layer(const config_reader *r, uint32_t ratio, bool d
         .kind = KVT_LAYER_COMPRESSED, .kv_heads = 1, .k_dim = window->k_dim, .rope_dim = window->rope_dim, .tokens_per_row = ratio
     };
     set_compressor(ratio, &rows);
-    if (!add(r, rows, count, draft_count))
+    if (!add_counted(r, rows, count, draft_count))
         return false;
     if (ratio != 4)
         return true;
@@ -339,7 +334,7 @@ static bool add_compressing_layer(const config_reader *r, uint32_t ratio, bool d
     if (!read_indexer(r, ratio, &indexer))
         return false;
     set_compressor(ratio, &indexer);
-    return add(r, indexer, count, draft_count);
+    return add_counted(r, indexer, count, draft_count);
 }
 
 bool config_read_compressing(const config_reader *r)
@@ -372,7 +367,7 @@ bool config_read_compressing(const config_reader *r)
             return false;
     }
     /* A list without them says nothing of the MTP layers: these have the window, as in the published files. */
-    return json_array_size(ratios) > count || add(r, window, 0, draft);
+    return json_array_size(ratios) > count || add_counted(r, window, 0, draft);
 }
 
 /* ---- all groups ------------------------------------------------------------------------------------------------------------------ */

@@ -72,6 +72,7 @@ bool config_get_model_dtype(const config_reader *r, uint32_t *bytes);
 bool config_get_state_dtype(const config_reader *r, uint32_t *bytes);
 
 bool config_get_query_heads(const config_reader *r, uint32_t *heads);
+bool config_get_heads(const config_reader *r, const char *field, uint32_t *heads);
 bool config_get_dim(const config_reader *r, const char *field, uint32_t *dim);
 bool config_get_head_dim(const config_reader *r, uint32_t *dim);
 bool config_get_kv_heads(const config_reader *r, uint32_t *heads);

@@ -302,7 +302,7 @@ static bool read_kv_type(const config_reader *r)
     return true;
 }
 
-static bool read_model(config_reader *r)
+static bool read_config_root(config_reader *r)
 {
     if (!json_is_object(r->root))
         return config_fail(r, "the file holds %s, but must hold an object", json_is_array(r->root) ? "a list" : "a single value");
@@ -369,7 +369,7 @@ int model_read_config(const void *bytes, size_t size, model_description *descrip
     config_reader r = { .description = description, .error = error, .seen = json_object() };
     json_t *root = parse(&r, bytes, size);
     r.root = root;
-    const bool good = root && read_model(&r);
+    const bool good = root && read_config_root(&r);
     json_decref(root);
     json_decref(r.seen);
     if (!good) {

@@ -341,7 +341,7 @@ bool config_get_head_dim(const config_reader *r, uint32_t *dim)
     return true;
 }
 
-static bool get_heads(const config_reader *r, const char *field, uint32_t *heads)
+bool config_get_heads(const config_reader *r, const char *field, uint32_t *heads)
 {
     return config_get_u32(r, field, KVT_MAX_HEADS, heads);
 }
@@ -372,18 +372,18 @@ bool config_get_kv_heads(const config_reader *r, uint32_t *heads)
     if (json_is_object(object))
         return get_heads_of_object(r, object, heads);
     if (config_find(r, "multi_query_group_num") && grouped)
-        return get_heads(r, "multi_query_group_num", heads);
+        return config_get_heads(r, "multi_query_group_num", heads);
     if (single && !falcon_2) {
         *heads = 1;
         return true;
     }
     if (config_find(r, field))
-        return get_heads(r, field, heads);
+        return config_get_heads(r, field, heads);
     if (!config_has(r, field))
         return config_get_query_heads(r, heads);
     /* The class's number is of the class's own model, and means nothing in one whose query heads it does not divide. */
     uint32_t query_heads;
-    if (!get_heads(r, field, heads) || !config_has(r, query_heads_field(r)))
+    if (!config_get_heads(r, field, heads) || !config_has(r, query_heads_field(r)))
         return *heads != 0;
     return config_get_query_heads(r, &query_heads) &&
            (query_heads % *heads == 0 || config_fail_field(r, field, NULL, "a divisor of the number of query heads"));

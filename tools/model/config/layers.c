@@ -364,7 +364,7 @@ static bool interval_layers(const config_reader *r, const char *field, uint16_t 
 }
 
 /* The attention of one entry of block_configs. */
-static bool read_block(const config_reader *r, const json_t *block, uint32_t i, uint32_t query_heads, config_layers *l)
+static bool read_block_config(const config_reader *r, const json_t *block, uint32_t i, uint32_t query_heads, config_layers *l)
 {
     static const char *const harmless[] = {
         "n_heads_in_group", "no_op", "replace_with_linear", "num_sink_tokens", "sparsify", "unshifted_sink", "use_prefill_window_in_sink_attention"
@@ -417,7 +417,7 @@ static bool block_layers(const config_reader *r, config_layers *l)
     if (!list || !config_get_query_heads(r, &query_heads))
         return false;
     for (uint32_t i = 0; i < l->count; i++) {
-        if (!read_block(r, json_array_get(list, i), i, query_heads, l))
+        if (!read_block_config(r, json_array_get(list, i), i, query_heads, l))
             return false;
     }
     return true;

@@ -8,7 +8,7 @@ static uint64_t pages_of_window(uint32_t window, uint64_t context)
     return kvt_least(kvt_parts(window - 1, KVT_PAGE_TOKENS) + 1, kvt_parts(context, KVT_PAGE_TOKENS));
 }
 
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_kvtile(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     plan->states = request->sequences;
@@ -35,5 +35,5 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 const struct kvt_engine_rules kvt_engine_kvtile = {
     .title = "kvtile's pages of 64 tokens",
     .options = KVT_OPTION_SIDES | KVT_OPTION_PREFIX,
-    .plan = plan,
+    .plan = plan_kvtile,
 };

@@ -80,7 +80,7 @@ static uint64_t layers_of(const kvt_model *model)
     return layers;
 }
 
-static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
+static void adapt_llama_cpp(const struct kvt_sizing *sizing, kvt_layer_group *group)
 {
     if (group->kind == KVT_LAYER_SLIDING && knows(sizing, WINDOWS_OF_64) && layers_of(sizing->model) != 64) {
         group->kind = KVT_LAYER_FULL;
@@ -99,7 +99,7 @@ static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
 /* ---- what it allocates ----------------------------------------------------------------------------------------------------------- */
 
 /* Without flash attention values are stored transposed, in tensors as wide as the widest layer of the model. */
-static kvt_status prepare(struct kvt_sizing *sizing)
+static kvt_status prepare_llama_cpp(struct kvt_sizing *sizing)
 {
     bool one_row = sizing->compressed;
     for (size_t i = 0; i < sizing->model->n_groups; i++) {
@@ -125,7 +125,7 @@ static kvt_status padded_to_cells(uint64_t rows, uint64_t *cells)
 }
 
 /* Cells of one stream. Sliding layers keep their window for each sequence of the stream, and what one batch adds. */
-static kvt_status cells_of(const kvt_layer_group *group, const kvt_size_request *request, bool own_streams, uint64_t context, uint64_t *cells)
+static kvt_status stream_cells(const kvt_layer_group *group, const kvt_size_request *request, bool own_streams, uint64_t context, uint64_t *cells)
 {
     const uint64_t batch = request->batch_tokens ? request->batch_tokens : 512;
     const uint64_t sequences = own_streams ? 1 : request->sequences;
@@ -150,7 +150,7 @@ static kvt_status plan_rows(struct kvt_sizing *sizing, const kvt_layer_group *gr
     const uint64_t streams = own ? request->sequences : 1;
     uint64_t padded, cells;
     if (padded_to_cells(request->context, &padded) != KVT_OK || (request->separate_streams && padded_to_cells(padded / streams, &padded) != KVT_OK) ||
-        cells_of(group, request, own, padded, &cells) != KVT_OK || kvt_times(cells, streams, &plan->pages) != KVT_OK)
+        stream_cells(group, request, own, padded, &cells) != KVT_OK || kvt_times(cells, streams, &plan->pages) != KVT_OK)
         return KVT_ERR_OVERFLOW;
 
     uint64_t used = kvt_parts(request->context, kvt_tokens_per_row(group)), windows;
@@ -176,7 +176,7 @@ static uint64_t draft_layers(const struct kvt_sizing *sizing, const kvt_layer_gr
 }
 
 /* Both parts of a state in f32, and a copy for every token that may have to be taken back. */
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_llama_cpp(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     if (sizing->cross) /* made anew for every token from the encoder's output (llama_cross) */
         return KVT_OK;
@@ -197,7 +197,7 @@ const struct kvt_engine_rules kvt_engine_llama_cpp = {
     .model_types = model_types,
     .by_architecture = true,
     .knows_unknown = KVT_KNOWS_ALL | ROLLBACK | MTP_OUT | MTP_APART,
-    .prepare = prepare,
-    .adapt = adapt,
-    .plan = plan,
+    .prepare = prepare_llama_cpp,
+    .adapt = adapt_llama_cpp,
+    .plan = plan_llama_cpp,
 };

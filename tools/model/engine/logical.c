@@ -2,7 +2,7 @@
 /* The payload: what rows take in kvtile's schemes, without pages. What no engine can go below in that scheme. */
 #include "tiles.h"
 
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_logical(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     plan->states = request->sequences;
@@ -24,5 +24,5 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
 const struct kvt_engine_rules kvt_engine_logical = {
     .title = "the payload alone: rows in kvtile's schemes, sliding windows at exactly their length",
     .options = KVT_OPTION_SIDES | KVT_OPTION_PREFIX,
-    .plan = plan,
+    .plan = plan_logical,
 };

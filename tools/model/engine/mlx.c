@@ -48,7 +48,7 @@ static const struct kvt_type_rule model_types[] = {
 #undef S
 #undef I
 
-static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
+static void adapt_mlx(const struct kvt_sizing *sizing, kvt_layer_group *group)
 {
     if (group->kind == KVT_LAYER_INDEXER && (sizing->knows & INDEXER_VALUES))
         group->v_dim = group->k_dim;
@@ -56,7 +56,7 @@ static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
 
 /* ---- what it allocates ----------------------------------------------------------------------------------------------------------- */
 
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_mlx(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     plan->states = request->sequences;
@@ -93,6 +93,6 @@ const struct kvt_engine_rules kvt_engine_mlx = {
     .options = KVT_OPTION_BATCH,
     .model_types = model_types,
     .knows_unknown = KVT_KNOWS_ALL,
-    .adapt = adapt,
-    .plan = plan,
+    .adapt = adapt_mlx,
+    .plan = plan_mlx,
 };

@@ -13,7 +13,7 @@ static const struct {
 };
 
 /* The model's type in the words of the table's; NULL when it is not known. */
-static const char *name_of(const kvt_model *model, bool by_architecture)
+static const char *known_type_name(const kvt_model *model, bool by_architecture)
 {
     if (by_architecture ? model->architecture != NULL : model->model_type != NULL)
         return by_architecture ? model->architecture : model->model_type;
@@ -28,7 +28,7 @@ static const char *name_of(const kvt_model *model, bool by_architecture)
 
 const struct kvt_type_rule *kvt_find_type_rule(const struct kvt_engine_rules *rules, const kvt_model *model)
 {
-    const char *name = name_of(model, rules->by_architecture);
+    const char *name = known_type_name(model, rules->by_architecture);
     for (const struct kvt_type_rule *rule = rules->model_types; name && rule && rule->type; rule++) {
         if (strcmp(rule->type, name) == 0)
             return rule;

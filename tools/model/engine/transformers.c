@@ -56,7 +56,7 @@ static const struct kvt_type_rule model_types[] = {
 
 /* A sliding layer keeps what the next token can attend beside itself, or a static cache the whole window. A convolution keeps as many inputs as its
  * kernel is wide; state matrices are in f32 whatever the model's type. */
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_transformers(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     plan->states = request->sequences;
@@ -88,7 +88,7 @@ static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, 
     return KVT_OK;
 }
 
-static kvt_status prepare(struct kvt_sizing *sizing)
+static kvt_status prepare_transformers(struct kvt_sizing *sizing)
 {
     if (sizing->k_type->bytes != 1 && sizing->k_type->block == 1)
         return KVT_OK;
@@ -106,6 +106,6 @@ const struct kvt_engine_rules kvt_engine_transformers = {
     .options = KVT_OPTION_STATIC,
     .model_types = model_types,
     .knows_unknown = KVT_KNOWS_ALL,
-    .prepare = prepare,
-    .plan = plan,
+    .prepare = prepare_transformers,
+    .plan = plan_transformers,
 };

@@ -76,7 +76,7 @@ static const struct kvt_type_rule model_types[] = {
 #undef S
 #undef I
 
-static void adapt(const struct kvt_sizing *sizing, kvt_layer_group *group)
+static void adapt_vllm(const struct kvt_sizing *sizing, kvt_layer_group *group)
 {
     if ((sizing->knows & EQUAL_WIDTHS) && group->v_dim)
         group->v_dim = group->k_dim;
@@ -130,7 +130,7 @@ static uint64_t row_bytes(struct kvt_sizing *sizing, const kvt_layer_group *grou
     return plan_row(sizing, group, &plan) == KVT_OK ? plan.payload + plan.scales : 0;
 }
 
-static uint64_t block_of(const struct kvt_sizing *sizing)
+static uint64_t block_tokens_of(const struct kvt_sizing *sizing)
 {
     return sizing->request->block_tokens ? sizing->request->block_tokens : BLOCK;
 }
@@ -138,7 +138,7 @@ static uint64_t block_of(const struct kvt_sizing *sizing)
 /* How many blocks make up a page: as many as bring its bytes closest to a page's. */
 static uint64_t blocks_in_page(const struct kvt_sizing *sizing, uint64_t row)
 {
-    const uint64_t block = block_of(sizing) * row, blocks = (sizing->page_bytes + block / 2) / block;
+    const uint64_t block = block_tokens_of(sizing) * row, blocks = (sizing->page_bytes + block / 2) / block;
     return blocks ? blocks : 1;
 }
 
@@ -157,7 +157,7 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
         if (kvt_has_rows(group)) {
             const uint64_t row = row_bytes(sizing, group);
             if (row == 0)
-                return KVT_OK; /* plan says what is wrong */
+                return KVT_OK; /* plan_vllm says what is wrong */
             largest = largest < row ? row : largest;
         } else {
             uint64_t bytes;
@@ -168,8 +168,8 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
     }
     sizing->group_layers = 2 * most < 3 * fewest ? most : fewest;
 
-    uint64_t page = block_of(sizing) * largest;
-    if (page < state && kvt_times(kvt_parts(state, block_of(sizing) * largest), block_of(sizing) * largest, &page) != KVT_OK)
+    uint64_t page = block_tokens_of(sizing) * largest;
+    if (page < state && kvt_times(kvt_parts(state, block_tokens_of(sizing) * largest), block_tokens_of(sizing) * largest, &page) != KVT_OK)
         return KVT_ERR_OVERFLOW;
     if (page > UINT64_MAX / 4)
         return KVT_ERR_OVERFLOW;
@@ -179,7 +179,7 @@ static kvt_status share_pool(struct kvt_sizing *sizing)
         if (!kvt_has_rows(&group) || group.count == 0)
             continue;
         const uint64_t row = row_bytes(sizing, &group);
-        const uint64_t bytes = blocks_in_page(sizing, row) * block_of(sizing) * row;
+        const uint64_t bytes = blocks_in_page(sizing, row) * block_tokens_of(sizing) * row;
         page = page < bytes ? bytes : page;
     }
     sizing->page_bytes = page;
@@ -200,7 +200,7 @@ static kvt_status resolve_auto(const char *asked, const struct kvt_store_type **
     return KVT_ERR_ENGINE;
 }
 
-static kvt_status prepare(struct kvt_sizing *sizing)
+static kvt_status prepare_vllm(struct kvt_sizing *sizing)
 {
     const char *asked = sizing->model->kv_type;
     if (resolve_auto(asked, &sizing->k_type) != KVT_OK || resolve_auto(asked, &sizing->v_type) != KVT_OK)
@@ -234,14 +234,14 @@ static void plan_page(struct kvt_sizing *sizing, const kvt_layer_group *group, s
         plan->page_padding = kvt_parts(plan->page_rows * row, DS4_ALIGN) * DS4_ALIGN - plan->page_rows * row;
         return;
     }
-    plan->page_tokens = block_of(sizing);
+    plan->page_tokens = block_tokens_of(sizing);
     if (sizing->page_bytes)
         plan->page_tokens *= blocks_in_page(sizing, row);
     plan->page_rows = kvt_parts(plan->page_tokens, kvt_tokens_per_row(group));
     plan->page_padding = sizing->page_bytes ? sizing->page_bytes - plan->page_rows * row : 0;
 }
 
-static kvt_status plan(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
+static kvt_status plan_vllm(struct kvt_sizing *sizing, const kvt_layer_group *group, struct kvt_group_plan *plan)
 {
     const kvt_size_request *request = sizing->request;
     if (group->kind == KVT_LAYER_NONE)
@@ -278,7 +278,7 @@ const struct kvt_engine_rules kvt_engine_vllm = {
     .options = KVT_OPTION_BATCH | KVT_OPTION_BLOCK | KVT_OPTION_PREFIX,
     .model_types = model_types,
     .knows_unknown = KVT_KNOWS_ALL,
-    .prepare = prepare,
-    .adapt = adapt,
-    .plan = plan,
+    .prepare = prepare_vllm,
+    .adapt = adapt_vllm,
+    .plan = plan_vllm,
 };
