@@ -38,6 +38,8 @@ LEGS = {
         ("tools/real_model.sh SmolLM2", ("SmolLM2-135M-Instruct.Q4_1.gguf", "build/ggml/model.gguf"), (" 2048", " 64")),
         ("cmake --preset release -DKVT_BENCH_GGML=ON", ("/path/libggml-cpu", "/path/libggml-cpu-x64"), ("'-DK", "\"-DK"), (".so'", ".so\""),
          ("/path", "$PWD/build/ggml/bin")),
+        ("tools/ggml/fetch.sh",), ("ln -sf libggml",), ("g++ -O3 bench/peer_attention.cc", (" -o peer-llama", " -o build/peer-llama")),
+        ("GGML_CPU=", ("./peer-llama f16,q8_0,q4_0 1,4 1", "build/peer-llama f16,q8_0,q4_0 1,4 1 2048 1 2")),
     ],
     "llama": [
         ("GGML_BACKEND_PATH=",), ("KVTILE_STORE=",), ("KVTILE=",), ("cc -O2 tools/capture/capture.c",),
@@ -73,6 +75,8 @@ OTHERWISE = {
 NOT_RUN = {
     "tools/real_model.sh Qwen3-4B": "2.5 GB of weights, which no package has; .ci/run ggml runs the script on a smaller model",
     "tests/ggml/debian.sh": "a step is half an hour on a machine that does nothing else; .ci/run llama runs another step",
+    **dict.fromkeys(("cmake -S ik_llama.cpp", "cmake --build ik", "g++ -O3 -DIK", "./peer-ik", "BY_HEAD=1 ./peer-ik", "LAYERS=1 ./peer-ik"),
+                    "no package has ik_llama.cpp's headers; .ci/run ggml runs the same program with llama.cpp's"),
     "adb push": "needs a telephone; .ci/run bundle runs the program by qemu",
 }
 # What is printed, and stands by itself.
