@@ -44,9 +44,9 @@ kvt_mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1
 }
 
-# kvt_inside ROOT COMMAND...: in another Debian, with nothing of this one's environment.
+# kvt_inside ROOT COMMAND...: in another Debian, with nothing of this one's environment, and programs where root finds them there.
 kvt_inside() {
     kvt_root=$1
     shift
-    chroot "$kvt_root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+    chroot "$kvt_root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
