@@ -100,9 +100,10 @@ KVT_LANES void load_lines(kvt_loop_id loop, bool has_bias, const levels *table, 
 }
 
 /* A group's lines: made, or, where there are few registers and lines have nothing in common, to be made from codes one by one when they are met. */
+#if KVT_FEW_REGISTERS
 KVT_LANES bool makes_lines_late(kvt_loop_id loop)
 {
-    return KVT_FEW_REGISTERS && (loop == KVT_LOOP_8 || loop == KVT_LOOP_table_4);
+    return loop == KVT_LOOP_8 || loop == KVT_LOOP_table_4;
 }
 typedef struct group_lines {
     u8x64 line[4];
@@ -111,6 +112,11 @@ typedef struct group_lines {
     const levels *table;
     const uint8_t *codes;
 } group_lines;
+KVT_LANES u8x64 *make_lines(group_lines *l)
+{
+    l->are_made = true;
+    return l->line;
+}
 KVT_LANES void load_group_lines(group_lines *l, kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g)
 {
     l->are_made = !makes_lines_late(loop);
@@ -134,6 +140,28 @@ KVT_LANES u8x64 group_line(const group_lines *l, uint32_t j)
     const u8x64 two = u8x64_load(l->codes + (size_t)(j / 2) * 64);
     return levels_of_nibbles(l->table, j % 2 == 0 ? two : u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)));
 }
+#else /* nothing but lines, as compilers may not have structs of SVE's registers and of anything else */
+KVT_LANES bool makes_lines_late(kvt_loop_id loop)
+{
+    (void)loop;
+    return false;
+}
+typedef struct group_lines {
+    u8x64 line[4];
+} group_lines;
+KVT_LANES u8x64 *make_lines(group_lines *l)
+{
+    return l->line;
+}
+KVT_LANES void load_group_lines(group_lines *l, kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g)
+{
+    load_lines(loop, has_bias, table, codes, groups, g, l->line);
+}
+KVT_LANES u8x64 group_line(const group_lines *l, uint32_t j)
+{
+    return l->line[j];
+}
+#endif
 
 /* Where a product of matrices adds to two sums at once (KVT_DOT_PAIRS of arch/VEC.md), sums 2n and 2n + 1 lie in turns: lanes of the first half of a
  * line in sum[2n], those of the second half in sum[2n + 1]. As many as do not fit the registers are made for one half of the lanes after the other.
@@ -673,8 +701,7 @@ KVT_LANES void load_value_lines(group_lines *lines, kvt_loop_id loop, bool are_k
         load_group_lines(lines, loop, KVT_DOT_BIAS != 0, all, codes, v->groups, g);
         return;
     }
-    lines->are_made = true;
-    u8x64 *line = lines->line;
+    u8x64 *line = make_lines(lines);
     if (negates(bits))
         planes_load(bits, codes, v->groups, g, line);
     else
