@@ -75,22 +75,28 @@ KVT_LANES uint32_t bits_of(kvt_loop_id loop)
                                       : 2;
 }
 
+KVT_LANES u8x64 with_bias(bool has_bias, u8x64 line)
+{
+    return has_bias ? u8x64_from_i32(i32x16_xor(i32x16_from_u8(line), i32x16_set1(0x80808080))) : line;
+}
+/* Of two lines in one of nibbles the first or the second. */
+KVT_LANES u8x64 levels_of_half(const levels *table, u8x64 two, bool is_second)
+{
+    return levels_of_nibbles(table, is_second ? u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)) : two);
+}
 /* The four lines of a byte per code of a group of a K or V tile, ready for dots: with the bias, if they have one. */
 KVT_LANES void load_lines(kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g, u8x64 line[4])
 {
     if (loop == KVT_LOOP_8) {
-        for (uint32_t i = 0; i < 4; i++) {
-            line[i] = u8x64_load(codes + (size_t)g * LINES_BYTES + (size_t)i * 64);
-            if (has_bias)
-                line[i] = u8x64_from_i32(i32x16_xor(i32x16_from_u8(line[i]), i32x16_set1(0x80808080)));
-        }
+        for (uint32_t i = 0; i < 4; i++)
+            line[i] = with_bias(has_bias, u8x64_load(codes + (size_t)g * LINES_BYTES + (size_t)i * 64));
         return;
     }
     if (loop == KVT_LOOP_table_4) {
         for (uint32_t i = 0; i < 4; i += 2) {
             const u8x64 two = u8x64_load(codes + g * (LINES_BYTES / 2) + (size_t)i * 32);
-            line[i] = levels_of_nibbles(table, two);
-            line[i + 1] = levels_of_nibbles(table, u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)));
+            line[i] = levels_of_half(table, two, false);
+            line[i + 1] = levels_of_half(table, two, true);
         }
         return;
     }
@@ -99,69 +105,51 @@ KVT_LANES void load_lines(kvt_loop_id loop, bool has_bias, const levels *table, 
         line[i] = levels_of(bits_of(loop), table, line[i]);
 }
 
-/* A group's lines: made, or, where there are few registers and lines have nothing in common, to be made from codes one by one when they are met. */
-#if KVT_FEW_REGISTERS
+/* Whether a group's lines are made from codes one by one when they are met: where there are few registers, and lines have nothing in common. */
 KVT_LANES bool makes_lines_late(kvt_loop_id loop)
 {
-    return loop == KVT_LOOP_8 || loop == KVT_LOOP_table_4;
+    return KVT_FEW_REGISTERS && (loop == KVT_LOOP_8 || loop == KVT_LOOP_table_4);
 }
 typedef struct group_lines {
     u8x64 line[4];
+#if KVT_FEW_REGISTERS /* elsewhere nothing but lines, as compilers may not have structs of SVE's registers and of anything else */
     bool are_made, has_bias;
     kvt_loop_id loop;
     const levels *table;
     const uint8_t *codes;
+#endif
 } group_lines;
-KVT_LANES u8x64 *make_lines(group_lines *l)
+/* Where the caller is to put them. */
+KVT_LANES u8x64 *lines_to_make(group_lines *l)
 {
+#if KVT_FEW_REGISTERS
     l->are_made = true;
+#endif
     return l->line;
 }
 KVT_LANES void load_group_lines(group_lines *l, kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g)
 {
-    l->are_made = !makes_lines_late(loop);
-    if (l->are_made) {
-        load_lines(loop, has_bias, table, codes, groups, g, l->line);
+#if KVT_FEW_REGISTERS
+    if (makes_lines_late(loop)) {
+        l->are_made = false;
+        l->has_bias = has_bias;
+        l->loop = loop;
+        l->table = table;
+        l->codes = codes + g * (loop == KVT_LOOP_8 ? LINES_BYTES : LINES_BYTES / 2);
         return;
     }
-    l->has_bias = has_bias;
-    l->loop = loop;
-    l->table = table;
-    l->codes = codes + g * (loop == KVT_LOOP_8 ? LINES_BYTES : LINES_BYTES / 2);
+#endif
+    load_lines(loop, has_bias, table, codes, groups, g, lines_to_make(l));
 }
 KVT_LANES u8x64 group_line(const group_lines *l, uint32_t j)
 {
-    if (l->are_made)
-        return l->line[j];
-    if (l->loop == KVT_LOOP_8) {
-        const u8x64 line = u8x64_load(l->codes + (size_t)j * 64);
-        return l->has_bias ? u8x64_from_i32(i32x16_xor(i32x16_from_u8(line), i32x16_set1(0x80808080))) : line;
-    }
-    const u8x64 two = u8x64_load(l->codes + (size_t)(j / 2) * 64);
-    return levels_of_nibbles(l->table, j % 2 == 0 ? two : u8x64_from_i32(i32x16_shr(i32x16_from_u8(two), 4)));
-}
-#else /* nothing but lines, as compilers may not have structs of SVE's registers and of anything else */
-KVT_LANES bool makes_lines_late(kvt_loop_id loop)
-{
-    (void)loop;
-    return false;
-}
-typedef struct group_lines {
-    u8x64 line[4];
-} group_lines;
-KVT_LANES u8x64 *make_lines(group_lines *l)
-{
-    return l->line;
-}
-KVT_LANES void load_group_lines(group_lines *l, kvt_loop_id loop, bool has_bias, const levels *table, const uint8_t *codes, uint32_t groups, size_t g)
-{
-    load_lines(loop, has_bias, table, codes, groups, g, l->line);
-}
-KVT_LANES u8x64 group_line(const group_lines *l, uint32_t j)
-{
+#if KVT_FEW_REGISTERS
+    if (!l->are_made)
+        return l->loop == KVT_LOOP_8 ? with_bias(l->has_bias, u8x64_load(l->codes + (size_t)j * 64))
+                                     : levels_of_half(l->table, u8x64_load(l->codes + (size_t)(j / 2) * 64), j % 2 == 1);
+#endif
     return l->line[j];
 }
-#endif
 
 /* Where a product of matrices adds to two sums at once (KVT_DOT_PAIRS of arch/VEC.md), sums 2n and 2n + 1 lie in turns: lanes of the first half of a
  * line in sum[2n], those of the second half in sum[2n + 1]. As many as do not fit the registers are made for one half of the lanes after the other.
@@ -701,7 +689,7 @@ KVT_LANES void load_value_lines(group_lines *lines, kvt_loop_id loop, bool are_k
         load_group_lines(lines, loop, KVT_DOT_BIAS != 0, all, codes, v->groups, g);
         return;
     }
-    u8x64 *line = make_lines(lines);
+    u8x64 *line = lines_to_make(lines);
     if (negates(bits))
         planes_load(bits, codes, v->groups, g, line);
     else
